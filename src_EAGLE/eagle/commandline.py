@@ -1,0 +1,146 @@
+"""One way to run every command: Hydra composes YAML and overrides, the schema checks them, errors are one line.
+
+``key=value``, ``--key value``, ``--key=value`` and ``--flag`` all set a key; ``--config-name`` takes a name in
+``configs/`` or a path to a YAML file; ``--help`` prints every key.
+"""
+
+import dataclasses
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from eagle.config_validation import CONFIG_DIR, retired_keys_in, validated
+from eagle.errors import ConfigError, EagleError
+
+# Values that Hydra's override grammar reads as they stand; others are quoted for it.
+_PLAIN_VALUE = re.compile(r"""[\w./+\-~]*|\[.*\]|\{.*\}|'.*'|".*\"""", re.ASCII | re.DOTALL)
+
+logger = logging.getLogger(__name__)
+
+
+def run_command(schema: type, command: Callable[[DictConfig], None], default_config: str | None = None) -> None:
+    """Parse ``sys.argv``, run ``command`` and exit.
+
+    Args:
+        schema: dataclass of the command's keys.
+        command: called with the validated configuration.
+        default_config: name in ``configs/`` used where ``--config-name`` is not given; None for schema defaults only.
+
+    An EagleError ends the process with its message on one line of stderr and exit status 1, Ctrl-C with 130.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
+        print(help_text(schema, command, default_config))
+        return
+    try:
+        command(parse_command_line(schema, sys.argv[1:], default_config))
+    except EagleError as error:
+        sys.exit(f"error: {_last_line(error)}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse_command_line(schema: type, arguments: Sequence[str], default_config: str | None = None) -> DictConfig:
+    """The validated configuration that ``arguments`` ask for; raises ConfigError as ``validated`` does."""
+    config_name, overrides = split_arguments(arguments)
+    composed = _compose(config_name or default_config, overrides)
+    for name, reason in retired_keys_in(composed).items():
+        logger.warning("%s: this published key steers nothing here (%s)", name, reason)
+    return validated(schema, composed)
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split a command line into the config's name and Hydra overrides.
+
+    Raises:
+        ConfigError: an argument is neither ``key=value`` nor ``--key [value]``.
+    """
+    config_name: str | None = None
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        option = argument.startswith("--") or argument == "-cn"
+        name, separator, value = argument.lstrip("-").partition("=")
+        if option and not separator:
+            follows = bool(rest) and not rest[0].startswith("--") and not re.match(r"[A-Za-z_]+=", rest[0])
+            value = rest.pop(0) if follows else "true"
+        elif not separator or not (option or re.match(r"[~+A-Za-z_]", argument)):
+            raise ConfigError(f"cannot read '{argument}': write key=value or --key value")
+        if name in ("config-name", "config_name", "cn"):
+            config_name = value
+        else:
+            overrides.append(f"{name.lstrip('+').replace('-', '_')}={_quoted(value)}")
+    return config_name, overrides
+
+
+def help_text(schema: type, command: Callable[[DictConfig], None], default_config: str | None) -> str:
+    """What the command does, then every key with its type's default, choices and meaning."""
+    lines = [f"usage: python {Path(sys.argv[0]).name} [--config-name NAME] [key=value | --key value] …", ""]
+    lines += [(command.__doc__ or "").strip(), ""]
+    if default_config:
+        lines += [f"Defaults come from configs/{default_config}.yml, then from this list:", ""]
+    defaults = OmegaConf.structured(schema)
+    for item in dataclasses.fields(schema):
+        default = defaults[item.name]
+        choices = f" ({' | '.join(item.metadata['choices'])})" if item.metadata["choices"] else ""
+        lines.append(f"  {item.name}={'none' if default is None else default}{choices}")
+        lines.append(f"      {item.metadata['meaning']}")
+    return "\n".join(lines)
+
+
+def _compose(config_name: str | None, overrides: list[str]) -> DictConfig:
+    """Hydra's composition of one YAML file (or none) with overrides; OmegaConf's and Hydra's errors in one line."""
+    directory, file_name = _locate(config_name) if config_name else (CONFIG_DIR, None)
+    GlobalHydra.instance().clear()
+    with warnings.catch_warnings():
+        # The published names end in .yml, which Hydra reads under its 1.1 rules only, with a deprecation warning.
+        warnings.simplefilter("ignore")
+        with initialize_config_dir(config_dir=str(directory), version_base="1.1"):
+            try:
+                composed = compose(config_name=file_name)
+                OmegaConf.set_struct(composed, False)
+                # Not compose(overrides=…): there, `fidelity=paper` would name the folder configs/fidelity.
+                for override in OverridesParser.create().parse_overrides(overrides):
+                    OmegaConf.update(composed, override.key_or_group, override.value(), merge=False)
+            except (HydraException, OmegaConfBaseException, YAMLError) as error:
+                reason = " ".join(str(error).split())
+                raise ConfigError(f"{file_name or 'command line'}: {reason}") from error
+    return composed
+
+
+def _locate(config_name: str) -> tuple[Path, str]:
+    """Folder and file name of a configuration given by name or by path."""
+    named = Path(config_name)
+    for base in (CONFIG_DIR, Path.cwd()):
+        for candidate in (named, named.with_name(named.name + ".yml"), named.with_name(named.name + ".yaml")):
+            path = (base / candidate).resolve()
+            if path.is_file():
+                return path.parent, path.name
+    available = ", ".join(sorted(file.stem for file in CONFIG_DIR.glob("*.yml")))
+    raise ConfigError(f"--config-name {config_name}: no such file; configs/ has {available}")
+
+
+def _quoted(value: str) -> str:
+    if _PLAIN_VALUE.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _last_line(error: EagleError) -> str:
+    """The message itself: an error re-raised from a loader process carries that process's traceback before it."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    return re.sub(r"^eagle\.errors\.\w+: ", "", lines[-1])

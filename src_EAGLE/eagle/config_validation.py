@@ -1,0 +1,104 @@
+"""Turn any configuration into a complete, typed one, or say in one line what is wrong with it."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from eagle.config import TrainConfig
+from eagle.config_retired import RETIRED_KEYS
+from eagle.errors import ConfigError
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+
+Schema = TypeVar("Schema")
+
+
+def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> DictConfig:
+    """Complete ``values`` with the schema's defaults and check every key.
+
+    Args:
+        schema: a dataclass of ``eagle.config`` (or of a command) made of ``key`` fields.
+        values: keys and values; published keys that steer nothing here are passed over.
+
+    Returns:
+        A read-only DictConfig that has every key of the schema with its declared type.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest valid name is given), a value has the wrong type, is not among
+            the key's choices or is out of its range.
+    """
+    plain = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
+    given = {str(name): plain[name] for name in plain if str(name) not in RETIRED_KEYS}
+    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    _refuse_unknown(given, fields)
+    config = OmegaConf.structured(schema)
+    for name, value in {**_fidelity(schema, given), **given}.items():
+        try:
+            config[name] = value
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
+    for name, field in fields.items():
+        _check_value(name, config[name], field.metadata)
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def completed(config: Any) -> DictConfig:
+    """A TrainConfig from anything that has its keys as attributes, e.g. a published checkpoint's ``cfg``.
+
+    Keys that the schema does not know are passed over; missing ones take their defaults. Raises ConfigError as
+    ``validated`` does.
+    """
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    if isinstance(config, DictConfig):
+        return validated(TrainConfig, {name: config[name] for name in names if name in config})
+    return validated(TrainConfig, {name: getattr(config, name) for name in names if hasattr(config, name)})
+
+
+def retired_keys_in(names: Iterable[Any]) -> dict[str, str]:
+    """The published keys among ``names`` that steer nothing here, with the reason for each."""
+    return {str(name): RETIRED_KEYS[str(name)] for name in names if str(name) in RETIRED_KEYS}
+
+
+def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
+    """``unknown KIND 'NAME'`` with the nearest known name, or all of them where none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(names)}"
+    return f"unknown {kind} '{name}': {hint}"
+
+
+def _refuse_unknown(given: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    for name in given:
+        if name not in fields:
+            raise ConfigError(unknown_name_message("key", name, fields))
+
+
+def _fidelity(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that ``fidelity`` chooses; empty for a schema without that key."""
+    if not issubclass(schema, TrainConfig):
+        return {}
+    name = str(given.get("fidelity", "released"))
+    path = CONFIG_DIR / "fidelity" / f"{name}.yml"
+    known = [file.stem for file in path.parent.glob("*.yml")]
+    if name not in known:
+        raise ConfigError(unknown_name_message("value of fidelity", name, known))
+    return dict(OmegaConf.load(path).items())
+
+
+def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
+    if value is None:
+        return
+    if rules["choices"] and value not in rules["choices"]:
+        raise ConfigError(unknown_name_message(f"value of {name}", str(value), rules["choices"]))
+    if rules["minimum"] is not None and value < rules["minimum"]:
+        raise ConfigError(f"{name}: {value} is too small; the least is {rules['minimum']}")
+    if rules["above"] is not None and value <= rules["above"]:
+        raise ConfigError(f"{name}: {value} must be larger than {rules['above']}")
+    if rules["maximum"] is not None and value > rules["maximum"]:
+        raise ConfigError(f"{name}: {value} is too large; the most is {rules['maximum']}")

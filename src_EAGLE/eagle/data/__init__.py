@@ -1,0 +1,1 @@
+"""Datasets, their label mappings, class names and palettes, and the Lightning data module."""

@@ -1,0 +1,25 @@
+"""Errors that a user can mend: the commands print their message as one line, without a traceback."""
+
+
+class EagleError(Exception):
+    """Base of all errors whose message names the thing at fault and what to do about it."""
+
+
+class ConfigError(EagleError):
+    """A configuration key is unknown, of the wrong type, or out of range."""
+
+
+class DataError(EagleError):
+    """A dataset, image or label is missing, unreadable or out of range."""
+
+
+class WeightsError(EagleError):
+    """Backbone weights are missing, unreadable or do not fit the model."""
+
+
+class CheckpointError(EagleError):
+    """A checkpoint is missing, unreadable, unsafe or does not fit the model."""
+
+
+class DownloadError(EagleError):
+    """A download failed for good or what arrived is not what was asked for."""

@@ -1,0 +1,1 @@
+"""Metrics, inference, CRF and reports."""

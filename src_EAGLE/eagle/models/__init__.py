@@ -1,0 +1,1 @@
+"""The frozen backbone, the segmentation head and the probes."""

@@ -1,0 +1,1 @@
+"""Affinities, graph Laplacian, eigenvectors and EiCue (paper section 3.2)."""
