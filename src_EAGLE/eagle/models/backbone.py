@@ -1,0 +1,169 @@
+"""Frozen vision transformer that returns the attention keys of its last blocks (method §1; paper section 3.1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eagle.errors import ConfigError
+from eagle.models.position_embedding import PositionRule, position_rule, resample_position_embedding
+from eagle.models.weights import load_backbone_weights
+
+DINO_NAMES = {
+    ("vit_small", 8): "vit_small_patch8_224.dino",
+    ("vit_small", 16): "vit_small_patch16_224.dino",
+    ("vit_base", 8): "vit_base_patch8_224.dino",
+    ("vit_base", 16): "vit_base_patch16_224.dino",
+}
+
+
+class KeyBackbone(nn.Module):
+    """A ViT's patch keys K; its parameters carry timm's names, which are DINO's and the published checkpoints'.
+
+    Always in eval mode and without gradients.
+
+    Args:
+        vit: a timm VisionTransformer built with ``dynamic_img_size=True``.
+        key_blocks: ascending, distinct block numbers; None for the last three.
+        rule: how position embeddings follow the image size.
+
+    Raises:
+        ConfigError: ``key_blocks`` are not ascending blocks of this model.
+    """
+
+    def __init__(self, vit: VisionTransformer, key_blocks: Sequence[int] | None, rule: PositionRule) -> None:
+        super().__init__()
+        self.patch_embed: nn.Module = vit.patch_embed
+        self.cls_token: nn.Parameter | None = vit.cls_token
+        self.reg_token: nn.Parameter | None = vit.reg_token
+        self.pos_embed: nn.Parameter | None = vit.pos_embed
+        self.norm_pre: nn.Module = vit.norm_pre
+        self.blocks = nn.ModuleList(vit.blocks)
+        self.norm: nn.Module = vit.norm
+        self.patch_size: int = vit.patch_embed.patch_size[0]
+        self.embed_dim: int = vit.embed_dim
+        self._grid_size: tuple[int, int] = vit.patch_embed.grid_size
+        self._n_prefix: int = vit.num_prefix_tokens
+        self._prefix_has_position: bool = not vit.no_embed_class
+        self._rule = rule
+        self.key_blocks = _resolved_blocks(key_blocks, len(vit.blocks))
+        self.n_feats = len(self.key_blocks) * self.embed_dim
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "KeyBackbone":  # noqa: ARG002
+        """Stay in eval mode: the backbone is frozen."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, img: Tensor) -> Tensor:
+        """Keys of the chosen blocks, channels in block order, head-major within a block.
+
+        Args:
+            img: B×3×H×W, ImageNet-normalised; H and W are multiples of the patch size.
+
+        Returns:
+            K, B×(blocks·C)×h×w. Of the last chosen block only the keys are computed.
+        """
+        patches: Tensor = self.patch_embed(img)
+        h, w = patches.shape[1:3]
+        tokens = self._with_position(patches.flatten(1, 2), (h, w))
+        keys = []
+        for number in range(self.key_blocks[-1]):
+            if number in self.key_blocks:
+                tokens, block_keys = self._block_and_keys(self.blocks[number], tokens)
+                keys.append(block_keys)
+            else:
+                tokens = self.blocks[number](tokens)
+        keys.append(self._keys_only(self.blocks[self.key_blocks[-1]], tokens))
+        return torch.cat([k[:, self._n_prefix :] for k in keys], dim=-1).transpose(1, 2).unflatten(2, (h, w))
+
+    def _with_position(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Patch tokens with position embeddings, after the prefix (class, register) tokens."""
+        prefix = [token.expand(len(patches), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        n_positioned = self._n_prefix if self._prefix_has_position else 0
+        assert self.pos_embed is not None  # build_backbone refuses models without
+        position = resample_position_embedding(self.pos_embed, self._grid_size, grid, n_positioned, self._rule)
+        if self._prefix_has_position:
+            tokens = torch.cat([*prefix, patches], dim=1) + position
+        else:
+            tokens = torch.cat([*prefix, patches + position], dim=1)
+        return self.norm_pre(tokens)
+
+    def _block_and_keys(self, block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """A block's output, with the keys read off its own qkv projection as it runs."""
+        seen: list[Tensor] = []
+        handle = block.attn.qkv.register_forward_hook(lambda _module, _inputs, qkv: seen.append(qkv))
+        try:
+            output = block(tokens)
+        finally:
+            handle.remove()
+        return output, seen[0][..., self.embed_dim : 2 * self.embed_dim]
+
+    def _keys_only(self, block: Any, tokens: Tensor) -> Tensor:
+        """A block's keys without its queries, values, attention and MLP."""
+        rows = slice(self.embed_dim, 2 * self.embed_dim)
+        bias = None if block.attn.qkv.bias is None else block.attn.qkv.bias[rows]
+        return F.linear(block.norm1(tokens), block.attn.qkv.weight[rows], bias)
+
+
+def build_backbone(
+    model_type: str = "vit_small",
+    patch_size: int = 8,
+    pretrained_weights: str | None = None,
+    key_blocks: Sequence[int] | None = None,
+    **timm_kwargs: Any,
+) -> KeyBackbone:
+    """The frozen backbone of a configuration.
+
+    Args:
+        model_type: ``vit_small`` or ``vit_base`` for DINO with ``patch_size``; any other value is a timm model name,
+            whose own patch size counts.
+        patch_size: 8 or 16, for DINO.
+        pretrained_weights: None for the weights that belong to the name, a .pth or .safetensors file, or "random".
+        key_blocks: blocks whose keys form K; None for the last three.
+        timm_kwargs: further arguments of ``timm.create_model``.
+
+    Raises:
+        ConfigError: unknown model, patch size or blocks, or a model without plain qkv blocks.
+        WeightsError: the weights are missing, unreadable or do not fit.
+    """
+    name = timm_name(model_type, patch_size)
+    vit = _create_vit(name, timm_kwargs)
+    if pretrained_weights != "random":
+        load_backbone_weights(vit, name, pretrained_weights)
+    return KeyBackbone(vit, key_blocks, position_rule(name))
+
+
+def timm_name(model_type: str, patch_size: int) -> str:
+    """The timm name behind ``model_type`` and ``dino_patch_size``; raises ConfigError for a size DINO does not have."""
+    if model_type not in {family for family, _ in DINO_NAMES}:
+        return model_type
+    if (model_type, patch_size) not in DINO_NAMES:
+        raise ConfigError(f"dino_patch_size: DINO's {model_type} has patch sizes 8 and 16, not {patch_size}")
+    return DINO_NAMES[model_type, patch_size]
+
+
+def _create_vit(name: str, timm_kwargs: dict[str, Any]) -> VisionTransformer:
+    if not timm.is_model(name.split(".")[0]):
+        near = timm.list_models(f"*{name.split('.')[0]}*")[:3]
+        raise ConfigError(f"model_type: timm has no model '{name}'" + (f"; near it: {', '.join(near)}" if near else ""))
+    try:
+        vit = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True, **timm_kwargs)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise ConfigError(f"model_type: timm cannot build '{name}' with {timm_kwargs}: {error}") from error
+    if not isinstance(vit, VisionTransformer) or not hasattr(vit.blocks[0], "attn") or vit.pos_embed is None:
+        raise ConfigError(f"model_type: '{name}' is not a plain ViT with qkv attention blocks and position embeddings")
+    return vit
+
+
+def _resolved_blocks(key_blocks: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    asked = [-3, -2, -1] if key_blocks is None else list(key_blocks)
+    resolved = tuple(number + depth if number < 0 else number for number in asked)
+    if not resolved or list(resolved) != sorted(set(resolved)) or not 0 <= resolved[0] <= resolved[-1] < depth:
+        raise ConfigError(f"key_blocks: {asked} are not ascending block numbers of a model with {depth} blocks")
+    return resolved

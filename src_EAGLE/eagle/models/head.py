@@ -1,0 +1,54 @@
+"""Segmentation head: frozen keys to codes (method §2)."""
+
+from torch import Tensor, nn
+
+from eagle.models.backbone import KeyBackbone
+
+CHANNEL_DROPOUT = 0.1
+
+
+class SegmentationHead(nn.Module):
+    """Codes S = cluster1(drop(K)) + cluster2(drop(K)); a linear branch plus a two-layer one.
+
+    Args:
+        n_feats: channels of K.
+        dim: channels of a code.
+        projection_type: "nonlinear" for both branches, "linear" for the first alone.
+    """
+
+    def __init__(self, n_feats: int, dim: int, projection_type: str = "nonlinear") -> None:
+        super().__init__()
+        self.dropout = nn.Dropout2d(p=CHANNEL_DROPOUT)
+        self.cluster1 = nn.Sequential(nn.Conv2d(n_feats, dim, kernel_size=1))
+        self.cluster2 = (
+            nn.Sequential(nn.Conv2d(n_feats, n_feats, kernel_size=1), nn.ReLU(), nn.Conv2d(n_feats, dim, kernel_size=1))
+            if projection_type == "nonlinear"
+            else None
+        )
+
+    def forward(self, keys: Tensor) -> Tensor:
+        """K, B×n_feats×h×w → S, B×dim×h×w; in training each branch drops channels of its own."""
+        code = self.cluster1(self.dropout(keys))
+        return code if self.cluster2 is None else code + self.cluster2(self.dropout(keys))
+
+
+class Featurizer(SegmentationHead):
+    """The head with its backbone as ``model``: the published ``net``, whose tensor names it keeps.
+
+    Args:
+        backbone: the frozen backbone.
+        dim: channels of a code.
+        projection_type: as in SegmentationHead.
+        dropout: whether the keys handed to the losses are dropped out too (a draw of their own).
+    """
+
+    def __init__(self, backbone: KeyBackbone, dim: int, projection_type: str, dropout: bool) -> None:
+        super().__init__(backbone.n_feats, dim, projection_type)
+        self.model = backbone
+        self._drop_returned_keys = dropout
+
+    def keys_and_code(self, img: Tensor) -> tuple[Tensor, Tensor]:
+        """B×3×H×W image → (K, S); K is dropped out in training where the configuration says so."""
+        keys = self.model(img)
+        code = self(keys)
+        return (self.dropout(keys) if self._drop_returned_keys else keys), code

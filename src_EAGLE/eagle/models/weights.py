@@ -1,0 +1,127 @@
+"""Backbone weights from a file or by the model's name."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
+
+from eagle.errors import WeightsError
+
+# Where download_models.py leaves its files, and the name it gives to the weights of a timm model.
+WEIGHTS_DIR = Path(__file__).resolve().parents[3] / "models"
+DOWNLOAD_NAMES = {
+    "vit_small_patch8_224.dino": "dino_vits8",
+    "vit_small_patch16_224.dino": "dino_vits16",
+    "vit_base_patch8_224.dino": "dino_vitb8",
+    "vit_base_patch16_224.dino": "dino_vitb16",
+    "vit_small_patch14_dinov2": "dinov2_vits14",
+    "vit_base_patch14_dinov2": "dinov2_vitb14",
+    "vit_small_patch14_reg4_dinov2": "dinov2_vits14_reg",
+    "vit_base_patch14_reg4_dinov2": "dinov2_vitb14_reg",
+}
+
+# Parts of training checkpoints that a backbone does not have.
+_NOT_BACKBONE = ("head.", "head_dist.", "fc.", "fc_norm.")
+
+
+def load_backbone_weights(vit: VisionTransformer, name: str, source: str | None) -> None:
+    """Fill ``vit`` with pre-trained weights.
+
+    Args:
+        vit: the model, changed in place.
+        name: its timm name.
+        source: a .pth or .safetensors file, or None: the file of that name that ``download_models.py`` left in
+            ``models/``, else timm's hub.
+
+    Raises:
+        WeightsError: no such file, an unreadable one, tensors that do not fit, or no file and no network.
+    """
+    path = Path(source) if source is not None else _downloaded(name)
+    state = _from_hub(name) if path is None else _backbone_part(read_weights(path))
+    origin = str(path or f"timm's {name}")
+    try:
+        state = checkpoint_filter_fn(state, vit)
+    except Exception as error:  # timm guesses the format from the names; what it raises is not specified
+        raise WeightsError(f"{origin}: does not hold the weights of {name} ({error})") from error
+    state = {key: value for key, value in state.items() if not key.startswith(_NOT_BACKBONE)}
+    _check_fit(origin, name, state, vit.state_dict())
+    vit.load_state_dict(state)
+
+
+def read_weights(path: Path) -> Mapping[str, Any]:
+    """The content of a .safetensors file or of a ``torch.save`` file, read without running code in it.
+
+    Raises:
+        WeightsError: the file is missing, empty, cut off, or holds more than tensors and plain containers.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no such weights file; `python download_models.py --list` shows what can be fetched"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not a readable weights file ({str(error).splitlines()[0][:120]})") from error
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a table of named tensors")
+    return loaded
+
+
+def _downloaded(name: str) -> Path | None:
+    short = DOWNLOAD_NAMES.get(name) or DOWNLOAD_NAMES.get(name.split(".")[0])
+    candidates = [WEIGHTS_DIR / f"{short}{suffix}" for suffix in (".safetensors", ".pth")] if short else []
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _from_hub(name: str) -> dict[str, Tensor]:
+    """The state dict that timm's hub keeps for the name."""
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+    except Exception as error:  # any of a dozen network, cache and "no pretrained weights" errors
+        short = DOWNLOAD_NAMES.get(name) or DOWNLOAD_NAMES.get(name.split(".")[0])
+        remedy = (
+            f"run `python download_models.py models=[{short}]` where there is a network"
+            if short
+            else "name a file with pretrained_weights=PATH"
+        )
+        raise WeightsError(
+            f"no weights for {name} in {WEIGHTS_DIR}, and timm could not fetch them: {remedy}"
+        ) from error
+
+
+def _backbone_part(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The backbone's tensors in a file: of a DINO training checkpoint the teacher's, without wrappers' prefixes."""
+    for wrapper in ("teacher", "model", "state_dict"):
+        if isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    state = {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
+    for prefix in ("module.", "backbone."):
+        if any(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state
+
+
+def _check_fit(origin: str, name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    missing = sorted(wanted.keys() - state.keys())
+    extra = sorted(state.keys() - wanted.keys())
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
+        for key in wanted.keys() & state.keys()
+        if state[key].shape != wanted[key].shape
+    ]
+    problems = [
+        f"{title} {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
+        for title, names in (("lacks", missing), ("has besides", extra), ("", sorted(shapes)))
+        if names
+    ]
+    if problems:
+        raise WeightsError(f"{origin}: does not fit {name}: {'; '.join(problem.strip() for problem in problems)}")

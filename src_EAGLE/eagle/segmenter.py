@@ -1,0 +1,215 @@
+"""LitUnsupervisedSegmenter: the Lightning module that wires backbone, head, EiCue, losses and probes together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eagle.config_validation import completed
+from eagle.evaluation.metrics import UnsupervisedMetrics
+from eagle.losses.correspondence import CorrespondenceLoss
+from eagle.losses.object_nce import ObjectNCELoss, normalized_similarity
+from eagle.models.backbone import build_backbone
+from eagle.models.head import Featurizer
+from eagle.models.probes import ClusterLookup
+from eagle.schedule import object_weight
+from eagle.spectral.eicue import eicue, laplacian_eigenvectors
+
+VOID = -1
+
+# Tensors of published checkpoints that nothing uses.
+PUBLISHED_LEFTOVERS = ("train_cluster_probe.", "decoder.", "CELoss.")
+
+# The label-free score of a validation, lower is better; LABELLED_MONITOR is watched where there are labels.
+LABEL_FREE_MONITOR = "val/loss"
+LABELLED_MONITOR = "test/cluster/mIoU"
+
+
+class LitUnsupervisedSegmenter(pl.LightningModule):
+    """EAGLE: trains the head and the EiCue codebooks without labels, and two probes on detached codes.
+
+    Args:
+        n_classes: classes of the dataset; the cluster probe has ``extra_clusters`` more.
+        cfg: anything with the YAML's keys as attributes; missing keys take their defaults.
+        pretrained: False leaves the backbone's weights to a checkpoint that is loaded next.
+
+    Raises:
+        ConfigError: a key has the wrong type or value.
+        WeightsError: the backbone's weights cannot be had.
+    """
+
+    def __init__(self, n_classes: int, cfg: Any, pretrained: bool = True) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.cfg = cfg = completed(cfg)
+        # Plain containers: a checkpoint of ours needs no OmegaConf class to be read.
+        self.save_hyperparameters({"n_classes": n_classes, "cfg": OmegaConf.to_container(cfg)})
+        backbone = build_backbone(
+            cfg.model_type,
+            cfg.dino_patch_size,
+            cfg.pretrained_weights if pretrained else "random",
+            cfg.key_blocks,
+            **cfg.backbone_kwargs,
+        )
+        self.net = Featurizer(backbone, cfg.dim, cfg.projection_type, cfg.dropout)
+        self.train_cluster_probe_eigen = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
+        self.train_cluster_probe_eigen_aug = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
+        self.cluster_probe = ClusterLookup(cfg.dim, n_classes + cfg.extra_clusters)
+        self.linear_probe = nn.Conv2d(cfg.dim, n_classes, kernel_size=1)
+        self.project_head = nn.Linear(cfg.dim, cfg.dim)
+        self.correspondence_loss = CorrespondenceLoss(cfg)
+        self.object_nce_loss = ObjectNCELoss(cfg, cfg.eigen_cluster_out)
+        self.linear_metrics = UnsupervisedMetrics("test/linear/", n_classes, 0, compute_hungarian=False)
+        self.cluster_metrics = UnsupervisedMetrics("test/cluster/", n_classes, cfg.extra_clusters, True)
+        self.register_load_state_dict_pre_hook(_drop_leftovers)
+
+    def losses(
+        self,
+        batch: Mapping[str, Tensor],
+        step: int,
+        coords: Tensor | None = None,
+        perms: Tensor | None = None,
+        eigenvectors: tuple[Tensor, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Every term of the training loss under its published name (method §8).
+
+        Args:
+            batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised), ``label`` (B×H×W int64, −1 = void).
+            step: batches done so far; decides λ.
+            coords: sampled points of the correspondence loss, 3×B×s×s×2; None draws them.
+            perms: its negatives, n×B; None draws them.
+            eigenvectors: (V, Ṽ), each B×N×k with the trivial one first, in place of the solver's.
+
+        Returns:
+            Scalars; ``loss/total`` is what is minimised. ``loss/cluster_eigen_loss`` is the x branch's alone,
+            ``cd/update_params`` is λ.
+        """
+        img, img_aug = batch["img"], batch["img_aug"]
+        keys, code = self.net.keys_and_code(img)
+        keys_aug, code_aug = self.net.keys_and_code(img_aug)
+
+        vectors, vectors_aug = eigenvectors or self._eigenvectors(img, img_aug, code, code_aug)
+        grid = (code.shape[2], code.shape[3])
+        eigen_loss, cue = eicue(vectors, grid, self.train_cluster_probe_eigen)
+        eigen_loss_aug, cue_aug = eicue(vectors_aug, grid, self.train_cluster_probe_eigen_aug)
+
+        pairs = self.correspondence_loss(keys, keys, keys_aug, code, code, code_aug, coords, perms)
+        pos_inter, neg_inter = pairs["pos_inter_loss"].mean(), pairs["neg_inter_loss"].mean()
+
+        projected, projected_aug = self._projection(code), self._projection(code_aug)
+        local_pos = self.object_nce_loss(projected, projected_aug, cue, normalized_similarity(keys))
+        local_pos_aug = self.object_nce_loss(projected_aug, projected, cue_aug, normalized_similarity(keys_aug))
+
+        linear_loss = self._linear_loss(code.detach(), batch["label"])
+        cluster_loss, _ = self.cluster_probe(code.detach(), None)
+
+        weight = object_weight(self.cfg, step)
+        cfg = self.cfg
+        total = (
+            (eigen_loss + eigen_loss_aug) / 2
+            + (1 - weight)
+            * cfg.correspondence_weight
+            * (cfg.pos_inter_weight * pos_inter + cfg.neg_inter_weight * neg_inter)
+            + weight * (cfg.local_pos_weight * local_pos + cfg.local_pos_aug_weight * local_pos_aug)
+            + linear_loss
+            + cluster_loss
+        )
+        return {
+            "loss/pos_inter": pos_inter,
+            "loss/neg_inter": neg_inter,
+            "loss/local_pos_loss": local_pos,
+            "loss/local_pos_aug_loss": local_pos_aug,
+            "loss/cluster_eigen_loss": eigen_loss,
+            "loss/linear": linear_loss,
+            "loss/cluster": cluster_loss,
+            "loss/total": total,
+            "cd/pos_inter": pairs["pos_inter_cd"].mean(),
+            "cd/neg_inter": pairs["neg_inter_cd"].mean(),
+            "cd/update_params": torch.tensor(weight, device=total.device),
+        }
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
+        """One batch is one optimiser step, so ``global_step`` counts batches."""
+        terms = self.losses(batch, self.global_step)
+        self.log_dict({name: value.detach() for name, value in terms.items()}, batch_size=len(batch["img"]))
+        self.log("loss", terms["loss/total"].detach(), prog_bar=True, logger=False)
+        return terms["loss/total"]
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
+        """Score both probes without flip or CRF (method §9), and the label-free loss."""
+        img, label = batch["img"], batch["label"]
+        keys, code = self.net.keys_and_code(img)
+        cluster_loss, cluster_probs = self.cluster_probe(upsampled(code, label), None)
+        self.cluster_metrics.update(cluster_probs.argmax(dim=1), label)
+        self.linear_metrics.update(upsampled(self.linear_probe(code), label).argmax(dim=1), label)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.cfg.seed)  # the same points at every validation, so that scores compare
+            coords = self.correspondence_loss.random_coords(len(img), torch.device("cpu")).to(img.device)
+        pairs = self.correspondence_loss(keys, keys, keys, code, code, code, coords, _neighbours(img))
+        correspondence = (
+            self.cfg.pos_inter_weight * pairs["pos_inter_loss"]
+            + self.cfg.neg_inter_weight * pairs["neg_inter_loss"].mean()
+        )
+        self.log(LABEL_FREE_MONITOR, correspondence + cluster_loss, batch_size=len(img), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log mIoU and accuracy where there were labels."""
+        for metric in (self.linear_metrics, self.cluster_metrics):
+            if metric.has_labels():
+                self.log_dict(metric.compute(), prog_bar=metric is self.cluster_metrics)
+            metric.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One Adam with a parameter group for each published learning rate."""
+        cfg = self.cfg
+        head = [p for p in self.net.parameters() if p.requires_grad] + list(self.project_head.parameters())
+        codebooks = [self.train_cluster_probe_eigen.clusters, self.train_cluster_probe_eigen_aug.clusters]
+        return torch.optim.Adam(
+            [
+                {"params": head + list(self.object_nce_loss.parameters()), "lr": cfg.lr},
+                {"params": list(self.linear_probe.parameters()), "lr": cfg.lr_linear},
+                {"params": list(self.cluster_probe.parameters()), "lr": cfg.lr_cluster},
+                {"params": codebooks, "lr": cfg.lr_cluster_eigen},
+            ]
+        )
+
+    def _eigenvectors(self, img: Tensor, img_aug: Tensor, code: Tensor, code_aug: Tensor) -> tuple[Tensor, Tensor]:
+        colors_aug = img_aug if self.cfg.aug_color_image == "paper" else img
+        vectors = laplacian_eigenvectors(
+            torch.cat([code, code_aug]),
+            torch.cat([img, colors_aug]),
+            self.cfg.eigen_cluster,
+            self.cfg.color_affinity,
+            self.cfg.eigensolver,
+        )
+        return vectors[: len(img)], vectors[len(img) :]
+
+    def _projection(self, code: Tensor) -> Tensor:
+        """Z, (B·N)×D unit vectors."""
+        tokens = code.flatten(2).transpose(1, 2).flatten(0, 1)
+        return F.normalize(self.project_head(tokens).float(), dim=1)
+
+    def _linear_loss(self, code: Tensor, label: Tensor) -> Tensor:
+        """Cross entropy over labelled pixels; zero, with zero gradients, where there are none."""
+        logits = upsampled(self.linear_probe(code).float(), label)
+        loss_sum = F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
+        return loss_sum / (label != VOID).sum().clamp(min=1)
+
+
+def upsampled(image: Tensor, label: Tensor) -> Tensor:
+    """B×C×h×w bilinearly at the label's size."""
+    return F.interpolate(image, label.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _neighbours(img: Tensor) -> Tensor:
+    """One fixed negative for each image of a batch: the next one; 1×B."""
+    return torch.arange(len(img), device=img.device).roll(-1)[None]
+
+
+def _drop_leftovers(_module: nn.Module, state_dict: dict[str, Tensor], *_args: Any) -> None:
+    for name in [name for name in state_dict if name.startswith(PUBLISHED_LEFTOVERS)]:
+        del state_dict[name]

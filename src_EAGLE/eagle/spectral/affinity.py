@@ -1,0 +1,46 @@
+"""Affinities between the patches of an image: codes and colours (method §4; paper equations 3 and 4)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eagle.data.normalization import unnormalize
+
+COLOR_SIGMA = 0.1
+
+
+def feature_affinity(code: Tensor) -> Tensor:
+    """Non-negative inner products of un-normalised codes, divided by the image's largest.
+
+    Args:
+        code: B×N×D.
+
+    Returns:
+        B×N×N float32 in [0, 1]; all zero for an image whose codes have no positive inner product.
+    """
+    with torch.autocast(code.device.type, enabled=False):
+        code = code.float()
+        return _divided_by_maximum(torch.bmm(code, code.transpose(1, 2)).clamp_(min=0))
+
+
+def color_affinity(img: Tensor, grid: tuple[int, int], mode: str = "released") -> Tensor:
+    """Gaussian of the colour distance between patches, divided by the image's largest.
+
+    Args:
+        img: B×3×H×W, ImageNet-normalised.
+        grid: (h, w), the patch grid that the image is resized to (bilinear).
+        mode: "released" takes the normalised image ÷ 255, which leaves all entries close to one; "paper" takes RGB
+            in [0, 1].
+
+    Returns:
+        B×N×N float32 in (0, 1] with N = h·w.
+    """
+    small = F.interpolate(img.float(), size=grid, mode="bilinear", align_corners=False)
+    pixels = (unnormalize(small) if mode == "paper" else small / 255).flatten(2).transpose(1, 2)
+    squared_distance = torch.cdist(pixels, pixels, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return _divided_by_maximum(torch.exp(squared_distance / (-2 * COLOR_SIGMA**2)))
+
+
+def _divided_by_maximum(affinity: Tensor) -> Tensor:
+    maximum = affinity.amax(dim=(1, 2), keepdim=True)
+    return affinity / torch.where(maximum > 0, maximum, torch.ones_like(maximum))

@@ -1,0 +1,59 @@
+"""EiCue: object cues from the eigenvectors of an image's graph Laplacian (method §4; paper section 3.2)."""
+
+import torch
+from torch import Tensor
+
+from eagle.models.probes import ClusterLookup
+from eagle.spectral.affinity import color_affinity, feature_affinity
+from eagle.spectral.eigensolver import smallest_eigenpairs
+from eagle.spectral.laplacian import normalized_laplacian
+
+
+@torch.no_grad()
+def laplacian_eigenvectors(
+    code: Tensor, img: Tensor, k: int, color_mode: str = "released", method: str = "eigh"
+) -> Tensor:
+    """The k smallest eigenvectors of each image's Laplacian of code and colour affinity, signs fixed.
+
+    Args:
+        code: B×D×h×w; no gradient flows back into it.
+        img: B×3×H×W, ImageNet-normalised, whose colours enter.
+        k: number of eigenvectors, the trivial first one included.
+        color_mode: see ``color_affinity``.
+        method: see ``smallest_eigenpairs``.
+
+    Returns:
+        B×N×k float32, N = h·w; columns beyond N are zero.
+    """
+    h, w = code.shape[2:]
+    with torch.autocast(code.device.type, enabled=False):
+        affinity = feature_affinity(code.flatten(2).transpose(1, 2)) + color_affinity(img, (h, w), color_mode)
+        laplacian, degree = normalized_laplacian(affinity)
+        _, vectors = smallest_eigenpairs(laplacian, degree, k, method)
+    vectors = fix_signs(vectors)
+    return torch.nn.functional.pad(vectors, (0, k - vectors.shape[2]))
+
+
+def fix_signs(vectors: Tensor) -> Tensor:
+    """Negate each column of which more than half of the entries are positive.
+
+    An eigenvector's sign depends on solver and machine, and the cue on the sign; B×N×k in and out.
+    """
+    mostly_positive = (vectors > 0).float().mean(dim=1, keepdim=True) > 0.5
+    return torch.where(mostly_positive, -vectors, vectors)
+
+
+def eicue(vectors: Tensor, grid: tuple[int, int], codebook: ClusterLookup) -> tuple[Tensor, Tensor]:
+    """Cluster the non-trivial eigenvectors with a learnable codebook.
+
+    Args:
+        vectors: B×N×k, smallest first; the first, proportional to √degree, is dropped.
+        grid: (h, w) with h·w = N.
+        codebook: centres in R^(k-1).
+
+    Returns:
+        The codebook's loss L_eig (scalar) and the cue M, B×h×w int64 labels.
+    """
+    embedding = vectors[:, :, 1:].transpose(1, 2).unflatten(2, grid)
+    loss, probs = codebook(embedding, alpha=1)
+    return loss, probs.argmax(dim=1)

@@ -1,0 +1,22 @@
+"""Symmetric normalised graph Laplacian (method §4; paper equation 5)."""
+
+import torch
+from torch import Tensor
+
+SMALLEST_DEGREE = 1e-12
+
+
+def normalized_laplacian(affinity: Tensor) -> tuple[Tensor, Tensor]:
+    """L = D^-½ (D - A) D^-½.
+
+    Args:
+        affinity: B×N×N, symmetric and non-negative.
+
+    Returns:
+        The Laplacian, B×N×N, and the degrees d = A·1, B×N, in which entries below 1e-12 count as 1.
+    """
+    degree = affinity.sum(dim=2)
+    degree = torch.where(degree < SMALLEST_DEGREE, torch.ones_like(degree), degree)
+    scale = degree.rsqrt()
+    laplacian = torch.diag_embed(degree) - affinity
+    return scale[:, :, None] * laplacian * scale[:, None, :], degree

@@ -1,0 +1,50 @@
+"""Fixtures shared by all tests: where the golden data lies and a model small enough for a CPU second."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from eagle.config import TrainConfig
+from eagle.config_validation import validated
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("EAGLE_SHARED", ROOT.parent / "shared"))
+TINY_VIT = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 112}
+
+
+class Golden:
+    """Reads the files of ``shared/golden``."""
+
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        return load_file(SHARED / "golden" / f"{name}.safetensors")
+
+    def metadata(self, name: str) -> dict[str, str]:
+        with safe_open(SHARED / "golden" / f"{name}.safetensors", "pt") as file:
+            return file.metadata()
+
+    def path(self, name: str) -> Path:
+        return SHARED / "golden" / name
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    if not (SHARED / "golden").is_dir():
+        pytest.skip(f"no golden data in {SHARED} (set EAGLE_SHARED)")
+    return Golden()
+
+
+@pytest.fixture
+def make_config():
+    """A TrainConfig of the tiny ViT with random weights; keyword arguments override its keys."""
+
+    def make(**overrides: Any) -> DictConfig:
+        values = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "num_workers": 0}
+        return validated(TrainConfig, values | overrides)
+
+    return make

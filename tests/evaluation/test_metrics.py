@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from eagle.evaluation.metrics import UnsupervisedMetrics, match_clusters
+
+GOLDENS = [
+    "g_metrics_linear",
+    "g_metrics_hungarian_extra0",
+    "g_metrics_hungarian_extra3",
+    "g_metrics_hungarian_27_extra5",
+    "g_metrics_hungarian_absent_class",
+    "g_metrics_extra2_sparse",
+]
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_metrics__published_values(golden, name):
+    data, meta = golden.tensors(name), golden.metadata(name)
+    hungarian = meta["compute_hungarian"] == "True"
+    metric = UnsupervisedMetrics("m/", int(meta["n_classes"]), int(meta["extra_clusters"]), hungarian)
+    for preds, targets in zip(data["preds"], data["targets"], strict=True):
+        metric.update(preds, targets)
+    result = metric.compute()
+    assert result["m/mIoU"] == pytest.approx(float(data["mIoU"]), abs=1e-4)
+    assert result["m/Accuracy"] == pytest.approx(float(data["Accuracy"]), abs=1e-4)
+    if hungarian:
+        assert metric.class_of_cluster().tolist() == data["map_clusters_of_arange"].tolist()
+
+
+def loop_scores(preds, targets, n_classes, extra, count_extra):
+    """Independent reference: python loops over pixels and classes."""
+    pairs = [(p, t) for p, t in zip(preds, targets, strict=True) if 0 <= t < n_classes]
+    counts = np.zeros((n_classes, n_classes))
+    for p, t in pairs:
+        if p < n_classes:
+            counts[p, t] += 1
+    rows, columns = linear_sum_assignment(-counts)
+    class_of = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+    pairs = [(class_of.get(p, -1), t) for p, t in pairs if count_extra or p < n_classes]
+    ious = []
+    for c in range(n_classes):
+        union = sum(p == c or t == c for p, t in pairs)
+        if union:
+            ious.append(sum(p == c and t == c for p, t in pairs) / union)
+    return 100 * np.mean(ious), 100 * sum(p == t for p, t in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("count_extra", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics__equals_loops_over_pixels(count_extra, seed):
+    rng = np.random.default_rng(seed)
+    preds, targets = rng.integers(0, 7, 400), rng.integers(-1, 6, 400)
+    targets[targets == 3] = 0  # class 3 is absent
+    metric = UnsupervisedMetrics("", 5, 2, compute_hungarian=True, count_extra=count_extra)
+    metric.update(torch.from_numpy(preds), torch.from_numpy(targets))
+    miou, accuracy = loop_scores(preds, targets, 5, 2, count_extra)
+    assert metric.compute()["mIoU"] == pytest.approx(miou)
+    assert metric.compute()["Accuracy"] == pytest.approx(accuracy)
+
+
+def test_metrics__strict_protocol_is_never_better():
+    generator = torch.Generator().manual_seed(0)
+    preds, targets = (torch.randint(0, high, (3000,), generator=generator) for high in (9, 6))
+    metric = UnsupervisedMetrics("", 6, 3, compute_hungarian=True)
+    metric.update(preds, targets)
+    published, strict = metric.scores(count_extra=False), metric.scores(count_extra=True)
+    assert strict.accuracy < published.accuracy
+    assert strict.miou < published.miou
+
+
+def test_metrics__order_and_batching_do_not_matter():
+    generator = torch.Generator().manual_seed(0)
+    preds, targets = (torch.randint(0, 4, (6, 10, 10), generator=generator) for _ in range(2))
+    whole = UnsupervisedMetrics("", 4, 0, compute_hungarian=True)
+    parts = UnsupervisedMetrics("", 4, 0, compute_hungarian=True)
+    whole.update(preds, targets)
+    for i in (5, 0, 3, 1, 2, 4):
+        parts.update(preds[i], targets[i])
+    assert torch.equal(whole.confusion, parts.confusion)
+
+
+def test_metrics__void_labels_only():
+    metric = UnsupervisedMetrics("", 3, 0, compute_hungarian=True)
+    metric.update(torch.zeros(2, 4, 4, dtype=torch.long), torch.full((2, 4, 4), -1))
+    assert not metric.has_labels()
+    assert np.isnan(metric.compute()["mIoU"])
+
+
+def test_match_clusters__extra_clusters_take_no_part():
+    confusion = np.array([[5, 0], [0, 5], [100, 100]])
+    assert match_clusters(confusion).tolist() == [0, 1, -1]
+
+
+def test_metrics__counts_beyond_float32_stay_exact():
+    metric = UnsupervisedMetrics("", 2, 0, compute_hungarian=True)
+    metric.confusion += 2**40
+    metric.update(torch.tensor([0]), torch.tensor([0]))
+    assert int(metric.confusion[0, 0]) == 2**40 + 1

@@ -1,0 +1,81 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from eagle.losses.correspondence import CorrespondenceLoss, negative_permutation
+
+
+def config(**overrides):
+    defaults = {
+        "feature_samples": 3, "neg_samples": 2, "shift_value": 3.5, "shift_bias": 0.0,
+        "pointwise": True, "zero_clamp": True, "stabalize": True,
+    }  # fmt: skip
+    return SimpleNamespace(**(defaults | overrides))
+
+
+@pytest.mark.parametrize("which", ["cocostuff", "cityscapes"])
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_correspondence__published_losses_and_gradients(golden, which, size):
+    name = f"e_corr_{which}_{size}"
+    data, meta = golden.tensors(name), golden.metadata(name)
+    loss = CorrespondenceLoss(
+        config(feature_samples=int(meta["feature_samples"]), neg_samples=5, shift_bias=float(meta["shift_bias"]))
+    )
+    codes = [data[key].clone().requires_grad_() for key in ("code", "code_pos", "code_pos_aug")]
+    coords = torch.stack([data["coords1"], data["coords2"], data["coords3"]])
+    out = loss(data["feats"], data["feats_pos"], data["feats_pos_aug"], *codes, coords, data["perms"])
+    for ours, theirs in [
+        (out["pos_inter_loss"], data["pos_loss"]),
+        (out["neg_inter_loss"].mean(), data["neg_loss_mean"]),
+        (out["pos_inter_cd"].mean(), data["pos_cd_mean"]),
+        (out["neg_inter_cd"].mean(), data["neg_cd_mean"]),
+    ]:
+        assert float(ours.detach()) == pytest.approx(float(theirs), rel=1e-5, abs=1e-7)
+    if size == "small":
+        assert torch.allclose(out["neg_inter_loss"], data["neg_loss"], atol=1e-5)
+        assert torch.allclose(out["pos_inter_cd"], data["pos_cd"], atol=1e-5)
+    total = float(meta["pos_inter_weight"]) * out["pos_inter_loss"]
+    (total + float(meta["neg_inter_weight"]) * out["neg_inter_loss"].mean()).backward()
+    for code, key in zip(codes, ("grad_code", "grad_code_pos", "grad_code_pos_aug"), strict=True):
+        assert (code.grad - data[key]).norm() / data[key].norm() < 1e-3
+
+
+def test_correspondence__identical_codes_and_features_prefer_the_truth():
+    """Codes that correlate as the features do must score better than shuffled ones."""
+    torch.manual_seed(0)
+    feats = torch.randn(4, 16, 7, 7)
+    loss = CorrespondenceLoss(config(feature_samples=7))
+    coords = loss.random_coords(4, torch.device("cpu"))
+    perms = torch.tensor([[1, 2, 3, 0]])
+    shuffled = feats.flatten(2)[:, :, torch.randperm(49)].view_as(feats)
+    true, false = (loss(feats, feats, feats, c, c, c, coords, perms)["pos_inter_loss"] for c in (feats, shuffled))
+    assert true < false
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 8])
+def test_negative_permutation__no_image_is_its_own_negative(batch_size):
+    for seed in range(20):
+        torch.manual_seed(seed)
+        perm = negative_permutation(batch_size, torch.device("cpu"))
+        assert not (perm == torch.arange(batch_size)).any()
+        assert perm.min() >= 0
+        assert perm.max() < batch_size
+
+
+def test_correspondence__batch_of_one_and_one_patch_are_finite():
+    loss = CorrespondenceLoss(config())
+    code = torch.randn(1, 4, 1, 1, requires_grad=True)
+    feats = torch.randn(1, 8, 1, 1)
+    out = loss(feats, feats, feats, code, code, code)
+    (out["pos_inter_loss"] + out["neg_inter_loss"].mean()).backward()
+    assert torch.isfinite(code.grad).all()
+
+
+def test_correspondence__clamps_can_be_lifted():
+    feats = torch.randn(2, 4, 3, 3)
+    free = CorrespondenceLoss(config(zero_clamp=False, stabalize=False))
+    clamped = CorrespondenceLoss(config())
+    coords, perms = free.random_coords(2, torch.device("cpu")), torch.tensor([[1, 0]])
+    inputs = (feats, feats, feats, -feats, -feats, feats)
+    assert free(*inputs, coords, perms)["pos_inter_loss"] != clamped(*inputs, coords, perms)["pos_inter_loss"]

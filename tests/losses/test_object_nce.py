@@ -1,0 +1,87 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from eagle.losses.object_nce import ObjectNCELoss, medoid, normalized_similarity
+
+
+def config(**overrides):
+    defaults = {"contrastive_temp": 0.07, "global_loss_weight": 0.7, "centroid_mode": "prototype", "dataset_name": "x"}
+    return SimpleNamespace(**(defaults | overrides))
+
+
+@pytest.mark.parametrize(
+    ("which", "mode"),
+    [
+        ("cocostuff", "prototype"),
+        ("cocostuff", "medoid"),
+        ("cocostuff", "mean"),
+        ("cocostuff", "learned"),
+        ("cityscapes", "prototype"),
+    ],
+)
+def test_object_nce__published_losses_and_gradients(golden, which, mode):
+    data = golden.tensors(f"f_infonce_{which}_{mode}")
+    loss = ObjectNCELoss(config(dataset_name=which, centroid_mode=mode), 27, dim=24)
+    if mode == "learned":
+        loss.learned_centroids.data = data["learned_centroids"].clone()
+    source, target = (data[key].clone().requires_grad_() for key in ("S1", "S2"))
+    value = loss(source, target, data["segmentation_map"], data["similarity"])
+    value.backward()
+    assert float(value.detach()) == pytest.approx(float(data["loss"]), rel=1e-5)
+    for tensor, key in ((source, "grad_S1"), (target, "grad_S2")):
+        if data[key].norm() > 0:
+            assert (tensor.grad - data[key]).norm() / data[key].norm() < 1e-3
+    if mode == "learned":
+        expected = data["grad_learned_centroids"]
+        assert (loss.learned_centroids.grad - expected).norm() / expected.norm() < 1e-3
+
+
+def test_medoid__equals_a_loop():
+    patches = np.random.default_rng(0).normal(size=(17, 5))
+    sums = [sum(np.linalg.norm(p - q) for q in patches) for p in patches]
+    assert int(medoid(torch.from_numpy(patches))) == int(np.argmin(sums))
+
+
+def test_object_nce__weights_may_come_as_row_means():
+    torch.manual_seed(0)
+    source, target = F.normalize(torch.randn(2, 18, 6), dim=2)
+    cue = torch.randint(0, 3, (2, 3, 3))
+    similarity = normalized_similarity(torch.randn(2, 5, 3, 3))
+    loss = ObjectNCELoss(config(), 4)
+    assert torch.allclose(loss(source, target, cue, similarity), loss(source, target, cue, similarity.mean(dim=2)))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_object_nce__one_label_in_the_whole_batch_is_finite(smoothing):
+    source = F.normalize(torch.randn(8, 6), dim=1).requires_grad_()
+    loss = ObjectNCELoss(config(label_smoothing=smoothing), 4)
+    value = loss(source, source.detach(), torch.zeros(2, 2, 2, dtype=torch.long), torch.ones(2, 4, 4))
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(source.grad).all()
+
+
+def test_object_nce__naming_the_labels_otherwise_changes_nothing():
+    torch.manual_seed(0)
+    source, target = F.normalize(torch.randn(2, 32, 6), dim=2)
+    cue = torch.randint(0, 4, (2, 4, 4))
+    renamed = torch.tensor([7, 1, 30, 2])[cue]
+    loss, weights = ObjectNCELoss(config(), 32), torch.rand(2, 16)
+    assert torch.allclose(loss(source, target, cue, weights), loss(source, target, renamed, weights))
+
+
+def test_object_nce__patches_at_their_prototype_cost_less():
+    a, b = torch.eye(4)[:2]
+    source = torch.stack([a, a, b, b])
+    loss, weights = ObjectNCELoss(config(), 2), torch.ones(1, 4)
+    right, wrong = (loss(source, source, torch.tensor([[cue]]), weights) for cue in ([0, 0, 1, 1], [0, 1, 0, 1]))
+    assert right < wrong
+
+
+def test_normalized_similarity__columns_are_unit_vectors():
+    similarity = normalized_similarity(torch.randn(2, 5, 2, 3))
+    assert torch.allclose(similarity.norm(dim=1), torch.ones(2, 6), atol=1e-6)

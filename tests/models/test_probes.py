@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from eagle.models.probes import ClusterLookup
+
+
+@pytest.fixture
+def data(golden):
+    return golden.tensors("d_cluster_lookup")
+
+
+@pytest.mark.parametrize("alpha", [None, 1, 4])
+def test_cluster_lookup__published_values_and_gradients(data, alpha):
+    probe = ClusterLookup(16, 7)
+    probe.load_state_dict({"clusters": data["clusters"]})
+    x = data["x"].clone().requires_grad_()
+    loss, probs = probe(x, alpha)
+    loss.backward()
+    assert torch.allclose(probs, data[f"alpha_{alpha}.probs"], atol=1e-6)
+    assert float(loss.detach()) == pytest.approx(float(data[f"alpha_{alpha}.loss"]), rel=1e-5)
+    assert torch.allclose(x.grad, data[f"alpha_{alpha}.grad_x"], atol=1e-7)
+    assert torch.allclose(probe.clusters.grad, data[f"alpha_{alpha}.grad_clusters"], atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [1, 4])
+def test_cluster_lookup__published_log_probs(data, alpha):
+    probe = ClusterLookup(16, 7)
+    probe.load_state_dict({"clusters": data["clusters"]})
+    loss, log_probs = probe(data["x"], alpha, log_probs=True)
+    assert torch.allclose(log_probs, data[f"alpha_{alpha}.log_probs"], atol=1e-5)
+    assert float(loss.detach()) == pytest.approx(float(data[f"alpha_{alpha}.loss_with_log_probs"]), rel=1e-5)
+
+
+def test_cluster_lookup__hard_assignment_has_no_log_probs():
+    with pytest.raises(ValueError, match="alpha"):
+        ClusterLookup(4, 3)(torch.ones(1, 4, 2, 2), None, log_probs=True)
+
+
+def test_cluster_lookup__zero_code_is_finite():
+    probe = ClusterLookup(4, 3)
+    x = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    loss, _ = probe(x, 1)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(x.grad).all()

@@ -1,0 +1,202 @@
+"""The whole training step against the published computation (golden i), then at its edges."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from eagle.segmenter import LitUnsupervisedSegmenter
+
+WHICH = ["cocostuff", "cityscapes"]
+TERMS = [
+    "loss/pos_inter", "loss/neg_inter", "loss/local_pos_loss", "loss/local_pos_aug_loss", "loss/cluster_eigen_loss",
+    "loss/linear", "loss/cluster", "loss/total", "cd/pos_inter", "cd/neg_inter", "cd/update_params",
+]  # fmt: skip
+
+
+@pytest.fixture
+def make_segmenter(golden, make_config):
+    def make(which):
+        meta = golden.metadata(f"i_state_{which}")
+        weights = {"pos_inter_weight", "neg_inter_weight", "correspondence_weight", "shift_bias", "shift_value"}
+        values = {k: int(v) if v.isdigit() and k not in weights else float(v) for k, v in meta.items() if k != "note"}
+        cfg = make_config(dataset_name=which if which == "cityscapes" else "cocostuff27", **values)
+        segmenter = LitUnsupervisedSegmenter(27, cfg)
+        backbone = {f"net.model.{k}": v for k, v in golden.tensors("vit_golden_state").items()}
+        # Strict: the published leftovers are passed over, everything else must be there.
+        segmenter.load_state_dict(golden.tensors(f"i_state_{which}") | backbone)
+        return segmenter
+
+    return make
+
+
+@pytest.fixture
+def batch(golden):
+    data = golden.tensors("i_batch")
+    return {"img": data["img"], "img_aug": data["img_pos_aug"], "label": data["label"]}
+
+
+def recorded(data, prefix=""):
+    """Coordinates, permutations and eigenvectors of one recorded step."""
+    coords = torch.stack([data[f"{prefix}coords{i}"] for i in (1, 2, 3)])
+    vectors = (data[f"{prefix}eigenvectors_pos"], data[f"{prefix}eigenvectors_pos_aug"])
+    return {"coords": coords, "perms": data[f"{prefix}perms"], "eigenvectors": vectors}
+
+
+def assert_gradients(segmenter, data, prefix):
+    names = {k.removeprefix(prefix) for k in data if k.startswith(prefix)}
+    for name, parameter in segmenter.named_parameters():
+        if name not in names:
+            continue
+        expected = data[prefix + name]
+        error = (parameter.grad - expected).norm()
+        assert error <= 1e-3 * expected.norm() or error < 1e-7, name
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_losses__three_published_steps_and_the_parameters_after(golden, make_segmenter, batch, which):
+    segmenter = make_segmenter(which).eval()
+    data, after = golden.tensors(f"i_stepB_nodropout_{which}"), golden.tensors(f"i_stepB_params_after_3_{which}")
+    optimizer = segmenter.configure_optimizers()
+    for i, step in enumerate(range(segmenter.cfg.step_schedulers, segmenter.cfg.step_schedulers + 3)):
+        terms = segmenter.losses(batch, step, **recorded(data, f"s{i}."))
+        for term in TERMS:
+            expected = float(data[f"s{i}.log.{term}"])
+            assert float(terms[term].detach()) == pytest.approx(expected, rel=1e-5, abs=1e-6), (i, term)
+        optimizer.zero_grad()
+        terms["loss/total"].backward()
+        if i < 2:
+            assert_gradients(segmenter, data, f"s{i}.grad.")
+        optimizer.step()
+    for name, parameter in segmenter.named_parameters():
+        if name in after:
+            assert (parameter - after[name]).norm() <= 1e-5 * after[name].norm(), name
+            assert int(optimizer.state[parameter]["step"]) == int(after[f"adam_step.{name}"]) == 3
+
+
+class RecordedDropout(nn.Module):
+    """Replays Dropout2d masks in the order in which the published network drew them."""
+
+    def __init__(self, masks):
+        super().__init__()
+        self.masks = list(masks)
+
+    def forward(self, x):
+        return x * self.masks.pop(0)[:, :, None, None]
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_losses__published_step_with_dropout(golden, make_segmenter, batch, which):
+    """The published run passes x through the network twice (as image and as positive) with other dropout masks; here
+    it passes once. So each term is compared in the pass that has its masks, and the gradients are summed."""
+    data = golden.tensors(f"i_stepA_dropout_{which}")
+    step = int(golden.metadata(f"i_stepA_dropout_{which}")["global_step"])
+    segmenter = make_segmenter(which)
+    cfg = segmenter.cfg
+    by_view = {
+        "img": ["loss/neg_inter", "cd/neg_inter", "loss/linear", "loss/cluster"],
+        "img_pos": [
+            "loss/pos_inter", "cd/pos_inter", "loss/local_pos_loss", "loss/local_pos_aug_loss",
+            "loss/cluster_eigen_loss", "cd/update_params",
+        ],
+    }  # fmt: skip
+    gradients = []
+    for view, names in by_view.items():
+        model = deepcopy(segmenter).train()
+        uses = [f"dropmask.{v}.{use}" for v in (view, "img_pos_aug") for use in ("kk_c1", "kk_c2", "kk_ret")]
+        model.net.dropout = RecordedDropout(data[use] for use in uses)
+        terms = model.losses(batch, step, **recorded(data))
+        for name in names:
+            assert float(terms[name].detach()) == pytest.approx(float(data[f"log.{name}"]), rel=1e-5, abs=1e-6), name
+        negative = (1 - cfg.momentum_limit) * cfg.correspondence_weight * cfg.neg_inter_weight * terms["loss/neg_inter"]
+        from_img = negative + terms["loss/linear"] + terms["loss/cluster"]
+        (from_img if view == "img" else terms["loss/total"] - from_img).backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    for name, parameter in segmenter.named_parameters():
+        parts = [g[name] for g in gradients if name in g]
+        parameter.grad = sum(parts[1:], parts[0]) if parts else None
+    assert_gradients(segmenter, data, "grad.")
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_losses__own_eigenvectors_are_the_published_up_to_sign(golden, make_segmenter, batch, which):
+    segmenter = make_segmenter(which).eval()
+    data = golden.tensors(f"i_stepB_nodropout_{which}")
+    _, code = segmenter.net.keys_and_code(batch["img"])
+    _, code_aug = segmenter.net.keys_and_code(batch["img_aug"])
+    ours = segmenter._eigenvectors(batch["img"], batch["img_aug"], code, code_aug)
+    for vectors, key in zip(ours, ("s0.eigenvectors_pos", "s0.eigenvectors_pos_aug"), strict=True):
+        assert ((vectors * data[key]).sum(dim=1).abs() > 0.9999).all()
+
+
+def tiny_batch(label_value=0, size=56):
+    torch.manual_seed(0)
+    img = torch.randn(2, 3, size, size)
+    return {"img": img, "img_aug": img + 0.1, "label": torch.full((2, size, size), label_value)}
+
+
+def test_losses__are_finite_without_labels_and_the_linear_probe_rests(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config())
+    terms = segmenter.losses(tiny_batch(label_value=-1), step=500)
+    terms["loss/total"].backward()
+    assert torch.isfinite(terms["loss/total"])
+    assert float(terms["loss/linear"].detach()) == 0
+    assert segmenter.linear_probe.weight.grad.abs().sum() == 0
+
+
+def test_losses__probes_send_no_gradient_into_the_head(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config())
+    terms = segmenter.losses(tiny_batch(), step=0)
+    (terms["loss/linear"] + terms["loss/cluster"]).backward()
+    assert all(p.grad is None for p in segmenter.net.parameters())
+    assert segmenter.linear_probe.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("size", [8, 24])
+def test_losses__a_single_patch_and_a_small_grid_are_finite(make_config, size):
+    segmenter = LitUnsupervisedSegmenter(5, make_config())
+    terms = segmenter.losses(tiny_batch(size=size), step=500)
+    terms["loss/total"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in segmenter.parameters() if p.grad is not None)
+
+
+def test_losses__constant_image_is_finite(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config())
+    batch = tiny_batch()
+    batch["img"] = batch["img_aug"] = torch.zeros(2, 3, 56, 56)
+    terms = segmenter.losses(batch, step=500)
+    terms["loss/total"].backward()
+    assert torch.isfinite(terms["loss/total"])
+
+
+def test_losses__bfloat16_autocast_keeps_losses_in_float32(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = segmenter.losses(tiny_batch(), step=500)
+    assert all(value.dtype == torch.float32 for value in terms.values())
+    assert torch.isfinite(terms["loss/total"])
+
+
+def test_losses__paper_fidelity_takes_the_augmented_colours(make_config):
+    batch = tiny_batch()
+    batch["img_aug"] = torch.randn(2, 3, 56, 56)
+    segmenter = LitUnsupervisedSegmenter(5, make_config(fidelity="paper")).eval()
+    code = torch.randn(2, 32, 7, 7)
+    vectors, vectors_aug = segmenter._eigenvectors(batch["img"], batch["img_aug"], code, code)
+    assert not torch.allclose(vectors, vectors_aug, atol=1e-2)
+    segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
+    vectors, vectors_aug = segmenter._eigenvectors(batch["img"], batch["img_aug"], code, code)
+    assert torch.allclose(vectors, vectors_aug, atol=1e-3)
+
+
+def test_segmenter__published_tensor_names_and_shapes(golden, make_config):
+    """Every tensor of ours is one of the published checkpoint's, with its shape."""
+    import json
+
+    published = json.loads(golden.path("state_dict_keys_cocostuff_vits8.json").read_text())
+    segmenter = LitUnsupervisedSegmenter(27, make_config(dim=512, backbone_kwargs={}))
+    ours = {name: list(tensor.shape) for name, tensor in segmenter.state_dict().items()}
+    assert ours == {name: published[name][0] for name in ours}
+    leftovers = published.keys() - ours.keys()
+    assert {name.split(".")[0] for name in leftovers} == {"train_cluster_probe", "decoder", "CELoss"}
