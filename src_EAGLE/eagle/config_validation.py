@@ -49,13 +49,13 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
 
 
 def completed(config: Any) -> DictConfig:
-    """A TrainConfig from anything that has its keys as attributes, e.g. a published checkpoint's ``cfg``.
+    """A TrainConfig from a mapping or anything that has its keys as attributes, e.g. a published checkpoint's ``cfg``.
 
     Keys that the schema does not know are passed over; missing ones take their defaults. Raises ConfigError as
     ``validated`` does.
     """
     names = [field.name for field in dataclasses.fields(TrainConfig)]
-    if isinstance(config, DictConfig):
+    if isinstance(config, Mapping):
         return validated(TrainConfig, {name: config[name] for name in names if name in config})
     return validated(TrainConfig, {name: getattr(config, name) for name in names if hasattr(config, name)})
 

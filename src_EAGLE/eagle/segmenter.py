@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle.config_validation import completed
+from eagle.data.dataset import VOID
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss, normalized_similarity
@@ -18,8 +19,6 @@ from eagle.models.head import Featurizer
 from eagle.models.probes import ClusterLookup
 from eagle.schedule import object_weight
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
-
-VOID = -1
 
 # Tensors of published checkpoints that nothing uses.
 PUBLISHED_LEFTOVERS = ("train_cluster_probe.", "decoder.", "CELoss.")

@@ -1,0 +1,58 @@
+"""Lightning data module: the loaders of a training run."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from eagle.data.catalog import open_dataset
+from eagle.data.check import check_samples
+from eagle.data.sampler import SeededSampler
+from eagle.data.views import EvaluationViews, TrainingViews
+
+
+class SegmentationDataModule(pl.LightningDataModule):
+    """Training views and evaluation views of the dataset that a configuration names.
+
+    Args:
+        cfg: the training configuration.
+
+    Raises:
+        ConfigError: the configuration does not name a dataset.
+        DataError: files are missing.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.train_set = open_dataset(cfg, "train")
+        self.val_set = open_dataset(cfg, "val")
+
+    def check(self) -> None:
+        """Decode a part of both splits; raises DataError that names a broken file."""
+        check_samples(self.train_set, "training images")
+        check_samples(self.val_set, "validation images")
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled training views."""
+        views = TrainingViews(self.train_set, self.cfg.res, self.cfg.photometric)
+        sampler = SeededSampler(len(views), self.cfg.seed)
+        return DataLoader(
+            views,
+            self.cfg.batch_size,
+            sampler=sampler,
+            num_workers=self.cfg.num_workers,
+            persistent_workers=self.cfg.num_workers > 0,
+            pin_memory=True,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation views in order."""
+        return evaluation_loader(
+            EvaluationViews(self.val_set, self.cfg.val_res), self.cfg.batch_size, self.cfg.num_workers
+        )
+
+
+def evaluation_loader(views: EvaluationViews, batch_size: int, num_workers: int) -> DataLoader:
+    """Batches of evaluation views in the dataset's order."""
+    return DataLoader(views, batch_size, num_workers=num_workers, pin_memory=True)

@@ -1,0 +1,17 @@
+"""Colours for classes that come without any."""
+
+import colorsys
+
+import numpy as np
+
+# Successive hues a golden ratio apart never come close to each other.
+GOLDEN_RATIO = 0.6180339887498949
+
+
+def distinct_palette(n: int) -> np.ndarray:
+    """n×3 uint8 RGB colours that differ in hue, and from one round of hues to the next in brightness."""
+    colors = [
+        colorsys.hsv_to_rgb((i * GOLDEN_RATIO) % 1, (0.85, 0.55, 0.95)[i % 3], (0.95, 0.75, 0.55)[i // 3 % 3])
+        for i in range(n)
+    ]
+    return (np.array(colors).reshape(n, 3) * 255).round().astype(np.uint8)

@@ -1,0 +1,81 @@
+"""Torch datasets of ready tensors: training views with their augmented partner, and evaluation views."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from eagle.data.dataset import VOID, SegmentationDataset
+from eagle.data.normalization import normalize
+from eagle.data.transforms import Photometric, image_tensor, label_tensor, resize_and_crop, training_views
+from eagle.errors import DataError
+
+
+class Draw(NamedTuple):
+    """One training sample asked for: which image, and the seed of its augmentation."""
+
+    image: int
+    seed: int
+
+
+class TrainingViews(Dataset[dict[str, Tensor]]):
+    """``img`` x, ``img_aug`` x̃ (3×res×res, normalised) and ``label`` (res×res int64, −1 = void or no label).
+
+    Args:
+        dataset: the images.
+        res: short side and centre crop.
+        fidelity: see Photometric.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, res: int, fidelity: str) -> None:
+        self._dataset = dataset
+        self._res = res
+        self._photometric = Photometric(fidelity)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
+        """The sample of a Draw; raises DataError that names the file."""
+        image, label = read_sample(self._dataset, draw.image)
+        rgb = image_tensor(resize_and_crop(image, self._res))
+        img, img_aug = training_views(rgb, self._photometric, draw.seed)
+        return {"img": img, "img_aug": img_aug, "label": label_tensor(label, self._res)}
+
+
+class EvaluationViews(Dataset[dict[str, Tensor]]):
+    """``img`` and ``label`` as in TrainingViews, and the image's ``index``.
+
+    Args:
+        dataset: the images.
+        res: short side and centre crop.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, res: int) -> None:
+        self.dataset = dataset
+        self._res = res
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """The sample at an index; raises DataError that names the file."""
+        image, label = read_sample(self.dataset, index)
+        img = normalize(image_tensor(resize_and_crop(image, self._res)))
+        return {"img": img, "label": label_tensor(label, self._res), "index": torch.tensor(index)}
+
+
+def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, np.ndarray]:
+    """Image and label map (all void where the dataset has no labels); raises DataError where their sizes differ."""
+    image = dataset.image(index)
+    size = (image.height, image.width)
+    label = dataset.label(index) if dataset.has_labels else np.full(size, VOID, dtype=np.int32)
+    if label.shape != size:
+        raise DataError(
+            f"{dataset.name(index)}: the label map is {label.shape[1]}×{label.shape[0]} pixels, "
+            f"its image {image.width}×{image.height}"
+        )
+    return image, label
