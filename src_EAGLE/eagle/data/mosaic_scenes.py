@@ -112,7 +112,7 @@ def _texture(crops: Sequence[np.ndarray], size: int, rng: np.random.Generator) -
     Only pixels of the crop enter, so a view of a train crop never shows a val crop. Brightness and colour vary a
     little from view to view.
     """
-    crop = crops[rng.integers(len(crops))]
+    crop = crops[int(rng.integers(len(crops)))]
     height, width = crop.shape[:2]
     flip = rng.choice([-1.0, 1.0])
     step = 1 / rng.uniform(0.9, 1.6)

@@ -59,7 +59,7 @@ CLASSES = (
     MosaicClass(
         "sky",
         (
-            Source(SKLEARN, "china.jpg", train=((335, 0, 560, 125),), val=((0, 0, 90, 145),)),
+            Source(SKLEARN, "china.jpg", train=((335, 0, 560, 125),), val=((0, 0, 90, 135),)),
             Source(SKIMAGE, "rocket.jpg", train=((210, 5, 300, 320),), val=((345, 5, 435, 320),)),
         ),
         place="above",
@@ -75,7 +75,7 @@ CLASSES = (
             Source(
                 SKLEARN,
                 "china.jpg",
-                train=((400, 315, 482, 427), (100, 370, 200, 427)),
+                train=((412, 340, 482, 427), (100, 370, 200, 427)),
                 val=((488, 315, 555, 427), (0, 330, 60, 425)),
             ),
         ),

@@ -84,8 +84,8 @@ def _is_there(directory: Path, manifest: dict[str, Any], counts: dict[str, int])
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     try:
-        found = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = dict(json.loads((directory / MANIFEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{directory}: exists and is not a mosaics folder; choose another folder") from error
     if found != manifest:
         differing = [
