@@ -72,6 +72,21 @@ def test_write__another_seed_another_set_and_no_scene_twice(small_set, tmp_path)
     assert not first & other
 
 
+def test_write__each_split_shows_its_own_crops_only(tmp_path, monkeypatch):
+    colours = {"train": (0.7, 0.0, 0.0), "val": (0.0, 0.0, 0.7)}
+
+    def flat_textures(split):
+        return [[np.full((8, 8, 3), colours[split], np.float32)] for _ in CLASSES]
+
+    monkeypatch.setattr(mosaics, "load_textures", flat_textures)
+    write_mosaics(tmp_path / "set", n_train=2, n_val=2, size=32, seed=0)
+    for split, strong, absent in (("train", 0, 2), ("val", 2, 0)):
+        for path in (tmp_path / "set/imgs" / split).iterdir():
+            image = np.asarray(Image.open(path))
+            assert image[..., strong].min() > 80
+            assert image[..., absent].max() < 60
+
+
 @pytest.mark.parametrize("size", [32, 97])
 def test_write__any_size_and_no_validation(tmp_path, size):
     write_mosaics(tmp_path / "set", n_train=2, n_val=0, size=size, seed=3)
