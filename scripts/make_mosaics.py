@@ -1,0 +1,29 @@
+"""Write the ``mosaics`` dataset: labelled scenes from photographs that the installed packages carry; no download."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from eagle.commandline import run_command
+from eagle.config import key
+from eagle.data.mosaics import MIN_SIZE, write_mosaics
+from omegaconf import DictConfig
+
+
+@dataclass
+class MosaicsConfig:
+    """Every key of ``make_mosaics.py``."""
+
+    output_dir: str = key("datasets/mosaics", "Folder of the set, relative to where the command runs")
+    n_train: int = key(160, "Training scenes", minimum=0)
+    n_val: int = key(40, "Validation scenes", minimum=0)
+    size: int = key(256, "Side of a scene in pixels", minimum=MIN_SIZE)
+    seed: int = key(0, "Seed of all scenes; same seed, same files", minimum=0)
+
+
+def make_mosaics(config: DictConfig) -> None:
+    """Write labelled scenes for a first training run; a set that is already there is left alone."""
+    write_mosaics(Path(config.output_dir), config.n_train, config.n_val, config.size, config.seed)
+
+
+if __name__ == "__main__":
+    run_command(MosaicsConfig, make_mosaics)

@@ -1,0 +1,184 @@
+"""Textures of the mosaics: regions of the photographs that scikit-image and scikit-learn carry in their wheels.
+
+Every box was chosen by eye, so that the class name is true of all its pixels. Train and val boxes of a photograph
+never overlap: validation shows parts of it that training has not seen.
+
+Brick, grass and gravel are grey in scikit-image. They are multiplied by a natural colour, so that being grey does
+not tell them from the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+
+import numpy as np
+from PIL import Image
+
+from eagle.errors import DataError
+
+Box = tuple[int, int, int, int]
+
+SKIMAGE = "skimage.data"
+SKLEARN = "sklearn.datasets.images"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Boxes (left, top, right, bottom; pixels) of one photograph that show one class, by split."""
+
+    package: str
+    file: str
+    train: tuple[Box, ...]
+    val: tuple[Box, ...]
+
+    def boxes(self, split: str) -> tuple[Box, ...]:
+        """The boxes of ``split``, train or val."""
+        return self.train if split == "train" else self.val
+
+
+@dataclass(frozen=True)
+class MosaicClass:
+    """One class and where it may stand in a scene.
+
+    Attributes:
+        name: what a person would call the texture.
+        sources: photographs that show it.
+        place: ``above`` or ``below`` a scene's horizon, or ``object`` for classes that only fill silhouettes.
+        silhouette: whether it may fill a silhouette.
+        tint: factor of red, green and blue, for photographs in grey.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    place: str
+    silhouette: bool = False
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+CLASSES = (
+    MosaicClass(
+        "sky",
+        (
+            Source(SKLEARN, "china.jpg", train=((335, 0, 560, 125),), val=((0, 0, 90, 135),)),
+            Source(SKIMAGE, "rocket.jpg", train=((210, 5, 300, 320),), val=((345, 5, 435, 320),)),
+        ),
+        place="above",
+    ),
+    MosaicClass(
+        "stars",
+        (Source(SKIMAGE, "hubble_deep_field.jpg", train=((0, 0, 590, 872),), val=((610, 0, 1000, 872),)),),
+        place="above",
+    ),
+    MosaicClass(
+        "foliage",
+        (
+            Source(
+                SKLEARN,
+                "china.jpg",
+                train=((412, 340, 482, 427), (100, 370, 200, 427)),
+                val=((488, 315, 555, 427), (0, 330, 60, 425)),
+            ),
+        ),
+        place="above",
+        silhouette=True,
+    ),
+    MosaicClass(
+        "grass",
+        (Source(SKIMAGE, "grass.png", train=((0, 0, 512, 330),), val=((0, 345, 512, 512),)),),
+        place="below",
+        tint=(0.70, 0.95, 0.42),
+    ),
+    MosaicClass(
+        "gravel",
+        (Source(SKIMAGE, "gravel.png", train=((0, 0, 512, 330),), val=((0, 345, 512, 512),)),),
+        place="below",
+        tint=(1.0, 0.95, 0.88),
+    ),
+    MosaicClass(
+        "brick",
+        (Source(SKIMAGE, "brick.png", train=((0, 0, 512, 330),), val=((0, 345, 512, 512),)),),
+        place="below",
+        silhouette=True,
+        tint=(1.35, 0.80, 0.66),
+    ),
+    MosaicClass(
+        "wood",
+        (
+            Source(
+                SKIMAGE,
+                "coffee.png",
+                train=((485, 80, 600, 400), (430, 0, 600, 75)),
+                val=((0, 120, 75, 395),),
+            ),
+        ),
+        place="below",
+        silhouette=True,
+    ),
+    MosaicClass(
+        "fur",
+        (
+            Source(
+                SKIMAGE,
+                "chelsea.png",
+                train=((120, 0, 300, 80), (218, 80, 288, 190)),
+                val=((55, 105, 130, 158), (100, 160, 212, 215)),
+            ),
+        ),
+        place="object",
+        silhouette=True,
+    ),
+    MosaicClass(
+        "petals",
+        (Source(SKLEARN, "flower.jpg", train=((200, 150, 302, 310),), val=((308, 150, 400, 300),)),),
+        place="object",
+        silhouette=True,
+    ),
+    MosaicClass(
+        "cloth",
+        (
+            Source(
+                SKIMAGE,
+                "astronaut.png",
+                train=((62, 258, 122, 335), (45, 395, 125, 485)),
+                val=((150, 300, 222, 345), (290, 275, 345, 335)),
+            ),
+        ),
+        place="object",
+        silhouette=True,
+    ),
+)
+
+Textures = Sequence[Sequence[np.ndarray]]
+
+
+def load_textures(split: str) -> Textures:
+    """The crops of every class for one split.
+
+    Args:
+        split: ``train`` or ``val``.
+
+    Returns:
+        One list for each class of ``CLASSES``: float32 arrays h×w×3, RGB in [0, 1], tinted.
+
+    Raises:
+        DataError: an installed package lacks one of its photographs.
+    """
+    return [
+        [
+            np.clip(crop * np.array(entry.tint, np.float32), 0, 1)
+            for source in entry.sources
+            for crop in _crops(source, source.boxes(split))
+        ]
+        for entry in CLASSES
+    ]
+
+
+def _crops(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
+    try:
+        with as_file(files(source.package) / source.file) as path, Image.open(path) as image:
+            photograph = image.convert("RGB")
+    except (OSError, ModuleNotFoundError) as error:
+        raise DataError(
+            f"{source.file}: not in the installed {source.package}; reinstall scikit-image and scikit-learn"
+        ) from error
+    return [np.asarray(photograph.crop(box), dtype=np.float32) / 255 for box in boxes]
