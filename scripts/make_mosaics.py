@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from eagle.commandline import run_command
 from eagle.config import key
 from eagle.data.mosaics import MIN_SIZE, write_mosaics
-from omegaconf import DictConfig
 
 
 @dataclass

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.ndimage import maximum_filter, minimum_filter
+
 from eagle.data import mosaics
 from eagle.data.mosaic_scenes import MIN_SHARE, compose_scene, draw_layout
 from eagle.data.mosaic_sources import CLASSES, load_textures
 from eagle.data.mosaics import MOSAIC_CLASSES, write_mosaics
 from eagle.errors import ConfigError, DataError
-from PIL import Image
-from scipy.ndimage import maximum_filter, minimum_filter
 
 ROOT = Path(__file__).resolve().parents[2]
 
