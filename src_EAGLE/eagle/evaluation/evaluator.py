@@ -1,0 +1,121 @@
+"""Score probe maps on a labelled dataset, with and without CRF, on whatever device Lightning is given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from eagle.data.datamodule import evaluation_loader
+from eagle.data.views import EvaluationViews
+from eagle.errors import DataError
+from eagle.evaluation.crf import dense_crf_maps
+from eagle.evaluation.inference import ProbeMaps
+from eagle.evaluation.metrics import UnsupervisedMetrics
+
+CRF_SUFFIX = "+crf"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One evaluated image, for figures.
+
+    Attributes:
+        img: 3×H×W, normalised.
+        label: H×W class ids, −1 = void.
+        clusters: by map name, H×W cluster ids.
+    """
+
+    img: Tensor
+    label: np.ndarray
+    clusters: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics by map name (a name with ``+crf`` is the refined map), and some pictures."""
+
+    metrics: dict[str, UnsupervisedMetrics]
+    pictures: list[Picture]
+
+
+class Evaluator(pl.LightningModule):
+    """Accumulates a confusion matrix for each map while Lightning's Trainer walks the loader.
+
+    Args:
+        probes: see ProbeMaps.
+        n_clusters: clusters of each map by name; "linear" is read as classes, others are matched.
+        n_classes: classes of the labels.
+        run_crf: also score the maps refined by the dense CRF.
+        shown: indices of the images kept as pictures.
+    """
+
+    def __init__(
+        self, probes: ProbeMaps, n_clusters: Mapping[str, int], n_classes: int, run_crf: bool, shown: set[int]
+    ) -> None:
+        super().__init__()
+        self.probes: ProbeMaps = probes  # a module, so that Lightning moves it to the device
+        self.run_crf = run_crf
+        self.shown = shown
+        self.pictures: list[Picture] = []
+        suffixes = ("", CRF_SUFFIX) if run_crf else ("",)
+        self.names = [name + suffix for suffix in suffixes for name in n_clusters]
+        self.metrics = nn.ModuleList(
+            UnsupervisedMetrics("", n_classes, n - n_classes, compute_hungarian=name != "linear")
+            for _ in suffixes
+            for name, n in n_clusters.items()
+        )
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
+        """Score one batch."""
+        img, label = batch["img"], batch["label"]
+        maps = self.probes(img, (label.shape[1], label.shape[2]))
+        if self.run_crf:
+            refined = dense_crf_maps(img, list(maps.values()))
+            maps |= {name + CRF_SUFFIX: probs for name, probs in zip(maps, refined, strict=True)}
+        clusters = {name: log_probs.argmax(dim=1) for name, log_probs in maps.items()}
+        for name, metric in zip(self.names, self.metrics, strict=True):
+            metric.update(clusters[name], label)
+        for row, index in enumerate(batch["index"].tolist()):
+            if index in self.shown:
+                shown = {name: ids[row].cpu().numpy() for name, ids in clusters.items()}
+                self.pictures.append(Picture(img[row].float().cpu(), label[row].cpu().numpy(), shown))
+
+
+def evaluate(
+    trainer: pl.Trainer,
+    probes: ProbeMaps,
+    n_clusters: Mapping[str, int],
+    views: EvaluationViews,
+    batch_size: int,
+    num_workers: int,
+    run_crf: bool,
+    n_pictures: int,
+) -> Evaluation:
+    """Walk a labelled dataset once and score every map.
+
+    Args:
+        trainer: decides device and precision.
+        probes: see ProbeMaps.
+        n_clusters: clusters of each map that ``probes`` gives, by name.
+        views: the images.
+        batch_size: images per batch; does not change the result.
+        num_workers: loader processes.
+        run_crf: also score refined maps.
+        n_pictures: evenly spread images kept for figures.
+
+    Raises:
+        DataError: the dataset has no labels.
+    """
+    if not views.dataset.has_labels:
+        raise DataError("the dataset has no labels to score against")
+    spread = np.linspace(0, len(views) - 1, min(n_pictures, len(views))).astype(int)
+    evaluator = Evaluator(probes, n_clusters, len(views.dataset.classes), run_crf, set(spread.tolist()))
+    evaluator.eval()
+    with torch.no_grad():
+        trainer.test(evaluator, evaluation_loader(views, batch_size, num_workers), verbose=False)
+    metrics: dict[str, Any] = dict(zip(evaluator.names, evaluator.metrics, strict=True))
+    return Evaluation(metrics, evaluator.pictures)

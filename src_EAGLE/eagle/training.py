@@ -1,0 +1,100 @@
+"""A training run from configuration to checkpoints."""
+
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+
+from eagle.config_validation import completed
+from eagle.data.datamodule import SegmentationDataModule
+from eagle.errors import ConfigError
+from eagle.files import write_text_atomically
+from eagle.loggers import make_loggers
+from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
+
+BEST, LAST = "best", "last"
+
+logger = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> Path:
+    """Train EAGLE; everything that can be known to be wrong is said before the first batch.
+
+    Args:
+        cfg: a validated TrainConfig.
+
+    Returns:
+        The run folder: ``config.yml``, ``metrics.csv``, ``best.ckpt`` (by cluster mIoU, or by the label-free loss
+        where there are no labels) and ``last.ckpt``.
+
+    Raises:
+        ConfigError, DataError, WeightsError: see their one-line messages.
+    """
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    data = SegmentationDataModule(cfg)
+    run_dir = _new_run_dir(cfg)
+    segmenter = LitUnsupervisedSegmenter(len(data.train_set.classes), cfg)
+    for name in ("res", "val_res"):
+        check_resolution(name, cfg[name], segmenter.net.model.patch_size)
+    data.check()
+    write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))
+    trainer = _trainer(cfg, run_dir, labelled=data.val_set.has_labels)
+    trainer.fit(segmenter, data)
+    trainer.save_checkpoint(run_dir / f"{LAST}.ckpt")
+    logger.info("run folder: %s", run_dir)
+    return run_dir
+
+
+def check_resolution(name: str, res: int, patch_size: int) -> None:
+    """Raise ConfigError, with the nearest sizes, where a resolution is not a multiple of the patch size."""
+    if res % patch_size:
+        below = res // patch_size * patch_size
+        nearest = f"{below} or {below + patch_size}" if below else f"{patch_size}"
+        raise ConfigError(f"{name}: {res} is not a multiple of the patch size {patch_size}; use {nearest}")
+
+
+def machine_arguments(cfg: Any) -> dict[str, Any]:
+    """The Trainer's arguments that say where and in which precision to compute."""
+    return {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
+
+
+def _trainer(cfg: DictConfig, run_dir: Path, labelled: bool) -> pl.Trainer:
+    best = ModelCheckpoint(
+        run_dir,
+        BEST,
+        monitor=LABELLED_MONITOR if labelled else LABEL_FREE_MONITOR,
+        mode="max" if labelled else "min",
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(run_dir, LAST, every_n_train_steps=cfg.checkpoint_freq, enable_version_counter=False)
+    return pl.Trainer(
+        **machine_arguments(cfg),
+        max_steps=cfg.max_steps,
+        max_epochs=-1,
+        val_check_interval=cfg.val_freq,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=cfg.scalar_log_freq,
+        logger=make_loggers(cfg, run_dir),
+        callbacks=[best, last, TQDMProgressBar(refresh_rate=1)],
+        enable_model_summary=False,
+    )
+
+
+def _new_run_dir(cfg: DictConfig) -> Path:
+    """The run's folder; raises ConfigError rather than writing over another run."""
+    time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    dataset = cfg.dir_dataset_name if cfg.dataset_name == "directory" else cfg.dataset_name
+    run_dir = Path(cfg.output_root) / (cfg.experiment_name or f"{Path(dataset).name}_{cfg.model_type}_{time}")
+    if (run_dir / f"{LAST}.ckpt").exists() or (run_dir / "metrics.csv").exists():
+        raise ConfigError(f"experiment_name: {run_dir} already holds a run; choose another name or remove it")
+    return run_dir
+
+
+def with_overrides(cfg: DictConfig, **overrides: Any) -> DictConfig:
+    """A validated copy of a configuration with some keys changed."""
+    return completed({**cfg, **overrides})

@@ -1,0 +1,22 @@
+"""Evaluate checkpoints: ``python eval_segmentation.py model_paths=[CHECKPOINT, …] [key=value …]``."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.commandline import run_command
+from eagle.config import EvalConfig
+from eagle.errors import ConfigError
+from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
+
+
+def eval_segmentation(cfg: DictConfig) -> None:
+    """Score both probes of checkpoints: mIoU and accuracy under both protocols, with and without CRF."""
+    if not cfg.model_paths:
+        raise ConfigError("model_paths: name at least one checkpoint, e.g. model_paths=[../outputs/RUN/best.ckpt]")
+    for path in cfg.model_paths:
+        evaluate_checkpoint(Path(path), cfg)
+
+
+if __name__ == "__main__":
+    run_command(EvalConfig, eval_segmentation, default_config="eval_config")

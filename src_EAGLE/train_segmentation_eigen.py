@@ -1,0 +1,16 @@
+"""Train EAGLE: ``python train_segmentation_eigen.py [--config-name NAME] [key=value …]``."""
+
+from omegaconf import DictConfig
+
+from eagle.commandline import run_command
+from eagle.config import TrainConfig
+from eagle.training import train
+
+
+def train_segmentation(cfg: DictConfig) -> None:
+    """Train EAGLE without labels and score its probes on the way where there are labels."""
+    train(cfg)
+
+
+if __name__ == "__main__":
+    run_command(TrainConfig, train_segmentation, default_config="train_config_cocostuff")
