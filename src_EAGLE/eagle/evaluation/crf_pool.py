@@ -1,0 +1,91 @@
+"""Processes that run pydensecrf side by side without the dead-locks of a forked pool."""
+
+import multiprocessing
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from types import ModuleType, TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eagle.errors import ConfigError, EagleError
+
+Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
+
+class CrfPool:
+    """A context manager that keeps processes for ``dense_crf``'s pydensecrf backend; they start with the first job.
+
+    The processes are spawned, not forked: a fork copies the locks of OpenMP and torch threads but not the threads that
+    would release them, which hangs the published evaluation. A spawned process imports the program's main file, which
+    therefore needs the usual ``if __name__ == "__main__"`` guard.
+
+    Args:
+        processes: how many; None for one per core that this process may use, 0 to run every job in this process.
+
+    Raises:
+        ConfigError: ``processes`` is negative.
+    """
+
+    def __init__(self, processes: int | None = None) -> None:
+        self.processes = _usable_cores() if processes is None else processes
+        if self.processes < 0:
+            raise ConfigError(f"crf_processes: {processes} is too small; the least is 0")
+        self._executor: ProcessPoolExecutor | None = None
+
+    def refine(self, jobs: Iterable[Job]) -> list[NDArray[np.float32]]:
+        """Run every job, a pair (H×W×3 BGR bytes, C×H×W unary), and return its C×H×W probabilities, in order.
+
+        Raises:
+            ConfigError: pydensecrf is not installed or cannot be loaded.
+            EagleError: a process died.
+        """
+        refine_one = pydensecrf_worker().refine
+        if self.processes == 0:
+            return [refine_one(*job) for job in jobs]
+        if self._executor is None:
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self.processes, mp_context=context)
+        try:
+            futures = [self._executor.submit(refine_one, *job) for job in jobs]
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            self.close()
+            raise EagleError(
+                "a CRF process died: lower crf_processes if memory ran out, guard the main file with "
+                'if __name__ == "__main__", or use backend=torch'
+            ) from error
+
+    def close(self) -> None:
+        """End the processes; jobs that have not begun are dropped. The pool starts afresh when used again."""
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+            self._executor = None
+
+    def __enter__(self) -> "CrfPool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def pydensecrf_worker() -> ModuleType:
+    """The module that runs pydensecrf; raises ConfigError, saying how to install it, where it cannot be loaded."""
+    try:
+        import_module("pydensecrf.densecrf")
+        return import_module("eagle.evaluation.pydensecrf_worker")
+    except (ImportError, ValueError) as error:  # ValueError: compiled for another numpy
+        raise ConfigError(
+            f"pydensecrf cannot be loaded ({error}): run `pip install -e .[crf]` or use backend=torch"
+        ) from error
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,174 @@
+"""High-dimensional Gaussian filtering on the permutohedral lattice, in plain tensor operations.
+
+Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (Eurographics 2010): a point is
+spread over the d + 1 vertices of the simplex that encloses it (splat), the vertices are blurred along each of the
+lattice's d + 1 axes, and the points read their simplex again (slice). Only vertices that some point touches exist.
+
+Every one of those steps is a sparse matrix times a tall table whose rows are a point's or vertex's channels. They run
+as ``embedding_bag``, which is that product, two to three times as fast on a CPU as torch's sparse CSR matrices.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class PermutohedralLattice:
+    """The Gaussian kernel exp(-|f_p - f_q|² / 2) between all points p, q, as a linear map of P×C values.
+
+    Args:
+        features: P×d positions in units of the kernel's standard deviation; computed in float32, on their device.
+        normalise: use D^-1/2 K D^-1/2 instead of the kernel matrix K, where D is the diagonal of its row sums (the
+            symmetric normalisation of Krähenbühl and Koltun, "Parameter Learning and Convergent Inference for Dense
+            Random Fields", ICML 2013).
+
+    Raises:
+        ValueError: the features are not P×d with P, d >= 1, or span more lattice cells than int64 can number.
+    """
+
+    def __init__(self, features: Tensor, normalise: bool = False) -> None:
+        if features.ndim != 2 or features.numel() == 0:
+            raise ValueError(f"features must be P×d with P, d >= 1, not {tuple(features.shape)}")
+        keys, weights = _enclosing_simplices(features.float().T.contiguous())
+        codes, steps = _encode(keys)
+        ordered, order = codes.flatten().sort(stable=True)
+        vertices, counts = torch.unique_consecutive(ordered, return_counts=True)
+        self.n_points = features.shape[0]
+        self.n_vertices = len(vertices)
+
+        self._splat = _WeightedSums(order % self.n_points, _offsets(counts), weights.flatten()[order])
+        self._blurs = [_blur(vertices, step) for step in steps]
+        vertex_of = torch.empty_like(order)
+        vertex_of[order] = torch.repeat_interleave(counts)
+        corners = torch.full((self.n_points,), len(keys) + 1, device=features.device)
+        # The blurs' kernels [1/2, 1, 1/2] are not normalised; the factor makes up for their gain along d + 1 axes.
+        self._slice = _WeightedSums(
+            vertex_of.view_as(codes).T.flatten(), _offsets(corners), weights.T.flatten() / (1 + 2.0 ** -len(keys))
+        )
+        if normalise:
+            scale = (self.filter(weights.new_ones(self.n_points, 1)) + 1e-20).rsqrt()
+            self._splat = replace(self._splat, weights=self._splat.weights * scale[self._splat.indices, 0])
+            self._slice = replace(self._slice, weights=(self._slice.weights.view(self.n_points, -1) * scale).flatten())
+
+    def filter(self, values: Tensor) -> Tensor:
+        """Filter every channel by itself.
+
+        Args:
+            values: P×C, float32, on the features' device.
+
+        Returns:
+            P×C float32: row p is the sum over all points q, itself included, of kernel(p, q) · values[q].
+        """
+        table = self._splat(values)
+        for blur in self._blurs:
+            table = blur(table)
+        return self._slice(table)
+
+
+@dataclass(frozen=True)
+class _WeightedSums:
+    """A sparse matrix in CSR form: row i of the product sums weights · table[indices] from offsets[i] to [i + 1]."""
+
+    indices: Tensor
+    offsets: Tensor
+    weights: Tensor
+
+    def __call__(self, table: Tensor) -> Tensor:
+        return F.embedding_bag(
+            self.indices, table, self.offsets, mode="sum", per_sample_weights=self.weights, include_last_offset=True
+        )
+
+
+def _offsets(counts: Tensor) -> Tensor:
+    return F.pad(counts.cumsum(0), (1, 0))
+
+
+def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The lattice points around each feature vector and their barycentric weights.
+
+    Args:
+        features: d×P float32.
+
+    Returns:
+        keys: d×(d+1)×P int64, the first d of the d + 1 coordinates (which sum to 0) of each point's vertices, one for
+            each remainder 0..d; and the vertices' weights, (d+1)×P float32, which sum to 1 over the vertices.
+    """
+    d, n_points = features.shape
+    elevated = _elevate(features)
+    below = (elevated / (d + 1)).floor() * (d + 1)
+    above = (elevated / (d + 1)).ceil() * (d + 1)
+    nearest = torch.where(above - elevated < elevated - below, above, below)
+
+    # Rank of each coordinate's residual, the largest first; ties go to the earlier coordinate.
+    residual = elevated - nearest
+    rank = torch.stack(
+        [(residual[:i] >= residual[i]).sum(0) + (residual[i + 1 :] > residual[i]).sum(0) for i in range(d + 1)]
+    )
+    # Rounding may have left the plane of zero sum: move the coordinates that rounding pushed furthest back onto it.
+    rank += (nearest.sum(0) / (d + 1)).round().long()
+    wrap = (rank < 0).long() - (rank > d).long()
+    rank += wrap * (d + 1)
+    nearest += wrap * (d + 1)
+
+    ascent = (elevated - nearest) / (d + 1)
+    barycentric = torch.zeros(d + 2, n_points, device=features.device)
+    barycentric.scatter_add_(0, d - rank, ascent)
+    barycentric.scatter_add_(0, d + 1 - rank, -ascent)
+    barycentric[0] += 1 + barycentric[d + 1]
+
+    remainder = torch.arange(d + 1, device=features.device)[:, None]
+    shift = remainder - (d + 1) * (rank[:d, None] > d - remainder)
+    return nearest[:d, None].long() + shift, barycentric[: d + 1]
+
+
+def _elevate(features: Tensor) -> Tensor:
+    """Rotate d×P features onto the plane of zero sum in d + 1 dimensions, scaled so that the blur has unit variance."""
+    d = features.shape[0]
+    deviation = math.sqrt(2 / 3) * (d + 1)
+    scales = [deviation / math.sqrt((i + 1) * (i + 2)) for i in range(d)]
+    scaled = features * features.new_tensor(scales)[:, None]
+    # Row i of the basis is (1, …, 1, -i, 0, …, 0) with i ones: a coordinate is a suffix sum less i times its own value.
+    suffix = F.pad(scaled.flip(0).cumsum(0).flip(0), (0, 0, 0, 1))
+    own = F.pad(scaled, (0, 0, 1, 0)) * torch.arange(d + 1, device=features.device)[:, None]
+    return suffix - own
+
+
+def _encode(keys: Tensor) -> tuple[Tensor, list[int]]:
+    """Number the lattice cells of the keys' bounding box, which makes a neighbour's number a constant away.
+
+    Args:
+        keys: d×(d+1)×P int64.
+
+    Returns:
+        The (d+1)×P numbers and, for each of the d + 1 axes, the step to the next vertex along it.
+    """
+    d = keys.shape[0]
+    flat = keys.flatten(1)
+    low = flat.amin(1) - 1
+    sizes = (flat.amax(1) + d - low + 1).tolist()
+    if math.prod(sizes) >= 2**63:
+        raise ValueError("the features span too many lattice cells to number; their kernel is too narrow for them")
+    strides = [math.prod(sizes[i + 1 :]) for i in range(d)]
+    codes = sum((keys[i] - low[i]) * stride for i, stride in enumerate(strides))
+    down_all = -sum(strides)
+    steps = [down_all + (d + 1) * stride for stride in strides] + [down_all]
+    return torch.as_tensor(codes), steps
+
+
+def _blur(vertices: Tensor, step: int) -> _WeightedSums:
+    """The kernel [1/2, 1, 1/2] along one axis over the sorted vertex numbers; absent vertices count as zero."""
+    n_vertices = len(vertices)
+    itself = torch.arange(n_vertices, device=vertices.device)
+    position = torch.searchsorted(vertices, vertices + step).clamp_(max=n_vertices - 1)
+    linked = (vertices[position] == vertices + step).nonzero().squeeze(1)
+
+    columns = torch.stack([itself, torch.full_like(itself, -1), torch.full_like(itself, -1)], dim=1)
+    columns[linked, 1] = position[linked]
+    columns[position[linked], 2] = linked
+    exists = columns >= 0
+    entries = exists.flatten().nonzero().squeeze(1)
+    weights = torch.tensor([1.0, 0.5, 0.5], device=vertices.device)[entries % 3]
+    return _WeightedSums(columns.flatten()[entries], _offsets(exists.sum(1)), weights)

@@ -1,0 +1,34 @@
+"""The dense CRF of one map by pydensecrf; what a pool's processes import, so nothing heavier than numpy."""
+
+import numpy as np
+from numpy.typing import NDArray
+from pydensecrf.densecrf import DenseCRF2D
+
+from eagle.evaluation.crf_settings import (
+    BILATERAL_COMPAT,
+    BILATERAL_SRGB,
+    BILATERAL_SXY,
+    GAUSSIAN_COMPAT,
+    GAUSSIAN_SXY,
+    ITERATIONS,
+)
+
+
+def refine(bgr: NDArray[np.uint8], unary: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean-field inference with Potts compatibility and pydensecrf's symmetric normalisation.
+
+    Args:
+        bgr: H×W×3 uint8.
+        unary: C×H×W float32, -log of the probabilities.
+
+    Returns:
+        C×H×W float32 probabilities.
+    """
+    n_classes, height, width = unary.shape
+    crf = DenseCRF2D(width, height, n_classes)
+    crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(n_classes, -1)))
+    crf.addPairwiseGaussian(sxy=GAUSSIAN_SXY, compat=GAUSSIAN_COMPAT)
+    crf.addPairwiseBilateral(
+        sxy=BILATERAL_SXY, srgb=BILATERAL_SRGB, rgbim=np.ascontiguousarray(bgr), compat=BILATERAL_COMPAT
+    )
+    return np.asarray(crf.inference(ITERATIONS), dtype=np.float32).reshape(unary.shape)
