@@ -175,7 +175,10 @@ class EvalConfig(MachineConfig):
     batch_size: int = key(16, "Images per batch", minimum=1)
     cluster_alpha: float = key(4.0, "Sharpness of the cluster probe's probabilities before the CRF", above=0)
     run_crf: bool = key(True, "Refine both probes' maps with a dense CRF")
-    crf_processes: int | None = key(
-        None, "Processes of the CRF; none = one for each core, 0 = in this process", minimum=0
+    crf_backend: str = key(
+        "auto",
+        "Dense CRF by our torch lattice or by pydensecrf (pip install -e .[crf]); auto takes the faster: torch",
+        choices=("auto", "torch", "pydensecrf"),
     )
+    crf_processes: int | None = key(None, "Processes of pydensecrf; none = one for each core, 0 = none", minimum=0)
     n_images: int = key(6, "Images in the grid picture", minimum=0)
