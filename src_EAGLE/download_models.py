@@ -9,7 +9,7 @@ from eagle.commandline import run_command
 from eagle.config import key
 from eagle.config_validation import unknown_name_message
 from eagle.errors import ConfigError, DownloadError, EagleError
-from eagle.model_downloads import fetch_model
+from eagle.model_downloads import DERIVED, fetch_model
 from eagle.released_files import DINO_URL, MODELS, local_weights, table
 
 
@@ -35,9 +35,13 @@ def download_models(config: DictConfig) -> None:
     failed: list[str] = []
     for name in config.models:
         try:
-            fetched.append(f"{name} -> {fetch_model(name, config.output_dir, config.base_url)}")
+            path = fetch_model(name, config.output_dir, config.base_url)
         except EagleError as error:
             failed.append(f"{name} ({error})")
+        else:
+            stand_in = name != DERIVED and path.stem == DERIVED
+            label = f"{MODELS[DERIVED].what} in place of {name}" if stand_in else name
+            fetched.append(f"{label} -> {path}")
     print(f"there: {'; '.join(fetched) or 'nothing'}")
     if failed:
         raise DownloadError(f"not fetched: {'; '.join(failed)}")

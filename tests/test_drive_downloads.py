@@ -62,3 +62,10 @@ def test_drive__refusal_is_one_line_and_keeps_what_came(tmp_path, monkeypatch):
     assert f"https://drive.google.com/uc?id={ID}" in message
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["model.ckpt"]
     assert not (tmp_path / "model.ckpt").is_file()
+
+
+def test_drive__nothing_came_and_nothing_stays(tmp_path, monkeypatch):
+    pretend(monkeypatch, None, ConnectionError("no network"))
+    with pytest.raises(DownloadError, match="no network"):
+        download_from_drive(ID, tmp_path / "model.ckpt")
+    assert list(tmp_path.iterdir()) == []

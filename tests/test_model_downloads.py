@@ -69,6 +69,8 @@ def test_fetch__timms_hub_second(tmp_path, hub):
     assert hub == ["vit_small_patch8_224.dino"]
     assert {name: tuple(tensor.shape) for name, tensor in load_file(path).items()} == {"weight": (3, 2), "bias": (3,)}
     assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "plain").write_text("")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "dinov2_vits14"])

@@ -40,10 +40,17 @@ def download_from_drive(
         folder.mkdir(parents=True, exist_ok=True)
         gdown.download(id=file_id, output=str(part), resume=True)
     except Exception as error:  # gdown's own errors, requests' and, before gdown 6, bare assertions
+        _remove_if_empty(folder)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DownloadError(f"{address}: {reason}; run the command again, or {by_hand}") from error
     if not part.is_file():
+        _remove_if_empty(folder)
         raise DownloadError(f"{address}: Google Drive sent no file; {by_hand}")
     publish(part, destination, address, size=size, sha256=sha256)
     shutil.rmtree(folder)
     return destination
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from eagle.errors import DownloadError
 
@@ -23,7 +22,8 @@ def save_weights(state: Mapping[str, torch.Tensor], destination: Path, source: s
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        save_file(tensors, part, metadata={"arch": arch, "source": source})
+        # Not save_file: it writes files that only their owner may read, whatever the umask says.
+        part.write_bytes(save(tensors, metadata={"arch": arch, "source": source}))
         return part.replace(destination)
-    except (OSError, SafetensorError) as error:
-        raise DownloadError(f"{destination}: cannot be written ({error})") from error
+    except OSError as error:
+        raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
