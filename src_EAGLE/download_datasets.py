@@ -1,0 +1,73 @@
+"""Fetch the datasets as STEGO published them: ``python download_datasets.py --list`` shows them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.archives import extract_archive
+from eagle.commandline import run_command
+from eagle.config import key
+from eagle.config_validation import unknown_name_message
+from eagle.downloads import download
+from eagle.errors import ConfigError, DownloadError
+from eagle.released_files import DATASETS, STEGO_DATA_URL, table
+
+
+@dataclass
+class DownloadDatasetsConfig:
+    """Keys of this command."""
+
+    datasets: list[str] = key([*DATASETS], "Names to fetch; --list shows them all")
+    pytorch_data_dir: str = key("../datasets", "Folder to write to, relative to where the command runs")
+    base_url: str = key(STEGO_DATA_URL, "Folder of the archives, NAME.zip each, e.g. a mirror")
+    unzip: bool = key(False, "Also unpack each archive, which stays where it is")
+    list: bool = key(False, "Show what can be fetched and what is there already, and fetch nothing")
+
+
+def download_datasets(config: DictConfig) -> None:
+    """Fetch the datasets as zip archives; archives and folders already there are left alone."""
+    if config.list:
+        print(overview(config))
+        return
+    for name in config.datasets:
+        if name not in DATASETS:
+            raise ConfigError(unknown_name_message("dataset", name, DATASETS))
+    there: list[str] = []
+    failed: list[str] = []
+    for name in config.datasets:
+        try:
+            there.append(f"{name} -> {fetch_dataset(name, config)}")
+        except DownloadError as error:
+            failed.append(f"{name} ({error})")
+    print(f"there: {'; '.join(there) or 'nothing'}")
+    if failed:
+        raise DownloadError(f"not fetched: {'; '.join(failed)}")
+
+
+def fetch_dataset(name: str, config: DictConfig) -> Path:
+    """The dataset's folder where it is there or ``unzip`` is on, else its archive; raises DownloadError."""
+    folder = Path(config.pytorch_data_dir) / name
+    if folder.is_dir():
+        return folder
+    archive = download(f"{config.base_url.rstrip('/')}/{name}.zip", folder.with_name(f"{name}.zip"))
+    if not config.unzip:
+        return archive
+    extract_archive(archive, folder.parent)
+    if not folder.is_dir():
+        raise DownloadError(f"{archive}: unpacked, but it has no folder '{name}'; look into {folder.parent}")
+    return folder
+
+
+def overview(config: DictConfig) -> str:
+    """The table of every dataset that can be fetched."""
+    rows = [("name", "what it is", "there", "where it comes from")]
+    for name, what in DATASETS.items():
+        folder = Path(config.pytorch_data_dir) / name
+        present = next((str(path) for path in (folder, folder.with_name(f"{name}.zip")) if path.exists()), "no")
+        rows.append((name, what, present, f"{config.base_url.rstrip('/')}/{name}.zip"))
+    return f"{table(rows)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
+
+
+if __name__ == "__main__":
+    run_command(DownloadDatasetsConfig, download_datasets)

@@ -1,0 +1,60 @@
+"""Fetch pretrained backbones and the released EAGLE checkpoints: ``python download_models.py --list`` shows them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.commandline import run_command
+from eagle.config import key
+from eagle.config_validation import unknown_name_message
+from eagle.errors import ConfigError, DownloadError, EagleError
+from eagle.model_downloads import DERIVED, fetch_model
+from eagle.released_files import DINO_URL, MODELS, local_weights, table
+
+
+@dataclass
+class DownloadModelsConfig:
+    """Keys of this command."""
+
+    models: list[str] = key(["dino_vits8", "dino_vitb8"], "Names to fetch; --list shows them all")
+    output_dir: str = key("../models", "Folder to write to, relative to where the command runs")
+    base_url: str = key(DINO_URL, "Where the DINO and DINOv2 weights are fetched from, e.g. a mirror")
+    list: bool = key(False, "Show what can be fetched and what is there already, and fetch nothing")
+
+
+def download_models(config: DictConfig) -> None:
+    """Fetch pretrained backbones and the released EAGLE checkpoints; files already there are left alone."""
+    if config.list:
+        print(overview(config.output_dir))
+        return
+    for name in config.models:
+        if name not in MODELS:
+            raise ConfigError(unknown_name_message("model", name, MODELS))
+    fetched: list[str] = []
+    failed: list[str] = []
+    for name in config.models:
+        try:
+            path = fetch_model(name, config.output_dir, config.base_url)
+        except EagleError as error:
+            failed.append(f"{name} ({error})")
+        else:
+            stand_in = name != DERIVED and path.stem == DERIVED
+            label = f"{MODELS[DERIVED].what} in place of {name}" if stand_in else name
+            fetched.append(f"{label} -> {path}")
+    print(f"there: {'; '.join(fetched) or 'nothing'}")
+    if failed:
+        raise DownloadError(f"not fetched: {'; '.join(failed)}")
+
+
+def overview(output_dir: str) -> str:
+    """The table of every model that can be fetched."""
+    rows = [("name", "what it is", "size", "there", "where it comes from")]
+    for name, model in MODELS.items():
+        present = local_weights(output_dir, name)
+        rows.append((name, model.what, model.size, str(present or "no"), model.source))
+    return f"{table(rows)}\n\nfolder: {Path(output_dir).resolve()}"
+
+
+if __name__ == "__main__":
+    run_command(DownloadModelsConfig, download_models)

@@ -1,0 +1,101 @@
+"""Unpack zip and tar archives that may come from anywhere: nothing is written outside the folder asked for."""
+
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PureWindowsPath
+
+from tqdm import tqdm
+
+from eagle.errors import DownloadError
+
+
+def extract_archive(path: str | Path, folder: str | Path) -> list[Path]:
+    """Unpack an archive into ``folder``; what is there already is never overwritten.
+
+    Everything is unpacked into a temporary folder first and moved when it is whole.
+
+    Args:
+        path: a .zip or .tar (also compressed) file.
+        folder: where the archive's top-level entries go; made if missing.
+
+    Returns:
+        The top-level files and folders that were unpacked, sorted.
+
+    Raises:
+        DownloadError: the archive is missing, damaged, encrypted or too large for the disk; a member has an absolute
+            name, a name with ``..`` or is a link that leads outside; or a top-level entry exists in ``folder``.
+    """
+    path, folder = Path(path), Path(folder)
+    temporary = folder / f".{path.name}.extracting"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # left there by a process that was killed
+        temporary.mkdir(parents=True)
+        if zipfile.is_zipfile(path):
+            _extract_zip(path, folder, temporary)
+        elif tarfile.is_tarfile(path):
+            _extract_tar(path, folder, temporary)
+        else:
+            raise DownloadError(f"{path}: not a zip or tar archive; delete it and fetch it again")
+        entries = sorted(temporary.iterdir())
+        return [entry.rename(folder / entry.name) for entry in entries]
+    except tarfile.FilterError as error:
+        raise DownloadError(f"{path}: {error}; do not trust this archive") from error
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+        raise DownloadError(f"{path}: damaged archive ({error}); delete it and fetch it again") from error
+    except (RuntimeError, ValueError) as error:
+        raise DownloadError(f"{path}: {error}; unpack it by hand") from error
+    except OSError as error:
+        raise DownloadError(f"{path}: cannot be unpacked into {folder} ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _extract_zip(path: Path, folder: Path, temporary: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        _check_members(path, folder, [member.filename for member in members], sum(m.file_size for m in members))
+        for member in tqdm(members, desc=path.name, unit="file"):
+            if not stat.S_ISLNK(member.external_attr >> 16):
+                _check_place(path, temporary, member.filename, temporary / member.filename)
+                archive.extract(member, temporary)
+                continue
+            link = temporary / member.filename
+            target = archive.read(member).decode()
+            _check_place(path, temporary, member.filename, link.parent / target)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(target)
+
+
+def _extract_tar(path: Path, folder: Path, temporary: Path) -> None:
+    with tarfile.open(path) as archive:
+        members = archive.getmembers()
+        _check_members(path, folder, [member.name for member in members], sum(member.size for member in members))
+        for member in tqdm(members, desc=path.name, unit="file"):
+            # The standard library's "data" filter refuses links that lead outside and devices.
+            archive.extract(member, temporary, filter="data")
+
+
+def _check_members(path: Path, folder: Path, names: list[str], total: int) -> None:
+    """Refuse names that leave the folder, entries that exist and more bytes than the disk has, before any is written.
+
+    Windows' rules for names are the stricter ones: they know drives and both separators.
+    """
+    for name in names:
+        pure = PureWindowsPath(name)
+        if pure.anchor or ".." in pure.parts:
+            raise DownloadError(f"{path}: member '{name}' would be written outside {folder}; do not trust this archive")
+    for entry in {PureWindowsPath(name).parts[0] for name in names if PureWindowsPath(name).parts}:
+        if (folder / entry).exists():
+            raise DownloadError(f"{folder / entry}: exists already; move it away to unpack {path.name} again")
+    free = shutil.disk_usage(folder).free
+    if total > free:
+        raise DownloadError(f"{folder}: {path.name} needs {total} bytes unpacked and {free} are free; make room")
+
+
+def _check_place(path: Path, root: Path, name: str, place: Path) -> None:
+    """Refuse a place that, through links unpacked before it, is not below ``root``."""
+    if not place.resolve().is_relative_to(root.resolve()):
+        raise DownloadError(f"{path}: member '{name}' leads outside the archive; do not trust this archive")

@@ -1,0 +1,108 @@
+"""A web server on 127.0.0.1 that misbehaves on request, for the tests of everything that downloads."""
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Behaviour:
+    """How the server answers; ``requests`` records the path and the Range header of each request."""
+
+    files: dict[str, bytes]
+    ranges: bool = True
+    cuts: int = 0  # how many answers break off
+    cut_after: int = 0  # bytes that each of those sends
+    length_excess: int = 0  # added to every Content-Length
+    send_length: bool = True
+    failures: list[int] = field(default_factory=list)  # statuses of the first answers
+    wrong_range: bool = False
+    content_type: str = "application/octet-stream"
+    delays: list[float] = field(default_factory=list)  # seconds before the first answers
+    pause_per_chunk: float = 0.0
+    chunk: int = 1 << 16
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+
+    @property
+    def asked_ranges(self) -> list[str | None]:
+        return [asked for _, asked in self.requests]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    behaviour: Behaviour
+
+    def do_GET(self):
+        behaviour = self.behaviour
+        behaviour.requests.append((self.path, self.headers.get("Range")))
+        if behaviour.delays:
+            time.sleep(behaviour.delays.pop(0))
+        status = behaviour.failures.pop(0) if behaviour.failures else 200
+        content = behaviour.files.get(self.path.lstrip("/"))
+        if status != 200 or content is None:
+            self.send_error(status if status != 200 else 404)
+            return
+        start = self._start(content)
+        if start >= len(content) > 0:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.end_headers()
+            return
+        self._send(content, start)
+
+    def _start(self, content):
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        same_file = self.headers.get("If-Range") in (None, _etag(content))
+        return int(asked[1]) if asked and self.behaviour.ranges and same_file else 0
+
+    def _send(self, content, start):
+        behaviour = self.behaviour
+        body = content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", behaviour.content_type)
+        self.send_header("ETag", _etag(content))
+        if start:
+            first = start + behaviour.wrong_range
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        if behaviour.send_length:
+            self.send_header("Content-Length", str(len(body) + behaviour.length_excess))
+        self.end_headers()
+        if behaviour.cuts:
+            behaviour.cuts -= 1
+            body = body[: behaviour.cut_after]
+        for at in range(0, len(body), behaviour.chunk):
+            self.wfile.write(body[at : at + behaviour.chunk])
+            time.sleep(behaviour.pause_per_chunk)
+
+    def log_message(self, *_):
+        pass
+
+
+def _etag(content):
+    return f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A client that was killed or gave up is no news."""
+
+
+@contextmanager
+def served(files: dict[str, bytes], **behaviour) -> Iterator[tuple[str, Behaviour]]:
+    """The server's address and its behaviour, which a test may change while it runs."""
+    state = Behaviour(files, **behaviour)
+    handler = type("Handler", (_Handler,), {"behaviour": state})
+    with _QuietServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", state
+        finally:
+            server.shutdown()
+            thread.join()

