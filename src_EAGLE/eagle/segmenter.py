@@ -16,7 +16,7 @@ from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss, normalized_similarity
 from eagle.models.backbone import build_backbone
 from eagle.models.head import Featurizer
-from eagle.models.probes import ClusterLookup
+from eagle.models.probes import ClusterLookup, upsampled
 from eagle.schedule import object_weight
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 
@@ -46,7 +46,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self.n_classes = n_classes
         self.cfg = cfg = completed(cfg)
         # Plain containers: a checkpoint of ours needs no OmegaConf class to be read.
-        self.save_hyperparameters({"n_classes": n_classes, "cfg": OmegaConf.to_container(cfg)})
+        self.save_hyperparameters({"n_classes": n_classes, "cfg": OmegaConf.to_container(cfg)}, logger=False)
         backbone = build_backbone(
             cfg.model_type,
             cfg.dino_patch_size,
@@ -142,9 +142,11 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """Score both probes without flip or CRF (method §9), and the label-free loss."""
         img, label = batch["img"], batch["label"]
         keys, code = self.net.keys_and_code(img)
-        cluster_loss, cluster_probs = self.cluster_probe(upsampled(code, label), None)
-        self.cluster_metrics.update(cluster_probs.argmax(dim=1), label)
-        self.linear_metrics.update(upsampled(self.linear_probe(code), label).argmax(dim=1), label)
+        size = (label.shape[1], label.shape[2])
+        # A pixel's nearest centre does not depend on its code's norm.
+        self.cluster_metrics.update(upsampled(self.cluster_probe.inner(code), size).argmax(dim=1), label)
+        self.linear_metrics.update(upsampled(self.linear_probe(code), size).argmax(dim=1), label)
+        cluster_loss, _ = self.cluster_probe(code, None)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.cfg.seed)  # the same points at every validation, so that scores compare
             coords = self.correspondence_loss.random_coords(len(img), torch.device("cpu")).to(img.device)
@@ -194,14 +196,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
 
     def _linear_loss(self, code: Tensor, label: Tensor) -> Tensor:
         """Cross entropy over labelled pixels; zero, with zero gradients, where there are none."""
-        logits = upsampled(self.linear_probe(code).float(), label)
+        logits = upsampled(self.linear_probe(code).float(), (label.shape[1], label.shape[2]))
         loss_sum = F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
         return loss_sum / (label != VOID).sum().clamp(min=1)
-
-
-def upsampled(image: Tensor, label: Tensor) -> Tensor:
-    """B×C×h×w bilinearly at the label's size."""
-    return F.interpolate(image, label.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _neighbours(img: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def train(cfg: DictConfig) -> Path:
     write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))
     trainer = _trainer(cfg, run_dir, labelled=data.val_set.has_labels)
     trainer.fit(segmenter, data)
-    trainer.save_checkpoint(run_dir / f"{LAST}.ckpt")
+    trainer.save_checkpoint(run_dir / f"{LAST}.ckpt", weights_only=False)
     logger.info("run folder: %s", run_dir)
     return run_dir
 

@@ -1,5 +1,7 @@
 """Evaluate one checkpoint: tables on the terminal, JSON and pictures beside it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ from omegaconf import DictConfig
 from eagle.checkpoints import load_segmenter
 from eagle.data.catalog import open_dataset
 from eagle.data.views import EvaluationViews
-from eagle.evaluation.evaluator import evaluate
+from eagle.evaluation.crf import dense_crf_maps
+from eagle.evaluation.crf_pool import CrfPool
+from eagle.evaluation.evaluator import Refine, evaluate
 from eagle.evaluation.inference import SegmenterProbes
 from eagle.evaluation.report import class_table, results, summary_table, write_json
 from eagle.plots.confusion import draw_confusion
@@ -41,16 +45,17 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
         source = with_overrides(source, pytorch_data_dir=cfg.pytorch_data_dir)
     dataset = open_dataset(source, "val")
     n_clusters = {"linear": segmenter.n_classes, "cluster": segmenter.n_classes + source.extra_clusters}
-    evaluation = evaluate(
-        evaluation_trainer(cfg),
-        SegmenterProbes(segmenter, cfg.cluster_alpha),
-        n_clusters,
-        EvaluationViews(dataset, res),
-        cfg.batch_size,
-        cfg.num_workers,
-        cfg.run_crf,
-        cfg.n_images,
-    )
+    with crf_refinement(cfg) as refine:
+        evaluation = evaluate(
+            evaluation_trainer(cfg),
+            SegmenterProbes(segmenter, cfg.cluster_alpha),
+            n_clusters,
+            EvaluationViews(dataset, res),
+            cfg.batch_size,
+            cfg.num_workers,
+            refine,
+            cfg.n_images,
+        )
     scores = results(evaluation.metrics, dataset.classes)
     content = {
         "checkpoint": str(path),
@@ -79,3 +84,13 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
 def evaluation_trainer(cfg: Any) -> pl.Trainer:
     """A Trainer that only walks a loader and leaves nothing behind."""
     return pl.Trainer(**machine_arguments(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
+
+
+@contextmanager
+def crf_refinement(cfg: Any) -> Iterator[Refine | None]:
+    """The dense CRF that run_crf, crf_backend and crf_processes ask for, while its processes live; None for none."""
+    if not cfg.run_crf:
+        yield None
+        return
+    with CrfPool(cfg.crf_processes) as pool:
+        yield lambda img, maps: dense_crf_maps(img, maps, cfg.crf_backend, pool)

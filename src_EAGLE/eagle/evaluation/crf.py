@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eagle.config_validation import unknown_name_message
+from eagle.data.normalization import unnormalize
 from eagle.errors import ConfigError
 from eagle.evaluation.crf_pool import CrfPool
 from eagle.evaluation.crf_settings import (
@@ -24,9 +25,6 @@ from eagle.evaluation.crf_settings import (
 from eagle.evaluation.permutohedral import PermutohedralLattice
 
 BACKENDS = ("auto", "pydensecrf", "torch")
-
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 
 def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: CrfPool | None = None) -> Tensor:
@@ -89,8 +87,7 @@ def _check_shapes(image: Tensor, maps: Sequence[Tensor]) -> None:
 
 def _bgr_bytes(image: Tensor) -> Tensor:
     """B×H×W×3 uint8 of a B×3×H×W normalised image, truncated as torchvision's ToPILImage does."""
-    mean, std = (image.new_tensor(values, dtype=torch.float32)[:, None, None] for values in (_MEAN, _STD))
-    rgb = ((image.float() * std + mean) * 255).clamp(0, 255).to(torch.uint8)
+    rgb = (unnormalize(image.float()) * 255).clamp(0, 255).to(torch.uint8)
     return rgb.flip(1).permute(0, 2, 3, 1).contiguous()
 
 

@@ -50,7 +50,7 @@ class CrfPool:
             context = multiprocessing.get_context("spawn")
             self._executor = ProcessPoolExecutor(self.processes, mp_context=context)
         try:
-            futures = [self._executor.submit(refine_one, *job) for job in jobs]
+            futures = [self._executor.submit(refine_one, image, unary) for image, unary in jobs]
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             self.close()

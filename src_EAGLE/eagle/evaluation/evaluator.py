@@ -1,8 +1,8 @@
 """Score probe maps on a labelled dataset, with and without CRF, on whatever device Lightning is given."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from eagle.data.datamodule import evaluation_loader
 from eagle.data.views import EvaluationViews
 from eagle.errors import DataError
-from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.inference import ProbeMaps
 from eagle.evaluation.metrics import UnsupervisedMetrics
 
 CRF_SUFFIX = "+crf"
+
+Refine = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,19 @@ class Evaluator(pl.LightningModule):
         probes: see ProbeMaps.
         n_clusters: clusters of each map by name; "linear" is read as classes, others are matched.
         n_classes: classes of the labels.
-        run_crf: also score the maps refined by the dense CRF.
+        refine: the dense CRF, to score refined maps too; None scores the plain ones only.
         shown: indices of the images kept as pictures.
     """
 
     def __init__(
-        self, probes: ProbeMaps, n_clusters: Mapping[str, int], n_classes: int, run_crf: bool, shown: set[int]
+        self, probes: ProbeMaps, n_clusters: Mapping[str, int], n_classes: int, refine: Refine | None, shown: set[int]
     ) -> None:
         super().__init__()
         self.probes: ProbeMaps = probes  # a module, so that Lightning moves it to the device
-        self.run_crf = run_crf
+        self.refine = refine
         self.shown = shown
         self.pictures: list[Picture] = []
-        suffixes = ("", CRF_SUFFIX) if run_crf else ("",)
+        suffixes = ("", CRF_SUFFIX) if refine else ("",)
         self.names = [name + suffix for suffix in suffixes for name in n_clusters]
         self.metrics = nn.ModuleList(
             UnsupervisedMetrics("", n_classes, n - n_classes, compute_hungarian=name != "linear")
@@ -73,12 +74,12 @@ class Evaluator(pl.LightningModule):
         """Score one batch."""
         img, label = batch["img"], batch["label"]
         maps = self.probes(img, (label.shape[1], label.shape[2]))
-        if self.run_crf:
-            refined = dense_crf_maps(img, list(maps.values()))
+        if self.refine is not None:
+            refined = self.refine(img, list(maps.values()))
             maps |= {name + CRF_SUFFIX: probs for name, probs in zip(maps, refined, strict=True)}
         clusters = {name: log_probs.argmax(dim=1) for name, log_probs in maps.items()}
         for name, metric in zip(self.names, self.metrics, strict=True):
-            metric.update(clusters[name], label)
+            cast(UnsupervisedMetrics, metric).update(clusters[name], label)
         for row, index in enumerate(batch["index"].tolist()):
             if index in self.shown:
                 shown = {name: ids[row].cpu().numpy() for name, ids in clusters.items()}
@@ -92,7 +93,7 @@ def evaluate(
     views: EvaluationViews,
     batch_size: int,
     num_workers: int,
-    run_crf: bool,
+    refine: Refine | None,
     n_pictures: int,
 ) -> Evaluation:
     """Walk a labelled dataset once and score every map.
@@ -104,7 +105,7 @@ def evaluate(
         views: the images.
         batch_size: images per batch; does not change the result.
         num_workers: loader processes.
-        run_crf: also score refined maps.
+        refine: the dense CRF, to score refined maps too.
         n_pictures: evenly spread images kept for figures.
 
     Raises:
@@ -113,7 +114,7 @@ def evaluate(
     if not views.dataset.has_labels:
         raise DataError("the dataset has no labels to score against")
     spread = np.linspace(0, len(views) - 1, min(n_pictures, len(views))).astype(int)
-    evaluator = Evaluator(probes, n_clusters, len(views.dataset.classes), run_crf, set(spread.tolist()))
+    evaluator = Evaluator(probes, n_clusters, len(views.dataset.classes), refine, set(spread.tolist()))
     evaluator.eval()
     with torch.no_grad():
         trainer.test(evaluator, evaluation_loader(views, batch_size, num_workers), verbose=False)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle.models.backbone import KeyBackbone
-from eagle.models.probes import ClusterLookup
+from eagle.models.probes import ClusterLookup, upsampled
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 
@@ -35,10 +35,9 @@ class SegmenterProbes(nn.Module):
     def forward(self, img: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
         """See ProbeMaps."""
         code = flip_averaged(lambda view: self.segmenter.net.keys_and_code(view)[1], img)
-        code = F.interpolate(code.float(), size, mode="bilinear", align_corners=False)
-        linear = F.log_softmax(self.segmenter.linear_probe(code).float(), dim=1)
-        _, cluster = self.segmenter.cluster_probe(code, self.alpha, log_probs=True)
-        return {"linear": linear, "cluster": cluster}
+        linear = upsampled(self.segmenter.linear_probe(code).float(), size)
+        cluster = self.alpha * self.segmenter.cluster_probe.upsampled_similarity(code, size)
+        return {"linear": F.log_softmax(linear, dim=1), "cluster": F.log_softmax(cluster, dim=1)}
 
 
 class KMeansProbe(nn.Module):
@@ -60,8 +59,7 @@ class KMeansProbe(nn.Module):
     def forward(self, img: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
         """See ProbeMaps."""
         keys = flip_averaged(self.backbone, img)
-        similarity = F.interpolate(self.centres.similarity(keys), size, mode="bilinear", align_corners=False)
-        return {"kmeans": F.log_softmax(self.alpha * similarity, dim=1)}
+        return {"kmeans": F.log_softmax(self.alpha * self.centres.upsampled_similarity(keys, size), dim=1)}
 
 
 def flip_averaged(features: "nn.Module | Features", img: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eagle.data.dataset import Classes
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.files import write_text_atomically
+from eagle.tables import text_table
 
 # Whether a protocol counts pixels of unmatched extra clusters as errors.
 PROTOCOLS = {"published": False, "strict": True}
@@ -48,18 +49,6 @@ def class_table(report: Mapping[str, Any], classes: Classes) -> str:
     """IoU of every class for every map (published protocol)."""
     rows = [[name, *(_shown(entry["published"]["IoU"][name]) for entry in report.values())] for name in classes.names]
     return text_table(["class IoU", *report], rows)
-
-
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns: the first to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in (header, ["-" * w for w in widths], *rows)
-    ]
-    return "\n".join(lines)
 
 
 def _number(value: float) -> float | None:

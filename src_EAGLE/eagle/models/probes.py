@@ -4,6 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Channels upsampled at once when only their norm is wanted.
+NORM_CHUNK = 32
+NORM_EPS = 1e-12
+
 
 class ClusterLookup(nn.Module):
     """Learnable centres that positions are assigned to by cosine similarity.
@@ -17,12 +21,22 @@ class ClusterLookup(nn.Module):
         super().__init__()
         self.clusters = nn.Parameter(torch.randn(n_classes, dim))
 
+    def inner(self, x: Tensor) -> Tensor:
+        """Inner product of every position with every unit centre, B×dim×h×w → B×n_classes×h×w, float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.einsum("bdhw,nd->bnhw", x.float(), F.normalize(self.clusters.float(), dim=1))
+
     def similarity(self, x: Tensor) -> Tensor:
         """Cosine similarity of every position to every centre, B×dim×h×w → B×n_classes×h×w, float32."""
-        with torch.autocast(x.device.type, enabled=False):
-            return torch.einsum(
-                "bdhw,nd->bnhw", F.normalize(x.float(), dim=1), F.normalize(self.clusters.float(), dim=1)
-            )
+        return self.inner(F.normalize(x.float(), dim=1))
+
+    def upsampled_similarity(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """``similarity`` of the bilinearly upsampled x, without holding its dim channels at full size.
+
+        Interpolation is linear, so it may follow the inner product; only the norms need the upsampled channels, a few
+        at a time.
+        """
+        return upsampled(self.inner(x), size) / _upsampled_norm(x.float(), size)
 
     def forward(self, x: Tensor, alpha: float | None, log_probs: bool = False) -> tuple[Tensor, Tensor]:
         """Assign positions to centres.
@@ -49,3 +63,14 @@ class ClusterLookup(nn.Module):
             probs = F.softmax(alpha * similarity, dim=1)
         loss = -(probs * similarity).sum(dim=1).mean()
         return loss, F.log_softmax(alpha * similarity, dim=1) if alpha is not None and log_probs else probs
+
+
+def upsampled(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """B×C×h×w bilinearly at another size."""
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def _upsampled_norm(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """L2 norm over channels of the upsampled x, B×1×size."""
+    squares = sum(upsampled(part, size).square().sum(dim=1, keepdim=True) for part in x.split(NORM_CHUNK, dim=1))
+    return torch.as_tensor(squares).sqrt().clamp(min=NORM_EPS)

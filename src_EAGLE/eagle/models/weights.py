@@ -13,19 +13,10 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor
 
 from eagle.errors import WeightsError
+from eagle.released_files import MODELS, local_weights
 
-# Where download_models.py leaves its files, and the name it gives to the weights of a timm model.
+# Where download_models.py leaves its files.
 WEIGHTS_DIR = Path(__file__).resolve().parents[3] / "models"
-DOWNLOAD_NAMES = {
-    "vit_small_patch8_224.dino": "dino_vits8",
-    "vit_small_patch16_224.dino": "dino_vits16",
-    "vit_base_patch8_224.dino": "dino_vitb8",
-    "vit_base_patch16_224.dino": "dino_vitb16",
-    "vit_small_patch14_dinov2": "dinov2_vits14",
-    "vit_base_patch14_dinov2": "dinov2_vitb14",
-    "vit_small_patch14_reg4_dinov2": "dinov2_vits14_reg",
-    "vit_base_patch14_reg4_dinov2": "dinov2_vitb14_reg",
-}
 
 # Parts of training checkpoints that a backbone does not have.
 _NOT_BACKBONE = ("head.", "head_dist.", "fc.", "fc_norm.")
@@ -76,25 +67,28 @@ def read_weights(path: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def _downloaded(name: str) -> Path | None:
-    short = DOWNLOAD_NAMES.get(name) or DOWNLOAD_NAMES.get(name.split(".")[0])
-    candidates = [WEIGHTS_DIR / f"{short}{suffix}" for suffix in (".safetensors", ".pth")] if short else []
-    return next((path for path in candidates if path.is_file()), None)
+def _download_name(timm_name: str) -> str | None:
+    """What download_models.py calls the weights of a timm model."""
+    architecture = timm_name.split(".")[0]
+    names = (name for name, model in MODELS.items() if (model.timm_name or "").split(".")[0] == architecture)
+    return next(names, None)
 
 
-def _from_hub(name: str) -> dict[str, Tensor]:
+def _downloaded(timm_name: str) -> Path | None:
+    name = _download_name(timm_name)
+    return local_weights(WEIGHTS_DIR, name) if name else None
+
+
+def _from_hub(timm_name: str) -> dict[str, Tensor]:
     """The state dict that timm's hub keeps for the name."""
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+        return timm.create_model(timm_name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # any of a dozen network, cache and "no pretrained weights" errors
-        short = DOWNLOAD_NAMES.get(name) or DOWNLOAD_NAMES.get(name.split(".")[0])
-        remedy = (
-            f"run `python download_models.py models=[{short}]` where there is a network"
-            if short
-            else "name a file with pretrained_weights=PATH"
-        )
+        name = _download_name(timm_name)
+        fetch = f"run `python download_models.py models=[{name}]` where there is a network, or " if name else ""
         raise WeightsError(
-            f"no weights for {name} in {WEIGHTS_DIR}, and timm could not fetch them: {remedy}"
+            f"no weights for {timm_name} in {WEIGHTS_DIR}, and timm could not fetch them: {fetch}name a file with "
+            "pretrained_weights=PATH"
         ) from error
 
 

@@ -44,7 +44,8 @@ def draw_segmentation_grid(
             ax.set_axis_off()
     for ax, title in zip(axes[0], columns, strict=True):
         ax.set_title(title, fontsize=9)
-    handles = [Patch(color=np.array(c) / 255, label=n) for n, c in zip(classes.names, classes.palette, strict=True)]
+    colors = [tuple(color / 255) for color in classes.palette]
+    handles = [Patch(color=color, label=name) for name, color in zip(classes.names, colors, strict=True)]
     handles.append(Patch(color=VOID_COLOR, label="void / unmatched"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), fontsize=7, frameon=False)
     with written_atomically(path) as temporary:
