@@ -116,7 +116,11 @@ class TrainConfig(MachineConfig, DatasetConfig):
     eigen_cluster_out: int = key(
         32, "Centres of the EiCue codebooks, i.e. the most labels that a cue can have", minimum=1
     )
-    eigensolver: str = key("eigh", "Solver of the smallest eigenpairs", choices=("eigh",))
+    eigensolver: str = key(
+        "subspace",
+        "Solver of the smallest eigenpairs: block iteration, or a full decomposition",
+        choices=("subspace", "eigh"),
+    )
 
     correspondence_weight: float = key(1.0, "Weight of the correspondence distillation loss")
     pos_inter_weight: float = key(0.25, "Weight of its positive pairs")

@@ -4,11 +4,12 @@ import scipy.linalg
 import torch
 
 from eagle.errors import ConfigError
+from eagle.spectral import eigensolver
 from eagle.spectral.affinity import color_affinity, feature_affinity
 from eagle.spectral.eigensolver import smallest_eigenpairs
 from eagle.spectral.laplacian import normalized_laplacian
 
-METHODS = ["eigh"]
+METHODS = ["eigh", "subspace"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -51,3 +52,50 @@ def test_eigenpairs__fewer_patches_than_asked(method):
 def test_eigenpairs__unknown_method():
     with pytest.raises(ConfigError, match="did you mean 'eigh'"):
         smallest_eigenpairs(torch.eye(2)[None], torch.ones(1, 2), 1, "eig")
+
+
+def clustered_laplacian(n, blocks, noise=0.02):
+    """A graph of loosely joined groups, as real images give."""
+    generator = torch.Generator().manual_seed(0)
+    group = torch.arange(n) * blocks // n
+    affinity = (group[:, None] == group[None, :]).float() * torch.linspace(0.5, 1, n)[:, None].sqrt()
+    affinity = affinity * affinity.T + 1 + noise * torch.rand(n, n, generator=generator)
+    return normalized_laplacian((affinity + affinity.T)[None] / 2)
+
+
+def test_subspace__finds_the_cue_of_the_full_decomposition():
+    laplacian, degree = clustered_laplacian(400, 5)
+    _, exact = smallest_eigenpairs(laplacian.double(), degree.double(), 4, "eigh")
+    _, ours = smallest_eigenpairs(laplacian, degree, 4, "subspace")
+    assert ((exact * ours.double()).sum(dim=1).abs() > 0.99999).all()
+
+
+def test_subspace__image_that_does_not_converge_is_decomposed_in_full(monkeypatch):
+    """Without iterations nothing converges, so the answer must be the full decomposition's to the bit."""
+    monkeypatch.setattr(eigensolver, "RESIDUAL_TOLERANCE", 0.0)
+    laplacian, degree = clustered_laplacian(200, 3)
+    for ours, exact in zip(
+        smallest_eigenpairs(laplacian, degree, 4, "subspace"),
+        smallest_eigenpairs(laplacian, degree, 4, "eigh"),
+        strict=True,
+    ):
+        assert torch.equal(ours, exact)
+
+
+def test_subspace__neither_reads_nor_moves_the_random_state():
+    laplacian, degree = clustered_laplacian(200, 3)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    _, first = smallest_eigenpairs(laplacian, degree, 4)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(smallest_eigenpairs(laplacian, degree, 4)[1], first)
+
+
+def test_subspace__isolated_patches_still_give_eigenvectors():
+    """√degree is no null vector where a patch has no neighbours; the full decomposition must take over."""
+    affinity = torch.ones(1, 150, 150)
+    affinity[:, 0, :] = affinity[:, :, 0] = 0
+    laplacian, degree = normalized_laplacian(affinity)
+    values, vectors = smallest_eigenpairs(laplacian, degree, 3)
+    assert torch.allclose(laplacian @ vectors, vectors * values[:, None, :], atol=1e-5)

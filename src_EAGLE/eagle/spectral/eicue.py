@@ -11,7 +11,7 @@ from eagle.spectral.laplacian import normalized_laplacian
 
 @torch.no_grad()
 def laplacian_eigenvectors(
-    code: Tensor, img: Tensor, k: int, color_mode: str = "released", method: str = "eigh"
+    code: Tensor, img: Tensor, k: int, color_mode: str = "released", method: str = "subspace"
 ) -> Tensor:
     """The k smallest eigenvectors of each image's Laplacian of code and colour affinity, signs fixed.
 
