@@ -34,8 +34,9 @@ def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: Crf
         image: B×3×H×W, normalised with ImageNet's mean and standard deviation.
         log_probs: B×C×h×w log-probabilities or logits; upsampled bilinearly to H×W.
         backend: "torch" computes on the image's device (on the CPU for devices other than CPU and CUDA);
-            "pydensecrf" is the published library, on the CPU, an optional extra; "auto" is torch, which gave the same
-            maps as fast as or faster than a pydensecrf process per core where it was measured.
+            "pydensecrf" is the published library, on the CPU, an optional extra; "auto" is torch everywhere: with two
+            free cores it took two thirds of the time of two pydensecrf processes. Where other programs compete for
+            the cores torch's threads wait for each other, and pydensecrf with a pool can be the faster one.
         pool: processes for pydensecrf; without one it runs in this process. The torch backend does not use it.
 
     Returns:

@@ -45,12 +45,12 @@ class CrfPool:
         """
         refine_one = pydensecrf_worker().refine
         if self.processes == 0:
-            return [refine_one(*job) for job in jobs]
+            return [refine_one(bgr, unary) for bgr, unary in jobs]
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
             self._executor = ProcessPoolExecutor(self.processes, mp_context=context)
         try:
-            futures = [self._executor.submit(refine_one, image, unary) for image, unary in jobs]
+            futures = [self._executor.submit(refine_one, bgr, unary) for bgr, unary in jobs]
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             self.close()

@@ -15,6 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Channels of a large lattice pass in blocks whose table stays under 32 MiB of float32: beyond that glibc maps fresh,
+# zeroed pages for every intermediate table, which was seen to take longer than the arithmetic.
+_TABLE_VALUES = 6 * 2**20
+
 
 class PermutohedralLattice:
     """The Gaussian kernel exp(-|f_p - f_q|² / 2) between all points p, q, as a linear map of P×C values.
@@ -44,7 +48,8 @@ class PermutohedralLattice:
         vertex_of = torch.empty_like(order)
         vertex_of[order] = torch.repeat_interleave(counts)
         corners = torch.full((self.n_points,), len(keys) + 1, device=features.device)
-        # The blurs' kernels [1/2, 1, 1/2] are not normalised; the factor makes up for their gain along d + 1 axes.
+        # The blurs [1/2, 1, 1/2] lead a vertex back to itself by no step at all, or by one along each of the d + 1 axes
+        # (they sum to zero), all up or all down: 1 + 2 · 2^-(d+1), divided out so that the kernel is 1 at its centre.
         self._slice = _WeightedSums(
             vertex_of.view_as(codes).T.flatten(), _offsets(corners), weights.T.flatten() / (1 + 2.0 ** -len(keys))
         )
@@ -62,10 +67,13 @@ class PermutohedralLattice:
         Returns:
             P×C float32: row p is the sum over all points q, itself included, of kernel(p, q) · values[q].
         """
-        table = self._splat(values)
-        for blur in self._blurs:
-            table = blur(table)
-        return self._slice(table)
+        n_blocks = math.ceil(values.shape[1] * max(self.n_vertices, self.n_points) / _TABLE_VALUES)
+        return torch.cat([self._filter_block(block.contiguous()) for block in values.chunk(n_blocks, dim=1)], dim=1)
+
+    def _filter_block(self, table: Tensor) -> Tensor:
+        for step in (self._splat, *self._blurs, self._slice):
+            table = step(table)
+        return table
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,231 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from skimage.data import astronaut
+from skimage.transform import resize
+
+from eagle.errors import ConfigError, EagleError
+from eagle.evaluation.crf import _bgr_bytes, dense_crf, dense_crf_maps
+from eagle.evaluation.crf_pool import CrfPool
+
+ROOT = Path(__file__).resolve().parents[2]
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+
+def has_pydensecrf():
+    try:
+        import pydensecrf.densecrf  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+needs_pydensecrf = pytest.mark.skipif(not has_pydensecrf(), reason="pydensecrf is not installed: pip install -e .[crf]")
+BACKENDS = ["torch", pytest.param("pydensecrf", marks=needs_pydensecrf)]
+
+
+@pytest.fixture
+def golden():
+    shared = Path(os.environ.get("EAGLE_SHARED", ROOT.parent / "shared"))
+    path = shared / "golden" / "h_dense_crf.safetensors"
+    if not path.exists():
+        pytest.skip(f"{path} is absent; set EAGLE_SHARED to the folder that holds golden/")
+    return load_file(path)
+
+
+def normalised(rgb):
+    """B×3×H×W image of B×H×W×3 bytes, half a level up so that truncation gives the same bytes back."""
+    image = (torch.as_tensor(rgb).float() + 0.5) / 255
+    return ((image - MEAN) / STD).permute(0, 3, 1, 2)
+
+
+def noise_image(batch, height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return normalised(torch.randint(0, 256, (batch, height, width, 3), generator=generator))
+
+
+def random_logits(*shape, seed=1):
+    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def photograph(height, width):
+    return (resize(astronaut(), (height, width), anti_aliasing=True) * 255).astype(np.uint8)
+
+
+def assert_same_refinement(ours, theirs):
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+    assert (ours.argmax(1) == theirs.argmax(1)).float().mean() >= 0.999
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dense_crf__golden(golden, backend):
+    refined = dense_crf(golden["img"][None], golden["logits"][None], backend)
+    assert_same_refinement(refined, golden["Q"][None])
+
+
+def test_dense_crf__golden_image_bytes(golden):
+    assert torch.equal(_bgr_bytes(golden["img"][None])[0].flip(-1), golden["image_rgb_u8"])
+
+
+def test_dense_crf__out_of_range_image_is_clamped():
+    bytes_ = _bgr_bytes(torch.tensor([-9.0, 0.0, 9.0]).view(1, 3, 1, 1))
+    assert bytes_.flatten().tolist() == [255, int(0.456 * 255), 0]
+
+
+@needs_pydensecrf
+def test_torch__agrees_with_pydensecrf_on_a_photograph():
+    image, logits = normalised(photograph(100, 128)[None]), random_logits(1, 6, 13, 16)
+    ours, theirs = dense_crf(image, logits, "torch"), dense_crf(image, logits, "pydensecrf")
+    assert_same_refinement(ours, theirs)
+    # The comparison means something only if the CRF changed the map.
+    upsampled = torch.nn.functional.interpolate(logits, size=(100, 128), mode="bilinear", align_corners=False)
+    assert (ours.argmax(1) != upsampled.argmax(1)).float().mean() > 0.01
+
+
+def test_dense_crf__removes_a_speck_and_keeps_a_border():
+    rgb = torch.full((1, 24, 24, 3), 40, dtype=torch.uint8)
+    rgb[:, :, 12:] = 210
+    truth = (rgb[..., 0] == 210).long()
+    noisy = truth.clone()
+    noisy[0, 5, 5], noisy[0, 15, 18] = 1, 0
+    log_probs = torch.nn.functional.one_hot(noisy, 2).permute(0, 3, 1, 2).float().mul(0.6).add(0.2).log()
+    assert torch.equal(dense_crf(normalised(rgb), log_probs).argmax(1), truth)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dense_crf__batch_equals_one_by_one(backend):
+    image, logits = noise_image(3, 14, 19), random_logits(3, 4, 5, 6)
+    batch = dense_crf(image, logits, backend)
+    for i in range(3):
+        torch.testing.assert_close(batch[i : i + 1], dense_crf(image[i : i + 1], logits[i : i + 1], backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dense_crf_maps__equals_map_by_map(backend):
+    image, maps = noise_image(2, 16, 12), [random_logits(2, 3, 4, 3), random_logits(2, 7, 16, 12, seed=2)]
+    together = dense_crf_maps(image, maps, backend)
+    assert [tuple(refined.shape) for refined in together] == [(2, 3, 16, 12), (2, 7, 16, 12)]
+    for refined, logits in zip(together, maps, strict=True):
+        torch.testing.assert_close(refined, dense_crf(image, logits, backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("height", "width", "classes"), [(1, 1, 3), (1, 9, 2), (7, 1, 1), (8, 8, 5)])
+def test_dense_crf__small_shapes_give_probabilities(backend, height, width, classes):
+    refined = dense_crf(noise_image(1, height, width), random_logits(1, classes, 1, 1), backend)
+    assert refined.shape == (1, classes, height, width)
+    torch.testing.assert_close(refined.sum(1), torch.ones(1, height, width))
+
+
+@needs_pydensecrf
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (20, 24)])
+def test_torch__agrees_with_pydensecrf_on_a_constant_image(height, width):
+    image, logits = normalised(torch.full((1, height, width, 3), 90)), random_logits(1, 4, 5, 6)
+    assert_same_refinement(dense_crf(image, logits, "torch"), dense_crf(image, logits, "pydensecrf"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_dense_crf__half_precision_is_computed_in_float32(backend, dtype):
+    image, logits = noise_image(1, 9, 9).to(dtype), random_logits(1, 3, 3, 3).to(dtype)
+    refined = dense_crf(image, logits, backend)
+    assert refined.dtype == torch.float32
+    torch.testing.assert_close(refined, dense_crf(image.float(), logits.float(), backend))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_torch__cuda_agrees_with_cpu():
+    image, logits = normalised(photograph(60, 80)[None]), random_logits(1, 6, 8, 10)
+    on_gpu = dense_crf(image.cuda(), logits.cuda())
+    assert on_gpu.is_cuda
+    assert_same_refinement(on_gpu.cpu(), dense_crf(image, logits))
+
+
+def test_dense_crf__unknown_backend_names_the_nearest():
+    with pytest.raises(ConfigError, match="unknown CRF backend 'pydensecrff': did you mean 'pydensecrf'"):
+        dense_crf(noise_image(1, 4, 4), random_logits(1, 2, 4, 4), "pydensecrff")
+
+
+def test_dense_crf__refuses_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match="image must be"):
+        dense_crf(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 4))
+    with pytest.raises(ValueError, match="log_probs must be 2"):
+        dense_crf(torch.zeros(2, 3, 4, 4), torch.zeros(1, 2, 4, 4))
+
+
+def test_dense_crf__without_pydensecrf(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    image, logits = noise_image(1, 6, 6), random_logits(1, 3, 6, 6)
+    torch.testing.assert_close(dense_crf(image, logits, "auto"), dense_crf(image, logits, "torch"))
+    with pytest.raises(ConfigError, match=r"pip install -e \.\[crf\]` or use backend=torch") as caught:
+        dense_crf(image, logits, "pydensecrf")
+    assert "\n" not in str(caught.value)
+
+
+@needs_pydensecrf
+def test_pool__equals_serial_and_is_reused():
+    image, maps = noise_image(3, 18, 15), [random_logits(3, 4, 6, 5), random_logits(3, 2, 6, 5)]
+    serial = dense_crf_maps(image, maps, "pydensecrf", CrfPool(processes=0))
+    with CrfPool(processes=2) as pool:
+        for _ in range(2):
+            for one, other in zip(dense_crf_maps(image, maps, "pydensecrf", pool), serial, strict=True):
+                assert torch.equal(one, other)
+
+
+@needs_pydensecrf
+def test_pool__survives_threads_started_before_it(tmp_path):
+    """A forked pool hangs here; run in a process of its own so that a hang ends as a failure."""
+    script = tmp_path / "caller.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import torch
+            from eagle.evaluation.crf import dense_crf
+            from eagle.evaluation.crf_pool import CrfPool
+
+            if __name__ == "__main__":
+                torch.set_num_threads(4)
+                big = torch.randn(600, 600) @ torch.randn(600, 600)
+                torch.randn(500, 500).requires_grad_().exp().sum().backward()
+                with CrfPool(2) as pool:
+                    refined = dense_crf(torch.zeros(2, 3, 9, 9), torch.randn(2, 3, 9, 9), "pydensecrf", pool)
+                print(tuple(refined.shape))
+            """
+        )
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE")}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, timeout=120, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "(2, 3, 9, 9)"
+
+
+@needs_pydensecrf
+def test_pool__dead_process_is_one_line_and_the_pool_recovers():
+    image, logits = noise_image(1, 6, 6), random_logits(1, 3, 6, 6)
+    with CrfPool(processes=1) as pool:
+        before = dense_crf(image, logits, "pydensecrf", pool)
+        pool._executor.submit(os._exit, 1).exception()
+        with pytest.raises(EagleError, match="a CRF process died") as caught:
+            dense_crf(image, logits, "pydensecrf", pool)
+        assert "\n" not in str(caught.value)
+        assert torch.equal(dense_crf(image, logits, "pydensecrf", pool), before)
+
+
+def test_pool__refuses_a_negative_number():
+    with pytest.raises(ConfigError, match="crf_processes: -1"):
+        CrfPool(processes=-1)
+
+
+@needs_pydensecrf
+def test_pydensecrf_worker__does_not_import_torch():
+    code = "import sys, eagle.evaluation.pydensecrf_worker; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE")}
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)

@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+from eagle.evaluation import permutohedral
+from eagle.evaluation.permutohedral import PermutohedralLattice
+
+
+def random_features(n_points, d, spread, seed=0):
+    return torch.randn(n_points, d, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+def random_values(n_points, channels, seed=1):
+    return torch.rand(n_points, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def direct_gaussian(features, values):
+    kernel = torch.exp(-0.5 * torch.cdist(features.double(), features.double()).square())
+    return kernel @ values.double() / kernel.sum(1, keepdim=True)
+
+
+def averaged(lattice, values):
+    return lattice.filter(values) / lattice.filter(torch.ones(len(values), 1))
+
+
+@pytest.mark.parametrize(("d", "spread"), [(1, 2.0), (2, 2.0), (3, 1.5), (5, 1.0)])
+def test_filter__close_to_direct_gaussian(d, spread):
+    features = random_features(1500, d, spread)
+    values = torch.stack([features[:, 0].sin(), features[:, -1].cos()], dim=1)
+    direct = direct_gaussian(features, values)
+    error = (averaged(PermutohedralLattice(features), values) - direct).square().mean().sqrt()
+    # The lattice approximates the Gaussian; doing nothing and averaging everything are both several times worse.
+    assert error < 0.06
+    assert error < 0.4 * (values - direct).square().mean().sqrt()
+    assert error < 0.4 * (values.mean(0) - direct).square().mean().sqrt()
+
+
+def test_filter__regular_grid_has_gaussian_impulse_response():
+    axis = torch.arange(41.0)
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).flatten(0, 1)
+    impulse = torch.zeros(len(points), 1)
+    impulse[20 * 41 + 20] = 1
+    response = PermutohedralLattice(points / 3).filter(impulse).flatten()
+    offsets = points - 20
+    variance = (response[:, None] * offsets.square()).sum(0) / response.sum()
+    torch.testing.assert_close((response[:, None] * offsets).sum(0) / response.sum(), torch.zeros(2), atol=0.2, rtol=0)
+    torch.testing.assert_close(variance, torch.full((2,), 9.0), atol=1.5, rtol=0)
+    # The kernel's integral is 2 π σ²; splat and slice flatten its peak, which costs the lattice an eighth of it.
+    assert response.sum().item() == pytest.approx(2 * torch.pi * 9, rel=0.15)
+
+
+def test_filter__average_keeps_a_constant():
+    features = random_features(400, 5, 3.0)
+    averages = averaged(PermutohedralLattice(features), torch.full((400, 2), 0.7))
+    torch.testing.assert_close(averages, torch.full((400, 2), 0.7))
+
+
+def test_filter__is_linear():
+    lattice = PermutohedralLattice(random_features(300, 3, 2.0))
+    a, b = random_values(300, 4, seed=1), random_values(300, 4, seed=2)
+    torch.testing.assert_close(lattice.filter(2 * a - 3 * b), 2 * lattice.filter(a) - 3 * lattice.filter(b))
+
+
+def test_filter__order_of_points_is_immaterial():
+    features, values = random_features(300, 5, 2.0), random_values(300, 3)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(3))
+    permuted = PermutohedralLattice(features[order]).filter(values[order])
+    torch.testing.assert_close(permuted, PermutohedralLattice(features).filter(values)[order])
+
+
+def test_filter__one_point_sees_only_itself():
+    # At the origin, a vertex. Its way back through its own simplex, half a weight per axis, exists in one direction.
+    filtered = PermutohedralLattice(torch.zeros(1, 2)).filter(torch.tensor([[3.0]]))
+    torch.testing.assert_close(filtered, torch.tensor([[3.0 * (1 + 0.5**3) / (1 + 0.5**2)]]))
+
+
+def test_filter__far_points_do_not_touch():
+    features = torch.tensor([[0.0, 0.0], [1000.0, -700.0]])
+    alone = PermutohedralLattice(features[:1]).filter(torch.tensor([[1.0]]))
+    both = PermutohedralLattice(features).filter(torch.tensor([[1.0], [5.0]]))
+    torch.testing.assert_close(both[:1], alone)
+
+
+def test_filter__blocks_of_channels_change_nothing(monkeypatch):
+    lattice, values = PermutohedralLattice(random_features(200, 3, 2.0)), random_values(200, 7)
+    whole = lattice.filter(values)
+    monkeypatch.setattr(permutohedral, "_TABLE_VALUES", 2 * max(200, lattice.n_vertices))
+    torch.testing.assert_close(lattice.filter(values), whole)
+
+
+def test_normalise__divides_by_roots_of_row_sums():
+    features, values = random_features(250, 3, 1.0), random_values(250, 2)
+    plain = PermutohedralLattice(features)
+    roots = plain.filter(torch.ones(250, 1)).sqrt()
+    expected = plain.filter(values / roots) / roots
+    torch.testing.assert_close(PermutohedralLattice(features, normalise=True).filter(values), expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (4, 0), (4,)])
+def test_lattice__refuses_features_that_are_not_a_table(shape):
+    with pytest.raises(ValueError, match="P×d"):
+        PermutohedralLattice(torch.zeros(shape))
+
+
+def test_lattice__refuses_more_cells_than_int64_numbers():
+    with pytest.raises(ValueError, match="too many lattice cells"):
+        PermutohedralLattice(torch.stack([torch.zeros(8), torch.full((8,), 1e6)]))
