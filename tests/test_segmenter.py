@@ -200,3 +200,29 @@ def test_segmenter__published_tensor_names_and_shapes(golden, make_config):
     assert ours == {name: published[name][0] for name in ours}
     leftovers = published.keys() - ours.keys()
     assert {name.split(".")[0] for name in leftovers} == {"train_cluster_probe", "decoder", "CELoss"}
+
+
+def test_losses__unchanged_views_do_not_pass_the_backbone_again(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
+    passes = []
+    segmenter.net.model.register_forward_pre_hook(lambda _m, args: passes.append(len(args[0])))
+    batch = tiny_batch()
+    batch["img_aug"] = batch["img"].clone()
+    batch["img_aug"][1] += 0.5
+    keys, keys_aug = segmenter._frozen_keys(batch)
+    assert passes == [2, 1]
+    assert torch.equal(keys_aug[0], keys[0])
+    assert torch.allclose(keys_aug, segmenter.net.model(batch["img_aug"]), atol=1e-5)
+
+
+def test_losses__cached_keys_change_the_loss_by_rounding_only(make_config):
+    torch.manual_seed(0)
+    segmenter = LitUnsupervisedSegmenter(5, make_config(cache_features="ram")).eval()
+    fixed = {
+        "coords": torch.rand(3, 2, 11, 11, 2) * 2 - 1,
+        "perms": torch.tensor([[1, 0]]),
+        "eigenvectors": (torch.randn(2, 49, 4), torch.randn(2, 49, 4)),
+    }
+    plain = segmenter.losses(tiny_batch(), 500, **fixed)["loss/total"]
+    cached = segmenter.losses(tiny_batch() | {"index": torch.tensor([7, 3])}, 500, **fixed)["loss/total"]
+    assert float(cached.detach()) == pytest.approx(float(plain.detach()), rel=1e-3)

@@ -136,7 +136,8 @@ def _locate(config_name: str) -> tuple[Path, str]:
 def _quoted(value: str) -> str:
     if _PLAIN_VALUE.fullmatch(value):
         return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    # Hydra reads a backslash literally, but for those right before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
     return f"'{escaped}'"
 
 

@@ -86,6 +86,12 @@ class TrainConfig(MachineConfig, DatasetConfig):
     )
     dropout: bool = key(True, "Channel dropout (0.1) on the keys before the head and before the losses")
 
+    cache_features: str = key(
+        "off",
+        "Keep the clean training images' keys, so that they pass the backbone once: ram holds them in memory (fp16)",
+        choices=("off", "ram"),
+    )
+
     fidelity: str = key(
         "released",
         "Where published code and paper differ: sets the defaults of the next four keys (configs/fidelity/)",

@@ -16,6 +16,7 @@ from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss, normalized_similarity
 from eagle.models.backbone import build_backbone
 from eagle.models.head import Featurizer
+from eagle.models.key_cache import KeyCache
 from eagle.models.probes import ClusterLookup, upsampled
 from eagle.schedule import object_weight
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
@@ -55,6 +56,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             **cfg.backbone_kwargs,
         )
         self.net = Featurizer(backbone, cfg.dim, cfg.projection_type, cfg.dropout)
+        self._key_cache = KeyCache(backbone) if cfg.cache_features == "ram" else None
         self.train_cluster_probe_eigen = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.train_cluster_probe_eigen_aug = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.cluster_probe = ClusterLookup(cfg.dim, n_classes + cfg.extra_clusters)
@@ -77,7 +79,8 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """Every term of the training loss under its published name (method §8).
 
         Args:
-            batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised), ``label`` (B×H×W int64, −1 = void).
+            batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised), ``label`` (B×H×W int64, −1 = void), and for
+                ``cache_features`` the images' numbers ``index`` (B int64).
             step: batches done so far; decides λ.
             coords: sampled points of the correspondence loss, 3×B×s×s×2; None draws them.
             perms: its negatives, n×B; None draws them.
@@ -88,8 +91,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             ``cd/update_params`` is λ.
         """
         img, img_aug = batch["img"], batch["img_aug"]
-        keys, code = self.net.keys_and_code(img)
-        keys_aug, code_aug = self.net.keys_and_code(img_aug)
+        frozen, frozen_aug = self._frozen_keys(batch)
+        keys, code = self.net.from_keys(frozen)
+        keys_aug, code_aug = self.net.from_keys(frozen_aug)
 
         vectors, vectors_aug = eigenvectors or self._eigenvectors(img, img_aug, code, code_aug)
         grid = (code.shape[2], code.shape[3])
@@ -177,6 +181,18 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
                 {"params": codebooks, "lr": cfg.lr_cluster_eigen},
             ]
         )
+
+    def _frozen_keys(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """K and K̃ as the backbone gives them; a view that the augmentation left as it was is not computed again."""
+        img, img_aug = batch["img"], batch["img_aug"]
+        if self._key_cache is not None and "index" in batch:
+            keys = self._key_cache(img, batch["index"])
+        else:
+            keys = self.net.model(img)
+        changed = (img_aug != img).flatten(1).any(dim=1).nonzero().flatten()
+        if len(changed) == 0:
+            return keys, keys
+        return keys, keys.index_copy(0, changed, self.net.model(img_aug[changed]).to(keys.dtype))
 
     def _eigenvectors(self, img: Tensor, img_aug: Tensor, code: Tensor, code_aug: Tensor) -> tuple[Tensor, Tensor]:
         colors_aug = img_aug if self.cfg.aug_color_image == "paper" else img

@@ -22,7 +22,8 @@ class Draw(NamedTuple):
 
 
 class TrainingViews(Dataset[dict[str, Tensor]]):
-    """``img`` x, ``img_aug`` x̃ (3×res×res, normalised) and ``label`` (res×res int64, −1 = void or no label).
+    """``img`` x, ``img_aug`` x̃ (3×res×res, normalised) and ``label`` (res×res int64, −1 = void or no label)
+    and the image's ``index``.
 
     Args:
         dataset: the images.
@@ -43,11 +44,12 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
         image, label = read_sample(self._dataset, draw.image)
         rgb = image_tensor(resize_and_crop(image, self._res))
         img, img_aug = training_views(rgb, self._photometric, draw.seed)
-        return {"img": img, "img_aug": img_aug, "label": label_tensor(label, self._res)}
+        label_map = label_tensor(label, self._res)
+        return {"img": img, "img_aug": img_aug, "label": label_map, "index": torch.tensor(draw.image)}
 
 
 class EvaluationViews(Dataset[dict[str, Tensor]]):
-    """``img`` and ``label`` as in TrainingViews, and the image's ``index``.
+    """``img``, ``label`` and ``index`` as in TrainingViews.
 
     Args:
         dataset: the images.

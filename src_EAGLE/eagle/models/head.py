@@ -49,6 +49,9 @@ class Featurizer(SegmentationHead):
 
     def keys_and_code(self, img: Tensor) -> tuple[Tensor, Tensor]:
         """B×3×H×W image → (K, S); K is dropped out in training where the configuration says so."""
-        keys = self.model(img)
+        return self.from_keys(self.model(img))
+
+    def from_keys(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """``keys_and_code`` of keys that the backbone has already given."""
         code = self(keys)
         return (self.dropout(keys) if self._drop_returned_keys else keys), code

@@ -1,0 +1,68 @@
+"""From nothing to a scored EAGLE in minutes on a laptop's CPU: ``make quickstart`` (see the README)."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from eagle.commandline import parse_command_line, run_command
+from eagle.config import EvalConfig, TrainConfig, key
+from eagle.config_validation import validated
+from eagle.data.mosaics import write_mosaics
+from eagle.evaluation.comparison import compare
+from eagle.model_downloads import DERIVED, fetch_model
+from eagle.training import LAST, train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class QuickstartConfig:
+    """Every key of ``quickstart.py``."""
+
+    output_dir: str = key(str(ROOT / "outputs" / "quickstart"), "Folder of metrics, pictures and both runs")
+    max_steps: int = key(160, "Batches of each of the two runs", minimum=1)
+    n_train: int = key(160, "Training scenes", minimum=1)
+    n_val: int = key(40, "Validation scenes", minimum=1)
+    seed: int = key(0, "Seed of scenes and training", minimum=0)
+
+
+def quickstart(config: DictConfig) -> None:
+    """Make the mosaics, fetch the backbone, train EAGLE and its ablation, score both beside k-means."""
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    output_dir = Path(config.output_dir)
+    mosaics = ROOT / "datasets" / f"mosaics_{config.n_train}_{config.n_val}_{config.seed}"
+    write_mosaics(mosaics, config.n_train, config.n_val, size=256, seed=config.seed)
+    weights = fetch_model(DERIVED, ROOT / "models")
+    eagle = _train(config, mosaics, weights, "eagle")
+    ablation = _train(config, mosaics, weights, "without_object_loss", momentum_limit=0.0)
+    checkpoints = {"EAGLE": eagle / f"{LAST}.ckpt", "EAGLE without object loss (λ = 0)": ablation / f"{LAST}.ckpt"}
+    print(compare(checkpoints, output_dir, validated(EvalConfig, {"num_workers": 0})))
+    print(f"\npictures and metrics: {output_dir}")
+
+
+def _train(config: DictConfig, mosaics: Path, weights: Path, name: str, **overrides: Any) -> Path:
+    """One run; one that is complete already is kept."""
+    run_dir = Path(config.output_dir) / name
+    if (run_dir / f"{LAST}.ckpt").is_file():
+        print(f"{run_dir}: already trained; remove the folder to train again")
+        return run_dir
+    values = {
+        "pytorch_data_dir": mosaics.parent,
+        "dir_dataset_name": mosaics.name,
+        "pretrained_weights": weights,
+        "max_steps": config.max_steps,
+        "seed": config.seed,
+        "output_root": config.output_dir,
+        "experiment_name": name,
+        **overrides,
+    }
+    arguments = [f"--{key}={value}" for key, value in values.items()]
+    return train(parse_command_line(TrainConfig, arguments, "train_config_quickstart"))
+
+
+if __name__ == "__main__":
+    run_command(QuickstartConfig, quickstart)

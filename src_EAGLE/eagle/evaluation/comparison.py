@@ -1,0 +1,98 @@
+"""Trained segmenters beside k-means on the keys they learned from, scored in one go."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn
+from torch.utils.data import DataLoader
+
+from eagle.checkpoints import load_segmenter
+from eagle.data.catalog import open_dataset
+from eagle.data.dataset import Classes
+from eagle.data.views import EvaluationViews
+from eagle.evaluation.baselines import kmeans_centres
+from eagle.evaluation.checkpoint_evaluation import crf_refinement, evaluation_trainer
+from eagle.evaluation.evaluator import Evaluation, evaluate
+from eagle.evaluation.inference import KMeansProbe, SegmenterProbes
+from eagle.evaluation.report import results, write_json
+from eagle.plots.confusion import draw_confusion
+from eagle.plots.segmentation_grid import draw_segmentation_grid
+from eagle.tables import text_table
+
+KMEANS = "k-means on K"
+
+
+def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) -> str:
+    """Score segmenters of one dataset and k-means on the first one's keys.
+
+    Writes ``metrics.json`` with every score, and ``grid.png`` and ``confusion.png`` of the first segmenter.
+
+    Args:
+        checkpoints: by the name that tables show.
+        output_dir: folder for the files.
+        cfg: a validated EvalConfig.
+
+    Returns:
+        A table of mIoU and accuracy, with and without CRF.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: see their one-line messages.
+    """
+    segmenters = {name: load_segmenter(path) for name, path in checkpoints.items()}
+    first = next(iter(segmenters.values()))
+    views = EvaluationViews(open_dataset(first.cfg, "val"), cfg.res or first.cfg.val_res)
+    training = EvaluationViews(open_dataset(first.cfg, "train"), first.cfg.res)
+    centres = kmeans_centres(
+        first.net.model, DataLoader(training, cfg.batch_size), first.cluster_probe.clusters.shape[0], first.cfg.seed
+    )
+    probes: dict[str, tuple[nn.Module, dict[str, int]]] = {
+        KMEANS: (KMeansProbe(first.net.model, centres, cfg.cluster_alpha), {"kmeans": len(centres.clusters)})
+    }
+    for name, segmenter in segmenters.items():
+        n_clusters = {"linear": segmenter.n_classes, "cluster": len(segmenter.cluster_probe.clusters)}
+        probes[name] = (SegmenterProbes(segmenter, cfg.cluster_alpha), n_clusters)
+    with crf_refinement(cfg) as refine:
+        evaluations = {
+            name: evaluate(
+                evaluation_trainer(cfg), module, n, views, cfg.batch_size, cfg.num_workers, refine, cfg.n_images
+            )
+            for name, (module, n) in probes.items()
+        }
+    classes = views.dataset.classes
+    report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
+    write_json(output_dir / "metrics.json", report)
+    _draw(output_dir, evaluations[next(iter(segmenters))], classes)
+    return comparison_table(report)
+
+
+def comparison_table(report: Mapping[str, Any]) -> str:
+    """MIoU and accuracy (published protocol) of every method's maps: plain, then refined by the CRF."""
+    maps: list[str] = []
+    for scores in report.values():
+        maps += [name for name in scores if name not in maps and not name.startswith("kmeans")]
+    shown = {name: name.replace("cluster", "kmeans") for name in maps}
+    header = ["mIoU / accuracy", *maps]
+    rows = [
+        [method, *(_cell(scores.get(name) or scores.get(shown[name])) for name in maps)]
+        for method, scores in report.items()
+    ]
+    return text_table(header, rows)
+
+
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    return f"{entry['published']['mIoU']:.1f} / {entry['published']['accuracy']:.1f}" if entry else "–"
+
+
+def _draw(output_dir: Path, evaluation: Evaluation, classes: Classes) -> None:
+    metrics = evaluation.metrics
+    draw_segmentation_grid(
+        output_dir / "grid.png",
+        evaluation.pictures,
+        {name: metric.class_of_cluster() for name, metric in metrics.items()},
+        classes,
+    )
+    best = list(metrics)[-1]
+    scores = metrics[best].scores(count_extra=False)
+    draw_confusion(output_dir / "confusion.png", scores.confusion, classes, f"{best}: {scores.miou:.1f} mIoU")
