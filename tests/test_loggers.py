@@ -1,0 +1,40 @@
+import pytest
+
+from eagle.config import TrainConfig
+from eagle.config_validation import validated
+from eagle.loggers import logged_in_to_wandb, make_loggers
+
+
+@pytest.fixture
+def no_login(monkeypatch, tmp_path):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_wandb_login__is_looked_up_and_never_asked_for(no_login, monkeypatch, tmp_path):
+    assert not logged_in_to_wandb()
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
+    (tmp_path / ".netrc").chmod(0o600)
+    assert logged_in_to_wandb()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert not logged_in_to_wandb()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert logged_in_to_wandb()
+
+
+def test_make_loggers__csv_always_tensorboard_by_key(tmp_path):
+    names = [type(logger).__name__ for logger in make_loggers(validated(TrainConfig, {}), tmp_path / "run")]
+    assert names == ["CSVLogger"]
+    loggers = make_loggers(validated(TrainConfig, {"tensorboard": True}), tmp_path / "run")
+    loggers[1].log_metrics({"loss/total": 1.0}, step=0)
+    loggers[1].save()
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_make_loggers__wandb_without_login_writes_offline(no_login, tmp_path):
+    logger = make_loggers(validated(TrainConfig, {"wandb": True}), tmp_path / "run")[1]
+    logger.log_metrics({"loss/total": 1.0}, step=0)
+    logger.experiment.finish()
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))

@@ -1,0 +1,244 @@
+"""Train, resume from files, evaluate: the commands' own path, on a miniature directory dataset."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import ROOT, TINY_VIT
+from eagle.checkpoints import load_segmenter
+from eagle.config import EvalConfig, TrainConfig
+from eagle.config_validation import validated
+from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError
+from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from eagle.training import train
+
+
+def write_dataset(root, labels=True, n=4, size=40):
+    """Images whose left and right halves differ in colour and class."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (root / "imgs" / split).mkdir(parents=True)
+        if labels:
+            (root / "labels" / split).mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(0, 80, (size, size + 8, 3), dtype=np.uint8)
+            pixels[:, size // 2 :] += 120
+            Image.fromarray(pixels).save(root / "imgs" / split / f"{i}.png")
+            if labels:
+                ids = np.zeros((size, size + 8), dtype=np.uint8)
+                ids[:, size // 2 :] = 1
+                ids[0] = 255
+                Image.fromarray(ids).save(root / "labels" / split / f"{i}.png")
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Writes a dataset and gives a configuration of a two-batch run on it."""
+
+    def make(labels=True, **overrides):
+        if not (tmp_path / "data" / "halves").exists():
+            write_dataset(tmp_path / "data" / "halves", labels)
+        values = {
+            "dataset_name": "directory", "pytorch_data_dir": str(tmp_path / "data"), "dir_dataset_name": "halves",
+            "dir_dataset_n_classes": 2, "res": 32, "val_res": 32, "batch_size": 2, "num_workers": 0,
+            "pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "extra_clusters": 1,
+            "max_steps": 3, "val_freq": 2, "checkpoint_freq": 2, "scalar_log_freq": 1,
+            "output_root": str(tmp_path / "outputs"), "experiment_name": "run", "accelerator": "cpu",
+        }  # fmt: skip
+        return validated(TrainConfig, values | overrides)
+
+    return make
+
+
+def eval_config(**overrides):
+    return validated(EvalConfig, {"num_workers": 0, "n_images": 2, "accelerator": "cpu"} | overrides)
+
+
+def logged(run_dir):
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_train__leaves_checkpoints_config_and_metrics(make_run):
+    run_dir = train(make_run())
+    rows = logged(run_dir)
+    assert {"best.ckpt", "last.ckpt", "config.yml", "metrics.csv"} <= {path.name for path in run_dir.iterdir()}
+    totals = [float(row["loss/total"]) for row in rows if row["loss/total"]]
+    assert len(totals) == 3, "one logged step is one batch"
+    assert np.isfinite(totals).all()
+    assert any(row["test/cluster/mIoU"] for row in rows)
+    checkpoint = torch.load(run_dir / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3
+
+
+def test_train__same_seed_same_parameters(make_run):
+    first = torch.load(train(make_run(experiment_name="a")) / "last.ckpt", weights_only=True)["state_dict"]
+    second = torch.load(train(make_run(experiment_name="b")) / "last.ckpt", weights_only=True)["state_dict"]
+    other = torch.load(train(make_run(experiment_name="c", seed=1)) / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["net.cluster1.0.weight"], other["net.cluster1.0.weight"])
+
+
+def test_train__without_labels_watches_the_label_free_loss(make_run):
+    run_dir = train(make_run(labels=False))
+    rows = logged(run_dir)
+    assert any(row["val/loss"] for row in rows)
+    assert not any(row.get("test/cluster/mIoU") for row in rows)
+    assert (run_dir / "best.ckpt").is_file()
+    with pytest.raises(DataError, match="no labels"):
+        evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False))
+
+
+def test_train__never_writes_over_another_run(make_run):
+    train(make_run(max_steps=1))
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(make_run(max_steps=1))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        ({"res": 30}, ConfigError, r"res: 30 is not a multiple of the patch size 8; use 24 or 32"),
+        ({"val_res": 33}, ConfigError, r"val_res: 33"),
+        ({"pretrained_weights": "none.pth"}, WeightsError, r"none\.pth: no such weights file"),
+        ({"dir_dataset_name": "nowhere"}, DataError, r"nowhere/imgs/train: no such folder"),
+    ],
+)
+def test_train__mistakes_are_told_before_training(make_run, tmp_path, overrides, error, message):
+    with pytest.raises(error, match=message):
+        train(make_run(**overrides))
+    assert not list(tmp_path.glob("outputs/**/*.ckpt"))
+
+
+def plain_evaluation(run_dir, data_dir):
+    """The published protocol written as a plain loop: codes upsampled first, probes after, loops over pixels."""
+    segmenter = load_segmenter(run_dir / "last.ckpt")
+    confusion = np.zeros((3, 2), dtype=int)
+    for i in range(4):
+        image = Image.open(data_dir / f"halves/imgs/val/{i}.png").resize((38, 32), Image.Resampling.NEAREST)
+        label = Image.open(data_dir / f"halves/labels/val/{i}.png").resize((38, 32), Image.Resampling.NEAREST)
+        pixels = torch.from_numpy(np.asarray(image)[:, 3:35].copy()).permute(2, 0, 1).float() / 255
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        img = ((pixels - mean[:, None, None]) / std[:, None, None])[None]
+        with torch.no_grad():
+            _, code = segmenter.net.keys_and_code(img)
+            _, mirrored = segmenter.net.keys_and_code(img.flip(3))
+            code = torch.nn.functional.interpolate((code + mirrored.flip(3)) / 2, (32, 32), mode="bilinear")
+            _, log_probs = segmenter.cluster_probe(code, 4.0, log_probs=True)
+        for cluster, target in zip(
+            log_probs.argmax(1).flatten().tolist(), np.asarray(label)[:, 3:35].flatten().tolist(), strict=True
+        ):
+            if target < 2:
+                confusion[cluster, target] += 1
+    return confusion
+
+
+def test_evaluate__equals_a_plain_loop_whatever_the_batch_size(make_run, tmp_path):
+    run_dir = train(make_run())
+    expected = plain_evaluation(run_dir, tmp_path / "data")
+    straight, crossed = expected[0, 0] + expected[1, 1], expected[0, 1] + expected[1, 0]
+    for batch_size in (1, 3):
+        content = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False, batch_size=batch_size))
+        cluster = content["scores"]["cluster"]
+        assert cluster["strict"]["accuracy"] == pytest.approx(100 * max(straight, crossed) / expected.sum(), abs=0.2)
+        total = expected[:2].sum()
+        published = 100 * max(straight, crossed) / total if total else None
+        assert cluster["published"]["accuracy"] == pytest.approx(published, abs=0.2)
+
+
+def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(make_run):
+    run_dir = train(make_run())
+    content = evaluate_checkpoint(run_dir / "best.ckpt", eval_config())
+    written = json.loads((run_dir / "best_eval.json").read_text())
+    assert written == json.loads(json.dumps(content))
+    assert set(written["scores"]) == {"linear", "cluster", "linear+crf", "cluster+crf"}
+    assert list(written["scores"]["cluster"]["published"]["IoU"]) == ["class 0", "class 1"]
+    assert len(written["scores"]["cluster"]["class_of_cluster"]) == 3
+    for name in ("best_grid.png", "best_confusion.png"):
+        assert Image.open(run_dir / name).size[0] > 100
+
+
+def test_load_segmenter__predicts_as_the_trained_one(make_run):
+    run_dir = train(make_run())
+    segmenter = load_segmenter(run_dir / "last.ckpt")
+    state = torch.load(run_dir / "last.ckpt", weights_only=True)["state_dict"]
+    assert not segmenter.training
+    assert all(torch.equal(tensor, state[name]) for name, tensor in segmenter.state_dict().items())
+
+
+def test_load_segmenter__checkpoint_of_another_dim_names_the_tensors(make_run, tmp_path):
+    checkpoint = torch.load(train(make_run()) / "last.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["cfg"]["dim"] = 16
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match=r"other\.ckpt: does not fit .*cluster_probe\.clusters is \(3, 32\)"):
+        load_segmenter(tmp_path / "other.ckpt")
+
+
+def test_load_segmenter__missing_and_unknown_tensors_are_named(make_run, tmp_path):
+    checkpoint = torch.load(train(make_run()) / "last.ckpt", weights_only=True)
+    state = checkpoint["state_dict"]
+    state["surprise"] = state.pop("linear_probe.bias")
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    with pytest.raises(CheckpointError, match=r"lacks linear_probe\.bias; has an unknown surprise"):
+        load_segmenter(tmp_path / "odd.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html></html>", b"PK\x03\x04 cut off", None])
+def test_load_segmenter__unreadable_files_are_named(tmp_path, content):
+    path = tmp_path / "bad.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"bad\.ckpt: (not a readable|no such) checkpoint"):
+        load_segmenter(path)
+
+
+class Payload:
+    """Runs a command when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch {self.path}",)
+
+
+def test_load_segmenter__malicious_pickle_runs_nothing(tmp_path):
+    torch.save({"state_dict": {}, "hyper_parameters": Payload(tmp_path / "executed")}, tmp_path / "evil.ckpt")
+    with pytest.raises(CheckpointError, match=r"evil\.ckpt: not a readable checkpoint"):
+        load_segmenter(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_commands__train_then_evaluate_as_typed(make_run, tmp_path):
+    """Through real processes, from src_EAGLE, with both spellings of keys; then one mistake, in one line."""
+    write_dataset(tmp_path / "data" / "halves")
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT / "src_EAGLE", capture_output=True, text=True, timeout=300
+        )
+
+    data = ["--pytorch_data_dir", str(tmp_path / "data"), "dir_dataset_name=halves", "--dir_dataset_n_classes", "2"]
+    model = ["model_type=vit_small", "pretrained_weights=random", "dim=32"]
+    model += ["backbone_kwargs={embed_dim: 48, depth: 4, num_heads: 3, img_size: 112}"]
+    small = ["res=32", "val_res=32", "batch_size=2", "--max_steps", "2", "val_freq=2", "num_workers=0"]
+    place = [f"output_root={tmp_path / 'outputs'}", "experiment_name=typed", "accelerator=cpu"]
+    train_command = ["train_segmentation_eigen.py", "--config-name", "train_config_directory"]
+    trained = run(*train_command, *data, *model, *small, *place)
+    assert trained.returncode == 0, trained.stderr
+    checkpoint = tmp_path / "outputs" / "typed" / "best.ckpt"
+    evaluated = run("eval_segmentation.py", f"model_paths=[{checkpoint}]", "num_workers=0", "accelerator=cpu")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "class IoU" in evaluated.stdout
+    assert "strict mIoU" in evaluated.stdout
+    mistaken = run(*train_command, "batch_sise=3")
+    assert mistaken.returncode == 1
+    assert mistaken.stderr.strip() == "error: unknown key 'batch_sise': did you mean 'batch_size'?"
