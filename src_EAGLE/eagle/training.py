@@ -1,6 +1,7 @@
 """A training run from configuration to checkpoints."""
 
 import logging
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,10 @@ def train(cfg: DictConfig) -> Path:
     data.check()
     write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))
     trainer = _trainer(cfg, run_dir, labelled=data.val_set.has_labels)
-    trainer.fit(segmenter, data)
+    with warnings.catch_warnings():
+        # The run folder holds config.yml, and the number of loader processes is the user's choice.
+        warnings.filterwarnings("ignore", ".*exists and is not empty.*|.*does not have many workers.*")
+        trainer.fit(segmenter, data)
     trainer.save_checkpoint(run_dir / f"{LAST}.ckpt", weights_only=False)
     logger.info("run folder: %s", run_dir)
     return run_dir

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eagle.data.dataset import Classes
+from eagle.data.palette import distinct_palette
+from eagle.evaluation.evaluator import Picture
+from eagle.plots.confusion import draw_confusion
+from eagle.plots.segmentation_grid import colored, draw_segmentation_grid
+
+CLASSES = Classes(("sky", "road", "car"), distinct_palette(3))
+
+
+def share_of_color(path, color):
+    """Share of a picture's pixels within rounding of a colour."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return (np.abs(pixels - np.array(color)).max(axis=2) <= 2).mean()
+
+
+def test_colored__ids_get_their_colours_and_void_is_black():
+    ids = np.array([[0, 1], [2, -1]])
+    assert colored(ids, CLASSES.palette).reshape(4, 3).tolist() == [*CLASSES.palette.tolist(), [0, 0, 0]]
+
+
+def test_grid__every_class_of_labels_and_predictions_is_drawn_in_its_colour(tmp_path):
+    label = np.repeat([0, 1, 2, -1], 8)[None].repeat(32, axis=0)
+    picture = Picture(torch.zeros(3, 32, 32), label, {"cluster": np.full((32, 32), 3)})
+    draw_segmentation_grid(tmp_path / "grid.png", [picture], {"cluster": np.array([0, 1, 2, 1])}, CLASSES)
+    shares = [share_of_color(tmp_path / "grid.png", color) for color in CLASSES.palette]
+    assert min(shares) > 0.01
+    assert shares[1] > 2 * shares[0], "cluster 3 is drawn as its class, road"
+
+
+def test_grid__unmatched_clusters_are_void(tmp_path):
+    picture = Picture(torch.zeros(3, 32, 32), np.zeros((32, 32), int), {"cluster": np.full((32, 32), 3)})
+    draw_segmentation_grid(tmp_path / "grid.png", [picture], {"cluster": np.array([0, 1, 2, -1])}, CLASSES)
+    assert share_of_color(tmp_path / "grid.png", (0, 0, 0)) > 0.1
+
+
+@pytest.mark.parametrize("n", [1, 3, 30])
+def test_confusion__is_drawn_for_any_number_of_classes(tmp_path, n):
+    classes = Classes(tuple(f"c{i}" for i in range(n)), distinct_palette(n))
+    draw_confusion(tmp_path / "confusion.png", np.eye(n, dtype=int) * 5, classes, "title")
+    assert np.asarray(Image.open(tmp_path / "confusion.png")).std() > 10
+
+
+def test_figures__leave_nothing_behind_when_writing_fails(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda *_args, **_kwargs: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        draw_confusion(tmp_path / "confusion.png", np.eye(2, dtype=int), Classes(("a", "b"), distinct_palette(2)), "t")
+    assert not list(tmp_path.iterdir())
