@@ -17,7 +17,7 @@ from eagle.errors import ConfigError
 class CropConfig:
     """Every key of this command."""
 
-    dataset_name: list[str] = key(["cocostuff27"], "Datasets, names of eagle.data.catalog")
+    dataset_name: list[str] = key(["cocostuff27", "cityscapes"], "Datasets, names of eagle.data.catalog")
     pytorch_data_dir: str = key("../datasets", "Folder that holds the datasets, relative to where the command runs")
     dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir, for dataset_name=directory")
     dir_dataset_n_classes: int | None = key(
@@ -52,4 +52,4 @@ def crop_datasets(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_command(CropConfig, crop_datasets)
+    run_command(CropConfig, crop_datasets, default_config="crop_config")
