@@ -59,6 +59,12 @@ class DatasetConfig:
     dir_dataset_n_classes: int | None = key(
         None, "Number of classes of a directory dataset; none: the lines of its classes.txt", minimum=1
     )
+    crop_type: str | None = key(
+        None,
+        "Train on the crops that crop_datasets.py made: five or random for each image; none = on whole images",
+        choices=("five", "random"),
+    )
+    crop_ratio: float = key(0.5, "Side of those crops by side of their image", above=0, maximum=1)
 
 
 @dataclass

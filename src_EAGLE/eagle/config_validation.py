@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,7 +23,8 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
 
     Args:
         schema: a dataclass of ``eagle.config`` (or of a command) made of ``key`` fields.
-        values: keys and values; published keys that steer nothing here are passed over.
+        values: keys and values; published keys that steer nothing here are passed over, and a lone string or number
+            for a key that takes a list is a list of one.
 
     Returns:
         A read-only DictConfig that has every key of the schema with its declared type.
@@ -39,7 +40,7 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
     config = OmegaConf.structured(schema)
     for name, value in {**_fidelity(schema, given), **given}.items():
         try:
-            config[name] = value
+            config[name] = [value] if _is_lone(value) and _takes_list(fields[name].type) else value
         except OmegaConfBaseException as error:
             raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     for name, field in fields.items():
@@ -77,6 +78,14 @@ def _refuse_unknown(given: Mapping[str, Any], fields: Mapping[str, Any]) -> None
     for name in given:
         if name not in fields:
             raise ConfigError(unknown_name_message("key", name, fields))
+
+
+def _takes_list(annotation: Any) -> bool:
+    return any(get_origin(option) is list for option in (annotation, *get_args(annotation)))
+
+
+def _is_lone(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def _fidelity(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:

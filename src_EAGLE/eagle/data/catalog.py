@@ -1,43 +1,106 @@
 """Every dataset by the name that configurations use."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eagle.config_validation import unknown_name_message
-from eagle.data.dataset import SegmentationDataset
-from eagle.data.directory import DirectoryDataset
+from eagle.data.cityscapes import CITYSCAPES_CLASSES, Cityscapes
+from eagle.data.cocostuff import VARIANTS, CocoStuff, cocostuff_classes
+from eagle.data.crop_manifest import CropSource
+from eagle.data.cropped import CroppedDataset
+from eagle.data.dataset import Classes, SegmentationDataset
+from eagle.data.directory import DirectoryDataset, directory_classes
+from eagle.data.potsdam import POTSDAM_CLASSES, open_potsdam, open_potsdamraw
 from eagle.errors import ConfigError, DataError
 
 
+@dataclass(frozen=True)
+class Entry:
+    """How to open a dataset.
+
+    Attributes:
+        open: (configuration, pytorch_data_dir, split) → the whole images of a split.
+        classes: (configuration, pytorch_data_dir) → the classes, without a look at images.
+    """
+
+    open: Callable[[Any, Path, str], SegmentationDataset]
+    classes: Callable[[Any, Path], Classes]
+
+
 def open_dataset(cfg: Any, split: str) -> SegmentationDataset:
-    """The split of the dataset that a configuration names.
+    """The split of the dataset that a configuration names: its crops for training where crop_type is set.
 
     Args:
-        cfg: has dataset_name, pytorch_data_dir and, for directory datasets, dir_dataset_name and
-            dir_dataset_n_classes.
+        cfg: has the keys of DatasetConfig.
         split: "train" or "val".
 
     Raises:
         ConfigError: an unknown dataset or a key that the dataset needs is not set.
-        DataError: files are missing.
+        DataError: files are missing, or the crops are not complete.
     """
-    if cfg.dataset_name not in _OPENERS:
-        raise ConfigError(unknown_name_message("dataset_name", cfg.dataset_name, _OPENERS))
+    if cfg.crop_type is None or split != "train":
+        return open_whole_dataset(cfg, split)
+    entry, root = _entry_and_root(cfg)
+    return CroppedDataset(crop_source(cfg), root, split, entry.classes(cfg, root))
+
+
+def open_whole_dataset(cfg: Any, split: str) -> SegmentationDataset:
+    """As open_dataset, but the whole images whatever crop_type is."""
+    entry, root = _entry_and_root(cfg)
+    return entry.open(cfg, root, split)
+
+
+def crop_source(cfg: Any) -> CropSource:
+    """What a configuration's crops are crops of, and of which kind they are."""
+    return CropSource(
+        cfg.dataset_name, dataset_label(cfg), cfg.dir_dataset_n_classes, str(cfg.crop_type), float(cfg.crop_ratio)
+    )
+
+
+def dataset_label(cfg: Any) -> str:
+    """The dataset's name, for a directory dataset its folder's."""
+    return str(Path(_directory_name(cfg))) if cfg.dataset_name == "directory" else str(cfg.dataset_name)
+
+
+def _entry_and_root(cfg: Any) -> tuple[Entry, Path]:
+    if cfg.dataset_name not in _ENTRIES:
+        raise ConfigError(unknown_name_message("dataset_name", cfg.dataset_name, _ENTRIES))
     root = Path(cfg.pytorch_data_dir)
     if not root.is_dir():
         raise DataError(
             f"pytorch_data_dir: {root.absolute()} does not exist; set it to the folder that holds the datasets"
         )
-    return _OPENERS[cfg.dataset_name](cfg, root, split)
+    return _ENTRIES[cfg.dataset_name], root
 
 
-def _open_directory(cfg: Any, root: Path, split: str) -> SegmentationDataset:
+def _directory_name(cfg: Any) -> str:
     if cfg.dir_dataset_name is None:
         raise ConfigError("dir_dataset_name: set it to the dataset's folder below pytorch_data_dir")
-    return DirectoryDataset(root / cfg.dir_dataset_name, split, cfg.dir_dataset_n_classes)
+    return str(cfg.dir_dataset_name)
 
 
-_OPENERS: dict[str, Callable[[Any, Path, str], SegmentationDataset]] = {
-    "directory": _open_directory,
+def _cocostuff(variant: str) -> Entry:
+    return Entry(
+        lambda _cfg, root, split: CocoStuff(root / "cocostuff", split, variant),
+        lambda _cfg, _root: cocostuff_classes(variant),
+    )
+
+
+_ENTRIES = {
+    **{variant: _cocostuff(variant) for variant in VARIANTS},
+    "cityscapes": Entry(
+        lambda _cfg, root, split: Cityscapes(root / "cityscapes", split), lambda _cfg, _root: CITYSCAPES_CLASSES
+    ),
+    "potsdam": Entry(
+        lambda _cfg, root, split: open_potsdam(root / "potsdam", split), lambda _cfg, _root: POTSDAM_CLASSES
+    ),
+    "potsdamraw": Entry(
+        lambda _cfg, root, _split: open_potsdamraw(root / "potsdamraw"), lambda _cfg, _root: POTSDAM_CLASSES
+    ),
+    "directory": Entry(
+        lambda cfg, root, split: DirectoryDataset(root / _directory_name(cfg), split, cfg.dir_dataset_n_classes),
+        lambda cfg, root: directory_classes(root / _directory_name(cfg), cfg.dir_dataset_n_classes),
+    ),
 }

@@ -5,8 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from tqdm import tqdm
 
-from eagle.data.dataset import SegmentationDataset
-from eagle.data.views import read_sample
+from eagle.data.dataset import SegmentationDataset, read_sample
 
 
 def check_samples(dataset: SegmentationDataset, description: str, at_most: int = 256) -> None:

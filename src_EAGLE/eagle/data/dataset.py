@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from eagle.errors import DataError
+
 VOID = -1
 
 
@@ -51,3 +53,16 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def label(self, index: int) -> np.ndarray:
         """Class ids, H×W int32 of the image's size, −1 for void; raises DataError that names the file."""
+
+
+def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, np.ndarray]:
+    """Image and label map (all void where the dataset has no labels); raises DataError where their sizes differ."""
+    image = dataset.image(index)
+    size = (image.height, image.width)
+    label = dataset.label(index) if dataset.has_labels else np.full(size, VOID, dtype=np.int32)
+    if label.shape != size:
+        raise DataError(
+            f"{dataset.name(index)}: the label map is {label.shape[1]}×{label.shape[0]} pixels, "
+            f"its image {image.width}×{image.height}"
+        )
+    return image, label

@@ -2,16 +2,13 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eagle.data.dataset import VOID, SegmentationDataset
+from eagle.data.dataset import SegmentationDataset, read_sample
 from eagle.data.normalization import normalize
 from eagle.data.transforms import Photometric, image_tensor, label_tensor, resize_and_crop, training_views
-from eagle.errors import DataError
 
 
 class Draw(NamedTuple):
@@ -68,16 +65,3 @@ class EvaluationViews(Dataset[dict[str, Tensor]]):
         image, label = read_sample(self.dataset, index)
         img = normalize(image_tensor(resize_and_crop(image, self._res)))
         return {"img": img, "label": label_tensor(label, self._res), "index": torch.tensor(index)}
-
-
-def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, np.ndarray]:
-    """Image and label map (all void where the dataset has no labels); raises DataError where their sizes differ."""
-    image = dataset.image(index)
-    size = (image.height, image.width)
-    label = dataset.label(index) if dataset.has_labels else np.full(size, VOID, dtype=np.int32)
-    if label.shape != size:
-        raise DataError(
-            f"{dataset.name(index)}: the label map is {label.shape[1]}×{label.shape[0]} pixels, "
-            f"its image {image.width}×{image.height}"
-        )
-    return image, label

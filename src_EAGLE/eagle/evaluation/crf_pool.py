@@ -1,7 +1,6 @@
 """Processes that run pydensecrf side by side without the dead-locks of a forked pool."""
 
 import multiprocessing
-import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle.errors import ConfigError, EagleError
+from eagle.processes import usable_cores
 
 Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
@@ -31,7 +31,7 @@ class CrfPool:
     """
 
     def __init__(self, processes: int | None = None) -> None:
-        self.processes = _usable_cores() if processes is None else processes
+        self.processes = usable_cores() if processes is None else processes
         if self.processes < 0:
             raise ConfigError(f"crf_processes: {processes} is too small; the least is 0")
         self._executor: ProcessPoolExecutor | None = None
@@ -83,9 +83,3 @@ def pydensecrf_worker() -> ModuleType:
         raise ConfigError(
             f"pydensecrf cannot be loaded ({error}): run `pip install -e .[crf]` or use backend=torch"
         ) from error
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,0 +1,50 @@
+# Sourced by reproduce_*.sh: download, crop, train, evaluate. Run again, it goes on where it was cut:
+# what is downloaded, cropped or trained to the end is not done twice.
+#
+# Arguments of the scripts are training keys (key=value). The environment may set
+#   DATA_DIR    folder of the datasets          (datasets in the repository)
+#   OUTPUT_DIR  folder of the runs              (outputs in the repository)
+#   WEIGHTS     backbone file, or random        (unset: the public DINO weights, fetched into models)
+#   EVAL_ARGS   further keys of the evaluation, e.g. "num_workers=0 run_crf=false"
+#   PYTHON      interpreter                     (python)
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+PYTHON=${PYTHON:-python}
+
+# reproduce CONFIG ARCHIVE BACKBONE CROPPED TRAINING_KEY…: CROPPED is the dataset to crop, or empty for none.
+reproduce() {
+    local config=$1 archive=$2 backbone=$3 cropped=$4 weights=() weights_file data_dir run
+    shift 4
+    data_dir=$(realpath -m "${DATA_DIR:-$ROOT/datasets}")
+    run=$(realpath -m "${OUTPUT_DIR:-$ROOT/outputs}")/reproduce_$archive
+    # Paths are the caller's; the word random stays as it is.
+    weights_file=${WEIGHTS:-}
+    if [[ -e $weights_file ]]; then
+        weights_file=$(realpath "$weights_file")
+    fi
+    cd "$ROOT/src_EAGLE"
+
+    if [[ -n $weights_file ]]; then
+        weights=("pretrained_weights=$weights_file")
+    else
+        "$PYTHON" download_models.py models="$backbone"
+    fi
+    "$PYTHON" download_datasets.py datasets="$archive" unzip=true pytorch_data_dir="$data_dir"
+    if [[ -n $cropped ]]; then
+        "$PYTHON" crop_datasets.py dataset_name="$cropped" crop_type=five crop_ratio=0.5 splits=train \
+            pytorch_data_dir="$data_dir"
+    fi
+    if [[ -e $run/trained ]]; then
+        echo "$run: trained already; move it away to train again"
+    else
+        if [[ -e $run ]]; then
+            mv "$run" "$run.cut_$(date +%Y-%m-%d_%H-%M-%S)"
+        fi
+        "$PYTHON" train_segmentation_eigen.py --config-name "$config" pytorch_data_dir="$data_dir" \
+            output_root="$(dirname "$run")" experiment_name="$(basename "$run")" \
+            ${weights[@]+"${weights[@]}"} "$@"
+        touch "$run/trained"
+    fi
+    # Unquoted: several keys in one variable.
+    "$PYTHON" eval_segmentation.py model_paths="$run/best.ckpt" ${EVAL_ARGS:-}
+}

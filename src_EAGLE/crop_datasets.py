@@ -1,0 +1,55 @@
+"""Cut datasets into crops to train on: ``python crop_datasets.py dataset_name=cocostuff27 [key=value …]``."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.commandline import run_command
+from eagle.config import DatasetConfig, key
+from eagle.config_validation import unknown_name_message, validated
+from eagle.data.catalog import crop_source, open_whole_dataset
+from eagle.data.cropping import SPLITS, crop_split
+from eagle.errors import ConfigError
+
+
+@dataclass
+class CropConfig:
+    """Every key of this command."""
+
+    dataset_name: list[str] = key(["cocostuff27", "cityscapes"], "Datasets, names of eagle.data.catalog")
+    pytorch_data_dir: str = key("../datasets", "Folder that holds the datasets, relative to where the command runs")
+    dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir, for dataset_name=directory")
+    dir_dataset_n_classes: int | None = key(
+        None, "Number of classes of a directory dataset; none: the lines of its classes.txt", minimum=1
+    )
+    crop_type: str = key(
+        "five", "five = the four corners and the centre, random = five drawn places", choices=("five", "random")
+    )
+    crop_ratio: float = key(0.5, "Side of a crop by side of its image", above=0, maximum=1)
+    splits: list[str] = key([*SPLITS], "Splits to crop; training reads crops of train only")
+    jpeg_quality: int = key(95, "JPEG quality of the crops", minimum=1, maximum=100)
+    seed: int = key(0, "Seed of random crops; same seed, same crops", minimum=0)
+    num_processes: int | None = key(None, "Processes that crop; none = one for each core", minimum=1)
+
+
+def crop_datasets(config: DictConfig) -> None:
+    """Cut every image of datasets into five crops; a run that was cut short is continued by the same command."""
+    for split in config.splits:
+        if split not in SPLITS:
+            raise ConfigError(unknown_name_message("value of splits", split, SPLITS))
+    shared = {field.name: config[field.name] for field in fields(DatasetConfig)}
+    datasets = [validated(DatasetConfig, {**shared, "dataset_name": name}) for name in config.dataset_name]
+    # All are opened before the first image is cropped: what is missing is said at once.
+    opened = [(cfg, split, open_whole_dataset(cfg, split)) for cfg in datasets for split in config.splits]
+    root = Path(config.pytorch_data_dir)
+    summary = []
+    for cfg, split, dataset in opened:
+        source = crop_source(cfg)
+        made = crop_split(dataset, split, source, root, config.jpeg_quality, config.seed, config.num_processes)
+        summary.append(f"{source.folder(root)} {split}: {5 * len(dataset)} crops, {made} made now")
+    print("\n".join(summary))
+
+
+if __name__ == "__main__":
+    run_command(CropConfig, crop_datasets, default_config="crop_config")

@@ -1,0 +1,109 @@
+"""Crop, train two batches and evaluate on a miniature of each dataset."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crop_datasets
+from eagle.commandline import parse_command_line
+from eagle.config import EvalConfig, TrainConfig
+from eagle.data.catalog import open_dataset
+from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from eagle.training import train
+from miniatures import WRITERS
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKBONE = "backbone_kwargs={embed_dim: 48, depth: 4, num_heads: 3, img_size: 112}"
+SHORT = ["max_steps=2", "val_freq=1", "scalar_log_freq=1", "num_workers=0", "accelerator=cpu"]
+TINY = [BACKBONE, "dim=32", "res=32", "val_res=32", *SHORT]
+EVALUATION = "run_crf=false num_workers=0 accelerator=cpu"
+CONFIGS = {
+    "cocostuff27": "train_config_cocostuff",
+    "cocostuff15": "train_config_cocostuff",
+    "cocostuff3": "train_config_cocostuff",
+    "cityscapes": "train_config_cityscapes",
+    "potsdam": "train_config_potsdam",
+    "potsdamraw": "train_config_potsdam",
+    "directory": "train_config_directory",
+}
+
+
+def command_lines(name, data_dir):
+    """The words of the three commands, as a user would type them."""
+    dataset = [f"dataset_name={name}", f"pytorch_data_dir={data_dir}"]
+    training = ["pretrained_weights=random", "crop_type=five", f"batch_size={75 if name == 'potsdamraw' else 2}"]
+    if name == "directory":
+        dataset.append("dir_dataset_name=mine")
+        training.append("model_type=vit_small")
+    outputs = [f"output_root={data_dir / 'outputs'}", "experiment_name=run"]
+    return {
+        "crop_datasets": [*dataset, "splits=train", "num_processes=1"],
+        "train_segmentation_eigen": ["--config-name", CONFIGS[name], *dataset, *TINY, *training, *outputs],
+        "eval_segmentation": [f"model_paths={data_dir / 'outputs/run/best.ckpt'}", *EVALUATION.split()],
+    }
+
+
+def check_run(run_dir, n_images):
+    """A run that trained two batches and was scored on whole validation images."""
+    report = json.loads((run_dir / "best_eval.json").read_text())
+    assert report["images"] == n_images
+    for scores in report["scores"].values():
+        assert 0 <= scores["published"]["accuracy"] <= 100
+    assert "loss/total" in (run_dir / "metrics.csv").read_text().splitlines()[0]
+    assert (run_dir / "best_grid.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_flow__in_this_process(tmp_path, name):
+    WRITERS[name](tmp_path)
+    words = command_lines(name, tmp_path)
+    crop_datasets.crop_datasets(parse_command_line(crop_datasets.CropConfig, words["crop_datasets"]))
+    cfg = parse_command_line(TrainConfig, words["train_segmentation_eigen"])
+    run_dir = train(cfg)
+    evaluate_checkpoint(run_dir / "best.ckpt", parse_command_line(EvalConfig, words["eval_segmentation"]))
+    check_run(run_dir, len(open_dataset(cfg, "val")))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "cocostuff27" else pytest.mark.slow) for name in CONFIGS]
+)
+def test_flow__command_lines(tmp_path, name):
+    WRITERS[name](tmp_path)
+    words_of = command_lines(name, tmp_path)
+    for script, words in words_of.items():
+        done = subprocess.run(
+            [sys.executable, f"{script}.py", *words],
+            cwd=ROOT / "src_EAGLE",
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    n_images = len(open_dataset(parse_command_line(TrainConfig, words_of["train_segmentation_eigen"]), "val"))
+    check_run(tmp_path / "outputs/run", n_images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "name", "n_images"),
+    [("cocostuff", "cocostuff27", 5), ("cityscapes", "cityscapes", 4), ("potsdam", "potsdam", 3)],
+)
+def test_reproduce_script__whole_flow_then_goes_on_where_it_was_cut(tmp_path, script, name, n_images):
+    WRITERS[name](tmp_path)
+    places = {"PYTHON": sys.executable, "DATA_DIR": str(tmp_path), "OUTPUT_DIR": str(tmp_path / "outputs")}
+    environment = {**os.environ, **places, "WEIGHTS": "random", "EVAL_ARGS": EVALUATION}
+    command = [ROOT / f"scripts/reproduce_{script}.sh", *TINY, "batch_size=2"]
+    run_dir = tmp_path / f"outputs/reproduce_{script}"
+    run_dir.mkdir(parents=True)
+    (run_dir / "metrics.csv").write_text("a run that was cut\n")
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    check_run(run_dir, n_images)
+    assert [path.read_text() for path in tmp_path.glob("outputs/*.cut_*/metrics.csv")] == ["a run that was cut\n"]
+    checkpoint = (run_dir / "best.ckpt").read_bytes()
+    again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert "trained already" in again.stdout
+    assert (run_dir / "best.ckpt").read_bytes() == checkpoint
