@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +87,43 @@ def test_flow__command_lines(tmp_path, name):
         assert done.returncode == 0, done.stderr
     n_images = len(open_dataset(parse_command_line(TrainConfig, words_of["train_segmentation_eigen"]), "val"))
     check_run(tmp_path / "outputs/run", n_images)
+
+
+def readme_commands():
+    """By dataset, the commands of the README's table, in their order."""
+    rows = [line.split("|") for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    found = {row[1].strip(): re.findall(r"`(python [^`]+)`", "".join(row[2:])) for row in rows}
+    return {name: commands for name, commands in found.items() if commands}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("row", "dataset"),
+    [
+        ("COCO-Stuff", "cocostuff27"),
+        ("Cityscapes", "cityscapes"),
+        ("Potsdam-3", "potsdam"),
+        ("your images", "directory"),
+    ],
+)
+def test_readme__commands_of_the_table_run_as_written(tmp_path, row, dataset):
+    """In a copy of the repository with a miniature dataset; only the size of model and run is added."""
+    for part in ("src_EAGLE", "configs"):
+        shutil.copytree(ROOT / part, tmp_path / part, symlinks=True)
+    WRITERS[dataset](tmp_path / "datasets")
+    sizes = {
+        "crop_datasets.py": [],
+        "train_segmentation_eigen.py": [*TINY, "batch_size=2", "pretrained_weights=random", "model_type=vit_small"],
+        "eval_segmentation.py": EVALUATION.split(),
+    }
+    commands = [shlex.split(command) for command in readme_commands()[row]]
+    assert len(commands) >= 2
+    for _, script, *words in commands:
+        done = subprocess.run(
+            [sys.executable, script, *words, *sizes[script]], cwd=tmp_path / "src_EAGLE", capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("outputs/*/best_eval.json"))
 
 
 @pytest.mark.slow

@@ -61,7 +61,8 @@ def read_weights(path: Path) -> Mapping[str, Any]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: not a readable weights file ({str(error).splitlines()[0][:120]})") from error
+        reason = " ".join(str(error).split())[:120] or "empty or cut off"
+        raise WeightsError(f"{path}: not a readable weights file ({reason})") from error
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a table of named tensors")
     return loaded

@@ -1,0 +1,106 @@
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from conftest import SHARED, TINY_VIT
+from eagle.errors import WeightsError
+from eagle.models import weights
+from eagle.models.backbone import build_backbone
+
+
+@pytest.fixture
+def state():
+    torch.manual_seed(3)
+    return build_backbone("vit_small", 8, "random", **TINY_VIT).state_dict()
+
+
+def test_weights__safetensors_and_pth_give_the_same_model(state, tmp_path):
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save(state, tmp_path / "w.pth")
+    for name in ("w.safetensors", "w.pth"):
+        loaded = build_backbone("vit_small", 8, str(tmp_path / name), **TINY_VIT).state_dict()
+        assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_weights__dino_training_checkpoint_gives_the_teacher(state, tmp_path):
+    teacher = {f"module.backbone.{key}": value for key, value in state.items()}
+    teacher["module.head.mlp.0.weight"] = torch.zeros(3)
+    student = {key: torch.zeros_like(value) for key, value in teacher.items()}
+    torch.save({"student": student, "teacher": teacher, "epoch": 3}, tmp_path / "checkpoint.pth")
+    loaded = build_backbone("vit_small", 8, str(tmp_path / "checkpoint.pth"), **TINY_VIT).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_weights__dinov2_release_names_with_registers(tmp_path):
+    """Meta's files carry register_tokens and a mask_token, and a position for the class token."""
+    kwargs = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 56}
+    name = "vit_small_patch14_reg4_dinov2"
+    torch.manual_seed(0)
+    ours = build_backbone(name, pretrained_weights="random", key_blocks=[1], **kwargs).state_dict()
+    meta = {key: value for key, value in ours.items() if key not in ("reg_token", "pos_embed", "cls_token")}
+    class_position = torch.randn(1, 1, 48)
+    meta["register_tokens"] = ours["reg_token"]
+    meta["mask_token"] = torch.zeros(1, 48)
+    meta["cls_token"] = ours["cls_token"] - class_position
+    meta["pos_embed"] = torch.cat([class_position, ours["pos_embed"]], dim=1)
+    torch.save(meta, tmp_path / "dinov2.pth")
+    loaded = build_backbone(name, 14, str(tmp_path / "dinov2.pth"), key_blocks=[1], **kwargs).state_dict()
+    assert all(torch.allclose(loaded[key], ours[key], atol=1e-6) for key in ours)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("cls_token"), r"lacks cls_token"),
+        (lambda s: s.update(stranger=torch.zeros(1)), r"has besides stranger"),
+        (lambda s: s.update(cls_token=torch.zeros(1, 1, 7)), r"cls_token is \(1, 1, 7\), not \(1, 1, 48\)"),
+    ],
+)
+def test_weights__tensors_that_do_not_fit_are_named(state, tmp_path, change, message):
+    change(state)
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match=r"odd\.pth: does not fit .*" + message):
+        build_backbone("vit_small", 8, str(tmp_path / "odd.pth"), **TINY_VIT)
+
+
+@pytest.mark.parametrize("content", [b"", b"<!doctype html>", b"PK\x03\x04cut"])
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_weights__unreadable_file_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=r"w\.\w+: not a readable weights file"):
+        build_backbone("vit_small", 8, str(tmp_path / name), **TINY_VIT)
+
+
+def test_weights__no_file_and_no_network_says_which_command_helps(monkeypatch, tmp_path):
+    create = timm.create_model
+
+    def offline(name, pretrained=False, **kwargs):
+        if pretrained:
+            raise OSError("no route to host")
+        return create(name, pretrained=False, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
+    with pytest.raises(WeightsError, match=r"python download_models\.py models=\[dino_vits8\]"):
+        build_backbone("vit_small", 8)
+    with pytest.raises(WeightsError, match=r"models=\[dinov2_vits14\]"):
+        build_backbone("vit_small_patch14_dinov2")
+
+
+def test_weights__downloaded_file_is_found_by_the_models_name(monkeypatch, tmp_path, state):
+    monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
+    torch.save(state, tmp_path / "dino_vits8.pth")
+    loaded = build_backbone("vit_small", 8, None, **TINY_VIT).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_weights__real_dinov2_file():
+    path = SHARED / "weights" / "dinov2_vits14_fp16.safetensors"
+    if not path.is_file():
+        pytest.skip(f"no {path} (set EAGLE_SHARED)")
+    backbone = build_backbone("vit_small_patch14_dinov2", pretrained_weights=str(path), key_blocks=[2])
+    keys = backbone(torch.randn(1, 3, 70, 98))
+    assert keys.shape == (1, 384, 5, 7)
+    assert torch.isfinite(keys).all()
+    assert keys.dtype == torch.float32
