@@ -87,3 +87,8 @@ def test_sampler__epochs_differ_and_repeat_exactly():
     sampler.set_epoch(0)
     assert list(sampler) == first
     assert list(SeededSampler(50, seed=4)) != first
+
+
+def test_sampler__epochs_count_themselves_where_nobody_sets_them():
+    sampler = SeededSampler(50, seed=3)
+    assert list(sampler) != list(sampler), "as under Lightning's wrapper for several devices"

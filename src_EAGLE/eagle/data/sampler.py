@@ -22,7 +22,7 @@ class SeededSampler(Sampler[Draw]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Called by Lightning before each epoch; where nobody calls it, epochs count themselves."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -31,5 +31,6 @@ class SeededSampler(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
         order = torch.randperm(self._n_images, generator=generator).tolist()
+        self._epoch += 1
         seeds = torch.randint(2**31, (self._n_images,), generator=generator).tolist()
         return map(Draw, order, seeds)
