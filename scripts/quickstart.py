@@ -1,6 +1,5 @@
 """From nothing to a scored EAGLE in minutes on a laptop's CPU: ``make quickstart`` (see the README)."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,6 @@ class QuickstartConfig:
 
 def quickstart(config: DictConfig) -> None:
     """Make the mosaics, fetch the backbone, train EAGLE and its ablation, score both beside k-means."""
-    for name in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     output_dir = Path(config.output_dir)
     mosaics = ROOT / "datasets" / f"mosaics_{config.n_train}_{config.n_val}_{config.seed}"
     write_mosaics(mosaics, config.n_train, config.n_val, size=256, seed=config.seed)

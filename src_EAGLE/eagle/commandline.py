@@ -40,6 +40,8 @@ def run_command(schema: type, command: Callable[[DictConfig], None], default_con
     An EagleError ends the process with its message on one line of stderr and exit status 1, Ctrl-C with 130.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its hints and advertisements
+    warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # its use of torch, not ours
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text(schema, command, default_config))
         return

@@ -45,8 +45,10 @@ def train(cfg: DictConfig) -> Path:
     write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))
     trainer = _trainer(cfg, run_dir, labelled=data.val_set.has_labels)
     with warnings.catch_warnings():
-        # The run folder holds config.yml, and the number of loader processes is the user's choice.
-        warnings.filterwarnings("ignore", ".*exists and is not empty.*|.*does not have many workers.*")
+        # All meant: the folder holds config.yml, num_workers is the user's choice, the frozen backbone is in eval mode.
+        warnings.filterwarnings(
+            "ignore", ".*exists and is not empty.*|.*does not have many workers.*|.*module.s. in eval mode.*"
+        )
         trainer.fit(segmenter, data)
     trainer.save_checkpoint(run_dir / f"{LAST}.ckpt", weights_only=False)
     logger.info("run folder: %s", run_dir)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from eagle.data.catalog import open_dataset
@@ -43,7 +44,7 @@ class SegmentationDataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.cfg.num_workers,
             persistent_workers=self.cfg.num_workers > 0,
-            pin_memory=True,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -55,4 +56,4 @@ class SegmentationDataModule(pl.LightningDataModule):
 
 def evaluation_loader(views: EvaluationViews, batch_size: int, num_workers: int) -> DataLoader:
     """Batches of evaluation views in the dataset's order."""
-    return DataLoader(views, batch_size, num_workers=num_workers, pin_memory=True)
+    return DataLoader(views, batch_size, num_workers=num_workers, pin_memory=torch.cuda.is_available())
