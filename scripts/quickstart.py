@@ -22,7 +22,7 @@ class QuickstartConfig:
     """Every key of ``quickstart.py``."""
 
     output_dir: str = key(str(ROOT / "outputs" / "quickstart"), "Folder of metrics, pictures and both runs")
-    max_steps: int = key(160, "Batches of each of the two runs", minimum=1)
+    max_steps: int = key(200, "Batches of each of the two runs", minimum=1)
     n_train: int = key(160, "Training scenes", minimum=1)
     n_val: int = key(40, "Validation scenes", minimum=1)
     seed: int = key(0, "Seed of scenes and training", minimum=0)
