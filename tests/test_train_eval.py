@@ -164,6 +164,23 @@ def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(make_run):
         assert Image.open(run_dir / name).size[0] > 100
 
 
+def test_evaluate__void_labels_only_is_one_clear_error(make_run, tmp_path):
+    run_dir = train(make_run())
+    for path in (tmp_path / "data/halves/labels/val").iterdir():
+        Image.fromarray(np.full((40, 48), 255, dtype=np.uint8)).save(path)
+    with pytest.raises(DataError, match="every label of the dataset is void"):
+        evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False))
+
+
+def test_evaluate__dataset_with_other_classes_is_refused(make_run):
+    run_dir = train(make_run())
+    checkpoint = torch.load(run_dir / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["cfg"]["dir_dataset_n_classes"] = 3
+    torch.save(checkpoint, run_dir / "other.ckpt")
+    with pytest.raises(ConfigError, match="has 3 classes, the checkpoint 2"):
+        evaluate_checkpoint(run_dir / "other.ckpt", eval_config(run_crf=False))
+
+
 def test_load_segmenter__predicts_as_the_trained_one(make_run):
     run_dir = train(make_run())
     segmenter = load_segmenter(run_dir / "last.ckpt")

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 
 from eagle.config_validation import completed
+from eagle.data.catalog import dataset_label
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
 from eagle.files import write_text_atomically
@@ -94,8 +95,9 @@ def _trainer(cfg: DictConfig, run_dir: Path, labelled: bool) -> pl.Trainer:
 def _new_run_dir(cfg: DictConfig) -> Path:
     """The run's folder; raises ConfigError rather than writing over another run."""
     time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    dataset = cfg.dir_dataset_name if cfg.dataset_name == "directory" else cfg.dataset_name
-    run_dir = Path(cfg.output_root) / (cfg.experiment_name or f"{Path(dataset).name}_{cfg.model_type}_{time}")
+    run_dir = Path(cfg.output_root) / (
+        cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{time}"
+    )
     if (run_dir / f"{LAST}.ckpt").exists() or (run_dir / "metrics.csv").exists():
         raise ConfigError(f"experiment_name: {run_dir} already holds a run; choose another name or remove it")
     return run_dir

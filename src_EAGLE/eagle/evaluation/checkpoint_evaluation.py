@@ -9,15 +9,18 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from eagle.checkpoints import load_segmenter
-from eagle.data.catalog import open_dataset
+from eagle.data.catalog import dataset_label, open_dataset
+from eagle.data.dataset import Classes, SegmentationDataset
 from eagle.data.views import EvaluationViews
+from eagle.errors import ConfigError
 from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.crf_pool import CrfPool
-from eagle.evaluation.evaluator import Refine, evaluate
+from eagle.evaluation.evaluator import Evaluation, Refine, evaluate
 from eagle.evaluation.inference import SegmenterProbes
 from eagle.evaluation.report import class_table, results, summary_table, write_json
 from eagle.plots.confusion import draw_confusion
 from eagle.plots.segmentation_grid import draw_segmentation_grid
+from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training import check_resolution, machine_arguments, with_overrides
 
 
@@ -40,16 +43,12 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     segmenter = load_segmenter(path)
     res = cfg.res or segmenter.cfg.val_res
     check_resolution("res", res, segmenter.net.model.patch_size)
-    source = segmenter.cfg
-    if cfg.pytorch_data_dir is not None:
-        source = with_overrides(source, pytorch_data_dir=cfg.pytorch_data_dir)
-    dataset = open_dataset(source, "val")
-    n_clusters = {"linear": segmenter.n_classes, "cluster": segmenter.n_classes + source.extra_clusters}
+    dataset = _dataset(segmenter, cfg)
     with crf_refinement(cfg) as refine:
         evaluation = evaluate(
             evaluation_trainer(cfg),
             SegmenterProbes(segmenter, cfg.cluster_alpha),
-            n_clusters,
+            {"linear": segmenter.n_classes, "cluster": len(segmenter.cluster_probe.clusters)},
             EvaluationViews(dataset, res),
             cfg.batch_size,
             cfg.num_workers,
@@ -59,7 +58,7 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     scores = results(evaluation.metrics, dataset.classes)
     content = {
         "checkpoint": str(path),
-        "dataset": source.dir_dataset_name or source.dataset_name,
+        "dataset": dataset_label(segmenter.cfg),
         "images": len(dataset),
         "res": res,
         "cluster_alpha": cfg.cluster_alpha,
@@ -68,17 +67,33 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     print(f"\n{path}: {content['dataset']}, {len(dataset)} images at {res}×{res}\n")
     print(f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}")
     write_json(path.with_name(f"{path.stem}_eval.json"), content)
-    best = "cluster+crf" if cfg.run_crf else "cluster"
-    draw_confusion(
-        path.with_name(f"{path.stem}_confusion.png"),
-        evaluation.metrics[best].scores(count_extra=False).confusion,
-        dataset.classes,
-        f"{best}: {scores[best]['published']['mIoU']:.1f} mIoU",
-    )
-    if evaluation.pictures:
-        columns = {name: metric.class_of_cluster() for name, metric in evaluation.metrics.items()}
-        draw_segmentation_grid(path.with_name(f"{path.stem}_grid.png"), evaluation.pictures, columns, dataset.classes)
+    draw_evaluation(evaluation, dataset.classes, path.parent, f"{path.stem}_")
     return content
+
+
+def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, prefix: str = "") -> None:
+    """Write ``<prefix>grid.png`` and ``<prefix>confusion.png``, the latter of the last map, i.e. the most refined."""
+    metrics = evaluation.metrics
+    last = list(metrics)[-1]
+    scores = metrics[last].scores(count_extra=False)
+    draw_confusion(folder / f"{prefix}confusion.png", scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
+    if evaluation.pictures:
+        columns = {name: metric.class_of_cluster() for name, metric in metrics.items()}
+        draw_segmentation_grid(folder / f"{prefix}grid.png", evaluation.pictures, columns, classes)
+
+
+def _dataset(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> SegmentationDataset:
+    """The validation split that the segmenter was trained beside; raises ConfigError where its classes are others."""
+    source = segmenter.cfg
+    if cfg.pytorch_data_dir is not None:
+        source = with_overrides(source, pytorch_data_dir=cfg.pytorch_data_dir)
+    dataset = open_dataset(source, "val")
+    if len(dataset.classes) != segmenter.n_classes:
+        raise ConfigError(
+            f"pytorch_data_dir: {dataset_label(source)} there has {len(dataset.classes)} classes, the checkpoint "
+            f"{segmenter.n_classes}"
+        )
+    return dataset
 
 
 def evaluation_trainer(cfg: Any) -> pl.Trainer:

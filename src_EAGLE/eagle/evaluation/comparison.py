@@ -10,15 +10,12 @@ from torch.utils.data import DataLoader
 
 from eagle.checkpoints import load_segmenter
 from eagle.data.catalog import open_dataset
-from eagle.data.dataset import Classes
 from eagle.data.views import EvaluationViews
 from eagle.evaluation.baselines import kmeans_centres
-from eagle.evaluation.checkpoint_evaluation import crf_refinement, evaluation_trainer
-from eagle.evaluation.evaluator import Evaluation, evaluate
+from eagle.evaluation.checkpoint_evaluation import crf_refinement, draw_evaluation, evaluation_trainer
+from eagle.evaluation.evaluator import evaluate
 from eagle.evaluation.inference import KMeansProbe, SegmenterProbes
 from eagle.evaluation.report import results, write_json
-from eagle.plots.confusion import draw_confusion
-from eagle.plots.segmentation_grid import draw_segmentation_grid
 from eagle.tables import text_table
 
 KMEANS = "k-means on K"
@@ -63,7 +60,7 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
     classes = views.dataset.classes
     report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
     write_json(output_dir / "metrics.json", report)
-    _draw(output_dir, evaluations[next(iter(segmenters))], classes)
+    draw_evaluation(evaluations[next(iter(segmenters))], classes, output_dir)
     return comparison_table(report)
 
 
@@ -83,16 +80,3 @@ def comparison_table(report: Mapping[str, Any]) -> str:
 
 def _cell(entry: Mapping[str, Any] | None) -> str:
     return f"{entry['published']['mIoU']:.1f} / {entry['published']['accuracy']:.1f}" if entry else "–"
-
-
-def _draw(output_dir: Path, evaluation: Evaluation, classes: Classes) -> None:
-    metrics = evaluation.metrics
-    draw_segmentation_grid(
-        output_dir / "grid.png",
-        evaluation.pictures,
-        {name: metric.class_of_cluster() for name, metric in metrics.items()},
-        classes,
-    )
-    best = list(metrics)[-1]
-    scores = metrics[best].scores(count_extra=False)
-    draw_confusion(output_dir / "confusion.png", scores.confusion, classes, f"{best}: {scores.miou:.1f} mIoU")

@@ -109,7 +109,7 @@ def evaluate(
         n_pictures: evenly spread images kept for figures.
 
     Raises:
-        DataError: the dataset has no labels.
+        DataError: the dataset has no labels, or void ones only.
     """
     if not views.dataset.has_labels:
         raise DataError("the dataset has no labels to score against")
@@ -119,4 +119,6 @@ def evaluate(
     with torch.no_grad():
         trainer.test(evaluator, evaluation_loader(views, batch_size, num_workers), verbose=False)
     metrics: dict[str, Any] = dict(zip(evaluator.names, evaluator.metrics, strict=True))
+    if not all(metric.has_labels() for metric in metrics.values()):
+        raise DataError("every label of the dataset is void: there is nothing to score")
     return Evaluation(metrics, evaluator.pictures)
