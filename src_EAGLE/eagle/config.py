@@ -185,6 +185,7 @@ class TrainConfig(MachineConfig, DatasetConfig):
 class EvalConfig(MachineConfig):
     """Every key of ``eval_segmentation.py``; the model and its dataset come from the checkpoint."""
 
+    devices: Any = key(1, "Number of devices; several see padded shares of the images, so one is exact")
     model_paths: list[str] = key([], "Checkpoints to evaluate")
     pytorch_data_dir: str | None = key(None, "Folder that holds the datasets; none = as in training")
     res: int | None = key(None, "Short side and centre crop in pixels; none = the run's val_res", minimum=1)

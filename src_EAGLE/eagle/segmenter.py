@@ -1,5 +1,6 @@
 """LitUnsupervisedSegmenter: the Lightning module that wires backbone, head, EiCue, losses and probes together."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -151,9 +152,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self.cluster_metrics.update(upsampled(self.cluster_probe.inner(code), size).argmax(dim=1), label)
         self.linear_metrics.update(upsampled(self.linear_probe(code), size).argmax(dim=1), label)
         cluster_loss, _ = self.cluster_probe(code, None)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.cfg.seed)  # the same points at every validation, so that scores compare
-            coords = self.correspondence_loss.random_coords(len(img), torch.device("cpu")).to(img.device)
+        # The same points at every validation, so that scores compare.
+        generator = torch.Generator(img.device).manual_seed(self.cfg.seed)
+        coords = self.correspondence_loss.random_coords(len(img), img.device, generator)
         pairs = self.correspondence_loss(keys, keys, keys, code, code, code, coords, _neighbours(img))
         correspondence = (
             self.cfg.pos_inter_weight * pairs["pos_inter_loss"]
@@ -164,8 +165,10 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log mIoU and accuracy where there were labels."""
         for metric in (self.linear_metrics, self.cluster_metrics):
-            if metric.has_labels():
-                self.log_dict(metric.compute(), prog_bar=metric is self.cluster_metrics)
+            # On every device, labelled share or not: computing gathers the counts of all.
+            scores = metric.compute()
+            if not any(math.isnan(value) for value in scores.values()):
+                self.log_dict(scores, prog_bar=metric is self.cluster_metrics)
             metric.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

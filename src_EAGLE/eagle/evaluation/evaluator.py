@@ -85,6 +85,11 @@ class Evaluator(pl.LightningModule):
                 shown = {name: ids[row].cpu().numpy() for name, ids in clusters.items()}
                 self.pictures.append(Picture(img[row].float().cpu(), label[row].cpu().numpy(), shown))
 
+    def on_test_epoch_end(self) -> None:
+        """Gather the counts of all devices."""
+        for metric in self.metrics:
+            cast(UnsupervisedMetrics, metric).sync()
+
 
 def evaluate(
     trainer: pl.Trainer,

@@ -78,10 +78,10 @@ class CorrespondenceLoss(nn.Module):
             "neg_inter_cd": torch.cat([cd for _, cd in negatives]),
         }
 
-    def random_coords(self, batch_size: int, device: torch.device) -> Tensor:
-        """Three independent uniform coordinate sets, 3×B×s×s×2 in [-1, 1]."""
+    def random_coords(self, batch_size: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+        """Three independent uniform coordinate sets, 3×B×s×s×2 in [-1, 1]; a generator is one of the device."""
         s = self.feature_samples
-        return torch.rand(3, batch_size, s, s, 2, device=device) * 2 - 1
+        return torch.rand(3, batch_size, s, s, 2, device=device, generator=generator) * 2 - 1
 
     def _pair(self, f1: Tensor, f2: Tensor, c1: Tensor, c2: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
         """Loss and code correlation of every point of the first image with every point of the second."""
