@@ -16,6 +16,7 @@ from eagle.config import EvalConfig, TrainConfig
 from eagle.config_validation import validated
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError
 from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from eagle.evaluation.comparison import compare
 from eagle.training import train
 
 
@@ -179,6 +180,18 @@ def test_evaluate__dataset_with_other_classes_is_refused(make_run):
     torch.save(checkpoint, run_dir / "other.ckpt")
     with pytest.raises(ConfigError, match="has 3 classes, the checkpoint 2"):
         evaluate_checkpoint(run_dir / "other.ckpt", eval_config(run_crf=False))
+
+
+def test_compare__k_means_stands_beside_the_trained_probes(make_run, tmp_path):
+    run_dir = train(make_run())
+    table = compare({"ours": run_dir / "last.ckpt"}, tmp_path / "comparison", eval_config(run_crf=False))
+    rows = table.splitlines()
+    assert rows[2].startswith("k-means on K")
+    assert rows[3].startswith("ours")
+    report = json.loads((tmp_path / "comparison/metrics.json").read_text())
+    # The halves differ in colour, so that k-means on any keys tells them apart.
+    assert report["k-means on K"]["kmeans"]["strict"]["accuracy"] > 50
+    assert (tmp_path / "comparison/grid.png").is_file()
 
 
 def test_load_segmenter__predicts_as_the_trained_one(make_run):

@@ -1,0 +1,29 @@
+"""Trained checkpoints beside k-means on the keys they learned from: the README's tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.commandline import run_command
+from eagle.config import EvalConfig, key
+from eagle.errors import ConfigError
+from eagle.evaluation.comparison import compare
+
+
+@dataclass
+class CompareConfig(EvalConfig):
+    """The keys of an evaluation, and a folder."""
+
+    output_dir: str = key("outputs/comparison", "Folder of metrics.json and the pictures")
+
+
+def compare_with_kmeans(cfg: DictConfig) -> None:
+    """Score checkpoints of one dataset and k-means on the first one's keys, with and without CRF."""
+    if not cfg.model_paths:
+        raise ConfigError("model_paths: name at least one checkpoint")
+    print(compare({path: Path(path) for path in cfg.model_paths}, Path(cfg.output_dir), cfg))
+
+
+if __name__ == "__main__":
+    run_command(CompareConfig, compare_with_kmeans)
