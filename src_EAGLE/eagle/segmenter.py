@@ -102,7 +102,6 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         eigen_loss_aug, cue_aug = eicue(vectors_aug, grid, self.train_cluster_probe_eigen_aug)
 
         pairs = self.correspondence_loss(keys, keys, keys_aug, code, code, code_aug, coords, perms)
-        pos_inter, neg_inter = pairs["pos_inter_loss"].mean(), pairs["neg_inter_loss"].mean()
 
         projected, projected_aug = self._projection(code), self._projection(code_aug)
         local_pos = self.object_nce_loss(projected, projected_aug, cue, normalized_similarity(keys))
@@ -115,16 +114,14 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         cfg = self.cfg
         total = (
             (eigen_loss + eigen_loss_aug) / 2
-            + (1 - weight)
-            * cfg.correspondence_weight
-            * (cfg.pos_inter_weight * pos_inter + cfg.neg_inter_weight * neg_inter)
+            + (1 - weight) * cfg.correspondence_weight * self._correspondence(pairs)
             + weight * (cfg.local_pos_weight * local_pos + cfg.local_pos_aug_weight * local_pos_aug)
             + linear_loss
             + cluster_loss
         )
         return {
-            "loss/pos_inter": pos_inter,
-            "loss/neg_inter": neg_inter,
+            "loss/pos_inter": pairs["pos_inter_loss"],
+            "loss/neg_inter": pairs["neg_inter_loss"].mean(),
             "loss/local_pos_loss": local_pos,
             "loss/local_pos_aug_loss": local_pos_aug,
             "loss/cluster_eigen_loss": eigen_loss,
@@ -156,11 +153,8 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         generator = torch.Generator(img.device).manual_seed(self.cfg.seed)
         coords = self.correspondence_loss.random_coords(len(img), img.device, generator)
         pairs = self.correspondence_loss(keys, keys, keys, code, code, code, coords, _neighbours(img))
-        correspondence = (
-            self.cfg.pos_inter_weight * pairs["pos_inter_loss"]
-            + self.cfg.neg_inter_weight * pairs["neg_inter_loss"].mean()
-        )
-        self.log(LABEL_FREE_MONITOR, correspondence + cluster_loss, batch_size=len(img), sync_dist=True)
+        score = self._correspondence(pairs) + cluster_loss
+        self.log(LABEL_FREE_MONITOR, score, batch_size=len(img), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log mIoU and accuracy where there were labels."""
@@ -207,6 +201,11 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             self.cfg.eigensolver,
         )
         return vectors[: len(img)], vectors[len(img) :]
+
+    def _correspondence(self, pairs: Mapping[str, Tensor]) -> Tensor:
+        """Weighted sum of CorrespondenceLoss's positive and negative pairs."""
+        positive, negative = pairs["pos_inter_loss"], pairs["neg_inter_loss"].mean()
+        return self.cfg.pos_inter_weight * positive + self.cfg.neg_inter_weight * negative
 
     def _projection(self, code: Tensor) -> Tensor:
         """Z, (B·N)×D unit vectors."""

@@ -55,7 +55,7 @@ class EvaluationViews(Dataset[dict[str, Tensor]]):
 
     def __init__(self, dataset: SegmentationDataset, res: int) -> None:
         self.dataset = dataset
-        self._res = res
+        self.res = res
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -63,5 +63,5 @@ class EvaluationViews(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """The sample at an index; raises DataError that names the file."""
         image, label = read_sample(self.dataset, index)
-        img = normalize(image_tensor(resize_and_crop(image, self._res)))
-        return {"img": img, "label": label_tensor(label, self._res), "index": torch.tensor(index)}
+        img = normalize(image_tensor(resize_and_crop(image, self.res)))
+        return {"img": img, "label": label_tensor(label, self.res), "index": torch.tensor(index)}

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from eagle.checkpoints import load_segmenter
 from eagle.data.catalog import dataset_label, open_dataset
-from eagle.data.dataset import Classes, SegmentationDataset
+from eagle.data.dataset import Classes
 from eagle.data.views import EvaluationViews
 from eagle.errors import ConfigError
 from eagle.evaluation.crf import dense_crf_maps
@@ -41,15 +41,13 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
         CheckpointError, ConfigError, DataError: see their one-line messages.
     """
     segmenter = load_segmenter(path)
-    res = cfg.res or segmenter.cfg.val_res
-    check_resolution("res", res, segmenter.net.model.patch_size)
-    dataset = _dataset(segmenter, cfg)
+    views = validation_views(segmenter, cfg)
+    dataset = views.dataset
     with crf_refinement(cfg) as refine:
         evaluation = evaluate(
             evaluation_trainer(cfg),
             SegmenterProbes(segmenter, cfg.cluster_alpha),
-            {"linear": segmenter.n_classes, "cluster": len(segmenter.cluster_probe.clusters)},
-            EvaluationViews(dataset, res),
+            views,
             cfg.batch_size,
             cfg.num_workers,
             refine,
@@ -60,11 +58,11 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
         "checkpoint": str(path),
         "dataset": dataset_label(segmenter.cfg),
         "images": len(dataset),
-        "res": res,
+        "res": views.res,
         "cluster_alpha": cfg.cluster_alpha,
         "scores": scores,
     }
-    print(f"\n{path}: {content['dataset']}, {len(dataset)} images at {res}×{res}\n")
+    print(f"\n{path}: {content['dataset']}, {len(dataset)} images at {views.res}×{views.res}\n")
     print(f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}")
     write_json(path.with_name(f"{path.stem}_eval.json"), content)
     draw_evaluation(evaluation, dataset.classes, path.parent, f"{path.stem}_")
@@ -82,18 +80,30 @@ def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, pref
         draw_segmentation_grid(folder / f"{prefix}grid.png", evaluation.pictures, columns, classes)
 
 
-def _dataset(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> SegmentationDataset:
-    """The validation split that the segmenter was trained beside; raises ConfigError where its classes are others."""
-    source = segmenter.cfg
-    if cfg.pytorch_data_dir is not None:
-        source = with_overrides(source, pytorch_data_dir=cfg.pytorch_data_dir)
+def training_config(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> DictConfig:
+    """The segmenter's configuration, with its datasets where an evaluation says they are."""
+    if cfg.pytorch_data_dir is None:
+        return segmenter.cfg
+    return with_overrides(segmenter.cfg, pytorch_data_dir=cfg.pytorch_data_dir)
+
+
+def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> EvaluationViews:
+    """The validation split that the segmenter was trained beside, at the evaluation's resolution.
+
+    Raises:
+        ConfigError: the resolution is no multiple of the patch size, or the dataset has other classes.
+        DataError: files are missing.
+    """
+    res = cfg.res or segmenter.cfg.val_res
+    check_resolution("res", res, segmenter.net.model.patch_size)
+    source = training_config(segmenter, cfg)
     dataset = open_dataset(source, "val")
     if len(dataset.classes) != segmenter.n_classes:
         raise ConfigError(
             f"pytorch_data_dir: {dataset_label(source)} there has {len(dataset.classes)} classes, the checkpoint "
             f"{segmenter.n_classes}"
         )
-    return dataset
+    return EvaluationViews(dataset, res)
 
 
 def evaluation_trainer(cfg: Any) -> pl.Trainer:

@@ -5,16 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import nn
 from torch.utils.data import DataLoader
 
 from eagle.checkpoints import load_segmenter
 from eagle.data.catalog import open_dataset
 from eagle.data.views import EvaluationViews
 from eagle.evaluation.baselines import kmeans_centres
-from eagle.evaluation.checkpoint_evaluation import crf_refinement, draw_evaluation, evaluation_trainer
+from eagle.evaluation.checkpoint_evaluation import (
+    crf_refinement,
+    draw_evaluation,
+    evaluation_trainer,
+    training_config,
+    validation_views,
+)
 from eagle.evaluation.evaluator import evaluate
-from eagle.evaluation.inference import KMeansProbe, SegmenterProbes
+from eagle.evaluation.inference import KMeansProbe, ProbeMaps, SegmenterProbes
 from eagle.evaluation.report import results, write_json
 from eagle.tables import text_table
 
@@ -39,23 +44,17 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
     """
     segmenters = {name: load_segmenter(path) for name, path in checkpoints.items()}
     first = next(iter(segmenters.values()))
-    views = EvaluationViews(open_dataset(first.cfg, "val"), cfg.res or first.cfg.val_res)
-    training = EvaluationViews(open_dataset(first.cfg, "train"), first.cfg.res)
+    views = validation_views(first, cfg)
+    training = EvaluationViews(open_dataset(training_config(first, cfg), "train"), first.cfg.res)
     centres = kmeans_centres(
         first.net.model, DataLoader(training, cfg.batch_size), first.cluster_probe.clusters.shape[0], first.cfg.seed
     )
-    probes: dict[str, tuple[nn.Module, dict[str, int]]] = {
-        KMEANS: (KMeansProbe(first.net.model, centres, cfg.cluster_alpha), {"kmeans": len(centres.clusters)})
-    }
-    for name, segmenter in segmenters.items():
-        n_clusters = {"linear": segmenter.n_classes, "cluster": len(segmenter.cluster_probe.clusters)}
-        probes[name] = (SegmenterProbes(segmenter, cfg.cluster_alpha), n_clusters)
+    probes: dict[str, ProbeMaps] = {KMEANS: KMeansProbe(first.net.model, centres, cfg.cluster_alpha)}
+    probes |= {name: SegmenterProbes(segmenter, cfg.cluster_alpha) for name, segmenter in segmenters.items()}
     with crf_refinement(cfg) as refine:
         evaluations = {
-            name: evaluate(
-                evaluation_trainer(cfg), module, n, views, cfg.batch_size, cfg.num_workers, refine, cfg.n_images
-            )
-            for name, (module, n) in probes.items()
+            name: evaluate(evaluation_trainer(cfg), maps, views, cfg.batch_size, cfg.num_workers, refine, cfg.n_images)
+            for name, maps in probes.items()
         }
     classes = views.dataset.classes
     report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
@@ -65,7 +64,7 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
 
 
 def comparison_table(report: Mapping[str, Any]) -> str:
-    """MIoU and accuracy (published protocol) of every method's maps: plain, then refined by the CRF."""
+    """Mean IoU and accuracy (published protocol) of every method's maps: plain, then refined by the CRF."""
     maps: list[str] = []
     for scores in report.values():
         maps += [name for name in scores if name not in maps and not name.startswith("kmeans")]

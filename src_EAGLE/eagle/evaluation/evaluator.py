@@ -47,27 +47,24 @@ class Evaluator(pl.LightningModule):
     """Accumulates a confusion matrix for each map while Lightning's Trainer walks the loader.
 
     Args:
-        probes: see ProbeMaps.
-        n_clusters: clusters of each map by name; "linear" is read as classes, others are matched.
+        probes: see ProbeMaps; the map "linear" is read as classes, others are matched.
         n_classes: classes of the labels.
         refine: the dense CRF, to score refined maps too; None scores the plain ones only.
         shown: indices of the images kept as pictures.
     """
 
-    def __init__(
-        self, probes: ProbeMaps, n_clusters: Mapping[str, int], n_classes: int, refine: Refine | None, shown: set[int]
-    ) -> None:
+    def __init__(self, probes: ProbeMaps, n_classes: int, refine: Refine | None, shown: set[int]) -> None:
         super().__init__()
         self.probes: ProbeMaps = probes  # a module, so that Lightning moves it to the device
         self.refine = refine
         self.shown = shown
         self.pictures: list[Picture] = []
         suffixes = ("", CRF_SUFFIX) if refine else ("",)
-        self.names = [name + suffix for suffix in suffixes for name in n_clusters]
+        self.names = [name + suffix for suffix in suffixes for name in probes.n_clusters]
         self.metrics = nn.ModuleList(
             UnsupervisedMetrics("", n_classes, n - n_classes, compute_hungarian=name != "linear")
             for _ in suffixes
-            for name, n in n_clusters.items()
+            for name, n in probes.n_clusters.items()
         )
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
@@ -94,7 +91,6 @@ class Evaluator(pl.LightningModule):
 def evaluate(
     trainer: pl.Trainer,
     probes: ProbeMaps,
-    n_clusters: Mapping[str, int],
     views: EvaluationViews,
     batch_size: int,
     num_workers: int,
@@ -106,7 +102,6 @@ def evaluate(
     Args:
         trainer: decides device and precision.
         probes: see ProbeMaps.
-        n_clusters: clusters of each map that ``probes`` gives, by name.
         views: the images.
         batch_size: images per batch; does not change the result.
         num_workers: loader processes.
@@ -119,7 +114,7 @@ def evaluate(
     if not views.dataset.has_labels:
         raise DataError("the dataset has no labels to score against")
     spread = np.linspace(0, len(views) - 1, min(n_pictures, len(views))).astype(int)
-    evaluator = Evaluator(probes, n_clusters, len(views.dataset.classes), refine, set(spread.tolist()))
+    evaluator = Evaluator(probes, len(views.dataset.classes), refine, set(spread.tolist()))
     evaluator.eval()
     with torch.no_grad():
         trainer.test(evaluator, evaluation_loader(views, batch_size, num_workers), verbose=False)

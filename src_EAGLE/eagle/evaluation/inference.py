@@ -12,7 +12,13 @@ from eagle.segmenter import LitUnsupervisedSegmenter
 
 
 class ProbeMaps(Protocol):
-    """Anything that maps images to named log-probabilities at a given size."""
+    """Anything that maps images to named log-probabilities at a given size.
+
+    Attributes:
+        n_clusters: channels of each map, by name.
+    """
+
+    n_clusters: dict[str, int]
 
     def __call__(self, img: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
         """B×3×H×W normalised image → B×C×size log-probabilities by name."""
@@ -30,6 +36,7 @@ class SegmenterProbes(nn.Module):
         super().__init__()
         self.segmenter = segmenter
         self.alpha = alpha
+        self.n_clusters = {"linear": segmenter.n_classes, "cluster": len(segmenter.cluster_probe.clusters)}
 
     @torch.no_grad()
     def forward(self, img: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
@@ -54,6 +61,7 @@ class KMeansProbe(nn.Module):
         self.backbone = backbone
         self.centres = centres
         self.alpha = alpha
+        self.n_clusters = {"kmeans": len(centres.clusters)}
 
     @torch.no_grad()
     def forward(self, img: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def summary_table(report: Mapping[str, Any]) -> str:
-    """MIoU and accuracy of every map under both protocols."""
+    """Mean IoU and accuracy of every map under both protocols."""
     header = ["map", "mIoU", "accuracy", "strict mIoU", "strict accuracy"]
     rows = [
         [name, *(_shown(entry[protocol][score]) for protocol in PROTOCOLS for score in ("mIoU", "accuracy"))]

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save
 
 from eagle.errors import DownloadError
+from eagle.files import written_atomically
 
 
 def save_weights(state: Mapping[str, torch.Tensor], destination: Path, source: str, arch: str) -> Path:
@@ -18,12 +19,10 @@ def save_weights(state: Mapping[str, torch.Tensor], destination: Path, source: s
         source: where the tensors come from.
         arch: the model that they fit.
     """
-    part = destination.with_name(destination.name + ".part")
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        # Not save_file: it writes files that only their owner may read, whatever the umask says.
-        part.write_bytes(save(tensors, metadata={"arch": arch, "source": source}))
-        return part.replace(destination)
+        with written_atomically(destination) as temporary:
+            temporary.write_bytes(save(tensors, metadata={"arch": arch, "source": source}))
     except OSError as error:
         raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
+    return destination
