@@ -1,68 +1,83 @@
-"""Read a trained segmenter from a checkpoint, published or our own, without running code in it."""
+"""Load a trained segmenter from a checkpoint, published or our own, without running code in it."""
 
-import pickle
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
-from eagle.errors import CheckpointError
+from eagle.checkpoint_formats import StoredSegmenter, read_stored, write_stored
+from eagle.config_validation import completed
+from eagle.errors import CheckpointError, ConfigError
 from eagle.segmenter import PUBLISHED_LEFTOVERS, LitUnsupervisedSegmenter
+
+# Keys that decide what the model is; a value that is none here cannot be passed over.
+_MODEL_KEYS = {
+    "model_type", "dino_patch_size", "backbone_kwargs", "key_blocks", "dim", "projection_type", "eigen_cluster",
+    "eigen_cluster_out", "extra_clusters", "centroid_mode", "dataset_name", "dir_dataset_n_classes",
+}  # fmt: skip
+
+# Tensors that every segmenter has: a file without any of them is something else.
+_HALLMARKS = ("net.", "cluster_probe.", "linear_probe.")
+
+logger = logging.getLogger(__name__)
 
 
 def load_segmenter(path: str | Path, map_location: Any = "cpu") -> LitUnsupervisedSegmenter:
-    """The segmenter of a Lightning checkpoint, in eval mode; its backbone comes from the checkpoint too.
+    """The segmenter of a checkpoint, in eval mode; its backbone comes from the checkpoint too.
 
     Args:
-        path: a .ckpt file with ``state_dict`` and ``hyper_parameters`` {``n_classes``, ``cfg``}.
+        path: a Lightning .ckpt with ``state_dict`` and ``hyper_parameters`` {``n_classes``, ``cfg``}, or a slim
+            .safetensors with its .yml (``scripts/convert_checkpoint.py``).
         map_location: device of the result.
 
     Raises:
         CheckpointError: the file is missing, unreadable or not such a checkpoint, or tensors are missing, unknown or
             of another shape; all are named.
     """
-    path = Path(path)
-    checkpoint = _read(path)
-    state, hyper_parameters = checkpoint.get("state_dict"), checkpoint.get("hyper_parameters")
-    if not isinstance(state, Mapping) or not isinstance(hyper_parameters, Mapping):
-        raise CheckpointError(f"{path}: not a segmenter's checkpoint: it lacks state_dict or hyper_parameters")
-    if not {"n_classes", "cfg"} <= hyper_parameters.keys():
-        raise CheckpointError(f"{path}: its hyper_parameters lack n_classes or cfg")
-    cfg = hyper_parameters["cfg"]
-    plain = OmegaConf.to_container(cfg) if isinstance(cfg, (DictConfig, ListConfig)) else cfg
-    segmenter = LitUnsupervisedSegmenter(int(hyper_parameters["n_classes"]), plain, pretrained=False)
-    _check_tensors(path, state, segmenter.state_dict())
-    segmenter.load_state_dict(state)
-    return segmenter.to(map_location).eval()
+    return built(read_stored(Path(path)), Path(path)).to(map_location).eval()
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
+def built(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegmenter:
+    """The segmenter that a file describes; raises CheckpointError where its tensors do not fit its configuration."""
+    if not any(name.startswith(_HALLMARKS) for name in stored.tensors):
+        raise CheckpointError(f"{path}: holds no segmenter: it has none of the tensors {', '.join(_HALLMARKS)}")
     try:
-        with torch.serialization.safe_globals(_published_globals()):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), str(error))
-        raise CheckpointError(f"{path}: not a readable checkpoint ({' '.join(reason.split())[:160]})") from error
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
-    return checkpoint
+        segmenter = LitUnsupervisedSegmenter(stored.n_classes, _usable(stored.cfg, path), pretrained=False)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: the configuration in it does not describe a model: {error}") from error
+    _check_tensors(path, stored.tensors, segmenter.state_dict())
+    segmenter.load_state_dict(dict(stored.tensors))
+    return segmenter
 
 
-def _published_globals() -> list[Any]:
-    """What a published checkpoint's pickled DictConfig consists of; none of it runs code of the file."""
-    from collections import defaultdict
+def convert(source: Path, target: Path) -> None:
+    """Write a checkpoint in the format of the target's suffix, without optimiser state and unused tensors.
 
-    from omegaconf import base, nodes
+    Raises:
+        CheckpointError: as ``load_segmenter``, or the target's suffix is neither .ckpt nor .safetensors.
+    """
+    stored = read_stored(source)
+    segmenter = built(stored, source)
+    cfg = dict(segmenter.hparams["cfg"])
+    write_stored(StoredSegmenter(stored.n_classes, cfg, segmenter.state_dict(), stored.class_map), target)
 
-    return [
-        DictConfig, ListConfig, base.Metadata, base.ContainerMetadata, nodes.AnyNode, nodes.IntegerNode,
-        nodes.FloatNode, nodes.StringNode, nodes.BooleanNode, Any, dict, list, int, float, str, bool, defaultdict,
-    ]  # fmt: skip
+
+def _usable(cfg: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The configuration without values that are none here and do not describe the model, e.g. an old precision."""
+    usable = dict(cfg)
+    with suppress(ConfigError):
+        completed(usable)
+        return usable
+    for name in sorted(cfg.keys() - _MODEL_KEYS):
+        try:
+            completed({name: cfg[name]})
+        except ConfigError as error:
+            logger.warning("%s: passed over in its configuration: %s", path, error)
+            del usable[name]
+    return usable
 
 
 def _check_tensors(path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -96,7 +96,7 @@ def help_text(schema: type, command: Callable[[DictConfig], None], default_confi
         lines += [f"Defaults come from configs/{default_config}.yml, then from this list:", ""]
     defaults = OmegaConf.structured(schema)
     for item in dataclasses.fields(schema):
-        default = defaults[item.name]
+        default = "(must be given)" if OmegaConf.is_missing(defaults, item.name) else defaults[item.name]
         choices = f" ({' | '.join(item.metadata['choices'])})" if item.metadata["choices"] else ""
         lines.append(f"  {item.name}={'none' if default is None else default}{choices}")
         lines.append(f"      {item.metadata['meaning']}")

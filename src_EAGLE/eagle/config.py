@@ -7,6 +7,8 @@ text. Published EAGLE and STEGO key names are kept.
 from dataclasses import dataclass, field
 from typing import Any
 
+from omegaconf import MISSING as REQUIRED  # noqa: F401  the default of a key that must be given
+
 
 def key(
     default: Any,
@@ -187,7 +189,9 @@ class EvalConfig(MachineConfig):
 
     devices: Any = key(1, "Number of devices; several see padded shares of the images, so one is exact")
     model_paths: list[str] = key([], "Checkpoints to evaluate")
-    pytorch_data_dir: str | None = key(None, "Folder that holds the datasets; none = as in training")
+    pytorch_data_dir: str | None = key(
+        None, "Folder that holds the datasets; none = as in training, or ../datasets where that folder is not here"
+    )
     res: int | None = key(None, "Short side and centre crop in pixels; none = the run's val_res", minimum=1)
     batch_size: int = key(16, "Images per batch", minimum=1)
     cluster_alpha: float = key(4.0, "Sharpness of the cluster probe's probabilities before the CRF", above=0)

@@ -30,8 +30,8 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
         A read-only DictConfig that has every key of the schema with its declared type.
 
     Raises:
-        ConfigError: a key is unknown (the nearest valid name is given), a value has the wrong type, is not among
-            the key's choices or is out of its range.
+        ConfigError: a key is unknown (the nearest valid name is given), a required one is not given, or a value has the
+            wrong type, is not among the key's choices or is out of its range.
     """
     plain = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     given = {str(name): plain[name] for name in plain if str(name) not in RETIRED_KEYS}
@@ -44,6 +44,8 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
         except OmegaConfBaseException as error:
             raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     for name, field in fields.items():
+        if OmegaConf.is_missing(config, name):
+            raise ConfigError(f"{name}: must be given: {field.metadata['meaning']}")
         _check_value(name, config[name], field.metadata)
     OmegaConf.set_readonly(config, True)
     return config

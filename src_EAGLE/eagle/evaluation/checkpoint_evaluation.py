@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from eagle.checkpoints import load_segmenter
+from eagle.config import DatasetConfig
 from eagle.data.catalog import dataset_label, open_dataset
 from eagle.data.dataset import Classes
 from eagle.data.views import EvaluationViews
@@ -81,10 +82,15 @@ def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, pref
 
 
 def training_config(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> DictConfig:
-    """The segmenter's configuration, with its datasets where an evaluation says they are."""
-    if cfg.pytorch_data_dir is None:
-        return segmenter.cfg
-    return with_overrides(segmenter.cfg, pytorch_data_dir=cfg.pytorch_data_dir)
+    """The segmenter's configuration, with its datasets where an evaluation says they are.
+
+    Where it does not say, they are where they were in training; where that is another machine's folder, as in released
+    checkpoints, in the usual place.
+    """
+    data_dir = cfg.pytorch_data_dir
+    if data_dir is None and not Path(segmenter.cfg.pytorch_data_dir).is_dir():
+        data_dir = DatasetConfig.pytorch_data_dir
+    return segmenter.cfg if data_dir is None else with_overrides(segmenter.cfg, pytorch_data_dir=data_dir)
 
 
 def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> EvaluationViews:

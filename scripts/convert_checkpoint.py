@@ -1,0 +1,29 @@
+"""Convert a checkpoint: ``python scripts/convert_checkpoint.py source=RUN/best.ckpt target=best.safetensors``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.checkpoints import convert
+from eagle.commandline import run_command
+from eagle.config import REQUIRED, key
+
+
+@dataclass
+class ConvertConfig:
+    """Every key of ``convert_checkpoint.py``."""
+
+    source: str = key(REQUIRED, "Checkpoint to read: .ckpt, published or ours, or .safetensors with its .yml")
+    target: str = key(REQUIRED, "File to write: NAME.safetensors (and NAME.yml), or NAME.ckpt")
+
+
+def convert_checkpoint(cfg: DictConfig) -> None:
+    """Write a segmenter without optimiser state: slim .safetensors with a YAML of its configuration, or back."""
+    source, target = Path(cfg.source), Path(cfg.target)
+    convert(source, target)
+    print(f"{source} ({source.stat().st_size / 1e6:.1f} MB) → {target} ({target.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    run_command(ConvertConfig, convert_checkpoint)

@@ -1,0 +1,131 @@
+"""The two file formats of a trained segmenter: Lightning checkpoints, and slim .safetensors with a YAML beside."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from eagle.class_map import ClassMap, class_map_from_plain
+from eagle.errors import CheckpointError
+from eagle.files import write_text_atomically, written_atomically
+from eagle.safe_pickles import read_pickle
+
+CKPT, SLIM = ".ckpt", ".safetensors"
+
+
+@dataclass(frozen=True)
+class StoredSegmenter:
+    """What a file says about a segmenter; nothing is checked against the model yet.
+
+    Attributes:
+        n_classes: classes of its dataset.
+        cfg: its training configuration, plain.
+        tensors: its state dict.
+        class_map: names of its classes and clusters, where the file or an evaluation beside it gives them.
+    """
+
+    n_classes: int
+    cfg: dict[str, Any]
+    tensors: Mapping[str, Tensor]
+    class_map: ClassMap | None
+
+
+def read_stored(path: Path) -> StoredSegmenter:
+    """Read a checkpoint of either format, published or our own, without running code in it.
+
+    Args:
+        path: ``NAME.ckpt`` (or any other torch.save file), or ``NAME.safetensors`` with ``NAME.yml`` beside it. The
+            class map of a .ckpt is the one of ``NAME_eval.json``, where that is there.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or not a segmenter's.
+    """
+    return _read_slim(path) if path.suffix == SLIM else _read_ckpt(path)
+
+
+def write_stored(stored: StoredSegmenter, path: Path) -> None:
+    """Write a segmenter as ``NAME.ckpt`` or ``NAME.safetensors`` with ``NAME.yml``, by the path's suffix.
+
+    Raises:
+        CheckpointError: the suffix is neither.
+    """
+    if path.suffix == SLIM:
+        description: dict[str, Any] = {"n_classes": stored.n_classes, "cfg": stored.cfg}
+        if stored.class_map is not None:
+            description["class_map"] = stored.class_map.to_plain()
+        with written_atomically(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in stored.tensors.items()}, temporary)
+        write_text_atomically(path.with_suffix(".yml"), yaml.safe_dump(description, sort_keys=False))
+    elif path.suffix == CKPT:
+        hyper_parameters = {"n_classes": stored.n_classes, "cfg": stored.cfg}
+        with written_atomically(path) as temporary:
+            torch.save({"state_dict": dict(stored.tensors), "hyper_parameters": hyper_parameters}, temporary)
+        if stored.class_map is not None:
+            evaluation = {"class_map": stored.class_map.to_plain()}
+            write_text_atomically(evaluation_file(path), json.dumps(evaluation, indent=2) + "\n")
+    else:
+        raise CheckpointError(f"{path}: a checkpoint's name ends in {CKPT} or {SLIM}")
+
+
+def evaluation_file(path: Path) -> Path:
+    """Where the evaluation of a checkpoint is, or will be, written."""
+    return path.with_name(f"{path.stem}_eval.json")
+
+
+def _read_ckpt(path: Path) -> StoredSegmenter:
+    content = read_pickle(path)
+    tensors, hyper_parameters = content.get("state_dict"), content.get("hyper_parameters")
+    if not isinstance(tensors, Mapping) or not isinstance(hyper_parameters, Mapping):
+        raise CheckpointError(f"{path}: not a segmenter's checkpoint: it lacks state_dict or hyper_parameters")
+    return _stored(path, hyper_parameters, tensors, _evaluated_class_map(evaluation_file(path)))
+
+
+def _read_slim(path: Path) -> StoredSegmenter:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    beside = path.with_suffix(".yml")
+    if not beside.is_file():
+        raise CheckpointError(f"{beside}: missing; a slim checkpoint is {path.name} and {beside.name}")
+    try:
+        tensors = load_file(path)
+        description = yaml.safe_load(beside.read_text(encoding="utf-8"))
+        class_map = class_map_from_plain(description["class_map"]) if "class_map" in description else None
+    except (SafetensorError, yaml.YAMLError, OSError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{path}: it or {beside.name} is not readable ({reason})") from error
+    return _stored(path, description, tensors, class_map)
+
+
+def _stored(
+    path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor], class_map: ClassMap | None
+) -> StoredSegmenter:
+    if not {"n_classes", "cfg"} <= description.keys():
+        raise CheckpointError(f"{path}: not a segmenter's: its hyper-parameters lack n_classes or cfg")
+    try:
+        return StoredSegmenter(int(description["n_classes"]), _plain(description["cfg"]), tensors, class_map)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its n_classes or cfg is of another kind ({error})") from error
+
+
+def _plain(cfg: Any) -> dict[str, Any]:
+    if isinstance(cfg, (DictConfig, ListConfig)):
+        cfg = OmegaConf.to_container(cfg)
+    return dict(cfg) if isinstance(cfg, Mapping) else dict(vars(cfg))
+
+
+def _evaluated_class_map(path: Path) -> ClassMap | None:
+    """The class map of an evaluation; None where there is none or it has none."""
+    if not path.is_file():
+        return None
+    try:
+        return class_map_from_plain(json.loads(path.read_text(encoding="utf-8"))["class_map"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
