@@ -7,15 +7,14 @@ from omegaconf import DictConfig
 from eagle.commandline import run_command
 from eagle.config import EvalConfig
 from eagle.errors import ConfigError
-from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoints
 
 
 def eval_segmentation(cfg: DictConfig) -> None:
     """Score both probes of checkpoints: mIoU and accuracy under both protocols, with and without CRF."""
     if not cfg.model_paths:
         raise ConfigError("model_paths: name at least one checkpoint, e.g. model_paths=[../outputs/RUN/best.ckpt]")
-    for path in cfg.model_paths:
-        evaluate_checkpoint(Path(path), cfg)
+    evaluate_checkpoints([Path(path) for path in cfg.model_paths], cfg)
 
 
 if __name__ == "__main__":

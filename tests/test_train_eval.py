@@ -15,7 +15,7 @@ from eagle.checkpoints import load_segmenter
 from eagle.config import EvalConfig, TrainConfig
 from eagle.config_validation import validated
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError
-from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
 from eagle.evaluation.comparison import compare
 from eagle.training import train
 
@@ -160,9 +160,63 @@ def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(make_run):
     assert written == json.loads(json.dumps(content))
     assert set(written["scores"]) == {"linear", "cluster", "linear+crf", "cluster+crf"}
     assert list(written["scores"]["cluster"]["published"]["IoU"]) == ["class 0", "class 1"]
-    assert len(written["scores"]["cluster"]["class_of_cluster"]) == 3
+    assert [entry["name"] for entry in written["class_map"]["classes"]] == ["class 0", "class 1"]
+    assert sorted(written["class_map"]["assignments"]["cluster"]) == [-1, 0, 1]
+    assert written["class_map"]["assignments"]["linear+crf"] == [0, 1]
     for name in ("best_grid.png", "best_confusion.png"):
         assert Image.open(run_dir / name).size[0] > 100
+
+
+def test_evaluate__predictions_are_the_scored_maps(make_run, tmp_path):
+    """Named after their images; scoring the PNGs again gives the JSON's strict accuracy."""
+    run_dir = train(make_run())
+    content = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False, run_prediction=True, crop=False))
+    palette = [entry["color"] for entry in content["class_map"]["classes"]]
+    for name in ("linear", "cluster"):
+        right = labelled = 0
+        folder = run_dir / "last_predictions" / name
+        assert sorted(path.name for path in (folder / "ids").iterdir()) == [f"{i}.png" for i in range(4)]
+        for i in range(4):
+            label = Image.open(tmp_path / f"data/halves/labels/val/{i}.png").resize((38, 32), Image.Resampling.NEAREST)
+            ids, label = np.asarray(Image.open(folder / f"ids/{i}.png")), np.asarray(label)
+            assert ids.shape == (32, 38)
+            right += (ids == label)[label != 255].sum()
+            labelled += (label != 255).sum()
+            drawn = np.asarray(Image.open(folder / f"color/{i}.png"))
+            for class_id in np.unique(ids):
+                color = palette[class_id] if class_id != 255 else [0, 0, 0]
+                assert (drawn[ids == class_id] == color).all()
+        assert content["scores"][name]["strict"]["accuracy"] == pytest.approx(100 * right / labelled)
+
+
+def test_evaluate__whole_images_of_any_shape_whatever_the_batch_size(make_run, tmp_path):
+    """Shapes differ within a batch, sides are no multiples of the patch, one image is smaller than res."""
+    run_dir = train(make_run())
+    for i, size in enumerate([(40, 48), (64, 37), (9, 12)]):
+        rng = np.random.default_rng(i)
+        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(
+            tmp_path / f"data/halves/imgs/val/{i}.png"
+        )
+        Image.fromarray(rng.integers(0, 2, size, dtype=np.uint8)).save(tmp_path / f"data/halves/labels/val/{i}.png")
+    scores = [
+        evaluate_checkpoint(run_dir / "last.ckpt", eval_config(crop=False, **overrides))["scores"]
+        for overrides in ({"batch_size": 1}, {"batch_size": 4}, {"batch_size": 3, "num_workers": 2})
+    ]
+    assert scores[0] == scores[1] == scores[2]
+    cropped = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False))["scores"]
+    assert cropped["linear"] != scores[0]["linear"]
+
+
+def test_evaluate__several_checkpoints_are_compared_and_missing_ones_told_first(make_run, capsys):
+    run_dir = train(make_run())
+    paths = [run_dir / "best.ckpt", run_dir / "last.ckpt"]
+    with pytest.raises(CheckpointError, match=r"model_paths: .*nowhere\.ckpt: no such checkpoint"):
+        evaluate_checkpoints([*paths, run_dir / "nowhere.ckpt"], eval_config(run_crf=False))
+    assert not (run_dir / "best_eval.json").exists()
+    evaluate_checkpoints(paths, eval_config(run_crf=False))
+    last_lines = capsys.readouterr().out.strip().splitlines()[-4:]
+    assert last_lines[0].startswith("mIoU / accuracy")
+    assert [line.split("  ")[0] for line in last_lines[2:]] == [str(path) for path in paths]
 
 
 def test_evaluate__void_labels_only_is_one_clear_error(make_run, tmp_path):

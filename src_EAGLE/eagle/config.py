@@ -192,7 +192,13 @@ class EvalConfig(MachineConfig):
     pytorch_data_dir: str | None = key(
         None, "Folder that holds the datasets; none = as in training, or ../datasets where that folder is not here"
     )
-    res: int | None = key(None, "Short side and centre crop in pixels; none = the run's val_res", minimum=1)
+    res: int | None = key(None, "Short side in pixels, and centre crop; none = the run's val_res", minimum=1)
+    crop: bool = key(True, "Score the central square, as published; false scores whole images of any aspect")
+    window: int | None = key(
+        None,
+        "Side of the overlapping windows that larger images are taken in, blended; none = every image at once",
+        minimum=1,
+    )
     batch_size: int = key(16, "Images per batch", minimum=1)
     cluster_alpha: float = key(4.0, "Sharpness of the cluster probe's probabilities before the CRF", above=0)
     run_crf: bool = key(True, "Refine both probes' maps with a dense CRF")
@@ -202,4 +208,5 @@ class EvalConfig(MachineConfig):
         choices=("auto", "torch", "pydensecrf"),
     )
     crf_processes: int | None = key(None, "Processes of pydensecrf; none = one for each core, 0 = none", minimum=0)
+    run_prediction: bool = key(False, "Also write every image's predicted classes as PNG, as ids and in colour")
     n_images: int = key(6, "Images in the grid picture", minimum=0)

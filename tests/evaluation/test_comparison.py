@@ -16,7 +16,7 @@ def test_kmeans__separates_two_kinds_of_images():
     kinds = torch.randn(2, 3, 32, 32)
     images = [{"img": kinds[i % 2] + 0.01 * torch.randn(3, 32, 32)} for i in range(8)]
     probe = KMeansProbe(backbone, kmeans_centres(backbone, DataLoader(images, 4), 2, seed=0), alpha=4.0)
-    maps = [probe(image["img"][None], (32, 32))["kmeans"].argmax(dim=1) for image in images]
+    maps = [probe(image["img"][None])["kmeans"].argmax(dim=1) for image in images]
     agreement = [[float((a == b).float().mean()) for b in maps] for a in maps]
     same = [agreement[i][j] for i in range(8) for j in range(8) if i % 2 == j % 2]
     other = [agreement[i][j] for i in range(8) for j in range(8) if i % 2 != j % 2]

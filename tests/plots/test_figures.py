@@ -25,7 +25,7 @@ def test_colored__ids_get_their_colours_and_void_is_black():
 
 def test_grid__every_class_of_labels_and_predictions_is_drawn_in_its_colour(tmp_path):
     label = np.repeat([0, 1, 2, -1], 8)[None].repeat(32, axis=0)
-    picture = Picture(torch.zeros(3, 32, 32), label, {"cluster": np.full((32, 32), 3)})
+    picture = Picture(0, torch.zeros(3, 32, 32), label, {"cluster": np.full((32, 32), 3)})
     draw_segmentation_grid(tmp_path / "grid.png", [picture], {"cluster": np.array([0, 1, 2, 1])}, CLASSES)
     shares = [share_of_color(tmp_path / "grid.png", color) for color in CLASSES.palette]
     assert min(shares) > 0.01
@@ -33,7 +33,7 @@ def test_grid__every_class_of_labels_and_predictions_is_drawn_in_its_colour(tmp_
 
 
 def test_grid__unmatched_clusters_are_void(tmp_path):
-    picture = Picture(torch.zeros(3, 32, 32), np.zeros((32, 32), int), {"cluster": np.full((32, 32), 3)})
+    picture = Picture(0, torch.zeros(3, 32, 32), np.zeros((32, 32), int), {"cluster": np.full((32, 32), 3)})
     draw_segmentation_grid(tmp_path / "grid.png", [picture], {"cluster": np.array([0, 1, 2, -1])}, CLASSES)
     assert share_of_color(tmp_path / "grid.png", (0, 0, 0)) > 0.1
 

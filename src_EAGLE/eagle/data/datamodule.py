@@ -1,10 +1,12 @@
 """Lightning data module: the loaders of a training run."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
 
 from eagle.data.catalog import open_dataset
 from eagle.data.check import check_samples
@@ -54,6 +56,17 @@ class SegmentationDataModule(pl.LightningDataModule):
         )
 
 
-def evaluation_loader(views: EvaluationViews, batch_size: int, num_workers: int) -> DataLoader:
+def evaluation_loader(
+    views: EvaluationViews, batch_size: int, num_workers: int, collate_fn: Callable[[list[Any]], Any] | None = None
+) -> DataLoader:
     """Batches of evaluation views in the dataset's order."""
-    return DataLoader(views, batch_size, num_workers=num_workers, pin_memory=torch.cuda.is_available())
+    pinned = torch.cuda.is_available()
+    return DataLoader(views, batch_size, num_workers=num_workers, pin_memory=pinned, collate_fn=collate_fn)
+
+
+def batches_by_shape(samples: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """A batch of views of several shapes as one batch for each shape, in order of first appearance."""
+    by_shape: dict[torch.Size, list[dict[str, Tensor]]] = {}
+    for sample in samples:
+        by_shape.setdefault(sample["img"].shape, []).append(sample)
+    return [default_collate(group) for group in by_shape.values()]

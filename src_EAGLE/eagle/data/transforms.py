@@ -11,10 +11,10 @@ from torchvision.transforms import InterpolationMode
 from eagle.data.normalization import normalize
 
 
-def resize_and_crop(image: Image.Image, res: int) -> Image.Image:
-    """Short side to ``res`` pixels (nearest), then the central res×res square."""
+def resize_and_crop(image: Image.Image, res: int, crop: bool = True) -> Image.Image:
+    """Short side to ``res`` pixels (nearest), then the central res×res square unless ``crop`` is off."""
     resized = TF.resize(image, [res], InterpolationMode.NEAREST)
-    return TF.center_crop(resized, [res, res])
+    return TF.center_crop(resized, [res, res]) if crop else resized
 
 
 def image_tensor(image: Image.Image) -> Tensor:
@@ -22,9 +22,9 @@ def image_tensor(image: Image.Image) -> Tensor:
     return TF.to_tensor(image)
 
 
-def label_tensor(label: np.ndarray, res: int) -> Tensor:
-    """Class ids H×W → res×res int64, resized and cropped exactly as the image is."""
-    return torch.from_numpy(np.array(resize_and_crop(Image.fromarray(label.astype(np.int32)), res))).long()
+def label_tensor(label: np.ndarray, res: int, crop: bool = True) -> Tensor:
+    """Class ids H×W → int64, resized and cropped exactly as the image is."""
+    return torch.from_numpy(np.array(resize_and_crop(Image.fromarray(label.astype(np.int32)), res, crop))).long()
 
 
 class Photometric:

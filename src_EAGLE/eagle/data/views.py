@@ -50,12 +50,14 @@ class EvaluationViews(Dataset[dict[str, Tensor]]):
 
     Args:
         dataset: the images.
-        res: short side and centre crop.
+        res: short side and, where ``crop`` is on, centre crop.
+        crop: off leaves images whole, so that they differ in shape.
     """
 
-    def __init__(self, dataset: SegmentationDataset, res: int) -> None:
+    def __init__(self, dataset: SegmentationDataset, res: int, crop: bool = True) -> None:
         self.dataset = dataset
         self.res = res
+        self.crop = crop
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -63,5 +65,5 @@ class EvaluationViews(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """The sample at an index; raises DataError that names the file."""
         image, label = read_sample(self.dataset, index)
-        img = normalize(image_tensor(resize_and_crop(image, self.res)))
-        return {"img": img, "label": label_tensor(label, self.res), "index": torch.tensor(index)}
+        img = normalize(image_tensor(resize_and_crop(image, self.res, self.crop)))
+        return {"img": img, "label": label_tensor(label, self.res, self.crop), "index": torch.tensor(index)}

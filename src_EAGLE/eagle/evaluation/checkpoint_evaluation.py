@@ -1,6 +1,6 @@
 """Evaluate one checkpoint: tables on the terminal, JSON and pictures beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,28 +8,45 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from eagle.checkpoint_formats import evaluation_file
 from eagle.checkpoints import load_segmenter
+from eagle.class_map import ClassMap
 from eagle.config import DatasetConfig
 from eagle.data.catalog import dataset_label, open_dataset
 from eagle.data.dataset import Classes
 from eagle.data.views import EvaluationViews
-from eagle.errors import ConfigError
+from eagle.errors import CheckpointError, ConfigError
 from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.crf_pool import CrfPool
 from eagle.evaluation.evaluator import Evaluation, Refine, evaluate
 from eagle.evaluation.inference import SegmenterProbes
-from eagle.evaluation.report import class_table, results, summary_table, write_json
+from eagle.evaluation.predictions import PredictionFolder
+from eagle.evaluation.report import class_table, comparison_table, results, summary_table, write_json
 from eagle.plots.confusion import draw_confusion
 from eagle.plots.segmentation_grid import draw_segmentation_grid
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training import check_resolution, machine_arguments, with_overrides
 
 
+def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
+    """Score several checkpoints one after the other and compare them at the end; see ``evaluate_checkpoint``.
+
+    Raises:
+        CheckpointError: a file is missing; known before the first evaluation.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise CheckpointError(f"model_paths: {path}: no such checkpoint")
+    contents = {str(path): evaluate_checkpoint(path, cfg) for path in paths}
+    if len(contents) > 1:
+        print(f"\n{comparison_table({path: content['scores'] for path, content in contents.items()})}")
+
+
 def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     """Score a checkpoint's probes on its validation split.
 
     Prints the tables and writes ``<name>_eval.json``, ``<name>_grid.png`` and ``<name>_confusion.png`` beside the
-    checkpoint.
+    checkpoint, and with run_prediction ``<name>_predictions/``.
 
     Args:
         path: the checkpoint.
@@ -44,29 +61,47 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     segmenter = load_segmenter(path)
     views = validation_views(segmenter, cfg)
     dataset = views.dataset
+    predictions = PredictionFolder(path.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
     with crf_refinement(cfg) as refine:
         evaluation = evaluate(
             evaluation_trainer(cfg),
-            SegmenterProbes(segmenter, cfg.cluster_alpha),
+            SegmenterProbes(segmenter, cfg.cluster_alpha, cfg.window),
             views,
             cfg.batch_size,
             cfg.num_workers,
             refine,
             cfg.n_images,
+            predictions,
         )
-    scores = results(evaluation.metrics, dataset.classes)
+    content = write_evaluation(path, dataset_label(segmenter.cfg), views, evaluation, cfg)
+    scores = content["scores"]
+    extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
+    print(f"\n{path}: {content['dataset']}, {len(dataset)} images, {extent}\n")
+    print(f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}")
+    if predictions is not None:
+        print(f"\npredictions: {predictions.root}")
+    draw_evaluation(evaluation, dataset.classes, path.parent, f"{path.stem}_")
+    return content
+
+
+def write_evaluation(
+    path: Path, dataset_name: str, views: EvaluationViews, evaluation: Evaluation, cfg: DictConfig
+) -> dict[str, Any]:
+    """Write a checkpoint's scores and what its clusters mean to ``<name>_eval.json`` beside it; the content."""
+    metrics, classes = evaluation.metrics, views.dataset.classes
+    assignments = {name: metric.class_of_cluster().tolist() for name, metric in metrics.items()}
     content = {
         "checkpoint": str(path),
-        "dataset": dataset_label(segmenter.cfg),
-        "images": len(dataset),
+        "dataset": dataset_name,
+        "images": len(views),
         "res": views.res,
+        "crop": views.crop,
+        "window": cfg.window,
         "cluster_alpha": cfg.cluster_alpha,
-        "scores": scores,
+        "scores": results(metrics, classes),
+        "class_map": ClassMap(classes, assignments).to_plain(),
     }
-    print(f"\n{path}: {content['dataset']}, {len(dataset)} images at {views.res}×{views.res}\n")
-    print(f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}")
-    write_json(path.with_name(f"{path.stem}_eval.json"), content)
-    draw_evaluation(evaluation, dataset.classes, path.parent, f"{path.stem}_")
+    write_json(evaluation_file(path), content)
     return content
 
 
@@ -97,11 +132,12 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
     """The validation split that the segmenter was trained beside, at the evaluation's resolution.
 
     Raises:
-        ConfigError: the resolution is no multiple of the patch size, or the dataset has other classes.
+        ConfigError: resolution or window is no multiple of the patch size, or the dataset has other classes.
         DataError: files are missing.
     """
     res = cfg.res or segmenter.cfg.val_res
-    check_resolution("res", res, segmenter.net.model.patch_size)
+    for name, size in (("res", res), ("window", cfg.window or res)):
+        check_resolution(name, size, segmenter.net.model.patch_size)
     source = training_config(segmenter, cfg)
     dataset = open_dataset(source, "val")
     if len(dataset.classes) != segmenter.n_classes:
@@ -109,7 +145,7 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
             f"pytorch_data_dir: {dataset_label(source)} there has {len(dataset.classes)} classes, the checkpoint "
             f"{segmenter.n_classes}"
         )
-    return EvaluationViews(dataset, res)
+    return EvaluationViews(dataset, res, cfg.crop)
 
 
 def evaluation_trainer(cfg: Any) -> pl.Trainer:

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from eagle.checkpoints import load_segmenter
-from eagle.data.catalog import open_dataset
+from eagle.data.catalog import dataset_label, open_dataset
 from eagle.data.views import EvaluationViews
 from eagle.evaluation.baselines import kmeans_centres
 from eagle.evaluation.checkpoint_evaluation import (
@@ -17,11 +16,11 @@ from eagle.evaluation.checkpoint_evaluation import (
     evaluation_trainer,
     training_config,
     validation_views,
+    write_evaluation,
 )
 from eagle.evaluation.evaluator import evaluate
 from eagle.evaluation.inference import KMeansProbe, ProbeMaps, SegmenterProbes
-from eagle.evaluation.report import results, write_json
-from eagle.tables import text_table
+from eagle.evaluation.report import comparison_table, results, write_json
 
 KMEANS = "k-means on K"
 
@@ -29,7 +28,8 @@ KMEANS = "k-means on K"
 def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) -> str:
     """Score segmenters of one dataset and k-means on the first one's keys.
 
-    Writes ``metrics.json`` with every score, and ``grid.png`` and ``confusion.png`` of the first segmenter.
+    Writes ``metrics.json`` with every score, ``grid.png`` and ``confusion.png`` of the first segmenter, and the JSON of
+    each checkpoint's evaluation beside it.
 
     Args:
         checkpoints: by the name that tables show.
@@ -49,33 +49,19 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
     centres = kmeans_centres(
         first.net.model, DataLoader(training, cfg.batch_size), first.cluster_probe.clusters.shape[0], first.cfg.seed
     )
-    probes: dict[str, ProbeMaps] = {KMEANS: KMeansProbe(first.net.model, centres, cfg.cluster_alpha)}
-    probes |= {name: SegmenterProbes(segmenter, cfg.cluster_alpha) for name, segmenter in segmenters.items()}
+    probes: dict[str, ProbeMaps] = {KMEANS: KMeansProbe(first.net.model, centres, cfg.cluster_alpha, cfg.window)}
+    probes |= {
+        name: SegmenterProbes(segmenter, cfg.cluster_alpha, cfg.window) for name, segmenter in segmenters.items()
+    }
     with crf_refinement(cfg) as refine:
         evaluations = {
             name: evaluate(evaluation_trainer(cfg), maps, views, cfg.batch_size, cfg.num_workers, refine, cfg.n_images)
             for name, maps in probes.items()
         }
+    for name, path in checkpoints.items():
+        write_evaluation(path, dataset_label(segmenters[name].cfg), views, evaluations[name], cfg)
     classes = views.dataset.classes
     report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
     write_json(output_dir / "metrics.json", report)
     draw_evaluation(evaluations[next(iter(segmenters))], classes, output_dir)
     return comparison_table(report)
-
-
-def comparison_table(report: Mapping[str, Any]) -> str:
-    """Mean IoU and accuracy (published protocol) of every method's maps: plain, then refined by the CRF."""
-    maps: list[str] = []
-    for scores in report.values():
-        maps += [name for name in scores if name not in maps and not name.startswith("kmeans")]
-    shown = {name: name.replace("cluster", "kmeans") for name in maps}
-    header = ["mIoU / accuracy", *maps]
-    rows = [
-        [method, *(_cell(scores.get(name) or scores.get(shown[name])) for name in maps)]
-        for method, scores in report.items()
-    ]
-    return text_table(header, rows)
-
-
-def _cell(entry: Mapping[str, Any] | None) -> str:
-    return f"{entry['published']['mIoU']:.1f} / {entry['published']['accuracy']:.1f}" if entry else "–"

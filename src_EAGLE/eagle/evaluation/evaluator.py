@@ -9,11 +9,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from eagle.data.datamodule import evaluation_loader
+from eagle.data.datamodule import batches_by_shape, evaluation_loader
 from eagle.data.views import EvaluationViews
 from eagle.errors import DataError
 from eagle.evaluation.inference import ProbeMaps
 from eagle.evaluation.metrics import UnsupervisedMetrics
+from eagle.evaluation.predictions import PredictionFolder
 
 CRF_SUFFIX = "+crf"
 
@@ -25,11 +26,13 @@ class Picture:
     """One evaluated image, for figures.
 
     Attributes:
+        index: its number in the dataset.
         img: 3×H×W, normalised.
         label: H×W class ids, −1 = void.
         clusters: by map name, H×W cluster ids.
     """
 
+    index: int
     img: Tensor
     label: np.ndarray
     clusters: dict[str, np.ndarray]
@@ -51,13 +54,22 @@ class Evaluator(pl.LightningModule):
         n_classes: classes of the labels.
         refine: the dense CRF, to score refined maps too; None scores the plain ones only.
         shown: indices of the images kept as pictures.
+        predictions: where to write every image's clusters; None for nowhere.
     """
 
-    def __init__(self, probes: ProbeMaps, n_classes: int, refine: Refine | None, shown: set[int]) -> None:
+    def __init__(
+        self,
+        probes: ProbeMaps,
+        n_classes: int,
+        refine: Refine | None,
+        shown: set[int],
+        predictions: PredictionFolder | None,
+    ) -> None:
         super().__init__()
         self.probes: ProbeMaps = probes  # a module, so that Lightning moves it to the device
         self.refine = refine
         self.shown = shown
+        self.predictions = predictions
         self.pictures: list[Picture] = []
         suffixes = ("", CRF_SUFFIX) if refine else ("",)
         self.names = [name + suffix for suffix in suffixes for name in probes.n_clusters]
@@ -67,20 +79,32 @@ class Evaluator(pl.LightningModule):
             for name, n in probes.n_clusters.items()
         )
 
-    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
-        """Score one batch."""
-        img, label = batch["img"], batch["label"]
-        maps = self.probes(img, (label.shape[1], label.shape[2]))
+    def test_step(self, batches: list[Mapping[str, Tensor]], batch_idx: int) -> None:  # noqa: ARG002
+        """Score images, one batch for each shape of them."""
+        for batch in batches:
+            clusters = self._clusters(batch["img"])
+            for name, metric in zip(self.names, self.metrics, strict=True):
+                cast(UnsupervisedMetrics, metric).update(clusters[name], batch["label"])
+            self._keep(batch, {name: ids.cpu().numpy() for name, ids in clusters.items()})
+
+    def _clusters(self, img: Tensor) -> dict[str, Tensor]:
+        """Cluster ids of every map, B×H×W."""
+        maps = self.probes(img)
         if self.refine is not None:
             refined = self.refine(img, list(maps.values()))
             maps |= {name + CRF_SUFFIX: probs for name, probs in zip(maps, refined, strict=True)}
-        clusters = {name: log_probs.argmax(dim=1) for name, log_probs in maps.items()}
-        for name, metric in zip(self.names, self.metrics, strict=True):
-            cast(UnsupervisedMetrics, metric).update(clusters[name], label)
+        return {name: log_probs.argmax(dim=1) for name, log_probs in maps.items()}
+
+    def _keep(self, batch: Mapping[str, Tensor], clusters: Mapping[str, np.ndarray]) -> None:
+        """Write predictions and collect pictures."""
         for row, index in enumerate(batch["index"].tolist()):
+            ids = {name: of_batch[row] for name, of_batch in clusters.items()}
+            if self.predictions is not None:
+                for name, of_image in ids.items():
+                    self.predictions.write(name, index, of_image)
             if index in self.shown:
-                shown = {name: ids[row].cpu().numpy() for name, ids in clusters.items()}
-                self.pictures.append(Picture(img[row].float().cpu(), label[row].cpu().numpy(), shown))
+                label = batch["label"][row].cpu().numpy()
+                self.pictures.append(Picture(index, batch["img"][row].float().cpu(), label, ids))
 
     def on_test_epoch_end(self) -> None:
         """Gather the counts of all devices."""
@@ -96,6 +120,7 @@ def evaluate(
     num_workers: int,
     refine: Refine | None,
     n_pictures: int,
+    predictions: PredictionFolder | None = None,
 ) -> Evaluation:
     """Walk a labelled dataset once and score every map.
 
@@ -107,6 +132,7 @@ def evaluate(
         num_workers: loader processes.
         refine: the dense CRF, to score refined maps too.
         n_pictures: evenly spread images kept for figures.
+        predictions: where to write every image's prediction; None for nowhere.
 
     Raises:
         DataError: the dataset has no labels, or void ones only.
@@ -114,11 +140,13 @@ def evaluate(
     if not views.dataset.has_labels:
         raise DataError("the dataset has no labels to score against")
     spread = np.linspace(0, len(views) - 1, min(n_pictures, len(views))).astype(int)
-    evaluator = Evaluator(probes, len(views.dataset.classes), refine, set(spread.tolist()))
+    evaluator = Evaluator(probes, len(views.dataset.classes), refine, set(spread.tolist()), predictions)
     evaluator.eval()
     with torch.no_grad():
-        trainer.test(evaluator, evaluation_loader(views, batch_size, num_workers), verbose=False)
+        trainer.test(evaluator, evaluation_loader(views, batch_size, num_workers, batches_by_shape), verbose=False)
     metrics: dict[str, Any] = dict(zip(evaluator.names, evaluator.metrics, strict=True))
     if not all(metric.has_labels() for metric in metrics.values()):
         raise DataError("every label of the dataset is void: there is nothing to score")
+    if predictions is not None:
+        predictions.finish({name: metric.class_of_cluster() for name, metric in metrics.items()}, views.dataset.classes)
     return Evaluation(metrics, evaluator.pictures)

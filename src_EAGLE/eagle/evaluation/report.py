@@ -17,9 +17,8 @@ PROTOCOLS = {"published": False, "strict": True}
 
 def results(metrics: Mapping[str, UnsupervisedMetrics], classes: Classes) -> dict[str, Any]:
     """Every score by map name and protocol, percentages; NaN becomes None so that the JSON is valid."""
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {name: {} for name in metrics}
     for name, metric in metrics.items():
-        report[name] = {"class_of_cluster": metric.class_of_cluster().tolist()}
         for protocol, count_extra in PROTOCOLS.items():
             scores = metric.scores(count_extra)
             report[name][protocol] = {
@@ -51,9 +50,27 @@ def class_table(report: Mapping[str, Any], classes: Classes) -> str:
     return text_table(["class IoU", *report], rows)
 
 
+def comparison_table(report: Mapping[str, Any]) -> str:
+    """Mean IoU and accuracy (published protocol) of every method's maps: plain, then refined by the CRF."""
+    maps: list[str] = []
+    for scores in report.values():
+        maps += [name for name in scores if name not in maps and not name.startswith("kmeans")]
+    shown = {name: name.replace("cluster", "kmeans") for name in maps}
+    header = ["mIoU / accuracy", *maps]
+    rows = [
+        [method, *(_cell(scores.get(name) or scores.get(shown[name])) for name in maps)]
+        for method, scores in report.items()
+    ]
+    return text_table(header, rows)
+
+
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
 def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    return f"{entry['published']['mIoU']:.1f} / {entry['published']['accuracy']:.1f}" if entry else "–"

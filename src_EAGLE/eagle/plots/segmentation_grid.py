@@ -7,19 +7,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from eagle.data.dataset import VOID, Classes
+from eagle.data.dataset import Classes
 from eagle.data.normalization import unnormalize
+from eagle.data.palette import VOID_COLOR, colored
 from eagle.evaluation.evaluator import Picture
 from eagle.files import written_atomically
 
-VOID_COLOR = (0, 0, 0)
 PANEL_INCHES = 1.9
-
-
-def colored(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """H×W class ids → H×W×3 uint8; void (−1) is black."""
-    table = np.vstack([palette, VOID_COLOR]).astype(np.uint8)
-    return table[np.where(ids == VOID, len(palette), ids)]
 
 
 def draw_segmentation_grid(
