@@ -20,5 +20,5 @@ lint: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[crf,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[crf,export,dev]"
 	touch $@

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from eagle.config import TrainConfig
 from eagle.config_validation import validated
+from miniatures import write_halves
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EAGLE_SHARED", ROOT.parent / "shared"))
@@ -45,6 +46,25 @@ def make_config():
 
     def make(**overrides: Any) -> DictConfig:
         values = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "num_workers": 0}
+        return validated(TrainConfig, values | overrides)
+
+    return make
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Writes a dataset and gives a configuration of a two-batch run on it."""
+
+    def make(labels=True, **overrides):
+        if not (tmp_path / "data" / "halves").exists():
+            write_halves(tmp_path / "data" / "halves", labels)
+        values = {
+            "dataset_name": "directory", "pytorch_data_dir": str(tmp_path / "data"), "dir_dataset_name": "halves",
+            "dir_dataset_n_classes": 2, "res": 32, "val_res": 32, "batch_size": 2, "num_workers": 0,
+            "pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "extra_clusters": 1,
+            "max_steps": 3, "val_freq": 2, "checkpoint_freq": 2, "scalar_log_freq": 1,
+            "output_root": str(tmp_path / "outputs"), "experiment_name": "run", "accelerator": "cpu",
+        }  # fmt: skip
         return validated(TrainConfig, values | overrides)
 
     return make

@@ -34,6 +34,24 @@ def save(path, array, **options):
     Image.fromarray(array).save(path, **options)
 
 
+def write_halves(root, labels=True, n=4, size=40):
+    """A directory dataset of images whose left and right halves differ in colour and class."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (root / "imgs" / split).mkdir(parents=True)
+        if labels:
+            (root / "labels" / split).mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(0, 80, (size, size + 8, 3), dtype=np.uint8)
+            pixels[:, size // 2 :] += 120
+            Image.fromarray(pixels).save(root / "imgs" / split / f"{i}.png")
+            if labels:
+                ids = np.zeros((size, size + 8), dtype=np.uint8)
+                ids[:, size // 2 :] = 1
+                ids[0] = 255
+                Image.fromarray(ids).save(root / "labels" / split / f"{i}.png")
+
+
 def write_cocostuff(data_dir, n=6):
     """``n`` images a split; the lists hold all of them, all but the first, and all but the last."""
     root = data_dir / "cocostuff"

@@ -10,51 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import ROOT, TINY_VIT
+from conftest import ROOT
 from eagle.checkpoints import load_segmenter
-from eagle.config import EvalConfig, TrainConfig
+from eagle.config import EvalConfig
 from eagle.config_validation import validated
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError
 from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
 from eagle.evaluation.comparison import compare
 from eagle.training import train
-
-
-def write_dataset(root, labels=True, n=4, size=40):
-    """Images whose left and right halves differ in colour and class."""
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        (root / "imgs" / split).mkdir(parents=True)
-        if labels:
-            (root / "labels" / split).mkdir(parents=True)
-        for i in range(n):
-            pixels = rng.integers(0, 80, (size, size + 8, 3), dtype=np.uint8)
-            pixels[:, size // 2 :] += 120
-            Image.fromarray(pixels).save(root / "imgs" / split / f"{i}.png")
-            if labels:
-                ids = np.zeros((size, size + 8), dtype=np.uint8)
-                ids[:, size // 2 :] = 1
-                ids[0] = 255
-                Image.fromarray(ids).save(root / "labels" / split / f"{i}.png")
-
-
-@pytest.fixture
-def make_run(tmp_path):
-    """Writes a dataset and gives a configuration of a two-batch run on it."""
-
-    def make(labels=True, **overrides):
-        if not (tmp_path / "data" / "halves").exists():
-            write_dataset(tmp_path / "data" / "halves", labels)
-        values = {
-            "dataset_name": "directory", "pytorch_data_dir": str(tmp_path / "data"), "dir_dataset_name": "halves",
-            "dir_dataset_n_classes": 2, "res": 32, "val_res": 32, "batch_size": 2, "num_workers": 0,
-            "pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "extra_clusters": 1,
-            "max_steps": 3, "val_freq": 2, "checkpoint_freq": 2, "scalar_log_freq": 1,
-            "output_root": str(tmp_path / "outputs"), "experiment_name": "run", "accelerator": "cpu",
-        }  # fmt: skip
-        return validated(TrainConfig, values | overrides)
-
-    return make
+from miniatures import write_halves
 
 
 def eval_config(**overrides):
@@ -275,7 +239,7 @@ def test_load_segmenter__missing_and_unknown_tensors_are_named(make_run, tmp_pat
 
 def test_commands__train_then_evaluate_as_typed(make_run, tmp_path):
     """Through real processes, from src_EAGLE, with both spellings of keys; then one mistake, in one line."""
-    write_dataset(tmp_path / "data" / "halves")
+    write_halves(tmp_path / "data" / "halves")
 
     def run(*arguments):
         return subprocess.run(

@@ -55,6 +55,11 @@ class KeyBackbone(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Pixels (height, width) of the pre-training images, whose grid the position embeddings have."""
+        return self._grid_size[0] * self.patch_size, self._grid_size[1] * self.patch_size
+
     def train(self, mode: bool = True) -> "KeyBackbone":  # noqa: ARG002
         """Stay in eval mode: the backbone is frozen."""
         return super().train(False)
@@ -84,7 +89,9 @@ class KeyBackbone(nn.Module):
 
     def _with_position(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """Patch tokens with position embeddings, after the prefix (class, register) tokens."""
-        prefix = [token.expand(len(patches), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        prefix = [
+            token.expand(patches.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None
+        ]
         n_positioned = self._n_prefix if self._prefix_has_position else 0
         assert self.pos_embed is not None  # build_backbone refuses models without
         position = resample_position_embedding(self.pos_embed, self._grid_size, grid, n_positioned, self._rule)

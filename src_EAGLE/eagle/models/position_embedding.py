@@ -45,13 +45,32 @@ def resample_position_embedding(
     Returns:
         1×(n_prefix + h·w)×C.
     """
-    if grid == stored:
+    exporting = torch.compiler.is_exporting()
+    if not exporting and grid == stored:
         return embedding
     prefix, patches = embedding[:, :n_prefix], embedding[:, n_prefix:]
     image = patches.unflatten(1, stored).permute(0, 3, 1, 2).float()
-    if rule.scale_offset is None:
+    if exporting and rule.scale_offset is not None:
+        resampled = _resampled_for_any_grid(image, grid, rule.scale_offset)
+    elif rule.scale_offset is None:
         resampled = F.interpolate(image, size=grid, mode="bicubic", antialias=rule.antialias)
     else:
         factors = [(new + rule.scale_offset) / old for new, old in zip(grid, stored, strict=True)]
         resampled = F.interpolate(image, scale_factor=factors, mode="bicubic", antialias=rule.antialias)
     return torch.cat([prefix, resampled.flatten(2).transpose(1, 2).to(embedding.dtype)], dim=1)
+
+
+def _resampled_for_any_grid(image: Tensor, grid: tuple[int, int], offset: float) -> Tensor:
+    """The scale-factor rule without a branch on the grid's size, for graphs in which that is a variable.
+
+    Where the grid is the stored one the offset is dropped, and every sample falls on an entry.
+    """
+    sizes = [torch.full((), new, dtype=image.dtype, device=image.device) for new in grid]
+    stored = image.shape[2:]
+    offset_now = offset * torch.stack([size != old for size, old in zip(sizes, stored, strict=True)]).any()
+    rows, columns = (
+        (2 * torch.arange(new, device=image.device) + 1) / (size + offset_now) - 1
+        for new, size in zip(grid, sizes, strict=True)
+    )
+    positions = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=2)[None]
+    return F.grid_sample(image, positions, mode="bicubic", padding_mode="border", align_corners=False)

@@ -1,0 +1,30 @@
+"""Export for deployment: ``python scripts/export_checkpoint.py source=RUN/best.ckpt target=best.onnx``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.commandline import run_command
+from eagle.config import REQUIRED, key
+from eagle.export import export_checkpoint
+
+
+@dataclass
+class ExportConfig:
+    """Every key of ``export_checkpoint.py``."""
+
+    source: str = key(REQUIRED, "Checkpoint to read: .ckpt, published or ours, or .safetensors with its .yml")
+    target: str = key(REQUIRED, "File to write: NAME.pt2 (torch.export) or NAME.onnx")
+    cluster_alpha: float = key(4.0, "Sharpness of the cluster probe's probabilities", above=0)
+
+
+def export(cfg: DictConfig) -> None:
+    """Write backbone, head and both probes as one graph, batch and image size free, checked against eager mode."""
+    target = Path(cfg.target)
+    difference = export_checkpoint(Path(cfg.source), target, cfg.cluster_alpha)
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, log-probabilities within {difference:.1e} of eager mode")
+
+
+if __name__ == "__main__":
+    run_command(ExportConfig, export)
