@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -29,13 +30,19 @@ _PLAIN_VALUE = re.compile(r"""[\w./+\-~]*|\[.*\]|\{.*\}|'.*'|".*\"""", re.ASCII 
 logger = logging.getLogger(__name__)
 
 
-def run_command(schema: type, command: Callable[[DictConfig], None], default_config: str | None = None) -> None:
+def run_command(
+    schema: type,
+    command: Callable[[DictConfig], None],
+    default_config: str | None = None,
+    positional: str | None = None,
+) -> None:
     """Parse ``sys.argv``, run ``command`` and exit.
 
     Args:
         schema: dataclass of the command's keys.
         command: called with the validated configuration.
         default_config: name in ``configs/`` used where ``--config-name`` is not given; None for schema defaults only.
+        positional: the key, a list, that arguments before the first option go to; None for none.
 
     An EagleError ends the process with its message on one line of stderr and exit status 1, Ctrl-C with 130.
     """
@@ -43,10 +50,10 @@ def run_command(schema: type, command: Callable[[DictConfig], None], default_con
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its hints and advertisements
     warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # its use of torch, not ours
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
-        print(help_text(schema, command, default_config))
+        print(help_text(schema, command, default_config, positional))
         return
     try:
-        command(parse_command_line(schema, sys.argv[1:], default_config))
+        command(parse_command_line(schema, sys.argv[1:], default_config, positional))
     except EagleError as error:
         sys.exit(f"error: {_last_line(error)}")
     except KeyboardInterrupt:
@@ -54,10 +61,15 @@ def run_command(schema: type, command: Callable[[DictConfig], None], default_con
         sys.exit(130)
 
 
-def parse_command_line(schema: type, arguments: Sequence[str], default_config: str | None = None) -> DictConfig:
+def parse_command_line(
+    schema: type, arguments: Sequence[str], default_config: str | None = None, positional: str | None = None
+) -> DictConfig:
     """The validated configuration that ``arguments`` ask for; raises ConfigError as ``validated`` does."""
-    config_name, overrides = split_arguments(arguments)
+    listed = list(takewhile(lambda argument: not _is_option(argument), arguments)) if positional else []
+    config_name, overrides = split_arguments(arguments[len(listed) :])
     composed = _compose(config_name or default_config, overrides)
+    if positional and listed:
+        composed[positional] = listed
     for name, reason in retired_keys_in(composed).items():
         logger.warning("%s: this published key steers nothing here (%s)", name, reason)
     return validated(schema, composed)
@@ -88,9 +100,16 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return config_name, overrides
 
 
-def help_text(schema: type, command: Callable[[DictConfig], None], default_config: str | None) -> str:
+def _is_option(argument: str) -> bool:
+    return argument.startswith("-") or (re.match(r"[A-Za-z_]+=", argument) is not None and not Path(argument).exists())
+
+
+def help_text(
+    schema: type, command: Callable[[DictConfig], None], default_config: str | None, positional: str | None = None
+) -> str:
     """What the command does, then every key with its type's default, choices and meaning."""
-    lines = [f"usage: python {Path(sys.argv[0]).name} [--config-name NAME] [key=value | --key value] …", ""]
+    first = f"{positional.upper()} … " if positional else ""
+    lines = [f"usage: python {Path(sys.argv[0]).name} {first}[--config-name NAME] [key=value | --key value] …", ""]
     lines += [(command.__doc__ or "").strip(), ""]
     if default_config:
         lines += [f"Defaults come from configs/{default_config}.yml, then from this list:", ""]

@@ -52,6 +52,12 @@ def open_whole_dataset(cfg: Any, split: str) -> SegmentationDataset:
     return entry.open(cfg, root, split)
 
 
+def known_classes(cfg: Any) -> Classes | None:
+    """A dataset's classes without its files; None for a directory dataset, whose classes are in its folder."""
+    entry = _ENTRIES.get(cfg.dataset_name)
+    return None if entry is None or cfg.dataset_name == "directory" else entry.classes(cfg, Path())
+
+
 def crop_source(cfg: Any) -> CropSource:
     """What a configuration's crops are crops of, and of which kind they are."""
     return CropSource(

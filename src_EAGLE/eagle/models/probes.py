@@ -1,5 +1,7 @@
 """ClusterLookup: cosine k-means by gradient descent, used as cluster probe and as EiCue codebook (method §6)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,12 +33,15 @@ class ClusterLookup(nn.Module):
         return self.inner(F.normalize(x.float(), dim=1))
 
     def upsampled_similarity(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """``similarity`` of the bilinearly upsampled x, without holding its dim channels at full size.
+        """``similarity`` of the bilinearly upsampled x, without holding its dim channels at full size."""
+        return self.resampled_similarity(x, lambda part: upsampled(part, size))
 
-        Interpolation is linear, so it may follow the inner product; only the norms need the upsampled channels, a few
-        at a time.
+    def resampled_similarity(self, x: Tensor, resample: Callable[[Tensor], Tensor]) -> Tensor:
+        """``similarity`` of ``resample(x)``, for a linear interpolation that treats channels alike.
+
+        Interpolation may follow the inner product; only the norms need the resampled channels, a few at a time.
         """
-        return upsampled(self.inner(x), size) / _upsampled_norm(x.float(), size)
+        return resample(self.inner(x)) / _resampled_norm(x.float(), resample)
 
     def forward(self, x: Tensor, alpha: float | None, log_probs: bool = False) -> tuple[Tensor, Tensor]:
         """Assign positions to centres.
@@ -70,7 +75,7 @@ def upsampled(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-def _upsampled_norm(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """L2 norm over channels of the upsampled x, B×1×size."""
-    squares = sum(upsampled(part, size).square().sum(dim=1, keepdim=True) for part in x.split(NORM_CHUNK, dim=1))
+def _resampled_norm(x: Tensor, resample: Callable[[Tensor], Tensor]) -> Tensor:
+    """L2 norm over channels of the resampled x, with one channel."""
+    squares = sum(resample(part).square().sum(dim=1, keepdim=True) for part in x.split(NORM_CHUNK, dim=1))
     return torch.as_tensor(squares).sqrt().clamp(min=NORM_EPS)

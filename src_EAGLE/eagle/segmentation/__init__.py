@@ -1,0 +1,1 @@
+"""Masks for anyone's photographs and videos from a trained segmenter."""

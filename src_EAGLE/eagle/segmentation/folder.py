@@ -1,0 +1,151 @@
+"""Masks for images, folders and videos, with one JSON that says what is in them."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from omegaconf import DictConfig
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from eagle.checkpoint_formats import read_stored
+from eagle.checkpoints import built
+from eagle.data.catalog import known_classes
+from eagle.data.images import IMAGE_SUFFIXES, image_files, read_image
+from eagle.errors import ConfigError, DataError
+from eagle.evaluation.evaluator import CRF_SUFFIX
+from eagle.evaluation.report import write_json
+from eagle.segmentation.masks import Legend, overlay, write_masks
+from eagle.segmentation.photograph import PhotographSegmenter, View
+from eagle.segmentation.video import VIDEO_SUFFIXES, Video, frames, open_video, video_writer
+from eagle.training import check_resolution
+
+JSON_NAME = "segments.json"
+
+logger = logging.getLogger(__name__)
+
+
+def segment(cfg: DictConfig) -> dict[str, Any]:
+    """Write masks of everything that ``cfg.images`` names, and ``segments.json``.
+
+    Images give ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png`` of their own size; videos
+    ``NAME_overlay.mp4``. A file that cannot be read is listed in the JSON and at the end.
+
+    Args:
+        cfg: a validated SegmentConfig.
+
+    Returns:
+        The JSON's content: ``classes``, ``images`` (files, size and shares of each class) and ``unreadable``.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: nothing can be segmented at all.
+    """
+    files = named_files(cfg.images)
+    path = Path(cfg.checkpoint)
+    stored = read_stored(path)
+    segmenter = built(stored, path).eval()
+    patch_size = segmenter.net.model.patch_size
+    view = _view(cfg, segmenter.cfg.val_res)
+    for name, size in (("res", view.res), ("window", view.window)):
+        check_resolution(name, size or patch_size, patch_size)
+    fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
+    photographs = PhotographSegmenter(segmenter, cfg.probe, view, fabric)
+    map_name = cfg.probe + (CRF_SUFFIX if cfg.run_crf else "")
+    n_clusters = segmenter.n_classes if cfg.probe == "linear" else len(segmenter.cluster_probe.clusters)
+    legend = Legend(stored.class_map, map_name, n_clusters, known_classes(segmenter.cfg))
+    content = _segment_files(
+        files, Path(cfg.output_dir), photographs, legend, {"checkpoint": str(path), "map": map_name}
+    )
+    for reason in content["unreadable"].values():
+        logger.warning("left out: %s", reason)
+    return content
+
+
+def named_files(images: Sequence[str]) -> list[Path]:
+    """The images and videos that paths name, those of folders included; raises DataError where a path has none."""
+    files: list[Path] = []
+    for path in map(Path, images):
+        if path.is_dir():
+            found = image_files(path) + sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+            if not found:
+                raise DataError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)}) and no videos")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise DataError(f"{path}: no such file or folder")
+    if not files:
+        raise ConfigError("images: name at least one image, folder or video")
+    return files
+
+
+def _view(cfg: DictConfig, val_res: int) -> View:
+    if cfg.full_resolution:
+        return View(None, cfg.window or val_res, cfg.run_crf, cfg.crf_backend)
+    return View(cfg.res or val_res, cfg.window, cfg.run_crf, cfg.crf_backend)
+
+
+def _segment_files(
+    files: Sequence[Path], folder: Path, photographs: PhotographSegmenter, legend: Legend, head: dict[str, Any]
+) -> dict[str, Any]:
+    classes = legend.classes
+    named = [{"id": i, "name": name, "color": classes.palette[i].tolist()} for i, name in enumerate(classes.names)]
+    content: dict[str, Any] = {**head, "classes": named, "images": {}, "unreadable": {}}
+    try:
+        for path, name in tqdm(list(zip(files, _output_names(files), strict=True)), "segmenting", unit="file"):
+            try:
+                write = _segment_video if path.suffix.lower() in VIDEO_SUFFIXES else _segment_image
+                content["images"][str(path)] = write(path, folder, name, photographs, legend)
+            except DataError as error:
+                content["unreadable"][str(path)] = str(error)
+    finally:
+        write_json(folder / JSON_NAME, content)
+    return content
+
+
+def _segment_image(
+    path: Path, folder: Path, name: str, photographs: PhotographSegmenter, legend: Legend
+) -> dict[str, Any]:
+    photograph = ImageOps.exif_transpose(read_image(path))
+    ids = legend.ids(photographs(photograph))
+    written = write_masks(folder, name, photograph, ids, legend.classes)
+    return {"size": list(photograph.size), "files": written, "shares": legend.shares(ids)}
+
+
+def _segment_video(
+    path: Path, folder: Path, name: str, photographs: PhotographSegmenter, legend: Legend
+) -> dict[str, Any]:
+    video = open_video(path)
+    output = folder / f"{name}_overlay.mp4"
+    pixels: dict[str, float] = {}
+    n_frames = 0
+    with video_writer(output, video.size, video.rate) as write:
+        for frame in _with_progress(video):
+            ids = legend.ids(photographs(frame))
+            write(overlay(frame, ids, legend.classes.palette))
+            n_frames += 1
+            for class_name, share in legend.shares(ids).items():
+                pixels[class_name] = pixels.get(class_name, 0.0) + share
+    if n_frames == 0:
+        raise DataError(f"{path}: holds no frame that ffmpeg can read")
+    shares = {class_name: round(total / n_frames, 6) for class_name, total in pixels.items()}
+    return {"size": list(video.size), "frames": n_frames, "files": {"overlay": output.name}, "shares": shares}
+
+
+def _with_progress(video: Video) -> Iterator[Image.Image]:
+    return iter(tqdm(frames(video), video.path.name, video.n_frames, unit="frame", leave=False))
+
+
+def _output_names(files: Sequence[Path]) -> list[str]:
+    """A name for each file: its stem, with the suffix where two share a stem, with a number where they share both."""
+    names: list[str] = []
+    stems = [file.stem for file in files]
+    for file in files:
+        name = file.stem if stems.count(file.stem) == 1 else f"{file.stem}_{file.suffix[1:].lower()}"
+        taken = names.count(name)
+        names.append(name)
+        if taken:
+            names[-1] = f"{name}_{taken + 1}"
+    return names

@@ -1,0 +1,96 @@
+"""What a label map is written as: ids, colours, an overlay, and shares of the image."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from eagle.class_map import NO_CLASS, ClassMap
+from eagle.data.dataset import Classes
+from eagle.data.palette import colored, distinct_palette
+from eagle.evaluation.predictions import NO_CLASS_ID, write_ids, write_image
+from eagle.files import written_atomically
+
+NO_CLASS_NAME = "no class"
+OVERLAY_OPACITY = 0.5
+
+
+class Legend:
+    """Names and colours of the ids that masks hold.
+
+    Args:
+        class_map: of the checkpoint; None or one without this map's assignments numbers the clusters.
+        map_name: which assignments count, e.g. "cluster+crf".
+        n_clusters: clusters of the probe.
+        classes: of the dataset that the checkpoint was trained on, where they are known without a class map.
+    """
+
+    def __init__(self, class_map: ClassMap | None, map_name: str, n_clusters: int, classes: Classes | None) -> None:
+        assignment = class_map.assignments.get(map_name) if class_map else None
+        if assignment is None and map_name.startswith("linear") and (class_map or classes):
+            assignment = list(range(n_clusters))
+        if assignment is None:
+            assignment = list(range(n_clusters))
+            names = tuple(f"cluster {i}" for i in range(n_clusters))
+            self.classes = Classes(names, distinct_palette(n_clusters))
+        else:
+            self.classes = class_map.classes if class_map else classes  # type: ignore[assignment]
+        self._table = np.array(assignment)
+
+    def ids(self, clusters: np.ndarray) -> np.ndarray:
+        """H×W clusters → class ids, −1 for none."""
+        return self._table[clusters]
+
+    def shares(self, ids: np.ndarray) -> dict[str, float]:
+        """Share of the pixels of each class that occurs, by name, the largest first."""
+        counts = Counter(dict(zip(*(a.tolist() for a in np.unique(ids, return_counts=True)), strict=True)))
+        return {self.name(class_id): round(count / ids.size, 6) for class_id, count in counts.most_common()}
+
+    def name(self, class_id: int) -> str:
+        """A class's name."""
+        return NO_CLASS_NAME if class_id == NO_CLASS else self.classes.names[class_id]
+
+
+def write_masks(folder: Path, name: str, photograph: Image.Image, ids: np.ndarray, classes: Classes) -> dict[str, str]:
+    """Write ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png``; their names by kind.
+
+    Args:
+        folder: is made where it is missing.
+        name: of the image.
+        photograph: RGB.
+        ids: H×W class ids, −1 for none; of the photograph's size.
+        classes: names and palette.
+    """
+    files = {kind: f"{name}_{kind}.png" for kind in ("ids", "color", "overlay")}
+    write_ids(folder / files["ids"], ids)
+    _write_with_palette(folder / files["color"], ids, classes.palette)
+    write_image(folder / files["overlay"], overlay(photograph, ids, classes.palette))
+    return files
+
+
+def overlay(photograph: Image.Image, ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """The photograph under half-transparent colours, borders between classes in white; H×W×3 uint8."""
+    tinted = Image.blend(photograph, Image.fromarray(colored(ids, palette)), OVERLAY_OPACITY)
+    pixels = np.array(tinted)
+    pixels[_borders(ids)] = 255
+    return pixels
+
+
+def _borders(ids: np.ndarray) -> np.ndarray:
+    """Pixels whose right or lower neighbour is of another class, wider in larger images; H×W bool."""
+    borders = np.zeros(ids.shape, dtype=bool)
+    reach = max(1, round(min(ids.shape) / 500))
+    borders[:, :-reach] |= ids[:, reach:] != ids[:, :-reach]
+    borders[:-reach] |= ids[reach:] != ids[:-reach]
+    return borders
+
+
+def _write_with_palette(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
+    """A palette PNG: programs that read indices see the ids, viewers see colours."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(palette)] = palette
+    image = Image.fromarray(np.where(ids == NO_CLASS, NO_CLASS_ID, ids).astype(np.uint8), "P")
+    image.putpalette(table.tobytes())
+    with written_atomically(path) as temporary:
+        image.save(temporary)

@@ -1,0 +1,43 @@
+"""Masks for your own images: ``python segment_images.py IMAGE_OR_FOLDER … --checkpoint CHECKPOINT``."""
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from eagle.commandline import run_command
+from eagle.config import REQUIRED, key
+from eagle.evaluation.crf import BACKENDS
+from eagle.segmentation.folder import JSON_NAME, segment
+
+
+@dataclass
+class SegmentConfig:
+    """Every key of ``segment_images.py``."""
+
+    images: list[str] = key([], "Images, folders of images, or videos (with ffmpeg)")
+    checkpoint: str = key(REQUIRED, "Trained segmenter: .ckpt, published or ours, or .safetensors with its .yml")
+    output_dir: str = key("../outputs/segments", "Folder for masks and segments.json")
+    probe: str = key("cluster", "cluster needs no labels; linear was trained with them", choices=("cluster", "linear"))
+    res: int | None = key(None, "Short side in pixels that the model sees; none = the run's val_res", minimum=1)
+    full_resolution: bool = key(False, "Look at images in their own size, window by window, for small things")
+    window: int | None = key(
+        None,
+        "Side of the windows that longer sides are taken in; none = val_res with full_resolution, else no windows",
+        minimum=1,
+    )
+    run_crf: bool = key(False, "Refine borders with a dense CRF (on at most 640×480 pixels)")
+    crf_backend: str = key("auto", "Dense CRF: see eval_segmentation.py", choices=BACKENDS)
+    accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
+    precision: str = key(
+        "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
+    )
+
+
+def segment_images(cfg: DictConfig) -> None:
+    """Write ids, colours and an overlay of each image in its own size, and a JSON with every class's share of it."""
+    content = segment(cfg)
+    print(f"{len(content['images'])} segmented, {len(content['unreadable'])} left out: {cfg.output_dir}/{JSON_NAME}")
+
+
+if __name__ == "__main__":
+    run_command(SegmentConfig, segment_images, positional="images")
