@@ -5,7 +5,10 @@
 """
 
 import dataclasses
+import errno
+import io
 import logging
+import os
 import re
 import sys
 import warnings
@@ -18,13 +21,22 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
 from yaml import YAMLError
 
 from eagle.config_validation import CONFIG_DIR, retired_keys_in, validated
-from eagle.errors import ConfigError, EagleError
+from eagle.errors import ConfigError, EagleError, one_line
 
 # Values that Hydra's override grammar reads as they stand; others are quoted for it.
 _PLAIN_VALUE = re.compile(r"""[\w./+\-~]*|\[.*\]|\{.*\}|'.*'|".*\"""", re.ASCII | re.DOTALL)
+
+_REMEDIES = {
+    errno.ENOSPC: "; make room and run the command again",
+    errno.EDQUOT: "; make room and run the command again",
+    errno.EROFS: "; choose a folder that can be written",
+    errno.EACCES: "; choose a folder that can be written, or mend its permissions",
+    errno.EPERM: "; choose a folder that can be written, or mend its permissions",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -37,18 +49,33 @@ def run_command(schema: type, command: Callable[[DictConfig], None], default_con
         command: called with the validated configuration.
         default_config: name in ``configs/`` used where ``--config-name`` is not given; None for schema defaults only.
 
-    An EagleError ends the process with its message on one line of stderr and exit status 1, Ctrl-C with 130.
+    An EagleError, and an OSError such as a full disk's, ends the process with its message on one line of stderr and
+    exit status 1, Ctrl-C with 130.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text in the terminal's encoding
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its hints and advertisements
     warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # its use of torch, not ours
+    # Pillow's word on large photographs; those beyond its limit are refused all the same.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text(schema, command, default_config))
         return
     try:
         command(parse_command_line(schema, sys.argv[1:], default_config))
     except EagleError as error:
-        sys.exit(f"error: {_last_line(error)}")
+        sys.exit(f"error: {one_line(error)}")
+    except BrokenPipeError:
+        # Who read our output has gone, e.g. `| head`; what is left to flush must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        # Where two files are named, something was moved or copied to the second.
+        place = error.filename2 or error.filename
+        place = f"{place}: " if place else ""
+        sys.exit(f"error: {place}{one_line(error)}{_REMEDIES.get(error.errno or 0, '')}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -141,9 +168,3 @@ def _quoted(value: str) -> str:
     # Hydra reads a backslash literally, but for those right before a quote.
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
     return f"'{escaped}'"
-
-
-def _last_line(error: EagleError) -> str:
-    """The message itself: an error re-raised from a loader process carries that process's traceback before it."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-    return re.sub(r"^eagle\.errors\.\w+: ", "", lines[-1])

@@ -5,7 +5,7 @@ from PIL import Image
 from eagle.config import TrainConfig
 from eagle.config_validation import validated
 from eagle.data.catalog import open_dataset
-from eagle.data.check import check_samples
+from eagle.data.check import inspect_dataset
 from eagle.data.directory import DirectoryDataset
 from eagle.data.palette import distinct_palette
 from eagle.data.views import read_sample
@@ -87,7 +87,7 @@ def test_directory__empty_folder(tmp_path):
 def test_check__label_id_out_of_range_is_named(root):
     Image.fromarray(np.full((30, 40), 7, dtype=np.uint8)).save(root / "labels/train/a3.png")
     with pytest.raises(DataError, match=r"a3\.png: label id 7 is out of range: 3 classes"):
-        check_samples(DirectoryDataset(root, "train"), "training images")
+        inspect_dataset(DirectoryDataset(root, "train"), "training images").require_good()
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no image</html>", None])
@@ -95,19 +95,19 @@ def test_check__corrupt_image_is_named(root, content):
     path = root / "imgs/train/a1.jpg"
     path.write_bytes(path.read_bytes()[:300] if content is None else content)
     with pytest.raises(DataError, match=r"a1\.jpg: cannot be read as an image"):
-        check_samples(DirectoryDataset(root, "train"), "training images")
+        inspect_dataset(DirectoryDataset(root, "train"), "training images").require_good()
 
 
 def test_check__label_of_another_size_is_named(root):
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(root / "labels/train/a0.png")
-    with pytest.raises(DataError, match=r"a0: the label map is 8×8 pixels, its image 40×30"):
-        check_samples(DirectoryDataset(root, "train"), "training images")
+    with pytest.raises(DataError, match=r"a0.jpg: the label map is 8×8 pixels, its image 40×30"):
+        inspect_dataset(DirectoryDataset(root, "train"), "training images").require_good()
 
 
 def test_check__coloured_label_is_refused(root):
     Image.new("RGB", (40, 30)).save(root / "labels/train/a0.png")
     with pytest.raises(DataError, match="one channel"):
-        check_samples(DirectoryDataset(root, "train"), "training images")
+        inspect_dataset(DirectoryDataset(root, "train"), "training images").require_good()
 
 
 def test_open_dataset__errors_name_the_key(tmp_path):
