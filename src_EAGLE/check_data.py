@@ -44,7 +44,9 @@ def check_data(cfg: DictConfig) -> None:
     for problem in problems:
         print(f"bad: {problem}")
     if problems:
-        raise DataError(f"{len(problems)} problems found; mend the files above, or set on_bad_image=skip")
+        raise DataError(
+            f"{len(problems)} of the things read are bad, see above; mend them, or train with on_bad_image=skip"
+        )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
+from tqdm import tqdm
 from yaml import YAMLError
 
 from eagle.config_validation import CONFIG_DIR, retired_keys_in, validated
@@ -65,7 +66,9 @@ def run_command(schema: type, command: Callable[[DictConfig], None], default_con
         return
     try:
         command(parse_command_line(schema, sys.argv[1:], default_config))
+        sys.stdout.flush()
     except EagleError as error:
+        _close_progress_bars()
         sys.exit(f"error: {one_line(error)}")
     except BrokenPipeError:
         # Who read our output has gone, e.g. `| head`; what is left to flush must not fail again.
@@ -75,6 +78,7 @@ def run_command(schema: type, command: Callable[[DictConfig], None], default_con
         # Where two files are named, something was moved or copied to the second.
         place = error.filename2 or error.filename
         place = f"{place}: " if place else ""
+        _close_progress_bars()
         sys.exit(f"error: {place}{one_line(error)}{_REMEDIES.get(error.errno or 0, '')}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -160,6 +164,12 @@ def _locate(config_name: str) -> tuple[Path, str]:
                 return path.parent, path.name
     available = ", ".join(sorted(file.stem for file in CONFIG_DIR.glob("*.yml")))
     raise ConfigError(f"--config-name {config_name}: no such file; configs/ has {available}")
+
+
+def _close_progress_bars() -> None:
+    """End the lines of bars that an error left open, so that the error has a line of its own."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
 
 
 def _quoted(value: str) -> str:

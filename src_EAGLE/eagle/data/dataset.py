@@ -70,7 +70,7 @@ def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, 
     if label.shape != size:
         turned = "; turn the pixels of images that EXIF turns in viewers, e.g. with `mogrify -auto-orient`"
         raise DataError(
-            f"{dataset.image_path(index) or dataset.name(index)}: the label map is {label.shape[1]}×{label.shape[0]} pixels, "
-            f"its image {image.width}×{image.height}{turned if label.shape == size[::-1] else ''}"
+            f"{dataset.image_path(index) or dataset.name(index)}: the label map is {label.shape[1]}×{label.shape[0]} "
+            f"pixels, its image {image.width}×{image.height}{turned if label.shape == size[::-1] else ''}"
         )
     return image, label
