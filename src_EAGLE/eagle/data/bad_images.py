@@ -104,8 +104,8 @@ class ReplacedImages(pl.Callback):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Note the images of a batch that stand in for others."""
-        drawn = batch["drawn"]
-        self._bad |= set(drawn[drawn != batch["index"]].tolist())
+        drawn, used = batch["drawn"].tolist(), batch["index"].tolist()
+        self._bad |= {number for number, other in zip(drawn, used, strict=True) if number != other}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Gather the devices' numbers; the first process writes the file."""
