@@ -79,6 +79,13 @@ def test_train__disk_full_at_the_first_checkpoint(tmp_path):
         assert re.match(rf"error: {full}/\S+: No space left on device; make room", last)
 
 
+def test_train__disk_full_at_the_first_logged_number(tmp_path, error_of):
+    """Python's error does not say which file then."""
+    with mounted(tmp_path / "full", "size=4k") as full:
+        line = error_of(TrainConfig, train_segmentation, None, *train_words(tmp_path, full), "scalar_log_freq=1")
+        assert line.startswith(f"error: {full}/run: No space left on device; make room")
+
+
 def test_train__disk_that_cannot_be_written(tmp_path, error_of):
     with mounted(tmp_path / "locked", "size=100k,ro") as locked:
         line = error_of(TrainConfig, train_segmentation, None, *train_words(tmp_path, locked))

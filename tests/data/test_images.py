@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -100,6 +101,18 @@ def test_read_image__what_is_no_picture(tmp_path, content):
         read_image(path)
     assert str(caught.value).startswith(f"{path}: cannot be read as an image (")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [IndexError("x"), struct.error("x"), MemoryError(), OverflowError("two\nlines")])
+def test_read_image__whatever_a_decoder_raises_is_one_line(tmp_path, monkeypatch, error):
+    path = saved(tmp_path / "x.png", Image.fromarray(RGB))
+
+    def load(_image):
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(DataError, match=r"^\S+x\.png: cannot be read as an image \([^\n]+\); repair or remove it$"):
+        read_image(path)
 
 
 def test_read_image__folders_pipes_and_dead_links_do_not_hang(tmp_path):
