@@ -136,6 +136,11 @@ def test_written_atomically__full_disk_names_the_file_and_leaves_nothing(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_written_atomically__a_librarys_words_are_kept(tmp_path):
+    with pytest.raises(OSError, match=r"/x\.png: encoder error -2$"), written_atomically(tmp_path / "x.png"):
+        raise OSError("encoder error -2")
+
+
 def test_nameless_errors_name__keeps_a_name_that_is_there(tmp_path):
     for error, expected in ((OSError(28, "full"), tmp_path), (OSError(28, "full", "/other"), "/other")):
         with pytest.raises(OSError, match="full") as caught, nameless_errors_name(tmp_path):

@@ -23,7 +23,10 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not the temporary name, which says nothing
+        if error.errno is None:  # a library's own words, which a file name would hide
+            error.args = (f"{path}: {error}",)
+        else:
+            error.filename, error.filename2 = str(path), None  # not the temporary name, which says nothing
         raise
     finally:
         if temporary is not None:
@@ -36,7 +39,8 @@ def nameless_errors_name(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(place)
+        if error.errno is not None:
+            error.filename = error.filename or str(place)
         raise
 
 
