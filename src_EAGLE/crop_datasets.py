@@ -6,15 +6,15 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.commandline import run_command
-from eagle.config import DatasetConfig, key
-from eagle.config_validation import unknown_name_message, validated
+from eagle.config import BadImageConfig, DatasetConfig, key
+from eagle.config_validation import refuse_unknown, validated
+from eagle.data.bad_images import readable_part
 from eagle.data.catalog import crop_source, open_whole_dataset
 from eagle.data.cropping import SPLITS, crop_split
-from eagle.errors import ConfigError
 
 
 @dataclass
-class CropConfig:
+class CropConfig(BadImageConfig):
     """Every key of this command."""
 
     dataset_name: list[str] = key(["cocostuff27", "cityscapes"], "Datasets, names of eagle.data.catalog")
@@ -35,19 +35,19 @@ class CropConfig:
 
 def crop_datasets(config: DictConfig) -> None:
     """Cut every image of datasets into five crops; a run that was cut short is continued by the same command."""
-    for split in config.splits:
-        if split not in SPLITS:
-            raise ConfigError(unknown_name_message("value of splits", split, SPLITS))
+    refuse_unknown("value of splits", config.splits, SPLITS)
     shared = {field.name: config[field.name] for field in fields(DatasetConfig)}
     datasets = [validated(DatasetConfig, {**shared, "dataset_name": name}) for name in config.dataset_name]
     # All are opened before the first image is cropped: what is missing is said at once.
     opened = [(cfg, split, open_whole_dataset(cfg, split)) for cfg in datasets for split in config.splits]
     root = Path(config.pytorch_data_dir)
     summary = []
-    for cfg, split, dataset in opened:
+    for cfg, split, whole in opened:
         source = crop_source(cfg)
+        dataset = readable_part(whole, config.on_bad_image, f"{split} images")
         made = crop_split(dataset, split, source, root, config.jpeg_quality, config.seed, config.num_processes)
-        summary.append(f"{source.folder(root)} {split}: {5 * len(dataset)} crops, {made} made now")
+        left_out = f"; {len(dataset.skipped)} bad images left out" if dataset.skipped else ""
+        summary.append(f"{source.folder(root)} {split}: {5 * len(dataset)} crops, {made} made now{left_out}")
     print("\n".join(summary))
 
 

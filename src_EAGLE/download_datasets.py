@@ -8,9 +8,9 @@ from omegaconf import DictConfig
 from eagle.archives import extract_archive
 from eagle.commandline import run_command
 from eagle.config import key
-from eagle.config_validation import unknown_name_message
+from eagle.config_validation import refuse_unknown
 from eagle.downloads import download
-from eagle.errors import ConfigError, DownloadError
+from eagle.errors import DownloadError
 from eagle.released_files import DATASETS, STEGO_DATA_URL
 from eagle.tables import text_table
 
@@ -31,9 +31,7 @@ def download_datasets(config: DictConfig) -> None:
     if config.list:
         print(overview(config))
         return
-    for name in config.datasets:
-        if name not in DATASETS:
-            raise ConfigError(unknown_name_message("dataset", name, DATASETS))
+    refuse_unknown("dataset", config.datasets, DATASETS)
     there: list[str] = []
     failed: list[str] = []
     for name in config.datasets:

@@ -7,8 +7,8 @@ from omegaconf import DictConfig
 
 from eagle.commandline import run_command
 from eagle.config import key
-from eagle.config_validation import unknown_name_message
-from eagle.errors import ConfigError, DownloadError, EagleError
+from eagle.config_validation import refuse_unknown
+from eagle.errors import DownloadError, EagleError
 from eagle.model_downloads import DERIVED, fetch_model
 from eagle.released_files import DINO_URL, MODELS, local_weights
 from eagle.tables import text_table
@@ -29,9 +29,7 @@ def download_models(config: DictConfig) -> None:
     if config.list:
         print(overview(config.output_dir))
         return
-    for name in config.models:
-        if name not in MODELS:
-            raise ConfigError(unknown_name_message("model", name, MODELS))
+    refuse_unknown("model", config.models, MODELS)
     fetched: list[str] = []
     failed: list[str] = []
     for name in config.models:

@@ -81,6 +81,46 @@ def test_extract__chain_of_links_that_leads_outside(tmp_path, folder, make):
     assert_refused(archive, folder, "do not trust")
 
 
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (tarfile.LNKTYPE, "/etc/passwd"),
+        (tarfile.LNKTYPE, "../../evil"),
+        (tarfile.SYMTYPE, "/etc"),
+        (tarfile.CHRTYPE, ""),
+        (tarfile.BLKTYPE, ""),
+        (tarfile.FIFOTYPE, ""),
+    ],
+    ids=["hard link, absolute", "hard link, relative", "link", "character device", "block device", "pipe"],
+)
+def test_extract__members_that_are_no_plain_files(tmp_path, folder, kind, target):
+    path = tmp_path / "set.tar"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("set/special")
+        member.type, member.linkname = kind, target
+        archive.addfile(member)
+    assert_refused(path, folder, "do not trust")
+
+
+def test_extract__tar_may_not_set_privileges(tmp_path, folder):
+    path = tmp_path / "set.tar"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("set/program")
+        member.mode = 0o6777
+        archive.addfile(member)
+    extract_archive(path, folder)
+    assert (folder / "set/program").stat().st_mode & 0o6022 == 0
+
+
+def test_extract__zip_device_becomes_a_plain_file(tmp_path, folder):
+    device = zipfile.ZipInfo("set/device")
+    device.external_attr = (stat.S_IFCHR | 0o6666) << 16
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr(device, b"x")
+    extract_archive(tmp_path / "set.zip", folder)
+    assert stat.S_ISREG((folder / "set/device").stat().st_mode)
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_extract__existing_entry_is_never_overwritten(tmp_path, folder, make):
     (folder / "set").mkdir(parents=True)

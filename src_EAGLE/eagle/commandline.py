@@ -5,7 +5,10 @@
 """
 
 import dataclasses
+import errno
+import io
 import logging
+import os
 import re
 import sys
 import warnings
@@ -19,13 +22,23 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+from tqdm import tqdm
 from yaml import YAMLError
 
 from eagle.config_validation import CONFIG_DIR, retired_keys_in, validated
-from eagle.errors import ConfigError, EagleError
+from eagle.errors import ConfigError, EagleError, one_line
 
 # Values that Hydra's override grammar reads as they stand; others are quoted for it.
 _PLAIN_VALUE = re.compile(r"""[\w./+\-~]*|\[.*\]|\{.*\}|'.*'|".*\"""", re.ASCII | re.DOTALL)
+
+_REMEDIES = {
+    errno.ENOSPC: "; make room and run the command again",
+    errno.EDQUOT: "; make room and run the command again",
+    errno.EROFS: "; choose a folder that can be written",
+    errno.EACCES: "; choose a folder that can be written, or mend its permissions",
+    errno.EPERM: "; choose a folder that can be written, or mend its permissions",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +57,36 @@ def run_command(
         default_config: name in ``configs/`` used where ``--config-name`` is not given; None for schema defaults only.
         positional: the key, a list, that arguments before the first option go to; None for none.
 
-    An EagleError ends the process with its message on one line of stderr and exit status 1, Ctrl-C with 130.
+    An EagleError, and an OSError such as a full disk's, ends the process with its message on one line of stderr and
+    exit status 1, Ctrl-C with 130.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text in the terminal's encoding
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its hints and advertisements
     warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # its use of torch, not ours
+    # Pillow's word on large photographs; those beyond its limit are refused all the same.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text(schema, command, default_config, positional))
         return
     try:
         command(parse_command_line(schema, sys.argv[1:], default_config, positional))
+        sys.stdout.flush()
     except EagleError as error:
-        sys.exit(f"error: {_last_line(error)}")
+        _close_progress_bars()
+        sys.exit(f"error: {one_line(error)}")
+    except BrokenPipeError:
+        # Who read our output has gone, e.g. `| head`; what is left to flush must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        # Where two files are named, something was moved or copied to the second.
+        place = error.filename2 or error.filename
+        place = f"{place}: " if place else ""
+        _close_progress_bars()
+        sys.exit(f"error: {place}{one_line(error)}{_REMEDIES.get(error.errno or 0, '')}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -154,15 +185,15 @@ def _locate(config_name: str) -> tuple[Path, str]:
     raise ConfigError(f"--config-name {config_name}: no such file; configs/ has {available}")
 
 
+def _close_progress_bars() -> None:
+    """End the lines of bars that an error left open, so that the error has a line of its own."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
+
+
 def _quoted(value: str) -> str:
     if _PLAIN_VALUE.fullmatch(value):
         return value
     # Hydra reads a backslash literally, but for those right before a quote.
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
     return f"'{escaped}'"
-
-
-def _last_line(error: EagleError) -> str:
-    """The message itself: an error re-raised from a loader process carries that process's traceback before it."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-    return re.sub(r"^eagle\.errors\.\w+: ", "", lines[-1])

@@ -70,7 +70,19 @@ class DatasetConfig:
 
 
 @dataclass
-class TrainConfig(MachineConfig, DatasetConfig):
+class BadImageConfig:
+    """What happens to images that cannot be read."""
+
+    on_bad_image: str = key(
+        "error",
+        "An image or label that cannot be read: error = stop and name it; skip = leave it out (training draws another "
+        "image in its place) and list it at the end",
+        choices=("error", "skip"),
+    )
+
+
+@dataclass
+class TrainConfig(MachineConfig, DatasetConfig, BadImageConfig):
     """Every key of ``train_segmentation_eigen.py``; the defaults are the published COCO-Stuff ViT-S/8 run's."""
 
     res: int = key(224, "Training images: short side and centre crop, pixels; a multiple of the patch size", minimum=1)
@@ -184,7 +196,7 @@ class TrainConfig(MachineConfig, DatasetConfig):
 
 
 @dataclass
-class EvalConfig(MachineConfig):
+class EvalConfig(MachineConfig, BadImageConfig):
     """Every key of ``eval_segmentation.py``; the model and its dataset come from the checkpoint."""
 
     devices: Any = key(1, "Number of devices; several see padded shares of the images, so one is exact")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -36,7 +36,7 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
     plain = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     given = {str(name): plain[name] for name in plain if str(name) not in RETIRED_KEYS}
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    _refuse_unknown(given, fields)
+    refuse_unknown("key", given, fields)
     config = OmegaConf.structured(schema)
     for name, value in {**_fidelity(schema, given), **given}.items():
         try:
@@ -76,10 +76,11 @@ def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} '{name}': {hint}"
 
 
-def _refuse_unknown(given: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
-    for name in given:
-        if name not in fields:
-            raise ConfigError(unknown_name_message("key", name, fields))
+def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise ConfigError, with unknown_name_message, for the first of ``names`` that is not among ``known``."""
+    for name in names:
+        if name not in known:
+            raise ConfigError(unknown_name_message(kind, name, known))
 
 
 def _takes_list(annotation: Any) -> bool:

@@ -1,5 +1,7 @@
 """Errors that a user can mend: the commands print their message as one line, without a traceback."""
 
+import re
+
 
 class EagleError(Exception):
     """Base of all errors whose message names the thing at fault and what to do about it."""
@@ -23,3 +25,14 @@ class CheckpointError(EagleError):
 
 class DownloadError(EagleError):
     """A download failed for good or what arrived is not what was asked for."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, on one line: an OSError's reason without its number, else its last line.
+
+    An error re-raised from a loader process carries that process's traceback before its own line.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"^[\w.]*(Error|Exception): ", "", lines[-1]) if lines else type(error).__name__

@@ -1,8 +1,8 @@
 """Backbone, head and both probes as one graph for torch.export or ONNX, batch and image size free."""
 
-import importlib
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,5 @@ def _tried_sizes(backbone: KeyBackbone) -> list[tuple[int, int, int]]:
 
 def _require(*packages: str) -> None:
     for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ConfigError(f"target: an {ONNX} file needs {package}: pip install -e .[export]") from error
+        if find_spec(package) is None:
+            raise ConfigError(f"target: an {ONNX} file needs {package}: pip install -e .[export]")

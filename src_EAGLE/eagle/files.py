@@ -14,15 +14,34 @@ def written_atomically(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, from which writers of pictures choose their format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None:  # a library's own words, which a file name would hide
+            error.args = (f"{path}: {error}",)
+        else:
+            error.filename, error.filename2 = str(path), None  # not the temporary name, which says nothing
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def nameless_errors_name(place: Path) -> Iterator[None]:
+    """Give ``place`` as the file of OSErrors that name none, as those of writing to a full disk do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(place)
+        raise
 
 
 def write_text_atomically(path: Path, text: str) -> None:

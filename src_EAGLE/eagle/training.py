@@ -11,10 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 
 from eagle.config_validation import completed
+from eagle.data.bad_images import ReplacedImages
 from eagle.data.catalog import dataset_label
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
-from eagle.files import write_text_atomically
+from eagle.files import nameless_errors_name, write_text_atomically
 from eagle.loggers import make_loggers
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 
@@ -44,14 +45,15 @@ def train(cfg: DictConfig) -> Path:
         check_resolution(name, cfg[name], segmenter.net.model.patch_size)
     data.check()
     write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))
-    trainer = _trainer(cfg, run_dir, labelled=data.val_set.has_labels)
+    trainer = _trainer(cfg, run_dir, data)
     with warnings.catch_warnings():
         # All meant: the folder holds config.yml, num_workers is the user's choice, the frozen backbone is in eval mode.
         warnings.filterwarnings(
             "ignore", ".*exists and is not empty.*|.*does not have many workers.*|.*module.s. in eval mode.*"
         )
-        trainer.fit(segmenter, data)
-    trainer.save_checkpoint(run_dir / f"{LAST}.ckpt", weights_only=False)
+        with nameless_errors_name(run_dir):
+            trainer.fit(segmenter, data)
+            trainer.save_checkpoint(run_dir / f"{LAST}.ckpt", weights_only=False)
     logger.info("run folder: %s", run_dir)
     return run_dir
 
@@ -69,7 +71,8 @@ def machine_arguments(cfg: Any) -> dict[str, Any]:
     return {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
 
 
-def _trainer(cfg: DictConfig, run_dir: Path, labelled: bool) -> pl.Trainer:
+def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
+    labelled = data.val_set.has_labels
     best = ModelCheckpoint(
         run_dir,
         BEST,
@@ -78,6 +81,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, labelled: bool) -> pl.Trainer:
         enable_version_counter=False,
     )
     last = ModelCheckpoint(run_dir, LAST, every_n_train_steps=cfg.checkpoint_freq, enable_version_counter=False)
+    replaced = [ReplacedImages(data.train_set, run_dir, data.val_set.skipped)] if cfg.on_bad_image == "skip" else []
     return pl.Trainer(
         **machine_arguments(cfg),
         max_steps=cfg.max_steps,
@@ -87,7 +91,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, labelled: bool) -> pl.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.scalar_log_freq,
         logger=make_loggers(cfg, run_dir),
-        callbacks=[best, last, TQDMProgressBar(refresh_rate=1)],
+        callbacks=[*replaced, best, last, TQDMProgressBar(refresh_rate=1)],
         enable_model_summary=False,
     )
 

@@ -1,3 +1,5 @@
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,7 +7,7 @@ from PIL import Image
 from eagle.config import TrainConfig
 from eagle.config_validation import validated
 from eagle.data.catalog import open_dataset
-from eagle.data.check import check_samples
+from eagle.data.check import inspect_dataset
 from eagle.data.directory import DirectoryDataset
 from eagle.data.palette import distinct_palette
 from eagle.data.views import read_sample
@@ -87,7 +89,7 @@ def test_directory__empty_folder(tmp_path):
 def test_check__label_id_out_of_range_is_named(root):
     Image.fromarray(np.full((30, 40), 7, dtype=np.uint8)).save(root / "labels/train/a3.png")
     with pytest.raises(DataError, match=r"a3\.png: label id 7 is out of range: 3 classes"):
-        check_samples(DirectoryDataset(root, "train"), "training images")
+        inspect_dataset(DirectoryDataset(root, "train"), "training images").require_good()
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no image</html>", None])
@@ -95,19 +97,65 @@ def test_check__corrupt_image_is_named(root, content):
     path = root / "imgs/train/a1.jpg"
     path.write_bytes(path.read_bytes()[:300] if content is None else content)
     with pytest.raises(DataError, match=r"a1\.jpg: cannot be read as an image"):
-        check_samples(DirectoryDataset(root, "train"), "training images")
+        inspect_dataset(DirectoryDataset(root, "train"), "training images").require_good()
 
 
 def test_check__label_of_another_size_is_named(root):
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(root / "labels/train/a0.png")
-    with pytest.raises(DataError, match=r"a0: the label map is 8×8 pixels, its image 40×30"):
-        check_samples(DirectoryDataset(root, "train"), "training images")
+    with pytest.raises(DataError, match=r"a0.jpg: the label map is 8×8 pixels, its image 40×30"):
+        inspect_dataset(DirectoryDataset(root, "train"), "training images").require_good()
 
 
 def test_check__coloured_label_is_refused(root):
     Image.new("RGB", (40, 30)).save(root / "labels/train/a0.png")
     with pytest.raises(DataError, match="one channel"):
-        check_samples(DirectoryDataset(root, "train"), "training images")
+        inspect_dataset(DirectoryDataset(root, "train"), "training images").require_good()
+
+
+def test_check__label_of_a_turned_image_says_so(root):
+    Image.fromarray(np.zeros((40, 30), dtype=np.uint8)).save(root / "labels/train/a0.png")
+    with pytest.raises(DataError, match=r"a0\.jpg: the label map is 30×40 pixels, its image 40×30; turn the pixels"):
+        inspect_dataset(DirectoryDataset(root, "train"), "training images").require_good()
+
+
+@pytest.mark.parametrize("stem", ["two words", "größe 7 日本", "A0", "dots.in.it", "new\nline", "[x] 100%"])
+def test_directory__any_name(root, stem):
+    (root / "imgs/train/a0.jpg").rename(root / f"imgs/train/{stem}.jpg")
+    (root / "labels/train/a0.png").rename(root / f"labels/train/{stem}.png")
+    dataset = DirectoryDataset(root, "train")
+    index = [dataset.name(i) for i in range(4)].index(stem)
+    assert read_sample(dataset, index)[1].shape == (30, 40)
+
+
+def test_directory__names_that_differ_only_in_case_are_two(root):
+    for kind, suffix in (("imgs", "jpg"), ("labels", "png")):
+        (root / f"{kind}/train/a1.{suffix}").rename(root / f"{kind}/train/A0.{suffix}")
+    assert [DirectoryDataset(root, "train").name(i) for i in range(4)] == ["A0", "a0", "a2", "a3"]
+
+
+def test_directory__names_composed_otherwise_are_the_same(root):
+    """As when images come from a Mac and labels do not."""
+    (root / "imgs/train/a0.jpg").rename(root / f"imgs/train/{unicodedata.normalize('NFD', 'größe')}.jpg")
+    (root / "labels/train/a0.png").rename(root / f"labels/train/{unicodedata.normalize('NFC', 'größe')}.png")
+    assert len(DirectoryDataset(root, "train")) == 4
+
+
+def test_directory__two_labels_of_one_name(root):
+    Image.new("L", (40, 30)).save(root / "labels/train/a1.tif")
+    with pytest.raises(DataError, match=r"a1\.tif: has the name of a1\.png"):
+        DirectoryDataset(root, "train")
+
+
+def test_directory__more_classes_than_ids(root):
+    (root / "classes.txt").unlink()
+    with pytest.raises(ConfigError, match="256 classes; id 255 is void, so 255 are the most"):
+        DirectoryDataset(root, "train", 256)
+
+
+def test_directory__class_names_in_another_encoding(root):
+    (root / "classes.txt").write_bytes("Straße".encode("latin-1"))
+    with pytest.raises(DataError, match=r"classes\.txt: not UTF-8 text"):
+        DirectoryDataset(root, "train")
 
 
 def test_open_dataset__errors_name_the_key(tmp_path):

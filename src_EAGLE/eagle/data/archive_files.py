@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from eagle.data.listings import read_names
 from eagle.errors import DataError
 
 
@@ -34,7 +35,7 @@ def read_listing(root: Path, listing: Path) -> list[str]:
     require_folder(root, listing.parent)
     if not listing.is_file():
         raise DataError(f"{listing}: no such file; {_refetch(root)}")
-    names = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    names = read_names(listing)
     if not names:
         raise DataError(f"{listing}: names no images; {_refetch(root)}")
     return names

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import multiprocessing
+import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -163,7 +164,7 @@ def _begin(job: CropJob) -> None:
         },
         {
             "images": n_images,
-            "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
+            "names_sha256": hashlib.sha256(os.fsencode(names)).hexdigest(),
             "labels": job.dataset.has_labels,
             "crops": CROPS_PER_IMAGE * n_images,
         },

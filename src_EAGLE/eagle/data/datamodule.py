@@ -1,17 +1,27 @@
 """Lightning data module: the loaders of a training run."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from eagle.data.bad_images import ReadableImages
 from eagle.data.catalog import open_dataset
-from eagle.data.check import check_samples
+from eagle.data.check import inspect_dataset
+from eagle.data.check_tables import summary_table
 from eagle.data.sampler import SeededSampler
 from eagle.data.views import EvaluationViews, TrainingViews
+from eagle.errors import DataError
+
+# Images of a split that are decoded before a run: seconds, and a broken export is bad all over.
+_QUICK_CHECK = 256
+
+logger = logging.getLogger(__name__)
 
 
 class SegmentationDataModule(pl.LightningDataModule):
@@ -32,13 +42,31 @@ class SegmentationDataModule(pl.LightningDataModule):
         self.val_set = open_dataset(cfg, "val")
 
     def check(self) -> None:
-        """Decode a part of both splits; raises DataError that names a broken file."""
-        check_samples(self.train_set, "training images")
-        check_samples(self.val_set, "validation images")
+        """Decode a part of both splits and log a table of what they hold; ``on_bad_image=skip`` decodes all of val.
+
+        Raises:
+            DataError: a bad image where none may be skipped, no good one, or void validation labels only.
+        """
+        skip = self.cfg.on_bad_image == "skip"
+        found = {
+            "train": inspect_dataset(self.train_set, "training images", _QUICK_CHECK, self.cfg.res),
+            "val": inspect_dataset(self.val_set, "validation images", None if skip else _QUICK_CHECK, self.cfg.val_res),
+        }
+        rank_zero_only(logger.info)("%s", summary_table(found))
+        for inspection in found.values():
+            if not skip or not inspection.samples:
+                inspection.require_good()
+        if self.val_set.has_labels and found["val"].n_void() == len(found["val"].samples):
+            raise DataError(
+                "every validation label is void: there is nothing to score; mend the labels, or remove their folder to "
+                "train without"
+            )
+        if skip:
+            self.val_set = ReadableImages(self.val_set, found["val"])
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training views."""
-        views = TrainingViews(self.train_set, self.cfg.res, self.cfg.photometric)
+        views = TrainingViews(self.train_set, self.cfg.res, self.cfg.photometric, self.cfg.on_bad_image)
         sampler = SeededSampler(len(views), self.cfg.seed)
         return DataLoader(
             views,

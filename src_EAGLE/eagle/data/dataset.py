@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -33,10 +34,12 @@ class SegmentationDataset(ABC):
     Attributes:
         classes: class names and palette.
         has_labels: whether ``label`` gives maps.
+        skipped: a line for each image that was left out because it cannot be read.
     """
 
     classes: Classes
     has_labels: bool
+    skipped: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -50,6 +53,10 @@ class SegmentationDataset(ABC):
     def image(self, index: int) -> Image.Image:
         """The RGB image; raises DataError that names the file."""
 
+    def image_path(self, index: int) -> Path | None:  # noqa: ARG002
+        """The file that ``image`` reads; None where the images do not come one from a file."""
+        return None
+
     @abstractmethod
     def label(self, index: int) -> np.ndarray:
         """Class ids, H×W int32 of the image's size, −1 for void; raises DataError that names the file."""
@@ -61,8 +68,9 @@ def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, 
     size = (image.height, image.width)
     label = dataset.label(index) if dataset.has_labels else np.full(size, VOID, dtype=np.int32)
     if label.shape != size:
+        turned = "; turn the pixels of images that EXIF turns in viewers, e.g. with `mogrify -auto-orient`"
         raise DataError(
-            f"{dataset.name(index)}: the label map is {label.shape[1]}×{label.shape[0]} pixels, "
-            f"its image {image.width}×{image.height}"
+            f"{dataset.image_path(index) or dataset.name(index)}: the label map is {label.shape[1]}×{label.shape[0]} "
+            f"pixels, its image {image.width}×{image.height}{turned if label.shape == size[::-1] else ''}"
         )
     return image, label

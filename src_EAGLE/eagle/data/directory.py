@@ -4,6 +4,7 @@
 255 = void) and ``<root>/classes.txt`` (one class name a line, line number = id).
 """
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from eagle.data.dataset import VOID, Classes, SegmentationDataset
 from eagle.data.images import image_files, read_image, read_label
+from eagle.data.listings import read_names
 from eagle.data.palette import distinct_palette
 from eagle.errors import ConfigError, DataError
 
@@ -48,6 +50,10 @@ class DirectoryDataset(SegmentationDataset):
         """The RGB image."""
         return read_image(self._images[index])
 
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+        return self._images[index]
+
     def label(self, index: int) -> np.ndarray:
         """Class ids; raises DataError for an id that is neither a class nor void."""
         path = self._labels[index]
@@ -64,11 +70,13 @@ class DirectoryDataset(SegmentationDataset):
 def directory_classes(root: Path, n_classes: int | None) -> Classes:
     """Class names of ``classes.txt``, or numbered ones; raises ConfigError as DirectoryDataset does."""
     listing = root / "classes.txt"
-    names = [line.strip() for line in listing.read_text().splitlines() if line.strip()] if listing.is_file() else []
+    names = read_names(listing) if listing.is_file() else []
     if n_classes is None and not names:
         raise ConfigError(f"dir_dataset_n_classes: set it to the number of classes, or list their names in {listing}")
     if n_classes is not None and names and n_classes != len(names):
         raise ConfigError(f"dir_dataset_n_classes: {n_classes}, but {listing} names {len(names)} classes")
+    if max(n_classes or 0, len(names)) > VOID_ID:
+        raise ConfigError(f"{root}: {n_classes or len(names)} classes; id {VOID_ID} is void, so {VOID_ID} are the most")
     names = names or [f"class {i}" for i in range(n_classes or 0)]
     return Classes(tuple(names), distinct_palette(len(names)))
 
@@ -83,22 +91,39 @@ def _images(root: Path, split: str) -> list[Path]:
     images = image_files(folder)
     if not images:
         raise DataError(f"{folder}: holds no images")
-    seen: dict[str, Path] = {}
-    for path in images:
-        if path.stem in seen:
-            raise DataError(
-                f"{path}: has the name of {seen[path.stem].name}; labels are matched by name, so rename one"
-            )
-        seen[path.stem] = path
+    _by_name(images)
     return images
 
 
+def _by_name(files: list[Path]) -> dict[str, Path]:
+    """Files by stem, composed as most systems write it (macOS stores "ü" as two characters).
+
+    Raises:
+        DataError: two files share a name.
+    """
+    found: dict[str, Path] = {}
+    repeated: list[tuple[Path, Path]] = []
+    for path in files:
+        first = found.setdefault(_key(path), path)
+        if first != path:
+            repeated.append((path, first))
+    if repeated:
+        path, first = repeated[0]
+        others = f" ({len(repeated)} such files: {', '.join(p.name for p, _ in repeated[:20])})" if repeated[1:] else ""
+        raise DataError(f"{path}: has the name of {first.name}; labels are matched by name, so rename one{others}")
+    return found
+
+
+def _key(path: Path) -> str:
+    return unicodedata.normalize("NFC", path.stem)
+
+
 def _matching_labels(images: list[Path], folder: Path) -> list[Path]:
-    by_stem = {path.stem: path for path in image_files(folder)}
-    missing = [path for path in images if path.stem not in by_stem]
+    labels = _by_name(image_files(folder))
+    missing = [path for path in images if _key(path) not in labels]
     if missing:
         raise DataError(
             f"{missing[0]}: image without label, there is no {folder / missing[0].stem}.png ({len(missing)} of "
             f"{len(images)} images lack one); add it, or remove {folder} to train without labels"
         )
-    return [by_stem[path.stem] for path in images]
+    return [labels[_key(path)] for path in images]

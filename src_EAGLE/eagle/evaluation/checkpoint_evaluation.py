@@ -12,6 +12,7 @@ from eagle.checkpoint_formats import evaluation_file
 from eagle.checkpoints import load_segmenter
 from eagle.class_map import ClassMap
 from eagle.config import DatasetConfig
+from eagle.data.bad_images import readable_part
 from eagle.data.catalog import dataset_label, open_dataset
 from eagle.data.dataset import Classes
 from eagle.data.views import EvaluationViews
@@ -76,7 +77,8 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     content = write_evaluation(path, dataset_label(segmenter.cfg), views, evaluation, cfg)
     scores = content["scores"]
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
-    print(f"\n{path}: {content['dataset']}, {len(dataset)} images, {extent}\n")
+    left_out = f" ({len(dataset.skipped)} bad ones left out)" if dataset.skipped else ""
+    print(f"\n{path}: {content['dataset']}, {len(dataset)} images{left_out}, {extent}\n")
     print(f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}")
     if predictions is not None:
         print(f"\npredictions: {predictions.root}")
@@ -94,6 +96,7 @@ def write_evaluation(
         "checkpoint": str(path),
         "dataset": dataset_name,
         "images": len(views),
+        "skipped_images": list(views.dataset.skipped),
         "res": views.res,
         "crop": views.crop,
         "window": cfg.window,
@@ -145,7 +148,7 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
             f"pytorch_data_dir: {dataset_label(source)} there has {len(dataset.classes)} classes, the checkpoint "
             f"{segmenter.n_classes}"
         )
-    return EvaluationViews(dataset, res, cfg.crop)
+    return EvaluationViews(readable_part(dataset, cfg.on_bad_image, "validation images"), res, cfg.crop)
 
 
 def evaluation_trainer(cfg: Any) -> pl.Trainer:

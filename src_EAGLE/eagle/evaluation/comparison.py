@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from eagle.checkpoints import load_segmenter
+from eagle.data.bad_images import readable_part
 from eagle.data.catalog import dataset_label, open_dataset
 from eagle.data.views import EvaluationViews
 from eagle.evaluation.baselines import kmeans_centres
@@ -45,7 +46,8 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
     segmenters = {name: load_segmenter(path) for name, path in checkpoints.items()}
     first = next(iter(segmenters.values()))
     views = validation_views(first, cfg)
-    training = EvaluationViews(open_dataset(training_config(first, cfg), "train"), first.cfg.res)
+    training_set = open_dataset(training_config(first, cfg), "train")
+    training = EvaluationViews(readable_part(training_set, cfg.on_bad_image, "training images"), first.cfg.res)
     centres = kmeans_centres(
         first.net.model, DataLoader(training, cfg.batch_size), first.cluster_probe.clusters.shape[0], first.cfg.seed
     )
@@ -62,6 +64,7 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
         write_evaluation(path, dataset_label(segmenters[name].cfg), views, evaluations[name], cfg)
     classes = views.dataset.classes
     report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
-    write_json(output_dir / "metrics.json", report)
+    skipped = {"skipped_images": list(views.dataset.skipped)} if views.dataset.skipped else {}
+    write_json(output_dir / "metrics.json", {**report, **skipped})
     draw_evaluation(evaluations[next(iter(segmenters))], classes, output_dir)
     return comparison_table(report)

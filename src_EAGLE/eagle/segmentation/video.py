@@ -39,7 +39,7 @@ def open_video(path: Path) -> Video:
     """Ask ffprobe for a video's shape; raises DataError where there is no ffmpeg or no video in the file."""
     _require_ffmpeg(path)
     fields = "stream=width,height,avg_frame_rate,nb_frames:stream_side_data=rotation"
-    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", fields, "-of", "json", str(path)]
+    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", fields, "-of", "json", _url(path)]
     probed = subprocess.run(command, capture_output=True, text=True, check=False)
     streams = json.loads(probed.stdout or "{}").get("streams", []) if probed.returncode == 0 else []
     if not streams:
@@ -54,7 +54,7 @@ def open_video(path: Path) -> Video:
 def frames(video: Video) -> Iterator[Image.Image]:
     """RGB frames in order; raises DataError where the file is damaged before its end."""
     width, height = video.size
-    command = ["ffmpeg", "-v", "error", "-i", str(video.path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    command = ["ffmpeg", "-v", "error", "-i", _url(video.path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         try:
@@ -83,7 +83,7 @@ def video_writer(path: Path, size: tuple[int, int], rate: str) -> Iterator[Any]:
     with written_atomically(path) as temporary:
         command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
         command += ["-r", rate, "-i", "-", "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p"]
-        command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", str(temporary)]
+        command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", _url(temporary)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdin is not None
             assert process.stderr is not None
@@ -96,6 +96,11 @@ def video_writer(path: Path, size: tuple[int, int], rate: str) -> Iterator[Any]:
                 reason = process.stderr.read().decode(errors="replace")
         if process.returncode:
             raise DataError(f"{path}: ffmpeg cannot write it ({' '.join(reason.split())[:160]})")
+
+
+def _url(path: Path) -> str:
+    """A file's name that ffmpeg takes for neither a protocol nor an option."""
+    return f"file:{path}"
 
 
 def _require_ffmpeg(path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Read a whole dataset and list what is wrong: ``python check_data.py dataset_name=cocostuff27 [key=value …]``."""
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from eagle.commandline import run_command
+from eagle.config import DatasetConfig, key
+from eagle.config_validation import refuse_unknown
+from eagle.data.catalog import open_dataset
+from eagle.data.check import Inspection, inspect_dataset
+from eagle.data.check_tables import class_shares_table, summary_table
+from eagle.data.cropping import SPLITS
+from eagle.errors import DataError
+
+
+@dataclass
+class CheckConfig(DatasetConfig):
+    """Every key of this command."""
+
+    splits: list[str] = key([*SPLITS], "Splits to read")
+    res: int | None = key(
+        None, "Count the label pixels that are left at this short side and centre crop; none = all", minimum=1
+    )
+    num_threads: int | None = key(None, "Threads that read; none = a few for each core", minimum=1)
+
+
+def check_data(cfg: DictConfig) -> None:
+    """Decode every image and label of a dataset, print what it holds, list bad files, exit 1 for any."""
+    refuse_unknown("value of splits", cfg.splits, SPLITS)
+    found: dict[str, Inspection] = {}
+    problems: list[str] = []
+    for split in cfg.splits:
+        try:
+            dataset = open_dataset(cfg, split)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        found[split] = inspect_dataset(dataset, f"{split} images", None, cfg.res, cfg.num_threads)
+        problems += found[split].bad.values()
+    if found:
+        print(summary_table(found))
+        print(f"\n{class_shares_table(found)}")
+    for problem in problems:
+        print(f"bad: {problem}")
+    if problems:
+        raise DataError(
+            f"{len(problems)} of the things read are bad, see above; mend them, or train with on_bad_image=skip"
+        )
+
+
+if __name__ == "__main__":
+    run_command(CheckConfig, check_data)

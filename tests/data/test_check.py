@@ -1,0 +1,114 @@
+"""What a look at a dataset finds, and the command that looks at all of it."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_images import damaged
+
+from check_data import CheckConfig, check_data
+from eagle.commandline import run_command
+from eagle.config import DatasetConfig
+from eagle.config_validation import validated
+from eagle.data.catalog import open_dataset
+from eagle.data.check import inspect_dataset
+from eagle.data.check_tables import class_shares_table, summary_table
+from eagle.data.directory import DirectoryDataset
+from eagle.errors import EagleError
+from miniatures import WRITERS, picture, save, write_directory
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Four 60×48 training images with 3 classes and void in equal parts; number 0 is smaller, grey and turned."""
+    write_directory(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "mine/imgs/train/0.jpg"
+    Image.fromarray(picture(0, (30, 20))[:, :, 0]).save(path, exif=exif)
+    save(tmp_path / "mine/labels/train/0.png", np.full((20, 30), 255, dtype=np.uint8))
+    return tmp_path / "mine"
+
+
+def rows(table):
+    return {line.split("  ")[0].strip(): line.split("  ", 1)[-1].split() for line in table.splitlines()}
+
+
+def test_tables__say_what_there_is(root):
+    found = {split: inspect_dataset(DirectoryDataset(root, split), split) for split in ("train", "val")}
+    facts = rows(summary_table(found))
+    assert facts["images"] == ["4", "3"]
+    assert facts["width"] == ["30", "to", "60", "60"]
+    assert facts["height"] == ["20", "to", "48", "48"]
+    assert facts["pixel formats"] == ["RGB", "3,", "L", "1", "RGB", "3"]
+    assert facts["turned by EXIF (read as stored)"] == ["1", "–"]
+    assert facts["labels all void"] == ["1", "0"]
+    void = (3 * 60 * 48 / 4 + 600) / (3 * 60 * 48 + 600)
+    assert facts["void pixels"] == [f"{void:.1%}", "25.0%"]
+    assert facts["classes seen"][:3] == ["3", "of", "3"]
+    assert rows(class_shares_table(found))["green"] == ["33.33%", "33.33%"]
+
+
+def test_tables__without_labels(tmp_path):
+    write_directory(tmp_path, labels=False)
+    found = {"train": inspect_dataset(DirectoryDataset(tmp_path / "mine", "train"), "train")}
+    assert rows(summary_table(found))["labels"] == ["none"]
+    assert class_shares_table(found) == ""
+
+
+def test_inspect__part_of_a_dataset_and_what_a_crop_leaves(root):
+    dataset = DirectoryDataset(root, "val")
+    assert list(inspect_dataset(dataset, "val", at_most=2).samples) == [0, 2]
+    pixels = inspect_dataset(dataset, "val", res=16).class_pixels()
+    assert pixels.sum() == 3 * 16 * 16
+
+
+def command(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["check_data.py", *words])
+    run_command(CheckConfig, check_data)
+
+
+def test_command__whole_dataset(root, monkeypatch, capsys):
+    command(monkeypatch, f"pytorch_data_dir={root.parent}", "dir_dataset_name=mine")
+    printed = capsys.readouterr().out
+    assert "looked at" in printed
+    assert "bad: " not in printed
+
+
+def test_command__lists_every_bad_file_and_the_split_that_cannot_be_opened(root, monkeypatch, capsys):
+    (root / "imgs/train/1.jpg").write_bytes(b"")
+    save(root / "labels/train/3.png", np.full((48, 60), 9, dtype=np.uint8))
+    save(root / "imgs/val/0.png", picture(0))
+    save(root / "imgs/val/1.png", picture(0))
+    with pytest.raises(SystemExit) as caught:
+        command(monkeypatch, f"pytorch_data_dir={root.parent}", "dir_dataset_name=mine")
+    bad = [line for line in capsys.readouterr().out.splitlines() if line.startswith("bad: ")]
+    assert len(bad) == 3
+    assert bad[0].startswith(f"bad: {root}/imgs/train/1.jpg: cannot be read")
+    assert bad[1].startswith(f"bad: {root}/labels/train/3.png: label id 9 is out of range")
+    assert bad[2].endswith("rename one (2 such files: 0.png, 1.png)")
+    assert str(caught.value.code).startswith("error: 3 of")
+
+
+@pytest.mark.parametrize("n", [6, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("cocostuff15", "cocostuff3", "potsdamraw")])
+def test_fuzz__a_damaged_file_of_any_dataset_is_read_or_named(tmp_path, name, n):
+    """Images, labels, lists and MATLAB files with flipped, lost or added bytes: an EagleError of one line, or none."""
+    rng = np.random.default_rng(n)
+    WRITERS[name](tmp_path)
+    keys = {"dataset_name": name, "pytorch_data_dir": str(tmp_path), "dir_dataset_name": "mine"}
+    cfg = validated(DatasetConfig, keys)
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    for _ in range(n):
+        path = files[rng.integers(len(files))]
+        whole = path.read_bytes()
+        path.write_bytes(damaged(whole, rng))
+        lines = []
+        for split in ("train", "val"):
+            try:
+                lines += inspect_dataset(open_dataset(cfg, split), split).bad.values()
+            except EagleError as error:
+                lines.append(str(error))
+        assert [line for line in lines if "\n" in line or str(tmp_path) not in line] == [], path
+        path.write_bytes(whole)

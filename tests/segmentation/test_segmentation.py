@@ -1,0 +1,182 @@
+"""Masks of photographs and videos: the right pixels, names and colours, whatever the size."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eagle.checkpoints import load_segmenter
+from eagle.commandline import parse_command_line
+from eagle.config import EvalConfig
+from eagle.config_validation import validated
+from eagle.data.dataset import Classes
+from eagle.errors import ConfigError, DataError
+from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from eagle.segmentation.folder import named_files, segment
+from eagle.segmentation.masks import Legend, overlay
+from eagle.segmentation.photograph import label_map, sampled
+from eagle.training import train
+from segment_images import SegmentConfig
+
+
+@pytest.fixture
+def checkpoint(make_run):
+    return train(make_run()) / "last.ckpt"
+
+
+def config(checkpoint, images, output_dir, **overrides):
+    values = {"checkpoint": str(checkpoint), "images": [str(image) for image in images], "output_dir": str(output_dir)}
+    return validated(SegmentConfig, values | {"accelerator": "cpu"} | overrides)
+
+
+def photograph(path, size, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 4 + 1, size[0] // 4 + 1, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.mark.parametrize("band_pixels", [50, 1 << 20])
+def test_label_map__in_bands_is_bilinear_upsampling_of_the_unpadded_part(monkeypatch, band_pixels):
+    monkeypatch.setattr("eagle.segmentation.photograph.BAND_PIXELS", band_pixels)
+    scores = torch.randn(1, 5, 6, 9)
+    size, covered = (44, 70), (48, 72)
+    whole = torch.nn.functional.interpolate(scores, covered, mode="bilinear")[:, :, : size[0], : size[1]]
+    assert torch.allclose(sampled(scores, covered, size, size, slice(0, 44)), whole, atol=1e-5)
+    assert (label_map(scores, covered, size, size) == whole.argmax(dim=1)[0].numpy()).mean() > 0.999
+    assert label_map(scores, covered, size, (101, 33)).shape == (101, 33)
+
+
+def test_segment__equals_the_evaluations_predictions(checkpoint, tmp_path):
+    """An image that needs no resizing gets, class for class, what run_prediction writes; legend and shares agree."""
+    images = sorted((tmp_path / "data/halves/imgs/val").iterdir())
+    for path in images:
+        Image.open(path).resize((48, 32)).save(path)
+        label = tmp_path / "data/halves/labels/val" / path.name
+        Image.open(label).resize((48, 32), Image.Resampling.NEAREST).save(label)
+    options = {"run_crf": False, "crop": False, "run_prediction": True, "num_workers": 0, "accelerator": "cpu"}
+    evaluate_checkpoint(checkpoint, validated(EvalConfig, options))
+    for probe in ("cluster", "linear"):
+        content = segment(config(checkpoint, images, tmp_path / probe, probe=probe))
+        assert [entry["name"] for entry in content["classes"]] == ["class 0", "class 1"]
+        for path in images:
+            predicted = np.asarray(Image.open(checkpoint.parent / "last_predictions" / probe / "ids" / path.name))
+            ids = np.asarray(Image.open(tmp_path / probe / f"{path.stem}_ids.png"))
+            assert (ids == predicted).mean() > 0.999
+            shares = content["images"][str(path)]["shares"]
+            names = {**{i: f"class {i}" for i in range(2)}, 255: "no class"}
+            assert shares == {names[i]: pytest.approx((ids == i).mean(), abs=1e-5) for i in np.unique(ids).tolist()}
+            color = Image.open(tmp_path / probe / f"{path.stem}_color.png")
+            assert np.array_equal(np.asarray(color), ids), "a palette PNG whose indices are the ids"
+            drawn = np.asarray(color.convert("RGB"))
+            for entry in content["classes"]:
+                assert (drawn[ids == entry["id"]] == entry["color"]).all()
+    assert json.loads((tmp_path / "cluster" / "segments.json").read_text())["map"] == "cluster"
+
+
+@pytest.mark.parametrize("overrides", [{}, {"run_crf": True}, {"full_resolution": True, "window": 32}, {"res": 64}])
+def test_segment__masks_have_the_photographs_size(checkpoint, tmp_path, overrides):
+    path = photograph(tmp_path / "photo with spaces é.jpg", (131, 67))
+    content = segment(config(checkpoint, [path], tmp_path / "masks", **overrides))
+    for kind in ("ids", "color", "overlay"):
+        assert Image.open(tmp_path / "masks" / f"{path.stem}_{kind}.png").size == (131, 67)
+    entry = content["images"][str(path)]
+    assert entry["size"] == [131, 67]
+    assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-4)
+    assert all(name.startswith("cluster ") for name in entry["shares"]), "no evaluation has named the clusters"
+
+
+def test_segment__unreadable_files_are_listed_and_not_fatal(checkpoint, tmp_path, caplog):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photograph(folder / "a.png", (40, 40))
+    photograph(folder / "a.jpg", (40, 40))
+    (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    content = segment(config(checkpoint, [folder], tmp_path / "masks"))
+    assert list(content["unreadable"]) == [str(folder / "torn.jpg")]
+    assert "torn.jpg: cannot be read as an image" in caplog.text
+    written = {path.name for path in (tmp_path / "masks").iterdir()}
+    assert {"a_png_ids.png", "a_jpg_ids.png", "segments.json"} <= written, "neither overwrites the other"
+
+
+def test_segment__upright_as_a_viewer_shows_it(checkpoint, tmp_path):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((32, 48, 3), dtype=np.uint8)).save(path, exif=exif)
+    segment(config(checkpoint, [path], tmp_path / "masks"))
+    assert Image.open(tmp_path / "masks/turned_ids.png").size == (32, 48)
+
+
+def test_named_files__nothing_there_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
+        named_files([str(tmp_path / "nowhere")])
+    with pytest.raises(DataError, match=r"holds no images"):
+        named_files([str(tmp_path)])
+    with pytest.raises(ConfigError, match=r"images: name at least one"):
+        named_files([])
+
+
+def test_overlay__tints_and_outlines():
+    classes = Classes(("a", "b"), np.array([[200, 0, 0], [0, 0, 200]], dtype=np.uint8))
+    ids = np.zeros((20, 20), dtype=int)
+    ids[:, 10:] = 1
+    pixels = overlay(Image.new("RGB", (20, 20), (100, 100, 100)), ids, classes.palette)
+    assert pixels[5, 2].tolist() == [150, 50, 50]
+    assert pixels[5, 15].tolist() == [50, 50, 150]
+    assert (pixels[:, 9] == 255).all()
+
+
+def test_legend__linear_probe_has_the_datasets_names_without_an_evaluation():
+    classes = Classes(("sky", "road"), np.zeros((2, 3), dtype=np.uint8))
+    assert Legend(None, "linear", 2, classes).name(1) == "road"
+    assert Legend(None, "cluster", 3, classes).name(2) == "cluster 2"
+
+
+def test_command_line__paths_come_first(tmp_path):
+    (tmp_path / "a=b.jpg").touch()
+    cfg = parse_command_line(
+        SegmentConfig, ["x.jpg", str(tmp_path / "a=b.jpg"), "--checkpoint", "c.ckpt", "res=8"], positional="images"
+    )
+    assert cfg.images == ["x.jpg", str(tmp_path / "a=b.jpg")]
+    assert (cfg.checkpoint, cfg.res) == ("c.ckpt", 8)
+    with pytest.raises(ConfigError, match=r"checkpoint: must be given"):
+        parse_command_line(SegmentConfig, ["x.jpg"], positional="images")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_segment__video_becomes_an_overlay_video(checkpoint, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    make = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=47x35:rate=5:duration=1", "-pix_fmt", "yuv444p"]
+    subprocess.run([*make, str(clip)], check=True)
+    (tmp_path / "no.mp4").write_bytes(b"nothing")
+    content = segment(config(checkpoint, [clip, tmp_path / "no.mp4"], tmp_path / "masks"))
+    entry = content["images"][str(clip)]
+    assert (entry["frames"], entry["size"]) == (5, [47, 35])
+    assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-3)
+    probe = [
+        "ffprobe",
+        "-v",
+        "error",
+        "-count_frames",
+        "-show_entries",
+        "stream=nb_read_frames,width",
+        "-of",
+        "csv=p=0",
+    ]
+    counted = subprocess.run([*probe, str(tmp_path / "masks/clip_overlay.mp4")], capture_output=True, text=True)
+    assert counted.stdout.strip() == "48,5", "five frames, sides made even as H.264 asks"
+    assert list(content["unreadable"]) == [str(tmp_path / "no.mp4")]
+
+
+def test_segment__slim_checkpoint_carries_the_names(checkpoint, tmp_path):
+    from eagle.checkpoints import convert
+
+    evaluate_checkpoint(checkpoint, validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"}))
+    convert(checkpoint, tmp_path / "slim.safetensors")
+    assert load_segmenter(tmp_path / "slim.safetensors").n_classes == 2
+    content = segment(config(tmp_path / "slim.safetensors", [photograph(tmp_path / "a.png", (48, 40))], tmp_path / "m"))
+    assert [entry["name"] for entry in content["classes"]] == ["class 0", "class 1"]
