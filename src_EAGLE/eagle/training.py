@@ -14,6 +14,7 @@ from eagle.config_validation import completed
 from eagle.data.catalog import dataset_label
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
+from eagle.feature_cache import open_disk_cache
 from eagle.files import write_text_atomically
 from eagle.loggers import make_loggers
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
@@ -43,6 +44,8 @@ def train(cfg: DictConfig) -> Path:
     for name in ("res", "val_res"):
         check_resolution(name, cfg[name], segmenter.net.model.patch_size)
     data.check()
+    if cfg.cache_features == "disk":
+        segmenter.use_key_cache(open_disk_cache(cfg, segmenter.net.model, data.train_set))
     write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))
     trainer = _trainer(cfg, run_dir, labelled=data.val_set.has_labels)
     with warnings.catch_warnings():
@@ -87,7 +90,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, labelled: bool) -> pl.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.scalar_log_freq,
         logger=make_loggers(cfg, run_dir),
-        callbacks=[best, last, TQDMProgressBar(refresh_rate=1)],
+        callbacks=[best, last, TQDMProgressBar(refresh_rate=cfg.scalar_log_freq)],
         enable_model_summary=False,
     )
 

@@ -89,6 +89,10 @@ class Cityscapes(SegmentationDataset):
         """The RGB image."""
         return read_image(self._images[index])
 
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+        return self._images[index]
+
     def label(self, index: int) -> np.ndarray:
         """Class ids."""
         path = self._labels[index]

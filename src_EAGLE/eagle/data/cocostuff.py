@@ -62,7 +62,7 @@ class CocoStuff(SegmentationDataset):
         self._root = root
         self._ids = read_listing(root, root / "curated" / self._folder / VARIANTS[variant].lists[split])
         indices = range(len(self._ids))
-        require_files(root, [path(index) for path in (self._image_path, self._label_path) for index in indices])
+        require_files(root, [path(index) for path in (self.image_path, self._label_path) for index in indices])
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -73,14 +73,15 @@ class CocoStuff(SegmentationDataset):
 
     def image(self, index: int) -> Image.Image:
         """The RGB image."""
-        return read_image(self._image_path(index))
+        return read_image(self.image_path(index))
 
     def label(self, index: int) -> np.ndarray:
         """Class ids; raises DataError for an annotation that is neither a fine id nor void."""
         path = self._label_path(index)
         return self._to_class(read_label(path), path)
 
-    def _image_path(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
         return self._root / "images" / self._folder / f"{self._ids[index]}.jpg"
 
     def _label_path(self, index: int) -> Path:

@@ -50,6 +50,10 @@ class CroppedDataset(SegmentationDataset):
         """The RGB crop."""
         return read_image(self._files.image(index))
 
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+        return self._files.image(index)
+
     def label(self, index: int) -> np.ndarray:
         """Class ids of the crop; raises DataError for an id out of range."""
         path = self._files.label(index)

@@ -14,6 +14,10 @@ from eagle.data.sampler import SeededSampler
 from eagle.data.views import EvaluationViews, TrainingViews
 
 
+# Entries of a batch that stay on the CPU.
+HOST_ENTRIES = ("index", "changed")
+
+
 class SegmentationDataModule(pl.LightningDataModule):
     """Training views and evaluation views of the dataset that a configuration names.
 
@@ -35,6 +39,11 @@ class SegmentationDataModule(pl.LightningDataModule):
         """Decode a part of both splits; raises DataError that names a broken file."""
         check_samples(self.train_set, "training images")
         check_samples(self.val_set, "validation images")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch, but for what the host asks about: reading that back would wait for the device."""
+        kept = {name: batch[name] for name in HOST_ENTRIES if name in batch}
+        return super().transfer_batch_to_device(batch, device, dataloader_idx) | kept
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training views."""

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -49,6 +50,10 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def image(self, index: int) -> Image.Image:
         """The RGB image; raises DataError that names the file."""
+
+    def image_path(self, index: int) -> Path | None:  # noqa: ARG002
+        """The file that ``image`` reads; None where the images do not come one from a file."""
+        return None
 
     @abstractmethod
     def label(self, index: int) -> np.ndarray:

@@ -48,6 +48,10 @@ class DirectoryDataset(SegmentationDataset):
         """The RGB image."""
         return read_image(self._images[index])
 
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+        return self._images[index]
+
     def label(self, index: int) -> np.ndarray:
         """Class ids; raises DataError for an id that is neither a class nor void."""
         path = self._labels[index]

@@ -70,6 +70,10 @@ class Potsdam(SegmentationDataset):
             raise DataError(f"{path}: 'img' is {channels.shape} {channels.dtype}, not height × width × 3 or more uint8")
         return Image.fromarray(np.ascontiguousarray(channels[:, :, :3]))
 
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+        return self._tiles[index].image
+
     def label(self, index: int) -> np.ndarray:
         """Class ids, all void for a tile without labels; raises DataError for an id that is no fine class."""
         path = self._tiles[index].label

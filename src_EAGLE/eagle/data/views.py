@@ -19,8 +19,8 @@ class Draw(NamedTuple):
 
 
 class TrainingViews(Dataset[dict[str, Tensor]]):
-    """``img`` x, ``img_aug`` x̃ (3×res×res, normalised) and ``label`` (res×res int64, −1 = void or no label)
-    and the image's ``index``.
+    """``img`` x, ``img_aug`` x̃ (3×res×res, normalised) and ``label`` (res×res int64, −1 = void or no label),
+    the image's ``index``, and ``changed``, whether x̃ differs from x.
 
     Args:
         dataset: the images.
@@ -42,7 +42,10 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
         rgb = image_tensor(resize_and_crop(image, self._res))
         img, img_aug = training_views(rgb, self._photometric, draw.seed)
         label_map = label_tensor(label, self._res)
-        return {"img": img, "img_aug": img_aug, "label": label_map, "index": torch.tensor(draw.image)}
+        changed = torch.tensor(not torch.equal(img, img_aug))
+        return {
+            "img": img, "img_aug": img_aug, "label": label_map, "index": torch.tensor(draw.image), "changed": changed
+        }  # fmt: skip
 
 
 class EvaluationViews(Dataset[dict[str, Tensor]]):
