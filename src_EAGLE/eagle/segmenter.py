@@ -57,6 +57,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             **cfg.backbone_kwargs,
         )
         self.net = Featurizer(backbone, cfg.dim, cfg.projection_type, cfg.dropout)
+        if cfg.compile:
+            backbone.compile()
+            self.net.compile()
         self._key_cache = KeyCache(backbone) if cfg.cache_features == "ram" else None
         self.train_cluster_probe_eigen = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.train_cluster_probe_eigen_aug = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)

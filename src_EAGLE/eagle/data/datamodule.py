@@ -13,7 +13,6 @@ from eagle.data.check import check_samples
 from eagle.data.sampler import SeededSampler
 from eagle.data.views import EvaluationViews, TrainingViews
 
-
 # Entries of a batch that stay on the CPU.
 HOST_ENTRIES = ("index", "changed")
 

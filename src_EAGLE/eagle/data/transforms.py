@@ -10,7 +10,6 @@ from torchvision.transforms import InterpolationMode
 
 from eagle.data.normalization import normalize
 
-
 # Names what resize_and_crop and normalize do to an image; cached keys of another name are not taken.
 CLEAN_VIEW = "short side nearest, centre crop, ImageNet statistics"
 

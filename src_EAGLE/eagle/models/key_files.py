@@ -76,8 +76,8 @@ class KeyFiles:
         needed, free = n_images * self._row_bytes, shutil.disk_usage(folder).free
         if needed > free:
             raise ConfigError(
-                f"cache_features: disk needs {needed / GIGABYTE:.1f} GB in {folder}, where {free / GIGABYTE:.1f} GB are "
-                "free; set cache_dir to another disk, or cache_features=off"
+                f"cache_features: disk needs {needed / GIGABYTE:.1f} GB in {folder}, where {free / GIGABYTE:.1f} GB "
+                "are free; set cache_dir to another disk, or cache_features=off"
             )
 
 
