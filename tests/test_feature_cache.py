@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ def setting(make_config, tmp_path):
     """A dataset of four images with its configuration and backbone."""
     write_directory(tmp_path)
     cfg = make_config(
-        pytorch_data_dir=str(tmp_path), dir_dataset_name="mine", cache_dir=str(tmp_path / "cache"), res=32, batch_size=4,
-        cache_features="disk", val_res=32, output_root=str(tmp_path / "runs"), max_steps=3, accelerator="cpu",
+        pytorch_data_dir=str(tmp_path), dir_dataset_name="mine", cache_dir=str(tmp_path / "cache"), res=32, val_res=32,
+        cache_features="disk", batch_size=4, output_root=str(tmp_path / "runs"), max_steps=3, accelerator="cpu",
     )  # fmt: skip
     torch.manual_seed(0)
     segmenter = LitUnsupervisedSegmenter(3, cfg).eval()
@@ -37,7 +38,7 @@ def counted(backbone):
 
 
 def cache_folders(cfg):
-    return sorted(os.listdir(cfg.cache_dir))
+    return sorted(Path(cfg.cache_dir).iterdir())
 
 
 def test_disk_cache__a_second_run_computes_nothing_and_gets_the_same(setting):
@@ -124,12 +125,12 @@ def test_disk_cache__whatever_decides_the_keys_names_another_folder(setting, mak
 def test_disk_cache__a_full_disk_is_refused_before_training(setting, monkeypatch):
     cfg, _, _ = setting
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 4 * 16 * 144 * 2 - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10, 9, 4 * 16 * 144 * 2 - 1))
     with pytest.raises(ConfigError, match="set cache_dir to another disk") as caught:
         train(cfg)
     assert "\n" not in str(caught.value)
     assert cache_folders(cfg) == []
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 4 * 16 * 144 * 2))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10, 9, 4 * 16 * 144 * 2))
     train(cfg)
 
 
@@ -177,4 +178,4 @@ def test_key_files__rows_are_those_put(tmp_path):
     store.put([4, 1], keys)
     assert store.missing([0, 1, 4, 2]) == [0, 3]
     assert torch.equal(store.get([1, 4, 1]), keys[[1, 0, 1]])
-    assert os.path.getsize(tmp_path / "keys" / "keys.f16") == 5 * 2 * 3 * 4 * np.dtype(np.float16).itemsize
+    assert (tmp_path / "keys" / "keys.f16").stat().st_size == 5 * 2 * 3 * 4 * np.dtype(np.float16).itemsize
