@@ -14,7 +14,8 @@ from eagle.config_validation import completed
 from eagle.data.dataset import VOID
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
-from eagle.losses.object_nce import ObjectNCELoss, patch_weights
+from eagle.losses.object_nce import ObjectNCELoss
+from eagle.losses.patch_weights import patch_weights
 from eagle.models.backbone import build_backbone
 from eagle.models.head import Featurizer
 from eagle.models.key_cache import KeyCache, device_rows, rows_of

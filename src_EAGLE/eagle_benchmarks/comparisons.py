@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eagle.errors import EagleError
-from eagle.losses.object_nce import patch_weights
+from eagle.losses.patch_weights import patch_weights
 from eagle.models.key_cache import KeyCache
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 from eagle_benchmarks.case import STEP, Case

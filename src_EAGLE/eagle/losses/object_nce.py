@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from eagle.losses.medoid import medoids
 
 CITYSCAPES_SMOOTHING = 0.1
-NORM_EPS = 1e-12
 
 
 class ObjectNCELoss(nn.Module):
@@ -41,7 +40,7 @@ class ObjectNCELoss(nn.Module):
             source: Z, (B·N)×D unit vectors whose cue forms the prototypes.
             target: Z̃, the same patches in the other view.
             cue: B×h×w int64 labels of the source.
-            similarity: the patch weights of ``patch_weights``, B×N, or the matrices whose row means they are, B×N×N.
+            similarity: the weights of ``eagle.losses.patch_weights``, B×N, or the matrices whose row means they are, B×N×N.
             n_labels: labels lie below it; None reads the largest, for which the host waits for the device.
 
         Returns:
@@ -81,32 +80,6 @@ class ObjectNCELoss(nn.Module):
             return (F.cross_entropy(logits, labels, reduction="none") * weights).mean()
         # As published for Cityscapes: the mean comes first, so the weights act as one global factor.
         return (_smoothed_cross_entropy(logits, present, labels, self.label_smoothing) * weights).mean()
-
-
-@torch.no_grad()
-def patch_weights(keys: Tensor) -> Tensor:
-    """Mean over j of R[i, j], the semantic weight of patch i; R = KᵀK, its columns scaled to unit length.
-
-    With c_j the length of column j the mean is kᵢ · Σ_j (k_j / c_j) / N, and c_j² = k_jᵀ G k_j with G = Σ_i kᵢkᵢᵀ: the
-    N×N matrix R is formed only where it costs less than the C×C matrix G.
-
-    Args:
-        keys: K, B×C×h×w.
-
-    Returns:
-        B×N float32, N = h·w.
-    """
-    with torch.autocast(keys.device.type, enabled=False):
-        tokens = keys.float().flatten(2)
-        n_channels, n_patches = tokens.shape[1:]
-        if n_patches <= 2 * n_channels:
-            similarity = torch.bmm(tokens.transpose(1, 2), tokens)
-            scale = 1 / (similarity.norm(dim=1).clamp(min=NORM_EPS) * n_patches)
-            return torch.bmm(similarity, scale[:, :, None]).squeeze(2)
-        gram = torch.bmm(tokens, tokens.transpose(1, 2))
-        norm = (torch.bmm(gram, tokens) * tokens).sum(dim=1).clamp(min=0).sqrt()
-        scale = 1 / (norm.clamp(min=NORM_EPS) * n_patches)
-        return torch.bmm((tokens @ scale[:, :, None]).transpose(1, 2), tokens).squeeze(1)
 
 
 def _smoothed_cross_entropy(logits: Tensor, present: Tensor, labels: Tensor, smoothing: float) -> Tensor:
