@@ -40,7 +40,8 @@ class ObjectNCELoss(nn.Module):
             source: Z, (B·N)×D unit vectors whose cue forms the prototypes.
             target: Z̃, the same patches in the other view.
             cue: B×h×w int64 labels of the source.
-            similarity: the weights of ``eagle.losses.patch_weights``, B×N, or the matrices whose row means they are, B×N×N.
+            similarity: the weights of ``eagle.losses.patch_weights``, B×N, or the matrices whose row means they are,
+                B×N×N.
             n_labels: labels lie below it; None reads the largest, for which the host waits for the device.
 
         Returns:

@@ -36,8 +36,8 @@ def smallest_eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str =
         laplacian: B×N×N symmetric, normalised.
         degree: B×N, the degrees it was normalised with; √degree spans its null space.
         k: number of pairs; cut to N where there are fewer patches.
-        method: "eigh" decomposes in full; "subspace" iterates on a block of at least k + 7 vectors and decomposes in full
-            only the images that do not converge.
+        method: "eigh" decomposes in full; "subspace" iterates on a block of at least k + 7 vectors and decomposes
+            in full only the images that do not converge.
 
     Returns:
         Eigenvalues B×k, ascending, and eigenvectors B×N×k of unit length, in the Laplacian's dtype.
