@@ -58,9 +58,6 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             **cfg.backbone_kwargs,
         )
         self.net = Featurizer(backbone, cfg.dim, cfg.projection_type, cfg.dropout)
-        if cfg.compile:
-            backbone.compile()
-            self.net.compile()
         self._key_cache = KeyCache(backbone) if cfg.cache_features == "ram" else None
         self.train_cluster_probe_eigen = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.train_cluster_probe_eigen_aug = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
@@ -72,6 +69,11 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self.linear_metrics = UnsupervisedMetrics("test/linear/", n_classes, 0, compute_hungarian=False)
         self.cluster_metrics = UnsupervisedMetrics("test/cluster/", n_classes, cfg.extra_clusters, True)
         self.register_load_state_dict_pre_hook(_drop_leftovers)
+
+    def compile_network(self) -> None:
+        """Run backbone and head through torch.compile from now on; tensor names stay."""
+        self.net.model.compile()
+        self.net.compile()
 
     def use_key_cache(self, cache: KeyCache) -> None:
         """Take the clean images' keys from ``cache`` where a batch has their numbers."""

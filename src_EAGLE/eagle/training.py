@@ -44,6 +44,8 @@ def train(cfg: DictConfig) -> Path:
     for name in ("res", "val_res"):
         check_resolution(name, cfg[name], segmenter.net.model.patch_size)
     data.check()
+    if cfg.compile:
+        segmenter.compile_network()
     if cfg.cache_features == "disk":
         segmenter.use_key_cache(open_disk_cache(cfg, segmenter.net.model, data.train_set))
     write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))

@@ -21,7 +21,7 @@ def evaluation(case: Case) -> Comparison:
     """
     case.segmenter.eval()
     case.published.segmenter.eval()
-    img, size = case.batch["img"], (case.batch["img"].shape[2], case.batch["img"].shape[3])
+    img = case.batch["img"]
     probes = SegmenterProbes(case.segmenter, ALPHA)
     pool = CrfPool()
 
@@ -30,12 +30,10 @@ def evaluation(case: Case) -> Comparison:
         return [dense_crf(img, log_probs, "pydensecrf", pool) for log_probs in maps]
 
     def ours() -> list[Tensor]:
-        return dense_crf_maps(img, list(probes(img, size).values()))
+        return dense_crf_maps(img, list(probes(img).values()))
 
     def check() -> None:
-        for our_map, their_map in zip(
-            probes(img, size).values(), case.published.evaluation_maps(img, ALPHA), strict=True
-        ):
+        for our_map, their_map in zip(probes(img).values(), case.published.evaluation_maps(img, ALPHA), strict=True):
             require_close("log-probabilities", our_map, their_map)
         if _has_pydensecrf():
             for our_map, their_map in zip(ours(), published(), strict=True):
