@@ -81,7 +81,10 @@ def test_floor__counts_what_the_layers_do():
 
 
 @pytest.mark.slow
-def test_run__every_section(tmp_path):
+def test_run__every_section(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "GRID_SIDES", (4, 6))
+    monkeypatch.setattr(benchmark, "BATCH_FACTORS", (1,))
+    monkeypatch.setattr(benchmark, "_memory", lambda *_: 7_000_000)
     report = benchmark.run(validated(BenchmarkConfig, TINY | {"repeats": 1, "out": str(tmp_path)}))
-    assert len(report.rows) > 15
-    assert all(row.ours_memory is not None for row in report.rows)
+    assert len(report.rows) == 8 + 1 + 2 * 2 + 1
+    assert len(report.notes) == 3
