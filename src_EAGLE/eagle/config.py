@@ -108,8 +108,13 @@ class TrainConfig(MachineConfig, DatasetConfig, BadImageConfig):
 
     cache_features: str = key(
         "off",
-        "Keep the clean training images' keys, so that they pass the backbone once: ram holds them in memory (fp16)",
-        choices=("off", "ram"),
+        "Keep the clean training images' keys (fp16), so that they pass the backbone once: in memory, or in files of "
+        "cache_dir that later runs with the same backbone and images use too",
+        choices=("off", "ram", "disk"),
+    )
+    cache_dir: str = key("../cache", "Folder of cache_features=disk, relative to where the command runs")
+    compile: bool = key(
+        False, "Compile backbone and head with torch.compile: pays on GPUs in runs of more than some minutes"
     )
 
     fidelity: str = key(
@@ -188,7 +193,9 @@ class TrainConfig(MachineConfig, DatasetConfig, BadImageConfig):
     output_root: str = key("../outputs", "Folder that run folders are made in")
     experiment_name: str | None = key(None, "Run folder's name; none = dataset, model and time")
     seed: int = key(0, "Seed of every random number generator", minimum=0)
-    scalar_log_freq: int = key(10, "Batches between logged losses", minimum=1)
+    scalar_log_freq: int = key(
+        10, "Batches between logged losses, and between the progress bar's looks at the loss", minimum=1
+    )
     val_freq: int = key(100, "Batches between validations", minimum=1)
     checkpoint_freq: int = key(100, "Batches between writes of last.ckpt", minimum=1)
     wandb: bool = key(False, "Also log to Weights & Biases; offline where nobody is logged in")

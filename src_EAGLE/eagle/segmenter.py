@@ -14,10 +14,11 @@ from eagle.config_validation import completed
 from eagle.data.dataset import VOID
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
-from eagle.losses.object_nce import ObjectNCELoss, normalized_similarity
+from eagle.losses.object_nce import ObjectNCELoss
+from eagle.losses.patch_weights import patch_weights
 from eagle.models.backbone import build_backbone
 from eagle.models.head import Featurizer
-from eagle.models.key_cache import KeyCache
+from eagle.models.key_cache import KeyCache, device_rows, rows_of
 from eagle.models.probes import ClusterLookup, upsampled
 from eagle.schedule import object_weight
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
@@ -69,6 +70,15 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self.cluster_metrics = UnsupervisedMetrics("test/cluster/", n_classes, cfg.extra_clusters, True)
         self.register_load_state_dict_pre_hook(_drop_leftovers)
 
+    def compile_network(self) -> None:
+        """Run backbone and head through torch.compile from now on; tensor names stay."""
+        self.net.model.compile()
+        self.net.compile()
+
+    def use_key_cache(self, cache: KeyCache) -> None:
+        """Take the clean images' keys from ``cache`` where a batch has their numbers."""
+        self._key_cache = cache
+
     def losses(
         self,
         batch: Mapping[str, Tensor],
@@ -80,8 +90,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """Every term of the training loss under its published name (method §8).
 
         Args:
-            batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised), ``label`` (B×H×W int64, −1 = void), and for
-                ``cache_features`` the images' numbers ``index`` (B int64).
+            batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised), ``label`` (B×H×W int64, −1 = void); for
+                ``cache_features`` the images' numbers ``index`` (B int64); and ``changed`` (B bool), whether x̃ differs
+                from x, without which the two are compared. Both are best on the CPU: the host reads them.
             step: batches done so far; decides λ.
             coords: sampled points of the correspondence loss, 3×B×s×s×2; None draws them.
             perms: its negatives, n×B; None draws them.
@@ -104,8 +115,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         pairs = self.correspondence_loss(keys, keys, keys_aug, code, code, code_aug, coords, perms)
 
         projected, projected_aug = self._projection(code), self._projection(code_aug)
-        local_pos = self.object_nce_loss(projected, projected_aug, cue, normalized_similarity(keys))
-        local_pos_aug = self.object_nce_loss(projected_aug, projected, cue_aug, normalized_similarity(keys_aug))
+        n_labels = self.cfg.eigen_cluster_out
+        local_pos = self.object_nce_loss(projected, projected_aug, cue, patch_weights(keys), n_labels)
+        local_pos_aug = self.object_nce_loss(projected_aug, projected, cue_aug, patch_weights(keys_aug), n_labels)
 
         linear_loss = self._linear_loss(code.detach(), batch["label"])
         cluster_loss, _ = self.cluster_probe(code.detach(), None)
@@ -130,7 +142,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             "loss/total": total,
             "cd/pos_inter": pairs["pos_inter_cd"].mean(),
             "cd/neg_inter": pairs["neg_inter_cd"].mean(),
-            "cd/update_params": torch.tensor(weight, device=total.device),
+            "cd/update_params": torch.full((), weight, device=total.device),
         }
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
@@ -186,10 +198,12 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             keys = self._key_cache(img, batch["index"])
         else:
             keys = self.net.model(img)
-        changed = (img_aug != img).flatten(1).any(dim=1).nonzero().flatten()
-        if len(changed) == 0:
+        changed = batch["changed"] if "changed" in batch else (img_aug != img).flatten(1).any(dim=1)
+        rows = [row for row, is_changed in enumerate(changed.tolist()) if is_changed]
+        if not rows:
             return keys, keys
-        return keys, keys.index_copy(0, changed, self.net.model(img_aug[changed]).to(keys.dtype))
+        keys_aug = self.net.model(rows_of(img_aug, rows)).to(keys.dtype)
+        return keys, keys_aug if len(rows) == len(img) else keys.index_copy(0, device_rows(rows, img.device), keys_aug)
 
     def _eigenvectors(self, img: Tensor, img_aug: Tensor, code: Tensor, code_aug: Tensor) -> tuple[Tensor, Tensor]:
         colors_aug = img_aug if self.cfg.aug_color_image == "paper" else img

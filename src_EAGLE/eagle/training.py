@@ -15,6 +15,7 @@ from eagle.data.bad_images import ReplacedImages
 from eagle.data.catalog import dataset_label
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
+from eagle.feature_cache import open_disk_cache
 from eagle.files import nameless_errors_name, write_text_atomically
 from eagle.loggers import make_loggers
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
@@ -44,6 +45,10 @@ def train(cfg: DictConfig) -> Path:
     for name in ("res", "val_res"):
         check_resolution(name, cfg[name], segmenter.net.model.patch_size)
     data.check()
+    if cfg.compile:
+        segmenter.compile_network()
+    if cfg.cache_features == "disk":
+        segmenter.use_key_cache(open_disk_cache(cfg, segmenter.net.model, data.train_set))
     write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))
     trainer = _trainer(cfg, run_dir, data)
     with warnings.catch_warnings():
@@ -91,7 +96,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.scalar_log_freq,
         logger=make_loggers(cfg, run_dir),
-        callbacks=[*replaced, best, last, TQDMProgressBar(refresh_rate=1)],
+        callbacks=[*replaced, best, last, TQDMProgressBar(refresh_rate=cfg.scalar_log_freq)],
         enable_model_summary=False,
     )
 

@@ -1,11 +1,10 @@
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from eagle.losses.object_nce import ObjectNCELoss, medoid, normalized_similarity
+from eagle.losses.object_nce import ObjectNCELoss
 
 
 def config(**overrides):
@@ -40,19 +39,30 @@ def test_object_nce__published_losses_and_gradients(golden, which, mode):
         assert (loss.learned_centroids.grad - expected).norm() / expected.norm() < 1e-3
 
 
-def test_medoid__equals_a_loop():
-    patches = np.random.default_rng(0).normal(size=(17, 5))
-    sums = [sum(np.linalg.norm(p - q) for q in patches) for p in patches]
-    assert int(medoid(torch.from_numpy(patches))) == int(np.argmin(sums))
-
-
 def test_object_nce__weights_may_come_as_row_means():
     torch.manual_seed(0)
     source, target = F.normalize(torch.randn(2, 18, 6), dim=2)
     cue = torch.randint(0, 3, (2, 3, 3))
-    similarity = normalized_similarity(torch.randn(2, 5, 3, 3))
+    similarity = torch.rand(2, 9, 9)
     loss = ObjectNCELoss(config(), 4)
     assert torch.allclose(loss(source, target, cue, similarity), loss(source, target, cue, similarity.mean(dim=2)))
+
+
+@pytest.mark.parametrize("mode", ["prototype", "mean", "learned"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_object_nce__labels_without_members_change_neither_loss_nor_gradients(mode, smoothing):
+    torch.manual_seed(0)
+    source, target = F.normalize(torch.randn(2, 32, 6), dim=2)
+    cue, weights = torch.tensor([0, 2, 3, 6])[torch.randint(0, 4, (2, 4, 4))], torch.rand(2, 16)
+    loss = ObjectNCELoss(config(centroid_mode=mode, label_smoothing=smoothing), 9, dim=6)
+    results = []
+    for n_labels in (None, 7, 9, 20):
+        views = [view.clone().requires_grad_() for view in (source, target)]
+        value = loss(*views, cue, weights, n_labels)
+        value.backward()
+        results.append(torch.cat([value.detach()[None], *(view.grad.flatten() for view in views)]))
+    assert all(torch.allclose(result, results[0], atol=1e-7) for result in results)
+    assert torch.isfinite(results[0]).all()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -80,8 +90,3 @@ def test_object_nce__patches_at_their_prototype_cost_less():
     loss, weights = ObjectNCELoss(config(), 2), torch.ones(1, 4)
     right, wrong = (loss(source, source, torch.tensor([[cue]]), weights) for cue in ([0, 0, 1, 1], [0, 1, 0, 1]))
     assert right < wrong
-
-
-def test_normalized_similarity__columns_are_unit_vectors():
-    similarity = normalized_similarity(torch.randn(2, 5, 2, 3))
-    assert torch.allclose(similarity.norm(dim=1), torch.ones(2, 6), atol=1e-6)

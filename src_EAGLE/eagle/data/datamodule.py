@@ -23,6 +23,9 @@ _QUICK_CHECK = 256
 
 logger = logging.getLogger(__name__)
 
+# Entries of a batch that stay on the CPU.
+HOST_ENTRIES = ("index", "drawn", "changed")
+
 
 class SegmentationDataModule(pl.LightningDataModule):
     """Training views and evaluation views of the dataset that a configuration names.
@@ -63,6 +66,11 @@ class SegmentationDataModule(pl.LightningDataModule):
             )
         if skip:
             self.val_set = ReadableImages(self.val_set, found["val"])
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch, but for what the host asks about: reading that back would wait for the device."""
+        kept = {name: batch[name] for name in HOST_ENTRIES if name in batch}
+        return super().transfer_batch_to_device(batch, device, dataloader_idx) | kept
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training views."""

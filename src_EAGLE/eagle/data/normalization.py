@@ -15,8 +15,9 @@ def normalize(rgb: Tensor) -> Tensor:
 
 def unnormalize(img: Tensor) -> Tensor:
     """ImageNet-normalised → RGB in [0, 1]; …×3×H×W."""
-    mean, std = _statistics(img)
-    return img * std + mean
+    channels = zip(img.unbind(-3), IMAGENET_MEAN, IMAGENET_STD, strict=True)
+    # Not by a tensor of statistics: on a GPU its making would wait for the device.
+    return torch.stack([channel * std + mean for channel, mean, std in channels], dim=-3)
 
 
 def _statistics(like: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,9 @@ from torchvision.transforms import InterpolationMode
 
 from eagle.data.normalization import normalize
 
+# Names what resize_and_crop and normalize do to an image; cached keys of another name are not taken.
+CLEAN_VIEW = "short side nearest, centre crop, ImageNet statistics"
+
 
 def resize_and_crop(image: Image.Image, res: int, crop: bool = True) -> Image.Image:
     """Short side to ``res`` pixels (nearest), then the central res×res square unless ``crop`` is off."""

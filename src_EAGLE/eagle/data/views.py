@@ -25,8 +25,9 @@ class Draw(NamedTuple):
 
 
 class TrainingViews(Dataset[dict[str, Tensor]]):
-    """``img`` x, ``img_aug`` x̃ (3×res×res, normalised) and ``label`` (res×res int64, −1 = void or no label)
-    and the image's ``index``; ``drawn`` differs from it where the drawn image is bad and ``index`` stands in.
+    """``img`` x, ``img_aug`` x̃ (3×res×res, normalised), ``label`` (res×res int64, −1 = void or no label), the image's
+    ``index``, and ``changed``, whether x̃ differs from x; ``drawn`` differs from ``index`` where the drawn image is bad
+    and another stands in.
 
     Args:
         dataset: the images.
@@ -51,7 +52,8 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
         img, img_aug = training_views(rgb, self._photometric, draw.seed)
         label_map = label_tensor(label, self._res)
         numbers = {"index": torch.tensor(index), "drawn": torch.tensor(draw.image)}
-        return {"img": img, "img_aug": img_aug, "label": label_map, **numbers}
+        changed = torch.tensor(not torch.equal(img, img_aug))
+        return {"img": img, "img_aug": img_aug, "label": label_map, "changed": changed, **numbers}
 
     def _read(self, draw: Draw) -> tuple[int, Image.Image, np.ndarray]:
         """Number, image and label of the drawn image or, where that is bad and may be skipped, of one in its place."""

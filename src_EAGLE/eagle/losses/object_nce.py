@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eagle.losses.medoid import medoids
+
 CITYSCAPES_SMOOTHING = 0.1
 
 
@@ -29,71 +31,64 @@ class ObjectNCELoss(nn.Module):
         if self.centroid_mode == "learned":
             self.learned_centroids = nn.Parameter(torch.randn(n_classes, cfg.dim if dim is None else dim))
 
-    def forward(self, source: Tensor, target: Tensor, cue: Tensor, similarity: Tensor) -> Tensor:
+    def forward(
+        self, source: Tensor, target: Tensor, cue: Tensor, similarity: Tensor, n_labels: int | None = None
+    ) -> Tensor:
         """½[(1-g)·local + g·global] for one direction.
 
         Args:
             source: Z, (B·N)×D unit vectors whose cue forms the prototypes.
             target: Z̃, the same patches in the other view.
             cue: B×h×w int64 labels of the source.
-            similarity: the normalised key similarities of ``normalized_similarity``, B×N×N, or their row means, the
-                patch weights, B×N.
+            similarity: the weights of ``eagle.losses.patch_weights``, B×N, or the matrices whose row means they are,
+                B×N×N.
+            n_labels: labels lie below it; None reads the largest, for which the host waits for the device.
 
         Returns:
             Scalar, float32.
         """
         with torch.autocast(source.device.type, enabled=False):
-            source, target = source.float(), target.float()
+            source, target, labels = source.float(), target.float(), cue.flatten()
             weights = (similarity.mean(dim=2) if similarity.ndim == 3 else similarity).flatten().float()
-            labels, own_label = cue.flatten().unique(sorted=True, return_inverse=True)
-            prototypes = self.prototypes(source, labels, own_label)
-            local = self._contrast(source, prototypes, own_label, weights)
-            cross_view = self._contrast(target, prototypes, own_label, weights)
+            n_labels = int(labels.max()) + 1 if n_labels is None else n_labels
+            members = labels[:, None] == torch.arange(n_labels, device=labels.device)
+            present = members.any(dim=0)
+            prototypes = self.prototypes(source, labels, members)
+            local = self._contrast(source, prototypes, present, labels, weights)
+            cross_view = self._contrast(target, prototypes, present, labels, weights)
             return ((1 - self.global_weight) * local + self.global_weight * cross_view) / 2
 
-    def prototypes(self, source: Tensor, labels: Tensor, own_label: Tensor) -> Tensor:
-        """One vector for each label present, K×D; gradient flows through it.
+    def prototypes(self, source: Tensor, labels: Tensor, members: Tensor) -> Tensor:
+        """One vector for each label, K×D, meaningless where it has no members; gradient flows through it.
 
         Args:
             source: M×D patches.
-            labels: K labels, ascending.
-            own_label: M indices into ``labels``.
+            labels: M int64 in [0, K).
+            members: M×K bool, the same one-hot.
         """
+        n_labels = members.shape[1]
         if self.learned_centroids is not None:
-            return self.learned_centroids[labels % self.n_classes]
-        members = [source[own_label == k] for k in range(len(labels))]
+            return self.learned_centroids[torch.arange(n_labels, device=labels.device) % self.n_classes]
         if self.centroid_mode == "mean":
-            return torch.stack([patches.mean(dim=0) for patches in members])
-        return torch.stack([patches[medoid(patches)] for patches in members])
+            return members.T.to(source.dtype) @ source / members.sum(dim=0).clamp(min=1)[:, None]
+        return source.index_select(0, medoids(source, labels, n_labels))
 
-    def _contrast(self, patches: Tensor, prototypes: Tensor, own_label: Tensor, weights: Tensor) -> Tensor:
-        logits = patches @ prototypes.T / self.temperature
+    def _contrast(
+        self, patches: Tensor, prototypes: Tensor, present: Tensor, labels: Tensor, weights: Tensor
+    ) -> Tensor:
+        logits = (patches @ prototypes.T / self.temperature).masked_fill(~present, -torch.inf)
         if self.label_smoothing == 0:
-            return (F.cross_entropy(logits, own_label, reduction="none") * weights).mean()
+            return (F.cross_entropy(logits, labels, reduction="none") * weights).mean()
         # As published for Cityscapes: the mean comes first, so the weights act as one global factor.
-        return (_smoothed_cross_entropy(logits, own_label, self.label_smoothing) * weights).mean()
+        return (_smoothed_cross_entropy(logits, present, labels, self.label_smoothing) * weights).mean()
 
 
-@torch.no_grad()
-def medoid(patches: Tensor) -> Tensor:
-    """Index of the row of M×D with the least sum of Euclidean distances to the others."""
-    return torch.cdist(patches, patches).sum(dim=1).argmin()
-
-
-@torch.no_grad()
-def normalized_similarity(keys: Tensor) -> Tensor:
-    """R = KᵀK of each image, L2-normalised along dim 1: B×C×h×w → B×N×N float32."""
-    with torch.autocast(keys.device.type, enabled=False):
-        tokens = keys.float().flatten(2)
-        return F.normalize(torch.bmm(tokens.transpose(1, 2), tokens), dim=1)
-
-
-def _smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Mean cross entropy to targets with ``smoothing`` spread over the other labels."""
-    n_labels = logits.shape[1]
-    off_target = smoothing / (n_labels - 1) if n_labels > 1 else 0.0
-    targets = torch.full_like(logits, off_target).scatter_(1, labels[:, None], 1 - smoothing)
-    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+def _smoothed_cross_entropy(logits: Tensor, present: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Mean cross entropy to targets with ``smoothing`` spread over the other labels that are present."""
+    off_target = smoothing / (present.sum() - 1).clamp(min=1)
+    targets = (off_target * present).expand_as(logits).scatter(1, labels[:, None], 1 - smoothing)
+    log_probs = F.log_softmax(logits, dim=1).masked_fill(~present, 0)
+    return -(targets * log_probs).sum(dim=1).mean()
 
 
 def _label_smoothing(cfg: Any) -> float:

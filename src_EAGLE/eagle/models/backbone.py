@@ -80,10 +80,8 @@ class KeyBackbone(nn.Module):
         keys = []
         for number in range(self.key_blocks[-1]):
             if number in self.key_blocks:
-                tokens, block_keys = self._block_and_keys(self.blocks[number], tokens)
-                keys.append(block_keys)
-            else:
-                tokens = self.blocks[number](tokens)
+                keys.append(self._keys_only(self.blocks[number], tokens))
+            tokens = self.blocks[number](tokens)
         keys.append(self._keys_only(self.blocks[self.key_blocks[-1]], tokens))
         return torch.cat([k[:, self._n_prefix :] for k in keys], dim=-1).transpose(1, 2).unflatten(2, (h, w))
 
@@ -101,18 +99,12 @@ class KeyBackbone(nn.Module):
             tokens = torch.cat([*prefix, patches + position], dim=1)
         return self.norm_pre(tokens)
 
-    def _block_and_keys(self, block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """A block's output, with the keys read off its own qkv projection as it runs."""
-        seen: list[Tensor] = []
-        handle = block.attn.qkv.register_forward_hook(lambda _module, _inputs, qkv: seen.append(qkv))
-        try:
-            output = block(tokens)
-        finally:
-            handle.remove()
-        return output, seen[0][..., self.embed_dim : 2 * self.embed_dim]
-
     def _keys_only(self, block: Any, tokens: Tensor) -> Tensor:
-        """A block's keys without its queries, values, attention and MLP."""
+        """A block's keys without its queries, values, attention and MLP.
+
+        A block that goes on computes them again: a hundredth of the backbone's work, for which a hook on its qkv layer
+        would keep torch.compile from seeing the backbone as one graph.
+        """
         rows = slice(self.embed_dim, 2 * self.embed_dim)
         bias = None if block.attn.qkv.bias is None else block.attn.qkv.bias[rows]
         return F.linear(block.norm1(tokens), block.attn.qkv.weight[rows], bias)

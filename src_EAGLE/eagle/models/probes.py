@@ -62,8 +62,8 @@ class ClusterLookup(nn.Module):
         if alpha is None:
             if log_probs:
                 raise ValueError("log_probs needs an alpha: a hard assignment has no log-probabilities")
-            nearest = similarity.argmax(dim=1)
-            probs = F.one_hot(nearest, similarity.shape[1]).movedim(-1, 1).to(similarity.dtype)
+            nearest = similarity.argmax(dim=1, keepdim=True)
+            probs = torch.zeros_like(similarity).scatter_(1, nearest, 1)
         else:
             probs = F.softmax(alpha * similarity, dim=1)
         loss = -(probs * similarity).sum(dim=1).mean()

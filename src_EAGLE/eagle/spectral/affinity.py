@@ -9,6 +9,7 @@ from eagle.data.normalization import unnormalize
 COLOR_SIGMA = 0.1
 
 
+@torch.no_grad()
 def feature_affinity(code: Tensor) -> Tensor:
     """Non-negative inner products of un-normalised codes, divided by the image's largest.
 
@@ -23,6 +24,7 @@ def feature_affinity(code: Tensor) -> Tensor:
         return _divided_by_maximum(torch.bmm(code, code.transpose(1, 2)).clamp_(min=0))
 
 
+@torch.no_grad()
 def color_affinity(img: Tensor, grid: tuple[int, int], mode: str = "released") -> Tensor:
     """Gaussian of the colour distance between patches, divided by the image's largest.
 
@@ -37,10 +39,14 @@ def color_affinity(img: Tensor, grid: tuple[int, int], mode: str = "released") -
     """
     small = F.interpolate(img.float(), size=grid, mode="bilinear", align_corners=False)
     pixels = (unnormalize(small) if mode == "paper" else small / 255).flatten(2).transpose(1, 2)
-    squared_distance = torch.cdist(pixels, pixels, compute_mode="donot_use_mm_for_euclid_dist").square()
-    return _divided_by_maximum(torch.exp(squared_distance / (-2 * COLOR_SIGMA**2)))
+    # By the inner products: centred, so that little is lost where squares are subtracted.
+    pixels = (pixels - pixels.mean(dim=1, keepdim=True)) / COLOR_SIGMA
+    half_square = pixels.square().sum(dim=2, keepdim=True) / 2
+    exponent = torch.bmm(pixels, pixels.transpose(1, 2)).sub_(half_square).sub_(half_square.transpose(1, 2))
+    return _divided_by_maximum(exponent.clamp_(max=0).exp_())
 
 
 def _divided_by_maximum(affinity: Tensor) -> Tensor:
+    """In place."""
     maximum = affinity.amax(dim=(1, 2), keepdim=True)
-    return affinity / torch.where(maximum > 0, maximum, torch.ones_like(maximum))
+    return affinity.div_(torch.where(maximum > 0, maximum, torch.ones_like(maximum)))

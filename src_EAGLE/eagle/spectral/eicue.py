@@ -27,7 +27,7 @@ def laplacian_eigenvectors(
     """
     h, w = code.shape[2:]
     with torch.autocast(code.device.type, enabled=False):
-        affinity = feature_affinity(code.flatten(2).transpose(1, 2)) + color_affinity(img, (h, w), color_mode)
+        affinity = feature_affinity(code.flatten(2).transpose(1, 2)).add_(color_affinity(img, (h, w), color_mode))
         laplacian, degree = normalized_laplacian(affinity)
         _, vectors = smallest_eigenpairs(laplacian, degree, k, method)
     vectors = fix_signs(vectors)

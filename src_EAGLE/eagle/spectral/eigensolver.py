@@ -4,6 +4,8 @@ The smallest eigenpairs of L are the largest of M = I - L = D^-½ A D^-½, whose
 vector √degree is known: a few block multiplications by M find the next ones, where a full decomposition finds all N.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from eagle.errors import ConfigError
 METHODS = ("subspace", "eigh")
 
 GUARD_VECTORS = 8
+# Matrix products of 16 columns took a third of the time of those of 11.
+BLOCK_MULTIPLE = 16
 FILTER_DEGREE = 3
 # Ratio of the largest eigenvalue to the filter's edge, at the most; the filter then amplifies 3e4-fold.
 FILTER_REACH = 20
@@ -32,8 +36,8 @@ def smallest_eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str =
         laplacian: B×N×N symmetric, normalised.
         degree: B×N, the degrees it was normalised with; √degree spans its null space.
         k: number of pairs; cut to N where there are fewer patches.
-        method: "eigh" decomposes in full; "subspace" iterates on a block of k + 8 vectors and decomposes in full
-            only the images that do not converge.
+        method: "eigh" decomposes in full; "subspace" iterates on a block of at least k + 7 vectors and decomposes
+            in full only the images that do not converge.
 
     Returns:
         Eigenvalues B×k, ascending, and eigenvectors B×N×k of unit length, in the Laplacian's dtype.
@@ -44,7 +48,7 @@ def smallest_eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str =
     if method not in METHODS:
         raise ConfigError(unknown_name_message("eigensolver", method, METHODS))
     n = laplacian.shape[1]
-    block = k - 1 + GUARD_VECTORS
+    block = math.ceil((k - 1 + GUARD_VECTORS) / BLOCK_MULTIPLE) * BLOCK_MULTIPLE
     if method == "eigh" or k == 1 or n < SMALL_BLOCK_RATIO * block:
         return _by_eigh(laplacian, k)
     values, vectors, converged = _by_subspace_iteration(laplacian, degree, k, block)

@@ -6,6 +6,7 @@ from torch import Tensor
 SMALLEST_DEGREE = 1e-12
 
 
+@torch.no_grad()
 def normalized_laplacian(affinity: Tensor) -> tuple[Tensor, Tensor]:
     """L = D^-½ (D - A) D^-½.
 
@@ -18,5 +19,6 @@ def normalized_laplacian(affinity: Tensor) -> tuple[Tensor, Tensor]:
     degree = affinity.sum(dim=2)
     degree = torch.where(degree < SMALLEST_DEGREE, torch.ones_like(degree), degree)
     scale = degree.rsqrt()
-    laplacian = torch.diag_embed(degree) - affinity
-    return scale[:, :, None] * laplacian * scale[:, None, :], degree
+    laplacian = (affinity * -scale[:, :, None]).mul_(scale[:, None, :])
+    laplacian.diagonal(dim1=1, dim2=2).add_(degree * scale.square())
+    return laplacian, degree

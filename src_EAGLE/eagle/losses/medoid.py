@@ -1,0 +1,51 @@
+"""Medoids of labelled patches: of each label's members the one closest to all the others (method §5)."""
+
+import torch
+from torch import Tensor
+
+# Rows of the distance matrix held at once.
+ROW_BLOCK = 1024
+
+
+def medoids(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
+    """Row of every label's medoid: the first of its members with the least sum of Euclidean distances to them all.
+
+    Never holds more than 1024 rows of distances. On the CPU only distances within a label are computed; elsewhere all
+    are, half of them by symmetry, because the labels' sizes are not known on the host without waiting for the device.
+
+    Args:
+        patches: M×D floating point.
+        labels: M int64 in [0, n_labels).
+        n_labels: rows of the result.
+
+    Returns:
+        n_labels int64; 0 for a label without members.
+    """
+    return (medoids_by_label if patches.device.type == "cpu" else medoids_by_mask)(patches, labels, n_labels)
+
+
+@torch.no_grad()
+def medoids_by_label(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
+    """``medoids`` one label after the other; reads the labels on the host."""
+    chosen = torch.zeros(n_labels, dtype=torch.long, device=patches.device)
+    sizes = labels.bincount(minlength=n_labels).tolist()
+    for label, rows in enumerate(labels.argsort(stable=True).split(sizes)):
+        if len(rows):
+            members = patches[rows]
+            sums = [torch.cdist(block, members).sum(dim=1) for block in members.split(ROW_BLOCK)]
+            chosen[label] = rows[torch.cat(sums).argmin()]
+    return chosen
+
+
+@torch.no_grad()
+def medoids_by_mask(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
+    """``medoids`` by masked blocks of all distances; never waits for the device."""
+    sums = patches.new_zeros(len(patches))
+    for start in range(0, len(patches), ROW_BLOCK):
+        block = slice(start, min(start + ROW_BLOCK, len(patches)))
+        distances = torch.cdist(patches[block], patches[start:])
+        distances *= labels[block, None] == labels[start:]
+        sums[block] += distances.sum(dim=1)
+        sums[block.stop :] += distances[:, block.stop - start :].sum(dim=0)
+    member = labels == torch.arange(n_labels, device=labels.device)[:, None]
+    return torch.where(member, sums, torch.inf).argmin(dim=1)

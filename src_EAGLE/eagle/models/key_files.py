@@ -1,0 +1,104 @@
+"""Keys in files that several runs and processes share, at the same time and after an interruption."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eagle.errors import ConfigError, EagleError
+
+BYTES_PER_VALUE = 2
+GIGABYTE = 1e9
+
+
+class KeyFiles:
+    """A KeyStore in a folder: ``keys.f16``, a memory map of every image's h×w×C keys, and ``done.u8``, a flag for each.
+
+    A row is on the disk before its flag is set, so that whatever a killed run leaves is right; runs that share the
+    folder write the same rows.
+
+    Args:
+        folder: of these keys alone; made where it does not exist.
+        n_images: number of rows.
+        shape: (h, w, C) of a row.
+
+    Raises:
+        ConfigError: the disk has no room for the rows that are not there yet.
+        EagleError: the folder holds something else or cannot be written.
+    """
+
+    def __init__(self, folder: Path, n_images: int, shape: tuple[int, int, int]) -> None:
+        self._folder = folder
+        self._row_bytes = int(np.prod(shape)) * BYTES_PER_VALUE
+        sizes = {"keys.f16": n_images * self._row_bytes, "done.u8": n_images}
+        try:
+            if not folder.is_dir():
+                self._refuse_full_disk(folder.parent, n_images)
+                _make(folder, sizes)
+            if any((folder / name).stat().st_size != size for name, size in sizes.items()):
+                raise EagleError(f"{folder}: does not hold the keys of {n_images} images; remove it")
+            self._keys = np.memmap(folder / "keys.f16", dtype=np.float16, mode="r", shape=(n_images, *shape))
+            self._done = np.memmap(folder / "done.u8", dtype=np.uint8, mode="r+", shape=(n_images,))
+            self._file = os.open(folder / "keys.f16", os.O_WRONLY)
+        except OSError as error:
+            raise EagleError(f"{folder}: cannot be used as a cache ({error.strerror or error})") from error
+        self._refuse_full_disk(folder, n_images - int(self._done.sum()))
+
+    def missing(self, numbers: Sequence[int]) -> list[int]:
+        """See KeyStore."""
+        return [row for row, number in enumerate(numbers) if not self._done[number]]
+
+    def put(self, numbers: Sequence[int], keys: Tensor) -> None:
+        """See KeyStore; raises EagleError where the disk does not take them."""
+        try:
+            for number, row in zip(numbers, keys.contiguous().numpy(), strict=True):
+                # Not through the map: there a full disk ends the process with a signal.
+                _write_at(self._file, row.tobytes(), number * self._row_bytes)
+            os.fsync(self._file)
+        except OSError as error:
+            raise EagleError(
+                f"{self._folder}: keys cannot be written ({error.strerror or error}); set cache_dir to another disk, "
+                "or cache_features=off"
+            ) from error
+        self._done[list(numbers)] = 1
+
+    def get(self, numbers: Sequence[int]) -> Tensor:
+        """See KeyStore."""
+        return torch.from_numpy(self._keys[list(numbers)])
+
+    def _refuse_full_disk(self, folder: Path, n_images: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        needed, free = n_images * self._row_bytes, shutil.disk_usage(folder).free
+        if needed > free:
+            raise ConfigError(
+                f"cache_features: disk needs {needed / GIGABYTE:.1f} GB in {folder}, where {free / GIGABYTE:.1f} GB "
+                "are free; set cache_dir to another disk, or cache_features=off"
+            )
+
+
+def _make(folder: Path, sizes: dict[str, int]) -> None:
+    """The folder with files of these sizes, all zero; where another process was faster, its folder stays."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        temporary.chmod(0o755)
+        for name, size in sizes.items():
+            with (temporary / name).open("wb") as file:
+                file.truncate(size)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_at(file: int, content: bytes, offset: int) -> None:
+    written = 0
+    while written < len(content):
+        written += os.pwrite(file, content[written:], offset + written)

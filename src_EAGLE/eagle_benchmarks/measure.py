@@ -1,0 +1,81 @@
+"""Times of alternating runs, and peak memory of one."""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Run = Callable[[], Any]
+
+_CLEAR_REFS, _RESET_PEAK = Path("/proc/self/clear_refs"), "5"
+_STATUS = Path("/proc/self/status")
+KILOBYTE = 1024
+
+
+def alternating_times(sides: Mapping[str, Run], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of ``repeats`` runs of every side, one side after the other, after one run of each to warm up."""
+    for run in sides.values():
+        seconds(run, device)
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, run in sides.items():
+            times[name].append(seconds(run, device))
+    return times
+
+
+def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The median of each side."""
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def seconds(run: Run, device: torch.device) -> float:
+    """Wall time of one run, the device's work included."""
+    _wait_for(device)
+    start = time.perf_counter()
+    run()
+    _wait_for(device)
+    return time.perf_counter() - start
+
+
+def peak_memory(run: Run, device: torch.device) -> int:
+    """Bytes that one run holds at the most beyond what was held before it: of a GPU's allocator, else of the process.
+
+    On the CPU call it in a fresh process (``in_a_process``), whose allocator holds nothing of earlier runs. Without
+    Linux's /proc, memory that was in use earlier and is no longer hides as much of the peak.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    if _CLEAR_REFS.exists():
+        _CLEAR_REFS.write_text(_RESET_PEAK)
+    before = _peak_of_process()
+    run()
+    return _peak_of_process() - before
+
+
+def _peak_of_process() -> int:
+    """Bytes resident at the most, on Linux since the last reset."""
+    if _STATUS.exists():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * KILOBYTE
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else KILOBYTE)
+
+
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``function`` returns in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

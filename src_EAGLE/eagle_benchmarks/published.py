@@ -1,0 +1,163 @@
+"""The published algorithm, written out naively from the method: the side that ours is measured against.
+
+It has the weights of a segmenter of ours, so that both can be checked to compute the same losses before they are timed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eagle.data.dataset import VOID
+from eagle.models.probes import ClusterLookup
+from eagle.schedule import object_weight
+from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle_benchmarks.published_losses import correspondence, object_nce
+
+COLOR_SIGMA = 0.1
+
+
+class Published:
+    """Three ViT passes with every attention map, full eigendecompositions, N×N similarities and seven optimisers.
+
+    Args:
+        segmenter: whose modules are used.
+    """
+
+    def __init__(self, segmenter: LitUnsupervisedSegmenter) -> None:
+        self.segmenter = segmenter
+        self._decoder = nn.Conv2d(segmenter.cfg.dim, segmenter.net.model.n_feats, 1)  # trained by nothing, as published
+
+    @torch.no_grad()
+    def keys(self, img: Tensor) -> Tensor:
+        """K, B×3C×h×w, by the whole ViT; all blocks' attention maps and qkv are made and kept until it ends."""
+        backbone = self.segmenter.net.model
+        patches = backbone.patch_embed(img)
+        h, w = patches.shape[1:3]
+        tokens = backbone._with_position(patches.flatten(1, 2), (h, w))
+        attentions, projections = [], []
+        for block in backbone.blocks:
+            tokens, attention, qkv = _block(block, tokens)
+            attentions.append(attention)
+            projections.append(qkv)
+        tokens = backbone.norm(tokens)
+        chosen = [projections[number][1] for number in backbone.key_blocks]
+        keys = [k.transpose(1, 2).flatten(2)[:, -h * w :] for k in chosen]
+        return torch.cat(keys, dim=2).transpose(1, 2).reshape(len(img), -1, h, w)
+
+    def keys_and_code(self, img: Tensor) -> tuple[Tensor, Tensor]:
+        """K and S of one pass."""
+        return self.segmenter.net.from_keys(self.keys(img))
+
+    @torch.no_grad()
+    def eigenvectors(self, code: Tensor, img: Tensor) -> Tensor:
+        """B×N×k, image by image, from all N eigenpairs and explicit inverses of the degree matrix's root."""
+        k, grid = self.segmenter.cfg.eigen_cluster, (code.shape[2], code.shape[3])
+        colors = (F.interpolate(img, size=grid, mode="bilinear", align_corners=False) / 255).flatten(2).transpose(1, 2)
+        vectors = []
+        for tokens, pixels in zip(code.flatten(2).transpose(1, 2), colors, strict=True):
+            feature = torch.relu(tokens @ tokens.T)
+            squared_distance = (pixels[:, None] - pixels[None]).square().sum(dim=2)
+            color = torch.exp(-squared_distance / (2 * COLOR_SIGMA**2))
+            affinity = feature / feature.max() + color / color.max()
+            degree = torch.diag(affinity.sum(dim=1))
+            root = torch.linalg.inv(degree.sqrt())
+            _, all_vectors = torch.linalg.eigh(root @ (degree - affinity) @ root)
+            vectors.append(all_vectors[:, :k])
+        return torch.stack(vectors)
+
+    def cue(self, vectors: Tensor, grid: tuple[int, int], codebook: ClusterLookup) -> tuple[Tensor, Tensor]:
+        """L_eig and the cue M."""
+        embedding = vectors[:, :, 1:].transpose(1, 2).unflatten(2, grid)
+        loss, _ = codebook(embedding, alpha=1)
+        _, log_probs = codebook(embedding, alpha=1, log_probs=True)
+        return loss, log_probs.argmax(dim=1)
+
+    def losses(
+        self,
+        batch: Mapping[str, Tensor],
+        step: int,
+        coords: Tensor | None = None,
+        perms: Tensor | None = None,
+        eigenvectors: tuple[Tensor, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """As LitUnsupervisedSegmenter.losses: the terms of the total, under their published names."""
+        segmenter, cfg = self.segmenter, self.segmenter.cfg
+        img, img_aug = batch["img"], batch["img_aug"]
+        (keys, code), (keys_pos, code_pos) = self.keys_and_code(img), self.keys_and_code(img)
+        keys_aug, code_aug = self.keys_and_code(img_aug)
+        grid = (code.shape[2], code.shape[3])
+        if eigenvectors is None:
+            eigenvectors = self.eigenvectors(code_pos, img), self.eigenvectors(code_aug, img)
+        eigen_loss, cue = self.cue(eigenvectors[0], grid, segmenter.train_cluster_probe_eigen)
+        eigen_loss_aug, cue_aug = self.cue(eigenvectors[1], grid, segmenter.train_cluster_probe_eigen_aug)
+        positive, negative = correspondence(cfg, (keys, keys_pos, keys_aug), (code, code_pos, code_aug), coords, perms)
+        projected, projected_aug = (F.normalize(self._projected(c), dim=1) for c in (code_pos, code_aug))
+        local = object_nce(cfg, projected, projected_aug, cue, keys_pos)
+        local_aug = object_nce(cfg, projected_aug, projected, cue_aug, keys_aug)
+        linear, cluster = self._linear_loss(code.detach(), batch["label"]), segmenter.cluster_probe(code.detach(), None)
+        weight = object_weight(cfg, step)
+        total = (
+            (eigen_loss + eigen_loss_aug) / 2
+            + (1 - weight) * cfg.correspondence_weight * (cfg.pos_inter_weight * positive)
+            + (1 - weight) * cfg.correspondence_weight * (cfg.neg_inter_weight * negative)
+            + weight * (cfg.local_pos_weight * local + cfg.local_pos_aug_weight * local_aug)
+            + linear
+            + cluster[0]
+        )
+        return {
+            "loss/pos_inter": positive,
+            "loss/neg_inter": negative,
+            "loss/local_pos_loss": local,
+            "loss/local_pos_aug_loss": local_aug,
+            "loss/cluster_eigen_loss": eigen_loss,
+            "loss/linear": linear,
+            "loss/cluster": cluster[0],
+            "loss/total": total,
+        }
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Seven Adam instances."""
+        segmenter, cfg = self.segmenter, self.segmenter.cfg
+        groups = [
+            ((parameter for parameter in segmenter.net.parameters() if parameter.requires_grad), cfg.lr),
+            (segmenter.project_head.parameters(), cfg.lr),
+            (segmenter.linear_probe.parameters(), cfg.lr_linear),
+            (segmenter.cluster_probe.parameters(), cfg.lr_cluster),
+            (segmenter.train_cluster_probe_eigen.parameters(), cfg.lr_cluster_eigen),
+            (segmenter.train_cluster_probe_eigen_aug.parameters(), cfg.lr_cluster_eigen),
+            (self._decoder.parameters(), cfg.lr),
+        ]
+        return [torch.optim.Adam(parameters, lr=lr) for parameters, lr in groups]
+
+    @torch.no_grad()
+    def evaluation_maps(self, img: Tensor, alpha: float) -> list[Tensor]:
+        """Both probes' log-probabilities, B×C×H×W, of codes averaged over the flip and upsampled in full."""
+        _, code = self.keys_and_code(img)
+        _, flipped = self.keys_and_code(img.flip(dims=[3]))
+        code = (code + flipped.flip(dims=[3])) / 2
+        code = F.interpolate(code, img.shape[2:], mode="bilinear", align_corners=False)
+        _, cluster = self.segmenter.cluster_probe(code, alpha, log_probs=True)
+        return [F.log_softmax(self.segmenter.linear_probe(code), dim=1), cluster]
+
+    def _projected(self, code: Tensor) -> Tensor:
+        return self.segmenter.project_head(code.permute(0, 2, 3, 1).reshape(-1, code.shape[1]))
+
+    def _linear_loss(self, code: Tensor, label: Tensor) -> Tensor:
+        logits = self.segmenter.linear_probe(code)
+        logits = F.interpolate(logits, label.shape[1:], mode="bilinear", align_corners=False)
+        logits, label = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1]), label.reshape(-1)
+        return F.cross_entropy(logits[label != VOID], label[label != VOID])
+
+
+def _block(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A block's output, its attention map B×heads×T×T and its queries, keys and values 3×B×heads×T×d."""
+    b, n, c = tokens.shape
+    heads = block.attn.num_heads
+    qkv = block.attn.qkv(block.norm1(tokens)).reshape(b, n, 3, heads, c // heads).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv
+    attention = ((q @ k.transpose(2, 3)) * (c // heads) ** -0.5).softmax(dim=3)
+    tokens = tokens + block.ls1(block.attn.proj((attention @ v).transpose(1, 2).reshape(b, n, c)))
+    return tokens + block.ls2(block.mlp(block.norm2(tokens))), attention, qkv

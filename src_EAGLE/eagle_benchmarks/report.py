@@ -1,0 +1,120 @@
+"""The benchmark's table, on the terminal and in files."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle.files import write_text_atomically
+from eagle.processes import usable_cores
+from eagle.tables import text_table
+
+HEADER = ("", "published s", "ours s", "ratio", "published MB", "ours MB", "ratio")
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement; None where a side was not measured.
+
+    Attributes:
+        name: what was measured.
+        published: median seconds.
+        ours: median seconds.
+        published_memory: peak bytes.
+        ours_memory: peak bytes.
+        times: all runs' seconds by side.
+    """
+
+    name: str
+    published: float | None
+    ours: float
+    published_memory: int | None
+    ours_memory: int | None
+    times: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass
+class Report:
+    """Everything one run of the benchmark measured."""
+
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The table and the notes, for the terminal."""
+        return "\n".join([text_table(HEADER, [_cells(row) for row in self.rows]), "", *self.notes])
+
+    def markdown(self) -> str:
+        """The same for ``docs/performance.md``, with the machine and the command."""
+        lines = [f"`{command()}`", "", *[f"- {name}: {value}" for name, value in machine().items()], ""]
+        lines += [_markdown_row(HEADER), _markdown_row(["---"] + ["---:"] * (len(HEADER) - 1))]
+        lines += [_markdown_row(_cells(row)) for row in self.rows]
+        return "\n".join([*lines, "", *[f"- {note}" for note in self.notes], ""])
+
+    def write(self, folder: Path) -> None:
+        """``benchmark.json`` and ``benchmark.md``."""
+        rows = [asdict(row) for row in self.rows]
+        content = {"command": command(), "machine": machine(), "rows": rows, "notes": self.notes}
+        write_text_atomically(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
+        write_text_atomically(folder / "benchmark.md", self.markdown())
+
+
+def machine() -> dict[str, Any]:
+    """What a reader must know to compare times."""
+    facts: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": usable_cores(),
+        "torch threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        facts["GPU"] = torch.cuda.get_device_name()
+    facts |= {"torch": torch.__version__, "Python": platform.python_version()}
+    if hasattr(os, "getloadavg"):
+        facts["load of the last minutes"] = " ".join(f"{load:.1f}" for load in os.getloadavg())
+    return facts
+
+
+def command() -> str:
+    """The command line of this process."""
+    return shlex.join(["python", *sys.argv])
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.name,
+        _number(row.published, 4),
+        _number(row.ours, 4),
+        _ratio(row.published, row.ours),
+        _number(row.published_memory and row.published_memory / MEGABYTE, 0),
+        _number(row.ours_memory and row.ours_memory / MEGABYTE, 0),
+        _ratio(row.published_memory, row.ours_memory),
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _ratio(published: float | None, ours: float | None) -> str:
+    return "" if published is None or not ours else f"{published / ours:.2f}×"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

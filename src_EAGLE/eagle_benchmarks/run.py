@@ -1,0 +1,145 @@
+"""Runs the sections that a configuration asks for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle.config_validation import unknown_name_message, validated
+from eagle.errors import ConfigError
+from eagle_benchmarks.case import Case, chosen_device, default_batch_size, make_case
+from eagle_benchmarks.comparisons import COMPARISONS, Comparison
+from eagle_benchmarks.evaluation import evaluation
+from eagle_benchmarks.floor import step_floor
+from eagle_benchmarks.loading import loader_throughput
+from eagle_benchmarks.measure import alternating_times, in_a_process, medians, peak_memory
+from eagle_benchmarks.report import Report, Row
+from eagle_benchmarks.settings import BenchmarkConfig
+
+GRID_SIDES = (14, 28, 40, 56)
+BATCH_FACTORS = (0.25, 0.5, 1, 2)
+# Patches beyond which the published full eigendecomposition takes minutes.
+PUBLISHED_PATCHES = {"cpu": 28**2, "cuda": 40**2}
+SCALING_BATCH = 2
+EVALUATION_BATCH = {"cpu": 2, "cuda": 16}
+GIGA = 1e9
+
+MAKERS: dict[str, Callable[[Case], Comparison]] = COMPARISONS | {"evaluation": evaluation}
+
+
+def run(cfg: Any) -> Report:
+    """Measure; every row is printed as soon as it is there.
+
+    Raises:
+        ConfigError: an unknown section, or no such device.
+        EagleError: published and ours do not compute the same.
+    """
+    if chosen_device(cfg).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: there is no CUDA device here; use cpu or auto")
+    report = Report()
+    for name in _chosen(cfg):
+        SECTIONS[name](cfg, report)
+    report.write(Path(cfg.out))
+    return report
+
+
+def _compare(cfg: Any, report: Report, section: str, batch_size: int, res: int, name: str, published: bool) -> None:
+    """Check that both sides compute the same, time them in turn, and measure each one's memory."""
+    case = make_case(cfg, batch_size, res)
+    comparison = MAKERS[section](case)
+    sides = _sides(comparison, published and cfg.published)
+    try:
+        if "published" in sides:
+            comparison.check()
+        times = alternating_times(sides, cfg.repeats, case.device)
+    finally:
+        comparison.close()
+    memory = {side: _memory(cfg, case, section, side, sides[side]) for side in sides}
+    median = medians(times)
+    row = Row(name, median.get("published"), median["ours"], memory.get("published"), memory["ours"], times)
+    report.rows.append(row)
+    print(Report([row]).text().splitlines()[2], flush=True)
+
+
+def _sides(comparison: Comparison, published: bool) -> dict[str, Callable[[], Any]]:
+    sides = {"ours": comparison.ours}
+    return {"published": comparison.published} | sides if published and comparison.published else sides
+
+
+def _memory(cfg: Any, case: Case, section: str, side: str, run_side: Callable[[], Any]) -> int:
+    if case.device.type == "cuda":
+        return peak_memory(run_side, case.device)
+    n_images, _, res, _ = case.batch["img"].shape
+    return int(in_a_process(_memory_in_process, dict(cfg), section, side, n_images, res, torch.get_num_threads()))
+
+
+def _memory_in_process(values: dict[str, Any], section: str, side: str, n_images: int, res: int, threads: int) -> int:
+    torch.set_num_threads(threads)
+    case = make_case(validated(BenchmarkConfig, values), n_images, res)
+    comparison = MAKERS[section](case)
+    try:
+        return peak_memory(getattr(comparison, side), case.device)
+    finally:
+        comparison.close()
+
+
+def _part(section: str) -> Callable[[Any, Report], None]:
+    def measure(cfg: Any, report: Report) -> None:
+        size = default_batch_size(cfg)
+        _compare(cfg, report, section, size, cfg.res, f"{section}, {cfg.res} pixels, batch {size}", True)
+
+    return measure
+
+
+def _evaluation(cfg: Any, report: Report) -> None:
+    size = EVALUATION_BATCH[chosen_device(cfg).type]
+    name = f"evaluation with CRF, {cfg.eval_res} pixels, {size} images"
+    _compare(cfg, report, "evaluation", size, cfg.eval_res, name, True)
+
+
+def _scaling(cfg: Any, report: Report) -> None:
+    patch_size, device = make_case(cfg, 2, cfg.dino_patch_size).segmenter.net.model.patch_size, chosen_device(cfg)
+    for side in GRID_SIDES:
+        published = side**2 <= PUBLISHED_PATCHES[device.type]
+        for section in ("eigen", "step"):
+            name = f"{section}, N = {side}², batch {SCALING_BATCH}"
+            _compare(cfg, report, section, SCALING_BATCH, side * patch_size, name, published)
+    for factor in BATCH_FACTORS:
+        size = max(2, int(default_batch_size(cfg) * factor))
+        _compare(cfg, report, "step", size, cfg.res, f"step, {cfg.res} pixels, batch {size}", False)
+
+
+def _data(cfg: Any, report: Report) -> None:
+    rate = loader_throughput(cfg)
+    report.notes.append(f"data loading: {rate:.0f} images a second with {cfg.num_workers} processes")
+    print(report.notes[-1], flush=True)
+
+
+def _floor(cfg: Any, report: Report) -> None:
+    case = make_case(cfg)
+    for dtype in (torch.float32, torch.bfloat16):
+        floor = step_floor(case, dtype)
+        report.notes.append(
+            f"floor of the step, batch {len(case.batch['img'])}, {str(dtype).removeprefix('torch.')}: "
+            f"{floor.flops / GIGA:.0f} GFLOP at {floor.rate / GIGA:.0f} GFLOP/s = {floor.seconds:.4f} s"
+        )
+        print(report.notes[-1], flush=True)
+
+
+def _chosen(cfg: Any) -> list[str]:
+    if list(cfg.sections) == ["all"]:
+        return list(SECTIONS)
+    for name in cfg.sections:
+        if name not in SECTIONS:
+            raise ConfigError(unknown_name_message("section", name, SECTIONS))
+    return list(cfg.sections)
+
+
+SECTIONS: dict[str, Callable[[Any, Report], None]] = {
+    "data": _data,
+    **{name: _part(name) for name in COMPARISONS},
+    "evaluation": _evaluation,
+    "scaling": _scaling,
+    "floor": _floor,
+}

@@ -1,0 +1,88 @@
+"""The benchmark's published side is the published computation, and refuses to be timed against another one."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from eagle.errors import EagleError
+from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle_benchmarks.case import Case, smooth_pictures
+from eagle_benchmarks.comparisons import COMPARISONS
+from eagle_benchmarks.published import Published
+
+SIDE = 112
+
+
+@pytest.fixture
+def case(make_config):
+    """A tiny model with two smooth pictures, the first one changed."""
+    torch.manual_seed(0)
+    segmenter = LitUnsupervisedSegmenter(5, make_config(dim=64)).train()
+    twin = LitUnsupervisedSegmenter(5, make_config(dim=64)).train()
+    twin.load_state_dict(segmenter.state_dict())
+    img = smooth_pictures(2, SIDE, 0) * 4 - 2
+    img_aug = img.clone()
+    img_aug[0] = img_aug[0] * 0.9
+    batch = {
+        "img": img, "img_aug": img_aug, "label": torch.randint(-1, 5, (2, SIDE, SIDE)),
+        "index": torch.arange(2), "changed": torch.tensor([True, False]),
+    }  # fmt: skip
+    return Case(SimpleNamespace(seed=0), torch.device("cpu"), segmenter, Published(twin), batch)
+
+
+def test_published__losses_of_the_recorded_step(golden, make_config):
+    meta = golden.metadata("i_state_cocostuff")
+    weights = {"pos_inter_weight", "neg_inter_weight", "correspondence_weight", "shift_bias", "shift_value"}
+    values = {k: int(v) if v.isdigit() and k not in weights else float(v) for k, v in meta.items() if k != "note"}
+    segmenter = LitUnsupervisedSegmenter(27, make_config(dataset_name="cocostuff27", **values)).eval()
+    backbone = {f"net.model.{k}": v for k, v in golden.tensors("vit_golden_state").items()}
+    segmenter.load_state_dict(golden.tensors("i_state_cocostuff") | backbone)
+    images, data = golden.tensors("i_batch"), golden.tensors("i_stepB_nodropout_cocostuff")
+    terms = Published(segmenter).losses(
+        {"img": images["img"], "img_aug": images["img_pos_aug"], "label": images["label"]},
+        segmenter.cfg.step_schedulers,
+        torch.stack([data[f"s0.coords{i}"] for i in (1, 2, 3)]),
+        data["s0.perms"],
+        (data["s0.eigenvectors_pos"], data["s0.eigenvectors_pos_aug"]),
+    )
+    for name, value in terms.items():
+        assert float(value.detach()) == pytest.approx(float(data[f"s0.log.{name}"]), rel=1e-5, abs=1e-6), name
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons__both_sides_compute_the_same(case, name):
+    comparison = COMPARISONS[name](case)
+    comparison.check()
+    comparison.published()
+    comparison.ours()
+
+
+@pytest.mark.parametrize("name", ["step", "cached", "bf16"])
+def test_comparisons__another_computation_is_refused(case, name):
+    with torch.no_grad():
+        case.segmenter.project_head.weight.mul_(torch.rand_like(case.segmenter.project_head.weight))
+    with pytest.raises(EagleError, match=r"local_pos_loss.*not timed"):
+        COMPARISONS[name](case).check()
+
+
+def test_comparisons__a_wrong_eigenvector_is_refused(case, monkeypatch):
+    original = case.published.eigenvectors
+    monkeypatch.setattr(case.published, "eigenvectors", lambda code, img: original(code.flip(dims=[3]), img))
+    with pytest.raises(EagleError, match=r"eigenvectors.*cosine"):
+        COMPARISONS["eigen"](case).check()
+
+
+def test_published__keeps_every_attention_map(case):
+    """What makes it the published one: three passes, attention maps of all blocks, seven optimisers."""
+    passes, blocks = [], case.published.segmenter.net.model.blocks
+    for block in blocks:
+        block.attn.qkv.register_forward_hook(lambda *_: passes.append(1))
+    case.published.losses(case.batch, 500)
+    assert len(passes) == 3 * len(blocks)
+    optimizers = case.published.optimizers()
+    assert len(optimizers) == 7
+    trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    assert {id(p) for p in case.published.segmenter.parameters() if p.requires_grad} <= trained
+    assert isinstance(case.published.segmenter.net, nn.Module)

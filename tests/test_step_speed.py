@@ -1,0 +1,152 @@
+"""What keeps the training step fast and exact: no waiting for the device, few full-size tensors, precision by part."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from eagle.data.datamodule import HOST_ENTRIES, SegmentationDataModule
+from eagle.losses import object_nce
+from eagle.losses.medoid import medoids_by_mask
+from eagle.segmenter import LitUnsupervisedSegmenter
+from miniatures import write_directory
+
+# Operators whose result's value or size the host reads.
+WAITING = (
+    "_local_scalar_dense",
+    "nonzero",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "masked_select",
+    "bincount",
+)
+
+
+class Operators(TorchDispatchMode):
+    """Records the operators that run and the shapes of what they return."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.shapes = [], []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.names.append(func.overloadpacket.__name__)
+        tensors = out if isinstance(out, (tuple, list)) else [out]
+        self.shapes += [tuple(tensor.shape) for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        return out
+
+
+def tiny_batch():
+    torch.manual_seed(0)
+    img = torch.randn(3, 3, 56, 56)
+    img_aug = img.clone()
+    img_aug[1] += 0.1
+    label = torch.randint(-1, 5, (3, 56, 56))
+    return {"img": img, "img_aug": img_aug, "label": label, "changed": torch.tensor([False, True, False])}
+
+
+def recorded_draws():
+    return {
+        "coords": torch.rand(3, 3, 11, 11, 2) * 2 - 1,
+        "perms": torch.tensor([[1, 2, 0]]),
+        "eigenvectors": (torch.randn(3, 49, 4), torch.randn(3, 49, 4)),
+    }
+
+
+@pytest.mark.parametrize("overrides", [{}, {"label_smoothing": 0.1}, {"centroid_mode": "mean"}, {"fidelity": "paper"}])
+def test_losses__nothing_waits_for_the_device(make_config, monkeypatch, overrides):
+    """Forward and backward of all losses, in the form that a GPU runs, read no value back to the host."""
+    monkeypatch.setattr(object_nce, "medoids", medoids_by_mask)
+    segmenter = LitUnsupervisedSegmenter(5, make_config(**overrides))
+    draws = recorded_draws()
+    with Operators() as operators:
+        segmenter.losses(tiny_batch(), 500, **(draws | {"coords": None, "perms": None}))["loss/total"].backward()
+    assert len(operators.names) > 500
+    assert not [name for name in operators.names if name in WAITING]
+
+
+def test_operators__see_what_waits():
+    with Operators() as operators:
+        (torch.ones(3) > 0).nonzero()
+        torch.ones(2).sum().item()
+        torch.ones(3).unique()
+    assert {"nonzero", "_local_scalar_dense", "_unique2"} <= set(operators.names)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_losses__nothing_waits_for_a_gpu(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config()).cuda()
+    cpu = tiny_batch()
+    batch = {name: value if name in HOST_ENTRIES else value.cuda() for name, value in cpu.items()}
+    vectors, vectors_aug = recorded_draws()["eigenvectors"]
+    vectors = (vectors.cuda(), vectors_aug.cuda())
+    segmenter.losses(batch, 500, eigenvectors=vectors)["loss/total"].backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        segmenter.losses(batch, 500, eigenvectors=vectors)["loss/total"].backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_backbone__forms_no_attention_maps(make_config):
+    """Fused attention: nothing of the size tokens × tokens is ever made, let alone kept."""
+    segmenter = LitUnsupervisedSegmenter(5, make_config())
+    with Operators() as operators:
+        segmenter.net.model(torch.randn(2, 3, 56, 56))
+    n_tokens = 7 * 7 + 1
+    assert not [shape for shape in operators.shapes if shape[-2:] == (n_tokens, n_tokens)]
+    assert any("scaled_dot_product" in name for name in operators.names)
+
+
+def test_losses__with_changed_named_are_those_found_by_comparing(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
+    draws, batch = recorded_draws(), tiny_batch()
+    named = segmenter.losses(batch, 500, **draws)["loss/total"]
+    del batch["changed"]
+    assert float(named.detach()) == float(segmenter.losses(batch, 500, **draws)["loss/total"].detach())
+
+
+def test_losses__bfloat16_backbone_and_head_come_close_to_float32(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
+    draws, seen = recorded_draws(), []
+    full = segmenter.losses(tiny_batch(), 500, **draws)
+    for module in (
+        segmenter.net.model.blocks[1].mlp.fc1,
+        segmenter.net.model.blocks[0].attn.qkv,
+        segmenter.net.cluster1,
+    ):
+        module.register_forward_hook(lambda _module, _inputs, out: seen.append(out.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = segmenter.losses(tiny_batch(), 500, **draws)
+    assert seen == [torch.bfloat16] * 6, "two passes of each"
+    for name, value in mixed.items():
+        assert value.dtype == torch.float32, name
+        assert float(value.detach()) == pytest.approx(float(full[name].detach()), rel=3e-2, abs=1e-3), name
+
+
+def test_datamodule__moves_a_batch_but_for_what_the_host_reads(make_config, tmp_path):
+    write_directory(tmp_path)
+    data = SegmentationDataModule(
+        make_config(pytorch_data_dir=str(tmp_path), dir_dataset_name="mine", batch_size=4, res=32)
+    )
+    batch = next(iter(data.train_dataloader()))
+    assert torch.equal(batch["changed"], (batch["img"] != batch["img_aug"]).flatten(1).any(dim=1))
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert {name: value.device.type for name, value in moved.items()} == {
+        "img": "meta", "img_aug": "meta", "label": "meta", "index": "cpu", "drawn": "cpu", "changed": "cpu"
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_losses__compiled_backbone_and_head_give_the_same(make_config):
+    torch.manual_seed(0)
+    plain = LitUnsupervisedSegmenter(5, make_config()).eval()
+    compiled = deepcopy(plain)
+    compiled.compile_network()
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    draws = recorded_draws()
+    expected, actual = (segmenter.losses(tiny_batch(), 500, **draws)["loss/total"] for segmenter in (plain, compiled))
+    assert float(actual.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
