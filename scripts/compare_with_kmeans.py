@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.commandline import run_command
 from eagle.config import EvalConfig, key
@@ -22,7 +23,7 @@ def compare_with_kmeans(cfg: DictConfig) -> None:
     """Score checkpoints of one dataset and k-means on the first one's keys, with and without CRF."""
     if not cfg.model_paths:
         raise ConfigError("model_paths: name at least one checkpoint")
-    print(compare({path: Path(path) for path in cfg.model_paths}, Path(cfg.output_dir), cfg))
+    rank_zero_only(print)(compare({path: Path(path) for path in cfg.model_paths}, Path(cfg.output_dir), cfg))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,9 @@ class MachineConfig:
         "Lightning precision of backbone and head; the spectral part and the losses stay in float32",
         choices=("32-true", "16-mixed", "bf16-mixed"),
     )
+    rank_timeout: float = key(
+        600, "Seconds that the processes of a run wait for one another; then a dead one ends the run", above=0
+    )
     num_workers: int = key(4, "Loader processes per device; 0 loads in the training process", minimum=0)
 
 
@@ -88,6 +91,11 @@ class TrainConfig(MachineConfig, DatasetConfig, BadImageConfig):
     res: int = key(224, "Training images: short side and centre crop, pixels; a multiple of the patch size", minimum=1)
     val_res: int = key(320, "The same for validation during training", minimum=1)
     batch_size: int = key(32, "Images per batch and device", minimum=1)
+
+    gather_batch: bool = key(
+        False,
+        "Prototypes, negatives and correlations over the images of all devices; false = each its own, as published",
+    )
 
     model_type: str = key(
         "vit_small", "vit_small or vit_base for DINO with dino_patch_size, or any timm ViT name, e.g. a DINOv2 one"
@@ -206,7 +214,6 @@ class TrainConfig(MachineConfig, DatasetConfig, BadImageConfig):
 class EvalConfig(MachineConfig, BadImageConfig):
     """Every key of ``eval_segmentation.py``; the model and its dataset come from the checkpoint."""
 
-    devices: Any = key(1, "Number of devices; several see padded shares of the images, so one is exact")
     model_paths: list[str] = key([], "Checkpoints to evaluate")
     pytorch_data_dir: str | None = key(
         None, "Folder that holds the datasets; none = as in training, or ../datasets where that folder is not here"

@@ -16,6 +16,7 @@ from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.losses.patch_weights import patch_weights
+from eagle.machine import averaged, from_rank_zero, gathered
 from eagle.models.backbone import build_backbone
 from eagle.models.head import Featurizer
 from eagle.models.key_cache import KeyCache, device_rows, rows_of
@@ -112,12 +113,13 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         eigen_loss, cue = eicue(vectors, grid, self.train_cluster_probe_eigen)
         eigen_loss_aug, cue_aug = eicue(vectors_aug, grid, self.train_cluster_probe_eigen_aug)
 
-        pairs = self.correspondence_loss(keys, keys, keys_aug, code, code, code_aug, coords, perms)
+        pairs = self._pairs(keys, keys_aug, code, code_aug, coords, perms)
 
-        projected, projected_aug = self._projection(code), self._projection(code_aug)
-        n_labels = self.cfg.eigen_cluster_out
-        local_pos = self.object_nce_loss(projected, projected_aug, cue, patch_weights(keys), n_labels)
-        local_pos_aug = self.object_nce_loss(projected_aug, projected, cue_aug, patch_weights(keys_aug), n_labels)
+        whole, n_labels = self._whole_batch, self.cfg.eigen_cluster_out
+        projected, projected_aug = whole(self._projection(code)), whole(self._projection(code_aug))
+        weights, weights_aug = whole(patch_weights(keys)), whole(patch_weights(keys_aug))
+        local_pos = self.object_nce_loss(projected, projected_aug, whole(cue), weights, n_labels)
+        local_pos_aug = self.object_nce_loss(projected_aug, projected, whole(cue_aug), weights_aug, n_labels)
 
         linear_loss = self._linear_loss(code.detach(), batch["label"])
         cluster_loss, _ = self.cluster_probe(code.detach(), None)
@@ -145,12 +147,18 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             "cd/update_params": torch.full((), weight, device=total.device),
         }
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """Give every device dropout, points and negatives of its own; images and augmentations bring their seeds."""
+        if self.global_rank > 0:
+            torch.manual_seed(self.cfg.seed + self.global_rank)
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
         """One batch is one optimiser step, so ``global_step`` counts batches."""
         terms = self.losses(batch, self.global_step)
-        self.log_dict({name: value.detach() for name, value in terms.items()}, batch_size=len(batch["img"]))
-        self.log("loss", terms["loss/total"].detach(), prog_bar=True, logger=False)
-        return terms["loss/total"]
+        logged = {name: value.detach() for name, value in terms.items()}
+        self.log_dict(logged, batch_size=len(batch["img"]))
+        self.log("loss", logged["loss/total"], prog_bar=True, logger=False)
+        return {"loss": terms["loss/total"], "terms": logged}
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
         """Score both probes without flip or CRF (method §9), and the label-free loss."""
@@ -216,6 +224,31 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         )
         return vectors[: len(img)], vectors[len(img) :]
 
+    def _whole_batch(self, local: Tensor) -> Tensor:
+        """The rows of all devices where ``gather_batch`` asks for them, else this device's.
+
+        Every device then computes the same loss, and gradients are averaged over devices after the sum over them that
+        ``gathered`` makes: the gradient is that of one device with all images.
+        """
+        return gathered(local) if self.cfg.gather_batch else local
+
+    def _pairs(
+        self,
+        keys: Tensor,
+        keys_aug: Tensor,
+        code: Tensor,
+        code_aug: Tensor,
+        coords: Tensor | None,
+        perms: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """CorrespondenceLoss of the two views; all devices of a gathered batch take the same points and negatives."""
+        keys, keys_aug, code, code_aug = (self._whole_batch(local) for local in (keys, keys_aug, code, code_aug))
+        loss = self.correspondence_loss
+        if self.cfg.gather_batch:
+            coords = from_rank_zero(loss.random_coords(len(keys), keys.device)) if coords is None else coords
+            perms = from_rank_zero(loss.random_perms(len(keys), keys.device)) if perms is None else perms
+        return loss(keys, keys, keys_aug, code, code, code_aug, coords, perms)
+
     def _correspondence(self, pairs: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of CorrespondenceLoss's positive and negative pairs."""
         positive, negative = pairs["pos_inter_loss"], pairs["neg_inter_loss"].mean()
@@ -230,12 +263,16 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """Cross entropy over labelled pixels; zero, with zero gradients, where there are none."""
         logits = upsampled(self.linear_probe(code).float(), (label.shape[1], label.shape[2]))
         loss_sum = F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
-        return loss_sum / (label != VOID).sum().clamp(min=1)
+        n_labelled = (label != VOID).sum()
+        if self.cfg.gather_batch:
+            n_labelled = averaged(n_labelled)
+            return loss_sum / torch.where(n_labelled > 0, n_labelled, 1)
+        return loss_sum / n_labelled.clamp(min=1)
 
 
-def _neighbours(img: Tensor) -> Tensor:
-    """One fixed negative for each image of a batch: the next one; 1×B."""
-    return torch.arange(len(img), device=img.device).roll(-1)[None]
+def _neighbours(img: Tensor) -> Tensor | None:
+    """One fixed negative for each image of a batch: the next one, 1×B; None for a batch of one, which has none."""
+    return torch.arange(len(img), device=img.device).roll(-1)[None] if len(img) > 1 else None
 
 
 def _drop_leftovers(_module: nn.Module, state_dict: dict[str, Tensor], *_args: Any) -> None:

@@ -18,6 +18,7 @@ from eagle.errors import ConfigError
 from eagle.feature_cache import open_disk_cache
 from eagle.files import nameless_errors_name, write_text_atomically
 from eagle.loggers import make_loggers
+from eagle.machine import machine_arguments
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 
 BEST, LAST = "best", "last"
@@ -42,24 +43,33 @@ def train(cfg: DictConfig) -> Path:
     data = SegmentationDataModule(cfg)
     run_dir = _new_run_dir(cfg)
     segmenter = LitUnsupervisedSegmenter(len(data.train_set.classes), cfg)
+    patch_size = segmenter.net.model.patch_size
     for name in ("res", "val_res"):
-        check_resolution(name, cfg[name], segmenter.net.model.patch_size)
+        check_resolution(name, cfg[name], patch_size)
+    _check_patches(cfg, patch_size)
     data.check()
     if cfg.compile:
         segmenter.compile_network()
     if cfg.cache_features == "disk":
         segmenter.use_key_cache(open_disk_cache(cfg, segmenter.net.model, data.train_set))
-    write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))
     trainer = _trainer(cfg, run_dir, data)
+    if trainer.is_global_zero:
+        write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))
+    _warn_without_negatives(cfg, trainer.world_size)
     with warnings.catch_warnings():
-        # All meant: the folder holds config.yml, num_workers is the user's choice, the frozen backbone is in eval mode.
+        # All meant: the folder holds config.yml, num_workers is the user's choice, the frozen backbone is in eval mode,
+        # and metrics are the same on all devices when they are logged.
         warnings.filterwarnings(
-            "ignore", ".*exists and is not empty.*|.*does not have many workers.*|.*module.s. in eval mode.*"
+            "ignore",
+            ".*exists and is not empty.*|.*does not have many workers.*|.*module.s. in eval mode.*"
+            "|.*recommended to use .*sync_dist=True.*",
         )
         with nameless_errors_name(run_dir):
             trainer.fit(segmenter, data)
             trainer.save_checkpoint(run_dir / f"{LAST}.ckpt", weights_only=False)
-    logger.info("run folder: %s", run_dir)
+    run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
+    if trainer.is_global_zero:
+        logger.info("run folder: %s", run_dir)
     return run_dir
 
 
@@ -69,11 +79,6 @@ def check_resolution(name: str, res: int, patch_size: int) -> None:
         below = res // patch_size * patch_size
         nearest = f"{below} or {below + patch_size}" if below else f"{patch_size}"
         raise ConfigError(f"{name}: {res} is not a multiple of the patch size {patch_size}; use {nearest}")
-
-
-def machine_arguments(cfg: Any) -> dict[str, Any]:
-    """The Trainer's arguments that say where and in which precision to compute."""
-    return {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
 
 
 def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
@@ -101,8 +106,26 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
     )
 
 
+def _check_patches(cfg: DictConfig, patch_size: int) -> None:
+    n_patches = (cfg.res // patch_size) ** 2
+    if cfg.eigen_cluster > n_patches:
+        raise ConfigError(
+            f"eigen_cluster: {cfg.eigen_cluster} eigenvectors need as many patches, but res={cfg.res} has {n_patches} "
+            f"of {patch_size}×{patch_size} pixels; raise res or lower eigen_cluster"
+        )
+
+
+def _warn_without_negatives(cfg: DictConfig, world_size: int) -> None:
+    if cfg.batch_size * (world_size if cfg.gather_batch else 1) == 1:
+        logger.warning("batch_size: a batch of one image has no negative pairs, so neg_inter_weight steers nothing")
+
+
 def _new_run_dir(cfg: DictConfig) -> Path:
-    """The run's folder; raises ConfigError rather than writing over another run."""
+    """The run's folder; raises ConfigError rather than writing over another run.
+
+    Every process checks: none can write a checkpoint or metrics before all have come as far as training. Where their
+    clocks differ, rank zero's name counts, and it alone writes.
+    """
     time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     run_dir = Path(cfg.output_root) / (
         cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{time}"

@@ -8,13 +8,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, SequentialSampler, default_collate
 
 from eagle.data.bad_images import ReadableImages
 from eagle.data.catalog import open_dataset
 from eagle.data.check import inspect_dataset
 from eagle.data.check_tables import summary_table
 from eagle.data.sampler import SeededSampler
+from eagle.data.sharding import ShardedSampler
 from eagle.data.views import EvaluationViews, TrainingViews
 from eagle.errors import DataError
 
@@ -75,7 +76,9 @@ class SegmentationDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled training views."""
         views = TrainingViews(self.train_set, self.cfg.res, self.cfg.photometric, self.cfg.on_bad_image)
-        sampler = SeededSampler(len(views), self.cfg.seed)
+        sampler = ShardedSampler(
+            SeededSampler(len(views), self.cfg.seed), *self._rank_and_world_size(), equal_shares=True
+        )
         return DataLoader(
             views,
             self.cfg.batch_size,
@@ -88,16 +91,30 @@ class SegmentationDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """Validation views in order."""
         return evaluation_loader(
-            EvaluationViews(self.val_set, self.cfg.val_res), self.cfg.batch_size, self.cfg.num_workers
+            EvaluationViews(self.val_set, self.cfg.val_res),
+            self.cfg.batch_size,
+            self.cfg.num_workers,
+            *self._rank_and_world_size(),
         )
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def evaluation_loader(
-    views: EvaluationViews, batch_size: int, num_workers: int, collate_fn: Callable[[list[Any]], Any] | None = None
+    views: EvaluationViews,
+    batch_size: int,
+    num_workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader:
-    """Batches of evaluation views in the dataset's order."""
+    """Batches of evaluation views in the dataset's order, each image in one process only; see ShardedSampler."""
+    sampler = ShardedSampler(SequentialSampler(views), rank, world_size, equal_shares=False)
     pinned = torch.cuda.is_available()
-    return DataLoader(views, batch_size, num_workers=num_workers, pin_memory=pinned, collate_fn=collate_fn)
+    return DataLoader(
+        views, batch_size, sampler=sampler, num_workers=num_workers, pin_memory=pinned, collate_fn=collate_fn
+    )
 
 
 def batches_by_shape(samples: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.checkpoint_formats import evaluation_file
 from eagle.checkpoints import load_segmenter
@@ -23,10 +24,11 @@ from eagle.evaluation.evaluator import Evaluation, Refine, evaluate
 from eagle.evaluation.inference import SegmenterProbes
 from eagle.evaluation.predictions import PredictionFolder
 from eagle.evaluation.report import class_table, comparison_table, results, summary_table, write_json
+from eagle.machine import machine_arguments
 from eagle.plots.confusion import draw_confusion
 from eagle.plots.segmentation_grid import draw_segmentation_grid
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training import check_resolution, machine_arguments, with_overrides
+from eagle.training import check_resolution, with_overrides
 
 
 def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
@@ -40,7 +42,7 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
             raise CheckpointError(f"model_paths: {path}: no such checkpoint")
     contents = {str(path): evaluate_checkpoint(path, cfg) for path in paths}
     if len(contents) > 1:
-        print(f"\n{comparison_table({path: content['scores'] for path, content in contents.items()})}")
+        rank_zero_only(print)(f"\n{comparison_table({path: content['scores'] for path, content in contents.items()})}")
 
 
 def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
@@ -78,10 +80,11 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     scores = content["scores"]
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
     left_out = f" ({len(dataset.skipped)} bad ones left out)" if dataset.skipped else ""
-    print(f"\n{path}: {content['dataset']}, {len(dataset)} images{left_out}, {extent}\n")
-    print(f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}")
+    lines = [f"\n{path}: {content['dataset']}, {len(dataset)} images{left_out}, {extent}\n"]
+    lines += [f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}"]
     if predictions is not None:
-        print(f"\npredictions: {predictions.root}")
+        lines += [f"\npredictions: {predictions.root}"]
+    rank_zero_only(print)("\n".join(lines))
     draw_evaluation(evaluation, dataset.classes, path.parent, f"{path.stem}_")
     return content
 
@@ -108,6 +111,7 @@ def write_evaluation(
     return content
 
 
+@rank_zero_only
 def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, prefix: str = "") -> None:
     """Write ``<prefix>grid.png`` and ``<prefix>confusion.png``, the latter of the last map, i.e. the most refined."""
     metrics = evaluation.metrics

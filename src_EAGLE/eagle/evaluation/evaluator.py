@@ -15,6 +15,7 @@ from eagle.errors import DataError
 from eagle.evaluation.inference import ProbeMaps
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.evaluation.predictions import PredictionFolder
+from eagle.machine import gathered_objects
 
 CRF_SUFFIX = "+crf"
 
@@ -107,9 +108,10 @@ class Evaluator(pl.LightningModule):
                 self.pictures.append(Picture(index, batch["img"][row].float().cpu(), label, ids))
 
     def on_test_epoch_end(self) -> None:
-        """Gather the counts of all devices."""
+        """Gather the counts and pictures of all devices; they have written their predictions by then."""
         for metric in self.metrics:
             cast(UnsupervisedMetrics, metric).sync()
+        self.pictures = sorted(gathered_objects(self.pictures), key=lambda picture: picture.index)
 
 
 def evaluate(
@@ -143,10 +145,12 @@ def evaluate(
     evaluator = Evaluator(probes, len(views.dataset.classes), refine, set(spread.tolist()), predictions)
     evaluator.eval()
     with torch.no_grad():
-        trainer.test(evaluator, evaluation_loader(views, batch_size, num_workers, batches_by_shape), verbose=False)
+        rank, world_size = trainer.global_rank, trainer.world_size
+        loader = evaluation_loader(views, batch_size, num_workers, rank, world_size, batches_by_shape)
+        trainer.test(evaluator, loader, verbose=False)
     metrics: dict[str, Any] = dict(zip(evaluator.names, evaluator.metrics, strict=True))
     if not all(metric.has_labels() for metric in metrics.values()):
         raise DataError("every label of the dataset is void: there is nothing to score")
-    if predictions is not None:
+    if predictions is not None and trainer.is_global_zero:
         predictions.finish({name: metric.class_of_cluster() for name, metric in metrics.items()}, views.dataset.classes)
     return Evaluation(metrics, evaluator.pictures)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_only
+
 from eagle.data.dataset import Classes
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.files import write_text_atomically
@@ -29,6 +31,7 @@ def results(metrics: Mapping[str, UnsupervisedMetrics], classes: Classes) -> dic
     return report
 
 
+@rank_zero_only
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file under a temporary name, then rename it."""
     write_text_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

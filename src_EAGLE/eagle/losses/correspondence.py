@@ -50,7 +50,8 @@ class CorrespondenceLoss(nn.Module):
             code_pos_aug: codes of the positive's augmented view.
             coords: 3×B×s×s×2 in [-1, 1], the points of the image, the positive and the augmented view; None draws
                 them uniformly.
-            perms: n×B indices, each image's negative; None draws ``neg_samples`` permutations.
+            perms: n×B indices, each image's negative; None draws ``neg_samples`` permutations, but none for a batch
+                of one, which holds no other image: its negative losses and correlations are zero.
 
         Returns:
             ``pos_inter_loss`` (scalar mean), ``pos_inter_cd`` (B×s×s×s×s), and ``neg_inter_loss`` and
@@ -60,7 +61,7 @@ class CorrespondenceLoss(nn.Module):
             if coords is None:
                 coords = self.random_coords(len(feats), feats.device)
             if perms is None:
-                perms = torch.stack([negative_permutation(len(feats), feats.device) for _ in range(self.neg_samples)])
+                perms = self.random_perms(len(feats), feats.device)
             here, there, augmented = coords.unbind(0)
             pos_loss, pos_cd = self._pair(
                 sample(feats_pos_aug, augmented), sample(feats_pos, there),
@@ -70,7 +71,7 @@ class CorrespondenceLoss(nn.Module):
             negatives = [
                 self._pair(points, sample(feats[perm], there), code_points, sample(code[perm], there), positive=False)
                 for perm in perms
-            ]
+            ] or [(torch.zeros_like(pos_loss), torch.zeros_like(pos_cd))]
         return {
             "pos_inter_loss": pos_loss.mean(),
             "pos_inter_cd": pos_cd,
@@ -82,6 +83,12 @@ class CorrespondenceLoss(nn.Module):
         """Three independent uniform coordinate sets, 3×B×s×s×2 in [-1, 1]; a generator is one of the device."""
         s = self.feature_samples
         return torch.rand(3, batch_size, s, s, 2, device=device, generator=generator) * 2 - 1
+
+    def random_perms(self, batch_size: int, device: torch.device) -> Tensor:
+        """``neg_samples`` negatives of each image, n×B; 0×1 for a batch of one."""
+        if batch_size == 1:
+            return torch.empty(0, 1, dtype=torch.long, device=device)
+        return torch.stack([negative_permutation(batch_size, device) for _ in range(self.neg_samples)])
 
     def _pair(self, f1: Tensor, f2: Tensor, c1: Tensor, c2: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
         """Loss and code correlation of every point of the first image with every point of the second."""

@@ -1,0 +1,77 @@
+"""How many processes compute where: the Trainer's arguments, and what a process has to know about the others."""
+
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
+from torch import distributed as dist
+from torch.distributed.nn import functional as differentiable
+
+Item = TypeVar("Item")
+
+
+def machine_arguments(cfg: Any) -> dict[str, Any]:
+    """The Trainer's arguments that say where and in which precision to compute.
+
+    Samples are shared out by ``eagle.data.sharding``; processes wait ``rank_timeout`` seconds for one another, so that
+    a dead one ends a run rather than stall it.
+
+    Args:
+        cfg: a validated MachineConfig.
+    """
+    arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
+    arguments["use_distributed_sampler"] = False
+    if cfg.strategy in ("auto", "ddp"):
+        # Only Lightning knows which strategy and how many processes its arguments mean here.
+        chosen = pl.Trainer(**arguments, logger=False, enable_checkpointing=False, enable_model_summary=False)
+        if isinstance(chosen.strategy, DDPStrategy) and chosen.world_size > 1:
+            arguments["strategy"] = DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))
+    return arguments
+
+
+def world_size() -> int:
+    """Number of processes that compute together; 1 outside a distributed run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gathered(local: Tensor) -> Tensor:
+    """The rows of every process in rank order, joined along dim 0.
+
+    A gradient flows back to the process that the row came from, summed over all processes; all must bring the same
+    shape.
+    """
+    if world_size() == 1:
+        return local
+    if local.requires_grad:
+        return torch.cat(differentiable.all_gather(local.contiguous()))
+    parts = [torch.empty_like(local, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(parts, local.contiguous())
+    return torch.cat(parts)
+
+
+def from_rank_zero(local: Tensor) -> Tensor:
+    """Rank zero's values, in every process."""
+    if world_size() > 1:
+        dist.broadcast(local, src=0)
+    return local
+
+
+def gathered_objects(local: list[Item]) -> list[Item]:
+    """The items of all processes in rank order."""
+    if world_size() == 1:
+        return local
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, local)
+    return [item for part in parts for item in part]
+
+
+def averaged(local: Tensor) -> Tensor:
+    """Mean over all processes, float32, without gradient."""
+    mean = local.detach().float()
+    if world_size() > 1:
+        dist.all_reduce(mean)
+        mean /= world_size()
+    return mean
