@@ -23,6 +23,10 @@ class CheckpointError(EagleError):
     """A checkpoint is missing, unreadable, unsafe or does not fit the model."""
 
 
+class TrainingError(EagleError):
+    """A training run cannot go on."""
+
+
 class DownloadError(EagleError):
     """A download failed for good or what arrived is not what was asked for."""
 

@@ -19,6 +19,7 @@ from eagle.feature_cache import open_disk_cache
 from eagle.files import nameless_errors_name, write_text_atomically
 from eagle.loggers import make_loggers
 from eagle.machine import machine_arguments
+from eagle.nonfinite import NonFiniteStop
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 
 BEST, LAST = "best", "last"
@@ -37,7 +38,7 @@ def train(cfg: DictConfig) -> Path:
         where there are no labels) and ``last.ckpt``.
 
     Raises:
-        ConfigError, DataError, WeightsError: see their one-line messages.
+        ConfigError, DataError, TrainingError, WeightsError: see their one-line messages.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = SegmentationDataModule(cfg)
@@ -101,7 +102,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.scalar_log_freq,
         logger=make_loggers(cfg, run_dir),
-        callbacks=[*replaced, best, last, TQDMProgressBar(refresh_rate=cfg.scalar_log_freq)],
+        callbacks=[NonFiniteStop(run_dir), *replaced, best, last, TQDMProgressBar(refresh_rate=cfg.scalar_log_freq)],
         enable_model_summary=False,
     )
 

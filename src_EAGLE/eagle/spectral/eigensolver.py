@@ -40,13 +40,23 @@ def smallest_eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str =
             in full only the images that do not converge.
 
     Returns:
-        Eigenvalues B×k, ascending, and eigenvectors B×N×k of unit length, in the Laplacian's dtype.
+        Eigenvalues B×k, ascending, and eigenvectors B×N×k of unit length, in the Laplacian's dtype; nan for an image
+        whose degrees are not finite.
 
     Raises:
         ConfigError: an unknown method.
     """
     if method not in METHODS:
         raise ConfigError(unknown_name_message("eigensolver", method, METHODS))
+    # LAPACK would refuse the whole batch for one image; nan in, nan out lets the caller name what went wrong.
+    finite = degree.isfinite().all(dim=1)[:, None, None]
+    laplacian = torch.where(finite, laplacian, 0)
+    degree = torch.where(finite[:, :, 0], degree, 1)
+    values, vectors = _eigenpairs(laplacian, degree, k, method)
+    return torch.where(finite[:, :, 0], values, torch.nan), torch.where(finite, vectors, torch.nan)
+
+
+def _eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str) -> tuple[Tensor, Tensor]:
     n = laplacian.shape[1]
     block = math.ceil((k - 1 + GUARD_VECTORS) / BLOCK_MULTIPLE) * BLOCK_MULTIPLE
     if method == "eigh" or k == 1 or n < SMALL_BLOCK_RATIO * block:
