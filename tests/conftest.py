@@ -51,20 +51,24 @@ def make_config():
     return make
 
 
+def run_values(folder: Path) -> dict[str, Any]:
+    """The keys of a three-batch run on ``folder/data/halves``."""
+    return {
+        "dataset_name": "directory", "pytorch_data_dir": str(folder / "data"), "dir_dataset_name": "halves",
+        "dir_dataset_n_classes": 2, "res": 32, "val_res": 32, "batch_size": 2, "num_workers": 0,
+        "pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "extra_clusters": 1,
+        "max_steps": 3, "val_freq": 2, "checkpoint_freq": 2, "scalar_log_freq": 1,
+        "output_root": str(folder / "outputs"), "experiment_name": "run", "accelerator": "cpu",
+    }  # fmt: skip
+
+
 @pytest.fixture
 def make_run(tmp_path):
-    """Writes a dataset and gives a configuration of a two-batch run on it."""
+    """Writes a dataset and gives a configuration of a three-batch run on it."""
 
     def make(labels=True, **overrides):
         if not (tmp_path / "data" / "halves").exists():
             write_halves(tmp_path / "data" / "halves", labels)
-        values = {
-            "dataset_name": "directory", "pytorch_data_dir": str(tmp_path / "data"), "dir_dataset_name": "halves",
-            "dir_dataset_n_classes": 2, "res": 32, "val_res": 32, "batch_size": 2, "num_workers": 0,
-            "pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "extra_clusters": 1,
-            "max_steps": 3, "val_freq": 2, "checkpoint_freq": 2, "scalar_log_freq": 1,
-            "output_root": str(tmp_path / "outputs"), "experiment_name": "run", "accelerator": "cpu",
-        }  # fmt: skip
-        return validated(TrainConfig, values | overrides)
+        return validated(TrainConfig, run_values(tmp_path) | overrides)
 
     return make

@@ -14,7 +14,6 @@ from eagle.nonfinite import GRADIENT, HostCopy, NonFiniteStop
 from eagle.replay import replay
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training import train
-from test_train_eval import make_run  # noqa: F401
 
 
 def same(a, b):
@@ -24,7 +23,7 @@ def same(a, b):
 @pytest.fixture
 def one_step_late(monkeypatch):
     """Values that are never there at once, as on a GPU."""
-    monkeypatch.setattr(HostCopy, "arrived", lambda self: False)
+    monkeypatch.setattr(HostCopy, "arrived", lambda _self: False)
 
 
 def test_train__infinite_learning_rate_stops_at_the_next_batch_which_replays_to_the_same_terms(make_run, capsys):
@@ -109,6 +108,6 @@ def test_nonfinite_stop__does_not_move_the_random_state(make_run):
     with_stop = torch.load(train(make_run(experiment_name="with")) / "last.ckpt", weights_only=True)["state_dict"]
     with pytest.MonkeyPatch.context() as patch:
         for hook in ("on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step"):
-            patch.setattr(NonFiniteStop, hook, lambda self, *args: None)
+            patch.setattr(NonFiniteStop, hook, lambda *_args: None)
         without = torch.load(train(make_run(experiment_name="without")) / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(with_stop[name], without[name]) for name in without)
