@@ -35,12 +35,14 @@ def laplacian_eigenvectors(
 
 
 def fix_signs(vectors: Tensor) -> Tensor:
-    """Negate each column of which more than half of the entries are positive.
+    """Negate each column that has more positive than negative entries, or as many and a positive largest one.
 
-    An eigenvector's sign depends on solver and machine, and the cue on the sign; B×N×k in and out.
+    An eigenvector's sign depends on solver and machine, and the cue on the sign; B×N×k in and out. Of 196 random signs
+    98 are positive in 6 of 100 draws, so ties count.
     """
-    mostly_positive = (vectors > 0).float().mean(dim=1, keepdim=True) > 0.5
-    return torch.where(mostly_positive, -vectors, vectors)
+    majority = vectors.sign().sum(dim=1, keepdim=True)
+    largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
+    return torch.where((majority > 0) | ((majority == 0) & (largest > 0)), -vectors, vectors)
 
 
 def eicue(vectors: Tensor, grid: tuple[int, int], codebook: ClusterLookup) -> tuple[Tensor, Tensor]:
