@@ -12,7 +12,8 @@ from eagle.config_validation import validated
 from eagle.data.mosaics import write_mosaics
 from eagle.evaluation.comparison import compare
 from eagle.model_downloads import DERIVED, fetch_model
-from eagle.training import LAST, train
+from eagle.resume import LAST, LAST_NAME
+from eagle.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,17 +37,13 @@ def quickstart(config: DictConfig) -> None:
     weights = fetch_model(DERIVED, ROOT / "models")
     eagle = _train(config, mosaics, weights, "eagle")
     ablation = _train(config, mosaics, weights, "without_object_loss", momentum_limit=0.0)
-    checkpoints = {"EAGLE": eagle / f"{LAST}.ckpt", "EAGLE without object loss (λ = 0)": ablation / f"{LAST}.ckpt"}
+    checkpoints = {"EAGLE": eagle / LAST_NAME, "EAGLE without object loss (λ = 0)": ablation / LAST_NAME}
     print(compare(checkpoints, output_dir, validated(EvalConfig, {"num_workers": 0})))
     print(f"\npictures and metrics: {output_dir}")
 
 
 def _train(config: DictConfig, mosaics: Path, weights: Path, name: str, **overrides: Any) -> Path:
-    """One run; one that is complete already is kept."""
-    run_dir = Path(config.output_dir) / name
-    if (run_dir / f"{LAST}.ckpt").is_file():
-        print(f"{run_dir}: already trained; remove the folder to train again")
-        return run_dir
+    """One run; begun already, it goes on."""
     values = {
         "pytorch_data_dir": mosaics.parent,
         "dir_dataset_name": mosaics.name,
@@ -55,6 +52,7 @@ def _train(config: DictConfig, mosaics: Path, weights: Path, name: str, **overri
         "seed": config.seed,
         "output_root": config.output_dir,
         "experiment_name": name,
+        "ckpt_path": LAST,
         **overrides,
     }
     arguments = [f"--{key}={value}" for key, value in values.items()]

@@ -34,17 +34,9 @@ reproduce() {
         "$PYTHON" crop_datasets.py dataset_name="$cropped" crop_type=five crop_ratio=0.5 splits=train \
             pytorch_data_dir="$data_dir"
     fi
-    if [[ -e $run/trained ]]; then
-        echo "$run: trained already; move it away to train again"
-    else
-        if [[ -e $run ]]; then
-            mv "$run" "$run.cut_$(date +%Y-%m-%d_%H-%M-%S)"
-        fi
-        "$PYTHON" train_segmentation_eigen.py --config-name "$config" pytorch_data_dir="$data_dir" \
-            output_root="$(dirname "$run")" experiment_name="$(basename "$run")" \
-            ${weights[@]+"${weights[@]}"} "$@"
-        touch "$run/trained"
-    fi
+    "$PYTHON" train_segmentation_eigen.py --config-name "$config" pytorch_data_dir="$data_dir" \
+        output_root="$(dirname "$run")" experiment_name="$(basename "$run")" ckpt_path=last \
+        ${weights[@]+"${weights[@]}"} "$@"
     # Unquoted: several keys in one variable.
     "$PYTHON" eval_segmentation.py model_paths="$run/best.ckpt" ${EVAL_ARGS:-}
 }

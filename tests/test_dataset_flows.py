@@ -137,13 +137,13 @@ def test_reproduce_script__whole_flow_then_goes_on_where_it_was_cut(tmp_path, sc
     environment = {**os.environ, **places, "WEIGHTS": "random", "EVAL_ARGS": EVALUATION}
     command = [ROOT / f"scripts/reproduce_{script}.sh", *TINY, "batch_size=2"]
     run_dir = tmp_path / f"outputs/reproduce_{script}"
-    run_dir.mkdir(parents=True)
-    (run_dir / "metrics.csv").write_text("a run that was cut\n")
+    cut = subprocess.run([*command, "max_steps=1"], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert cut.returncode == 0, cut.stderr
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     check_run(run_dir, n_images)
-    assert [path.read_text() for path in tmp_path.glob("outputs/*.cut_*/metrics.csv")] == ["a run that was cut\n"]
+    resumed = json.loads((run_dir / "run.json").read_text())[1]["resumed_from"]
+    assert resumed == str(run_dir / "last.ckpt")
     checkpoint = (run_dir / "best.ckpt").read_bytes()
-    again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert "trained already" in again.stdout
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True)
     assert (run_dir / "best.ckpt").read_bytes() == checkpoint

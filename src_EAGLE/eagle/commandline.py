@@ -27,7 +27,7 @@ from tqdm import tqdm
 from yaml import YAMLError
 
 from eagle.config_validation import CONFIG_DIR, retired_keys_in, validated
-from eagle.errors import ConfigError, EagleError, one_line
+from eagle.errors import ConfigError, EagleError, StoppedRunError, one_line
 
 # Values that Hydra's override grammar reads as they stand; others are quoted for it.
 _PLAIN_VALUE = re.compile(r"""[\w./+\-~]*|\[.*\]|\{.*\}|'.*'|".*\"""", re.ASCII | re.DOTALL)
@@ -58,7 +58,7 @@ def run_command(
         positional: the key, a list, that arguments before the first option go to; None for none.
 
     An EagleError, and an OSError such as a full disk's, ends the process with its message on one line of stderr and
-    exit status 1, Ctrl-C with 130.
+    exit status 1, Ctrl-C with 130, a training run that SIGTERM stopped with 143.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -74,6 +74,10 @@ def run_command(
     try:
         command(parse_command_line(schema, sys.argv[1:], default_config, positional))
         sys.stdout.flush()
+    except StoppedRunError as stopped:
+        _close_progress_bars()
+        print(one_line(stopped), file=sys.stderr)
+        sys.exit(stopped.exit_status)
     except EagleError as error:
         _close_progress_bars()
         sys.exit(f"error: {one_line(error)}")

@@ -200,7 +200,15 @@ class TrainConfig(MachineConfig, DatasetConfig, BadImageConfig):
 
     output_root: str = key("../outputs", "Folder that run folders are made in")
     experiment_name: str | None = key(None, "Run folder's name; none = dataset, model and time")
+    ckpt_path: str | None = key(
+        None,
+        "last = go on with the run that experiment_name names, or begin it; a checkpoint's path = go on with its run; "
+        "none = a new run",
+    )
     seed: int = key(0, "Seed of every random number generator", minimum=0)
+    deterministic: bool = key(
+        False, "Only deterministic GPU kernels, so that a run repeats bit by bit on a GPU too; slower by some percent"
+    )
     scalar_log_freq: int = key(
         10, "Batches between logged losses, and between the progress bar's looks at the loss", minimum=1
     )

@@ -63,6 +63,11 @@ def completed(config: Any) -> DictConfig:
     return validated(TrainConfig, {name: getattr(config, name) for name in names if hasattr(config, name)})
 
 
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The keys and values of a configuration in Python's own containers."""
+    return {str(name): value for name, value in dict(OmegaConf.to_container(config)).items()}  # type: ignore[arg-type]
+
+
 def retired_keys_in(names: Iterable[Any]) -> dict[str, str]:
     """The published keys among ``names`` that steer nothing here, with the reason for each."""
     return {str(name): RETIRED_KEYS[str(name)] for name in names if str(name) in RETIRED_KEYS}

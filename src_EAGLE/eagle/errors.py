@@ -1,6 +1,8 @@
 """Errors that a user can mend: the commands print their message as one line, without a traceback."""
 
 import re
+import signal
+from pathlib import Path
 
 
 class EagleError(Exception):
@@ -29,6 +31,19 @@ class TrainingError(EagleError):
 
 class DownloadError(EagleError):
     """A download failed for good or what arrived is not what was asked for."""
+
+
+class StoppedRunError(EagleError):
+    """A signal ended a run after it was saved.
+
+    Attributes:
+        exit_status: 128 and the signal's number, as a shell reports it.
+    """
+
+    def __init__(self, signal_number: int, step: int, path: Path, how_to_go_on: str) -> None:
+        name = signal.Signals(signal_number).name
+        super().__init__(f"{name}: stopped after batch {step}, saved {path}; {how_to_go_on}")
+        self.exit_status = 128 + signal_number
 
 
 def one_line(error: BaseException) -> str:

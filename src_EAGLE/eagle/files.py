@@ -33,6 +33,12 @@ def written_atomically(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed processes left in a folder under temporary names; nobody else may be writing there."""
+    for path in folder.glob(f".*-{'[a-z0-9_]' * 8}*"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def nameless_errors_name(place: Path) -> Iterator[None]:
     """Give ``place`` as the file of OSErrors that name none, as those of writing to a full disk do."""

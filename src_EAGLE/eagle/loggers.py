@@ -1,23 +1,76 @@
 """Where a run's numbers go: always a CSV file; Weights & Biases and TensorBoard by key, never waiting for a login."""
 
+import csv
+import io
 import netrc
 import os
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from eagle.config_validation import plain
+from eagle.files import write_text_atomically
 
 WANDB_HOST = "api.wandb.ai"
 
 
-def make_loggers(cfg: DictConfig, run_dir: Path) -> list[Logger]:
+class RunCSVLogger(CSVLogger):
+    """``metrics.csv`` of a run; a resumed one keeps the rows of the batches it has done, which Lightning would delete.
+
+    Args:
+        run_dir: folder of ``metrics.csv``.
+        batches_done: rows of later steps are dropped, since they are logged again.
+    """
+
+    def __init__(self, run_dir: Path, batches_done: int) -> None:
+        super().__init__(run_dir.parent, run_dir.name, version="", flush_logs_every_n_steps=1)
+        self._metrics_file = run_dir / "metrics.csv"
+        self._batches_done = batches_done
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """Lightning's writer, which goes on with the rows that stay."""
+        if self._experiment is not None:
+            return self._experiment
+        header, rows = self._rows_that_stay()
+        writer = super().experiment
+        if header:
+            text = io.StringIO()
+            table = csv.DictWriter(text, header)
+            table.writeheader()
+            table.writerows(rows)
+            write_text_atomically(self._metrics_file, text.getvalue())
+            writer.metrics_keys = header
+        return writer
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Add a row, without Lightning's count of epochs: to it a run is one."""
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
+    def _rows_that_stay(self) -> tuple[list[str], list[dict[str, str]]]:
+        if not self._batches_done or not self._metrics_file.is_file():
+            return [], []
+        with self._metrics_file.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            rows = [row for row in table if (row["step"] or "").isdigit() and int(row["step"]) < self._batches_done]
+        return list(table.fieldnames or []), rows
+
+
+def make_loggers(cfg: DictConfig, run_dir: Path, batches_done: int = 0) -> list[Logger]:
     """The loggers of a run; ``metrics.csv`` lies in the run folder itself.
 
     Args:
         cfg: the validated configuration; wandb and tensorboard say which to add.
         run_dir: the run's folder.
+        batches_done: of a resumed run.
     """
-    loggers: list[Logger] = [CSVLogger(run_dir.parent, run_dir.name, version="", flush_logs_every_n_steps=1)]
+    loggers: list[Logger] = [RunCSVLogger(run_dir, batches_done)]
     if cfg.tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
     if cfg.wandb:
@@ -25,7 +78,7 @@ def make_loggers(cfg: DictConfig, run_dir: Path) -> list[Logger]:
             WandbLogger(name=run_dir.name, save_dir=run_dir, project="EAGLE", offline=not logged_in_to_wandb())
         )
     for logger in loggers[1:]:
-        logger.log_hyperparams(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+        logger.log_hyperparams(plain(cfg))
     return loggers
 
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eagle.config_validation import completed
+from eagle.config_validation import completed, plain
 from eagle.data.dataset import VOID
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
@@ -50,7 +49,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self.n_classes = n_classes
         self.cfg = cfg = completed(cfg)
         # Plain containers: a checkpoint of ours needs no OmegaConf class to be read.
-        self.save_hyperparameters({"n_classes": n_classes, "cfg": OmegaConf.to_container(cfg)}, logger=False)
+        self.save_hyperparameters({"n_classes": n_classes, "cfg": plain(cfg)}, logger=False)
         backbone = build_backbone(
             cfg.model_type,
             cfg.dino_patch_size,

@@ -1,6 +1,7 @@
 """A training run from configuration to checkpoints."""
 
 import logging
+import shlex
 import warnings
 from datetime import datetime
 from pathlib import Path
@@ -8,21 +9,27 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 
+from eagle.callbacks.last_checkpoint import LastCheckpoint
+from eagle.callbacks.progress import RunProgressBar
+from eagle.callbacks.random_states import RandomStates
+from eagle.checkpoint_writing import AtomicCheckpointIO
 from eagle.config_validation import completed
 from eagle.data.bad_images import ReplacedImages
 from eagle.data.catalog import dataset_label
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
 from eagle.feature_cache import open_disk_cache
-from eagle.files import nameless_errors_name, write_text_atomically
+from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.loggers import make_loggers
 from eagle.machine import machine_arguments
 from eagle.nonfinite import NonFiniteStop
+from eagle.resume import LAST, LAST_NAME, PREVIOUS_NAME, find_resumption
+from eagle.run_record import record_run
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 
-BEST, LAST = "best", "last"
+BEST_NAME = "best.ckpt"
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +48,10 @@ def train(cfg: DictConfig) -> Path:
         ConfigError, DataError, TrainingError, WeightsError: see their one-line messages.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    data = SegmentationDataModule(cfg)
-    run_dir = _new_run_dir(cfg)
+    run_dir = _run_dir(cfg)
+    resumption = find_resumption(cfg, run_dir)
+    batches_done = resumption.step if resumption else 0
+    data = SegmentationDataModule(cfg, batches_done)
     segmenter = LitUnsupervisedSegmenter(len(data.train_set.classes), cfg)
     patch_size = segmenter.net.model.patch_size
     for name in ("res", "val_res"):
@@ -55,7 +64,10 @@ def train(cfg: DictConfig) -> Path:
         segmenter.use_key_cache(open_disk_cache(cfg, segmenter.net.model, data.train_set))
     trainer = _trainer(cfg, run_dir, data)
     if trainer.is_global_zero:
-        write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(cfg))
+        remove_unfinished(run_dir)
+        saved = with_overrides(cfg, output_root=str(run_dir.parent), experiment_name=run_dir.name, ckpt_path=None)
+        write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
+        record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
     _warn_without_negatives(cfg, trainer.world_size)
     with warnings.catch_warnings():
         # All meant: the folder holds config.yml, num_workers is the user's choice, the frozen backbone is in eval mode,
@@ -66,8 +78,8 @@ def train(cfg: DictConfig) -> Path:
             "|.*recommended to use .*sync_dist=True.*",
         )
         with nameless_errors_name(run_dir):
-            trainer.fit(segmenter, data)
-            trainer.save_checkpoint(run_dir / f"{LAST}.ckpt", weights_only=False)
+            trainer.fit(segmenter, data, ckpt_path=resumption.path if resumption else None, weights_only=True)
+            trainer.save_checkpoint(run_dir / LAST_NAME, weights_only=False)
     run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
     if trainer.is_global_zero:
         logger.info("run folder: %s", run_dir)
@@ -86,23 +98,33 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
     labelled = data.val_set.has_labels
     best = ModelCheckpoint(
         run_dir,
-        BEST,
+        BEST_NAME.removesuffix(".ckpt"),
         monitor=LABELLED_MONITOR if labelled else LABEL_FREE_MONITOR,
         mode="max" if labelled else "min",
         enable_version_counter=False,
     )
-    last = ModelCheckpoint(run_dir, LAST, every_n_train_steps=cfg.checkpoint_freq, enable_version_counter=False)
+    last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, cfg.val_freq, resume_command(run_dir))
     replaced = [ReplacedImages(data.train_set, run_dir, data.val_set.skipped)] if cfg.on_bad_image == "skip" else []
     return pl.Trainer(
         **machine_arguments(cfg),
+        deterministic=cfg.deterministic,
+        default_root_dir=run_dir,
+        plugins=[AtomicCheckpointIO(LAST_NAME, PREVIOUS_NAME)],
         max_steps=cfg.max_steps,
         max_epochs=-1,
         val_check_interval=cfg.val_freq,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.scalar_log_freq,
-        logger=make_loggers(cfg, run_dir),
-        callbacks=[NonFiniteStop(run_dir), *replaced, best, last, TQDMProgressBar(refresh_rate=cfg.scalar_log_freq)],
+        logger=make_loggers(cfg, run_dir, data.batches_done),
+        callbacks=[
+            NonFiniteStop(run_dir),
+            RandomStates(),
+            *replaced,
+            best,
+            last,
+            RunProgressBar(refresh_rate=cfg.scalar_log_freq),
+        ],
         enable_model_summary=False,
     )
 
@@ -121,19 +143,24 @@ def _warn_without_negatives(cfg: DictConfig, world_size: int) -> None:
         logger.warning("batch_size: a batch of one image has no negative pairs, so neg_inter_weight steers nothing")
 
 
-def _new_run_dir(cfg: DictConfig) -> Path:
-    """The run's folder; raises ConfigError rather than writing over another run.
+def _run_dir(cfg: DictConfig) -> Path:
+    """The run's folder: that of the checkpoint to go on from, or a named or new one.
 
-    Every process checks: none can write a checkpoint or metrics before all have come as far as training. Where their
-    clocks differ, rank zero's name counts, and it alone writes.
+    Where processes' clocks differ, rank zero's name counts, and it alone writes.
     """
+    if cfg.ckpt_path not in (None, LAST):
+        return Path(cfg.ckpt_path).parent
+    if cfg.ckpt_path == LAST and cfg.experiment_name is None:
+        raise ConfigError(f"ckpt_path: {LAST} needs experiment_name, the run to go on with")
     time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    run_dir = Path(cfg.output_root) / (
-        cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{time}"
-    )
-    if (run_dir / f"{LAST}.ckpt").exists() or (run_dir / "metrics.csv").exists():
-        raise ConfigError(f"experiment_name: {run_dir} already holds a run; choose another name or remove it")
-    return run_dir
+    name = cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{time}"
+    return Path(cfg.output_root) / name
+
+
+def resume_command(run_dir: Path) -> str:
+    """What to type to go on with a run."""
+    config = shlex.quote(str((run_dir / "config.yml").resolve()))
+    return f"python train_segmentation_eigen.py --config-name {config} ckpt_path={LAST}"
 
 
 def with_overrides(cfg: DictConfig, **overrides: Any) -> DictConfig:

@@ -16,7 +16,7 @@ from eagle.data.bad_images import readable_part
 from eagle.data.catalog import open_dataset
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.data.directory import DirectoryDataset
-from eagle.data.sampler import SeededSampler
+from eagle.data.sampler import epoch_draws
 from eagle.data.views import TrainingViews
 from eagle.errors import DataError
 from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
@@ -49,7 +49,7 @@ def make_run(root, make_config):
 
 def batches(root, num_workers):
     views = TrainingViews(DirectoryDataset(root, "train"), 32, "released", "skip")
-    return list(DataLoader(views, 2, sampler=SeededSampler(4, seed=0), num_workers=num_workers))
+    return list(DataLoader(views, 2, sampler=epoch_draws(4, seed=0, epoch=0), num_workers=num_workers))
 
 
 def test_training__a_bad_draw_becomes_the_same_other_one_with_any_worker_count(root):
@@ -67,7 +67,7 @@ def test_training__a_bad_draw_becomes_the_same_other_one_with_any_worker_count(r
 def test_training__stops_by_default(root):
     views = TrainingViews(DirectoryDataset(root, "train"), 32, "released")
     with pytest.raises(DataError, match=r"1\.jpg: cannot be read"):
-        list(DataLoader(views, 2, sampler=SeededSampler(4, seed=0)))
+        list(DataLoader(views, 2, sampler=epoch_draws(4, seed=0, epoch=0)))
 
 
 def test_run__counts_bad_images_and_scores_the_rest(make_run, root, caplog):

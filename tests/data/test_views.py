@@ -5,7 +5,6 @@ from torchvision.transforms import functional as TF
 
 from eagle.data.dataset import Classes, SegmentationDataset
 from eagle.data.normalization import normalize, unnormalize
-from eagle.data.sampler import SeededSampler
 from eagle.data.transforms import Photometric, label_tensor, resize_and_crop
 from eagle.data.views import Draw, EvaluationViews, TrainingViews
 
@@ -75,20 +74,3 @@ def test_photometric__a_seed_decides_and_the_global_state_rests():
     torch.manual_seed(1)
     assert torch.equal(transform(rgb, 5), first)
     assert any(not torch.equal(transform(rgb, seed), first) for seed in range(6, 12))
-
-
-def test_sampler__epochs_differ_and_repeat_exactly():
-    sampler = SeededSampler(50, seed=3)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert sorted(d.image for d in first) == list(range(50))
-    assert first != second
-    sampler.set_epoch(0)
-    assert list(sampler) == first
-    assert list(SeededSampler(50, seed=4)) != first
-
-
-def test_sampler__epochs_count_themselves_where_nobody_sets_them():
-    sampler = SeededSampler(50, seed=3)
-    assert list(sampler) != list(sampler), "as under Lightning's wrapper for several devices"

@@ -8,14 +8,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader, SequentialSampler, default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from eagle.data.bad_images import ReadableImages
 from eagle.data.catalog import open_dataset
 from eagle.data.check import inspect_dataset
 from eagle.data.check_tables import summary_table
-from eagle.data.sampler import SeededSampler
-from eagle.data.sharding import ShardedSampler
+from eagle.data.sampler import TrainingBatches
+from eagle.data.sharding import Shard
 from eagle.data.views import EvaluationViews, TrainingViews
 from eagle.errors import DataError
 
@@ -33,15 +33,17 @@ class SegmentationDataModule(pl.LightningDataModule):
 
     Args:
         cfg: the training configuration.
+        batches_done: of a resumed run.
 
     Raises:
         ConfigError: the configuration does not name a dataset.
         DataError: files are missing.
     """
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Any, batches_done: int = 0) -> None:
         super().__init__()
         self.cfg = cfg
+        self.batches_done = batches_done
         self.train_set = open_dataset(cfg, "train")
         self.val_set = open_dataset(cfg, "val")
 
@@ -74,15 +76,15 @@ class SegmentationDataModule(pl.LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx) | kept
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled training views."""
+        """Shuffled training views, without an end."""
         views = TrainingViews(self.train_set, self.cfg.res, self.cfg.photometric, self.cfg.on_bad_image)
-        sampler = ShardedSampler(
-            SeededSampler(len(views), self.cfg.seed), *self._rank_and_world_size(), equal_shares=True
+        batches = TrainingBatches(
+            len(views), self.cfg.seed, self.cfg.batch_size, self.batches_done, *self._rank_and_world_size()
         )
         return DataLoader(
             views,
-            self.cfg.batch_size,
-            sampler=sampler,
+            batch_sampler=batches,
+            generator=_own_generator(),
             num_workers=self.cfg.num_workers,
             persistent_workers=self.cfg.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -109,12 +111,23 @@ def evaluation_loader(
     world_size: int = 1,
     collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader:
-    """Batches of evaluation views in the dataset's order, each image in one process only; see ShardedSampler."""
-    sampler = ShardedSampler(SequentialSampler(views), rank, world_size, equal_shares=False)
+    """Batches of evaluation views in the dataset's order, each image in one process only."""
+    sampler = Shard(len(views), rank, world_size)
     pinned = torch.cuda.is_available()
     return DataLoader(
-        views, batch_size, sampler=sampler, num_workers=num_workers, pin_memory=pinned, collate_fn=collate_fn
+        views,
+        batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        pin_memory=pinned,
+        collate_fn=collate_fn,
+        generator=_own_generator(),
     )
+
+
+def _own_generator() -> torch.Generator:
+    """For a loader's worker seeds: from torch's own generator they would change what a resumed run draws."""
+    return torch.Generator().manual_seed(0)
 
 
 def batches_by_shape(samples: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

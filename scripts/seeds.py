@@ -1,0 +1,38 @@
+"""Several seeds of one run: ``python scripts/seeds.py seeds=[0,1,2] --config-name NAME experiment_name=NAME …``."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
+
+from eagle.commandline import run_command
+from eagle.config import BadImageConfig, EvalConfig, MachineConfig, TrainConfig, key
+from eagle.config_validation import plain, validated
+from eagle.errors import ConfigError
+from eagle.seeds import run_seeds
+
+
+@dataclass
+class SeedsConfig(TrainConfig):
+    """The keys of a training run, and those of what comes before and after."""
+
+    seeds: list[int] = key([0, 1, 2], "Seeds, in place of the key seed")
+    run_crf: bool = key(True, "Also score with the dense CRF, see eval_segmentation.py")
+
+
+def seeds(cfg: DictConfig) -> None:
+    """Train with several seeds and report mean ± standard deviation of the last and the best checkpoint's scores."""
+    if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds):
+        raise ConfigError(f"seeds: name different numbers, not {list(cfg.seeds)}")
+    if cfg.experiment_name is None:
+        raise ConfigError("experiment_name: set it to the name of the folder for all runs")
+    values = plain(cfg)
+    training = validated(TrainConfig, {field.name: values[field.name] for field in dataclasses.fields(TrainConfig)})
+    where = (*dataclasses.fields(MachineConfig), *dataclasses.fields(BadImageConfig))
+    evaluation = validated(EvalConfig, {field.name: values[field.name] for field in where} | {"run_crf": cfg.run_crf})
+    rank_zero_only(print)(f"\n{run_seeds(list(cfg.seeds), training, evaluation)}")
+
+
+if __name__ == "__main__":
+    run_command(SeedsConfig, seeds, default_config="train_config_cocostuff")
