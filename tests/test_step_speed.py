@@ -23,6 +23,19 @@ WAITING = (
     "bincount",
 )
 
+# Operators without a deterministic form on a GPU: torch.use_deterministic_algorithms makes them raise there.
+REFUSED = (
+    "grid_sampler_2d_backward",
+    "nll_loss2d_forward",
+    "cumsum",
+    "median",
+    "histc",
+    "put_",
+    "_embedding_bag_backward",
+    "replication_pad2d_backward",
+    "reflection_pad2d_backward",
+)
+
 
 class Operators(TorchDispatchMode):
     """Records the operators that run and the shapes of what they return."""
@@ -74,6 +87,35 @@ def test_operators__see_what_waits():
         torch.ones(2).sum().item()
         torch.ones(3).unique()
     assert {"nonzero", "_local_scalar_dense", "_unique2"} <= set(operators.names)
+
+
+@pytest.fixture
+def deterministic(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_losses__deterministic_runs_need_nothing_that_torch_refuses_on_a_gpu(make_config, deterministic):
+    """torch names those operators in the documentation of use_deterministic_algorithms."""
+    segmenter = LitUnsupervisedSegmenter(5, make_config())
+    with Operators() as operators:
+        segmenter.losses(tiny_batch(), 500)["loss/total"].backward()
+    assert len(operators.names) > 500
+    assert not [name for name in operators.names if name in REFUSED]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_losses__deterministic_runs_repeat_bit_by_bit_on_a_gpu(make_config, deterministic):
+    gradients = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        segmenter = LitUnsupervisedSegmenter(5, make_config()).cuda()
+        batch = {name: value if name in HOST_ENTRIES else value.cuda() for name, value in tiny_batch().items()}
+        segmenter.losses(batch, 500)["loss/total"].backward()
+        gradients.append([p.grad for p in segmenter.parameters() if p.grad is not None])
+    assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

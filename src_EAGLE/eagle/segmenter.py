@@ -261,7 +261,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
     def _linear_loss(self, code: Tensor, label: Tensor) -> Tensor:
         """Cross entropy over labelled pixels; zero, with zero gradients, where there are none."""
         logits = upsampled(self.linear_probe(code).float(), (label.shape[1], label.shape[2]))
-        loss_sum = F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
+        # By rows: torch's loss of maps has no deterministic form on a GPU.
+        rows = logits.permute(0, 2, 3, 1).flatten(0, 2)
+        loss_sum = F.cross_entropy(rows, label.flatten(), ignore_index=VOID, reduction="sum")
         n_labelled = (label != VOID).sum()
         if self.cfg.gather_batch:
             n_labelled = averaged(n_labelled)

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eagle.losses.correspondence import CorrespondenceLoss, negative_permutation
+from eagle.losses.correspondence import CorrespondenceLoss, negative_permutation, sample_by_gathering
 
 
 def config(**overrides):
@@ -79,3 +79,17 @@ def test_correspondence__clamps_can_be_lifted():
     coords, perms = free.random_coords(2, torch.device("cpu")), torch.tensor([[1, 0]])
     inputs = (feats, feats, feats, -feats, -feats, feats)
     assert free(*inputs, coords, perms)["pos_inter_loss"] != clamped(*inputs, coords, perms)["pos_inter_loss"]
+
+
+def test_sample_by_gathering__equals_grid_sample_and_its_gradient():
+    """Corners, borders and points beyond them included."""
+    torch.manual_seed(0)
+    features = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    points = torch.rand(2, 6, 7, 2, dtype=torch.float64) * 2.4 - 1.2
+    points[0, 0, :4] = torch.tensor([[-1, -1], [1, 1], [-1, 1], [0, 0]])
+    expected = torch.nn.functional.grid_sample(features, points, padding_mode="border", align_corners=True)
+    found = sample_by_gathering(features, points)
+    assert torch.allclose(found, expected, atol=1e-12)
+    cotangent = torch.randn_like(expected)
+    gradients = (torch.autograd.grad(value, features, cotangent)[0] for value in (found, expected))
+    assert torch.allclose(*gradients, atol=1e-12)

@@ -109,9 +109,31 @@ class CorrespondenceLoss(nn.Module):
 
 def sample(features: Tensor, coords: Tensor) -> Tensor:
     """Bilinear samples of B×C×h×w at B×s×s×2 points in [-1, 1] (x, y), as B×C×s×s with the two s transposed."""
-    return F.grid_sample(
-        features.float(), coords.transpose(1, 2), mode="bilinear", padding_mode="border", align_corners=True
-    )
+    features, coords = features.float(), coords.transpose(1, 2)
+    if torch.are_deterministic_algorithms_enabled():
+        return sample_by_gathering(features, coords)
+    return F.grid_sample(features, coords, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def sample_by_gathering(features: Tensor, points: Tensor) -> Tensor:
+    """What ``grid_sample`` gives, B×C×h×w at B×i×j×2 points → B×C×i×j; its backward on a GPU repeats bit by bit.
+
+    That of ``grid_sample`` adds up in any order, so that torch refuses it where algorithms must be deterministic.
+    """
+    n_channels, h, w = features.shape[1:]
+    flat = features.flatten(2)
+    limits = torch.tensor([w - 1, h - 1], dtype=points.dtype, device=points.device)
+    places = torch.minimum(((points + 1) / 2 * limits).clamp(min=0), limits).flatten(1, 2)
+    first = places.floor()
+    share = places - first
+    samples = features.new_zeros(len(features), n_channels, places.shape[1])
+    for corner in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        step = torch.tensor(corner, dtype=points.dtype, device=points.device)
+        x, y = torch.minimum(first + step, limits).long().unbind(2)
+        weight = torch.where(step > 0, share, 1 - share).prod(dim=2)
+        index = (y * w + x)[:, None].expand(-1, n_channels, -1)
+        samples = samples + flat.gather(2, index) * weight[:, None]
+    return samples.unflatten(2, points.shape[1:3])
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
