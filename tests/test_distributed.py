@@ -262,6 +262,37 @@ def test_train__a_killed_process_ends_the_run_with_an_error(alone, launcher, vic
 
 
 @pytest.mark.slow
+def test_train__a_signal_to_one_process_saves_and_stops_them_all(alone):
+    """They stop after the same batch, and go on together with the random states of both."""
+    folder, values, _ = alone
+    name = "terminated"
+    log = folder / f"{name}.log"
+    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "NODE_RANK": "0"}
+
+    def run(**overrides):
+        """Both processes, as torchrun would start them."""
+        command = [sys.executable, *arguments(values, experiment_name=name, ckpt_path="last", **overrides)]
+        with log.open("a") as out:
+            ranks = [environment(**ports, LOCAL_RANK=str(rank), RANK=str(rank)) for rank in range(WORLD)]
+            return [subprocess.Popen(command, stdout=out, stderr=out, env=rank) for rank in ranks]
+
+    processes = run(checkpoint_freq=1)
+    try:
+        wait_for(lambda: (folder / "outputs" / name / "last.ckpt").exists())
+        processes[1].send_signal(signal.SIGTERM)
+        assert [process.wait(timeout=60) for process in processes] == [143, 143], log.read_text()
+        stopped = torch.load(folder / "outputs" / name / "last.ckpt", weights_only=True)
+        assert len(stopped["random_states"]) == WORLD
+        processes = run(max_steps=stopped["global_step"] + 2)
+        assert [process.wait(timeout=120) for process in processes] == [0, 0], log.read_text()
+    finally:
+        for process in processes:
+            process.kill()
+    again = torch.load(folder / "outputs" / name / "last.ckpt", weights_only=True)
+    assert again["global_step"] == stopped["global_step"] + 2
+
+
+@pytest.mark.slow
 def test_train__under_slurm_every_task_is_a_rank(alone):
     """What ``srun --ntasks=2`` gives its tasks."""
     folder, values, _ = alone
