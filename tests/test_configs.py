@@ -10,6 +10,7 @@ from eagle.config import EvalConfig, TrainConfig
 from eagle.config_validation import CONFIG_DIR
 from eagle.errors import ConfigError
 from eagle.losses.object_nce import ObjectNCELoss
+from fixtures.write_published_configs import PUBLISHED_KEYS
 
 SCHEMAS = {"train_config": TrainConfig, "eval_config": EvalConfig, "crop_config": crop_datasets.CropConfig}
 FILES = sorted(path.stem for path in CONFIG_DIR.glob("*.yml"))
@@ -102,3 +103,30 @@ def test_list_key__wrong_type_is_still_an_error(word):
 def test_lone_key__a_list_is_still_an_error():
     with pytest.raises(ConfigError, match=r"^model_type: "):
         parse_command_line(TrainConfig, ["model_type=[vit_small]"])
+
+
+# STEGO's and EAGLE's evaluation settings, written down from their documentation.
+PUBLISHED_EVALUATION = {
+    "output_root": "../", "pytorch_data_dir": "/data", "experiment_name": "exp1", "log_dir": "coco", "num_workers": 10,
+    "azureml_logging": False, "submitting_to_aml": False, "use_ddp": True, "batch_size": 16, "res": 320,
+    "run_prediction": False, "run_crf": True, "dark_mode": False, "model_paths": ["x.ckpt"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("schema", "published"),
+    [
+        (TrainConfig, {name: value for name, value in PUBLISHED_KEYS.items() if name != "n_images"}),
+        (EvalConfig, PUBLISHED_EVALUATION),
+    ],
+)
+def test_published_yaml__loads_as_it_is_and_says_what_it_passes_over(tmp_path, caplog, schema, published):
+    path = tmp_path / "people_have.yml"
+    path.write_text(yaml.safe_dump(published | {"hydra": {"run": {"dir": "."}, "output_subdir": None}}))
+    config = parse_command_line(schema, ["--config-name", str(path)])
+    for key, value in published.items():
+        if key in config:
+            assert config[key] == value
+        else:
+            assert f"{key}: this published key steers nothing here" in caplog.text
+    assert "res: " not in caplog.text

@@ -1,10 +1,15 @@
-"""Published EAGLE and STEGO configuration keys that steer nothing here, so that people's own YAML files still load."""
+"""Published EAGLE and STEGO configuration keys that steer nothing here, so that people's own YAML files still load.
+
+Some steer one command and nothing in another, whose schema does not have them.
+"""
 
 _ONE_CHOICE = "only one of its values was ever used"
 _NO_NEIGHBOURS = "the positive of an image is the image itself"
 _OTHER_LOSS = "belongs to a loss that EAGLE does not have"
 _CLOUD = "the authors' cluster only"
+_DEVICES = "use devices"
 _PLAIN = "experiments are named by output_root and experiment_name"
+_BESIDE = "an evaluation is written beside its checkpoint"
 
 RETIRED_KEYS = {
     "arch": _ONE_CHOICE,
@@ -25,6 +30,7 @@ RETIRED_KEYS = {
     "neg_inter_shift": _OTHER_LOSS,
     "aug_alignment_weight": _OTHER_LOSS,
     "rec_weight": _OTHER_LOSS,
+    "repulsion_weight": _OTHER_LOSS,
     "crf_weight": _OTHER_LOSS,
     "alpha": _OTHER_LOSS,
     "beta": _OTHER_LOSS,
@@ -38,8 +44,12 @@ RETIRED_KEYS = {
     "hist_freq": "no histograms are logged",
     "azureml_logging": _CLOUD,
     "submitting_to_aml": _CLOUD,
-    "num_gpus": "use devices",
+    "num_gpus": _DEVICES,
+    "use_ddp": _DEVICES,
+    "dark_mode": "figures are light; report.html follows the viewer",
     "log_dir": _PLAIN,
     "name": _PLAIN,
     "full_name": _PLAIN,
+    "output_root": _BESIDE,
+    "experiment_name": _BESIDE,
 }

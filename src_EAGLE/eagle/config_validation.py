@@ -33,9 +33,10 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
         ConfigError: a key is unknown (the nearest valid name is given), a required one is not given, or a value has the
             wrong type, is not among the key's choices or is out of its range.
     """
-    plain = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
-    given = {str(name): plain[name] for name in plain if str(name) not in RETIRED_KEYS}
+    node = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    retired = retired_keys_in(node, fields)
+    given = {str(name): node[name] for name in node if str(name) not in retired}
     refuse_unknown("key", given, fields)
     config = OmegaConf.structured(schema)
     for name, value in {**_fidelity(schema, given), **given}.items():
@@ -68,9 +69,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in dict(OmegaConf.to_container(config)).items()}  # type: ignore[arg-type]
 
 
-def retired_keys_in(names: Iterable[Any]) -> dict[str, str]:
-    """The published keys among ``names`` that steer nothing here, with the reason for each."""
-    return {str(name): RETIRED_KEYS[str(name)] for name in names if str(name) in RETIRED_KEYS}
+def retired_keys_in(names: Iterable[Any], known: Collection[str]) -> dict[str, str]:
+    """The published keys among ``names`` that steer nothing in a command with the keys ``known``, each with why."""
+    return {str(name): RETIRED_KEYS[str(name)] for name in names if name not in known and str(name) in RETIRED_KEYS}
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
