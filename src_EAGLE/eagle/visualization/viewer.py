@@ -31,7 +31,7 @@ from eagle.visualization.decomposition import (
 # Where no run says another: short side in pixels, about.
 USUAL_RES = 320
 USUAL_EIGENVECTORS = 3
-# The affinities of so many patches take about 2 GB.
+# Affinity and Laplacian of so many patches take 1.2 GB; a full decomposition, which few images need, takes more.
 MOST_PATCHES = 10_000
 
 
