@@ -15,6 +15,7 @@ class SegmentConfig:
     """Every key of ``segment_images.py``."""
 
     images: list[str] = key([], "Images, folders of images, or videos (with ffmpeg)")
+    bundled: bool = key(False, "Also the photographs that scikit-image and scikit-learn bring along")
     checkpoint: str = key(REQUIRED, "Trained segmenter: .ckpt, published or ours, or .safetensors with its .yml")
     output_dir: str = key("../outputs/segments", "Folder for masks and segments.json")
     probe: str = key("cluster", "cluster needs no labels; linear was trained with them", choices=("cluster", "linear"))

@@ -73,29 +73,8 @@ class DatasetConfig:
 
 
 @dataclass
-class BadImageConfig:
-    """What happens to images that cannot be read."""
-
-    on_bad_image: str = key(
-        "error",
-        "An image or label that cannot be read: error = stop and name it; skip = leave it out (training draws another "
-        "image in its place) and list it at the end",
-        choices=("error", "skip"),
-    )
-
-
-@dataclass
-class TrainConfig(MachineConfig, DatasetConfig, BadImageConfig):
-    """Every key of ``train_segmentation_eigen.py``; the defaults are the published COCO-Stuff ViT-S/8 run's."""
-
-    res: int = key(224, "Training images: short side and centre crop, pixels; a multiple of the patch size", minimum=1)
-    val_res: int = key(320, "The same for validation during training", minimum=1)
-    batch_size: int = key(32, "Images per batch and device", minimum=1)
-
-    gather_batch: bool = key(
-        False,
-        "Prototypes, negatives and correlations over the images of all devices; false = each its own, as published",
-    )
+class BackboneConfig:
+    """Which frozen backbone gives the keys K."""
 
     model_type: str = key(
         "vit_small", "vit_small or vit_base for DINO with dino_patch_size, or any timm ViT name, e.g. a DINOv2 one"
@@ -108,6 +87,33 @@ class TrainConfig(MachineConfig, DatasetConfig, BadImageConfig):
     key_blocks: list[int] | None = key(
         None, "Blocks whose attention keys form K, ascending, negative from the end; none = the last three"
     )
+
+
+@dataclass
+class BadImageConfig:
+    """What happens to images that cannot be read."""
+
+    on_bad_image: str = key(
+        "error",
+        "An image or label that cannot be read: error = stop and name it; skip = leave it out (training draws another "
+        "image in its place) and list it at the end",
+        choices=("error", "skip"),
+    )
+
+
+@dataclass
+class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
+    """Every key of ``train_segmentation_eigen.py``; the defaults are the published COCO-Stuff ViT-S/8 run's."""
+
+    res: int = key(224, "Training images: short side and centre crop, pixels; a multiple of the patch size", minimum=1)
+    val_res: int = key(320, "The same for validation during training", minimum=1)
+    batch_size: int = key(32, "Images per batch and device", minimum=1)
+
+    gather_batch: bool = key(
+        False,
+        "Prototypes, negatives and correlations over the images of all devices; false = each its own, as published",
+    )
+
     dim: int = key(512, "Channels of a code", minimum=1)
     projection_type: str = key(
         "nonlinear", "Segmentation head: linear, or linear plus a two-layer branch", choices=("nonlinear", "linear")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from eagle.checkpoints import load_segmenter
 from eagle.commandline import parse_command_line
 from eagle.config import EvalConfig
 from eagle.config_validation import validated
+from eagle.data.bundled import PHOTOGRAPHS
 from eagle.data.dataset import Classes
-from eagle.errors import ConfigError, DataError
+from eagle.errors import ConfigError
 from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
-from eagle.segmentation.folder import named_files, segment
+from eagle.segmentation.folder import segment
 from eagle.segmentation.masks import Legend, overlay
 from eagle.segmentation.photograph import label_map, sampled
 from eagle.training import train
@@ -111,13 +113,18 @@ def test_segment__upright_as_a_viewer_shows_it(checkpoint, tmp_path):
     assert Image.open(tmp_path / "masks/turned_ids.png").size == (32, 48)
 
 
-def test_named_files__nothing_there_is_said(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
-        named_files([str(tmp_path / "nowhere")])
-    with pytest.raises(DataError, match=r"holds no images"):
-        named_files([str(tmp_path)])
-    with pytest.raises(ConfigError, match=r"images: name at least one"):
-        named_files([])
+def test_segment__nothing_named_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"images: name at least one .* bundled=true"):
+        segment(config("last.ckpt", [], tmp_path))
+
+
+def test_segment__bundled_photographs(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("eagle.data.bundled.PHOTOGRAPHS", PHOTOGRAPHS[:2])
+    content = segment(config(checkpoint, [], tmp_path / "masks", bundled=True))
+    assert [(Path(name).name, entry["size"]) for name, entry in content["images"].items()] == [
+        ("astronaut.png", [512, 512]),
+        ("chelsea.png", [451, 300]),
+    ]
 
 
 def test_overlay__tints_and_outlines():

@@ -73,11 +73,17 @@ def read_header(path: Path) -> Header:
         return Header(image.mode, int(image.getexif().get(ExifTags.Base.Orientation, 1)))
 
 
-def image_files(folder: Path) -> list[Path]:
-    """All image files of a folder but hidden ones, sorted by name; raises DataError where there is no such folder."""
+def image_files(folder: Path, further_suffixes: tuple[str, ...] = ()) -> list[Path]:
+    """All image files of a folder but hidden ones, sorted by name; raises DataError where there is no such folder.
+
+    Args:
+        folder: its sub-folders are not searched.
+        further_suffixes: of other files that count too, lower case.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    suffixes = (*IMAGE_SUFFIXES, *further_suffixes)
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -9,17 +9,13 @@ not tell them from the rest.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 
 import numpy as np
 from PIL import Image
 
-from eagle.errors import DataError
+from eagle.data.bundled import SKIMAGE, SKLEARN, bundled_file
 
 Box = tuple[int, int, int, int]
-
-SKIMAGE = "skimage.data"
-SKLEARN = "sklearn.datasets.images"
 
 
 @dataclass(frozen=True)
@@ -174,11 +170,6 @@ def load_textures(split: str) -> Textures:
 
 
 def _crops(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
-    try:
-        with as_file(files(source.package) / source.file) as path, Image.open(path) as image:
-            photograph = image.convert("RGB")
-    except (OSError, ModuleNotFoundError) as error:
-        raise DataError(
-            f"{source.file}: not in the installed {source.package}; reinstall scikit-image and scikit-learn"
-        ) from error
+    with Image.open(bundled_file(source.package, source.file)) as image:
+        photograph = image.convert("RGB")
     return [np.asarray(photograph.crop(box), dtype=np.float32) / 255 for box in boxes]

@@ -56,6 +56,16 @@ def write_ids(path: Path, ids: np.ndarray) -> None:
     write_image(path, np.where(ids == NO_CLASS, NO_CLASS_ID, ids).astype(np.uint8))
 
 
+def write_colored_ids(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
+    """Write the same ids as a palette PNG: programs that read indices see the ids, viewers see colours."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(palette)] = palette
+    image = Image.fromarray(np.where(ids == NO_CLASS, NO_CLASS_ID, ids).astype(np.uint8), "P")
+    image.putpalette(table.tobytes())
+    with written_atomically(path) as temporary:
+        image.save(temporary)
+
+
 def write_image(path: Path, pixels: np.ndarray) -> None:
     """Write H×W or H×W×3 uint8 under a temporary name, then rename it."""
     with written_atomically(path) as temporary:

@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from eagle.checkpoint_formats import read_stored
 from eagle.checkpoints import built
+from eagle.data.bundled import bundled_photographs
 from eagle.data.catalog import known_classes
-from eagle.data.images import IMAGE_SUFFIXES, image_files, read_image
+from eagle.data.images import read_image
+from eagle.data.named_files import named_files, output_names
 from eagle.errors import ConfigError, DataError
 from eagle.evaluation.evaluator import CRF_SUFFIX
 from eagle.evaluation.report import write_json
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def segment(cfg: DictConfig) -> dict[str, Any]:
-    """Write masks of everything that ``cfg.images`` names, and ``segments.json``.
+    """Write masks of everything that ``cfg.images`` and ``cfg.bundled`` name, and ``segments.json``.
 
     Images give ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png`` of their own size; videos
     ``NAME_overlay.mp4``. A file that cannot be read is listed in the JSON and at the end.
@@ -42,7 +44,7 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         CheckpointError, ConfigError, DataError: nothing can be segmented at all.
     """
-    files = named_files(cfg.images)
+    files = _files(cfg)
     path = Path(cfg.checkpoint)
     stored = read_stored(path)
     segmenter = built(stored, path).eval()
@@ -63,21 +65,10 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
     return content
 
 
-def named_files(images: Sequence[str]) -> list[Path]:
-    """The images and videos that paths name, those of folders included; raises DataError where a path has none."""
-    files: list[Path] = []
-    for path in map(Path, images):
-        if path.is_dir():
-            found = image_files(path) + sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
-            if not found:
-                raise DataError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)}) and no videos")
-            files += found
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise DataError(f"{path}: no such file or folder")
+def _files(cfg: DictConfig) -> list[Path]:
+    files = named_files(cfg.images, VIDEO_SUFFIXES) + (bundled_photographs() if cfg.bundled else [])
     if not files:
-        raise ConfigError("images: name at least one image, folder or video")
+        raise ConfigError("images: name at least one image, folder or video, or set bundled=true")
     return files
 
 
@@ -94,7 +85,7 @@ def _segment_files(
     named = [{"id": i, "name": name, "color": classes.palette[i].tolist()} for i, name in enumerate(classes.names)]
     content: dict[str, Any] = {**head, "classes": named, "images": {}, "unreadable": {}}
     try:
-        for path, name in tqdm(list(zip(files, _output_names(files), strict=True)), "segmenting", unit="file"):
+        for path, name in tqdm(list(zip(files, output_names(files), strict=True)), "segmenting", unit="file"):
             try:
                 write = _segment_video if path.suffix.lower() in VIDEO_SUFFIXES else _segment_image
                 content["images"][str(path)] = write(path, folder, name, photographs, legend)
@@ -136,16 +127,3 @@ def _segment_video(
 
 def _with_progress(video: Video) -> Iterator[Image.Image]:
     return iter(tqdm(frames(video), video.path.name, video.n_frames, unit="frame", leave=False))
-
-
-def _output_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file: its stem, with the suffix where two share a stem, with a number where they share both."""
-    names: list[str] = []
-    stems = [file.stem for file in files]
-    for file in files:
-        name = file.stem if stems.count(file.stem) == 1 else f"{file.stem}_{file.suffix[1:].lower()}"
-        taken = names.count(name)
-        names.append(name)
-        if taken:
-            names[-1] = f"{name}_{taken + 1}"
-    return names

@@ -9,8 +9,7 @@ from PIL import Image
 from eagle.class_map import NO_CLASS, ClassMap
 from eagle.data.dataset import Classes
 from eagle.data.palette import colored, distinct_palette
-from eagle.evaluation.predictions import NO_CLASS_ID, write_ids, write_image
-from eagle.files import written_atomically
+from eagle.evaluation.predictions import write_colored_ids, write_ids, write_image
 
 NO_CLASS_NAME = "no class"
 OVERLAY_OPACITY = 0.5
@@ -64,7 +63,7 @@ def write_masks(folder: Path, name: str, photograph: Image.Image, ids: np.ndarra
     """
     files = {kind: f"{name}_{kind}.png" for kind in ("ids", "color", "overlay")}
     write_ids(folder / files["ids"], ids)
-    _write_with_palette(folder / files["color"], ids, classes.palette)
+    write_colored_ids(folder / files["color"], ids, classes.palette)
     write_image(folder / files["overlay"], overlay(photograph, ids, classes.palette))
     return files
 
@@ -84,13 +83,3 @@ def _borders(ids: np.ndarray) -> np.ndarray:
     borders[:, :-reach] |= ids[:, reach:] != ids[:, :-reach]
     borders[:-reach] |= ids[reach:] != ids[:-reach]
     return borders
-
-
-def _write_with_palette(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
-    """A palette PNG: programs that read indices see the ids, viewers see colours."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(palette)] = palette
-    image = Image.fromarray(np.where(ids == NO_CLASS, NO_CLASS_ID, ids).astype(np.uint8), "P")
-    image.putpalette(table.tobytes())
-    with written_atomically(path) as temporary:
-        image.save(temporary)

@@ -59,15 +59,23 @@ class PhotographSegmenter:
         self._codes = fabric.setup_module(_Codes(self._probes).eval())
 
     @torch.no_grad()
-    def __call__(self, photograph: Image.Image) -> np.ndarray:
-        """RGB photograph → H×W uint8 cluster ids (class ids of the linear probe)."""
+    def __call__(self, photograph: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Cluster ids (class ids of the linear probe) of an RGB photograph.
+
+        Args:
+            photograph: of any size.
+            size: (H, W) of the result; None for the photograph's.
+
+        Returns:
+            H×W uint8.
+        """
         seen = photograph if self._view.res is None else resized(photograph, self._view.res)
         code: Tensor = self._codes(self._tensor(seen)).float()
         covered = covered_size(code, self._segmenter.net.model.patch_size)
-        size, full = (seen.height, seen.width), (photograph.height, photograph.width)
+        shown, full = (seen.height, seen.width), size or (photograph.height, photograph.width)
         if not self._view.run_crf:
-            return label_map(self._scores(code), covered, size, full)
-        refined = self._refined(photograph, code, covered, size)
+            return label_map(self._scores(code), covered, shown, full)
+        refined = self._refined(photograph, code, covered, shown)
         shape = (refined.shape[2], refined.shape[3])
         return label_map(refined, shape, shape, full)
 

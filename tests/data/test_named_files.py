@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from eagle.data.bundled import PHOTOGRAPHS, bundled_file, bundled_photographs
+from eagle.data.images import read_image
+from eagle.data.named_files import named_files, output_names
+from eagle.errors import DataError
+
+
+def touch(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def test_named_files__files_as_named_and_folders_sorted(tmp_path):
+    touch(tmp_path / "a", "2.PNG", "1.jpg", ".hidden.png", "notes.txt", "clip.mp4")
+    touch(tmp_path, "z.bin")
+    words = [str(tmp_path / "z.bin"), str(tmp_path / "a")]
+    assert [path.name for path in named_files(words)] == ["z.bin", "1.jpg", "2.PNG"]
+    assert [path.name for path in named_files(words[1:], (".mp4",))] == ["1.jpg", "2.PNG", "clip.mp4"]
+
+
+def test_named_files__nothing_there_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
+        named_files([str(tmp_path / "nowhere")])
+    with pytest.raises(DataError, match=r"holds no files to read \(\.jpg"):
+        named_files([str(tmp_path)])
+
+
+def test_output_names__are_unique():
+    files = [Path("x/a.png"), Path("x/a.jpg"), Path("y/a.png"), Path("b.png")]
+    assert output_names(files) == ["a_png", "a_jpg", "a_png_2", "b"]
+
+
+def test_bundled__at_least_seven_colour_photographs_sorted_by_name():
+    paths = bundled_photographs()
+    assert len(paths) >= 7
+    assert [path.name for path in paths] == sorted(path.name for path in paths)
+    for path in paths:
+        image = read_image(path)
+        red, green, blue = image.resize((32, 32)).split()
+        assert min(image.size) >= 300
+        assert red.tobytes() != green.tobytes() != blue.tobytes(), "in colour"
+
+
+def test_bundled__a_missing_file_or_package_is_named():
+    with pytest.raises(DataError, match=r"none\.png: not in the installed skimage\.data; reinstall"):
+        bundled_file(PHOTOGRAPHS[0][0], "none.png")
+    with pytest.raises(DataError, match=r"a\.png: not in the installed no_such_package"):
+        bundled_file("no_such_package", "a.png")
