@@ -26,6 +26,11 @@ class SegmentConfig:
         "Side of the windows that longer sides are taken in; none = val_res with full_resolution, else no windows",
         minimum=1,
     )
+    frame_rate: float | None = key(
+        None,
+        "Also join the overlays of each folder's images, in order of their names, to a video of so many a second",
+        above=0,
+    )
     run_crf: bool = key(False, "Refine borders with a dense CRF (on at most 640×480 pixels)")
     crf_backend: str = key("auto", "Dense CRF: see eval_segmentation.py", choices=BACKENDS)
     accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")

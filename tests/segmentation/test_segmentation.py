@@ -16,7 +16,7 @@ from eagle.config import EvalConfig
 from eagle.config_validation import validated
 from eagle.data.bundled import PHOTOGRAPHS
 from eagle.data.dataset import Classes
-from eagle.errors import ConfigError
+from eagle.errors import ConfigError, DataError
 from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmentation.folder import segment
 from eagle.segmentation.masks import Legend, overlay
@@ -154,6 +154,32 @@ def test_command_line__paths_come_first(tmp_path):
         parse_command_line(SegmentConfig, ["x.jpg"], positional="images")
 
 
+def probed(video):
+    """Width, height, frames a second and frames of a video file."""
+    entries = "stream=width,height,avg_frame_rate,nb_read_frames"
+    command = ["ffprobe", "-v", "error", "-count_frames", "-show_entries", entries, "-of", "csv=p=0", str(video)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_segment__folder_of_frames_becomes_an_overlay_video_too(checkpoint, tmp_path):
+    frames = tmp_path / "walk"
+    frames.mkdir()
+    for number in range(3):
+        photograph(frames / f"{number:03d}.png", (48, 40), seed=number)
+    (frames / "001b.png").write_bytes(b"torn")
+    content = segment(config(checkpoint, [frames], tmp_path / "masks", frame_rate=2.5))
+    assert content["videos"] == {str(frames): "walk_overlay.mp4"}
+    assert probed(tmp_path / "masks/walk_overlay.mp4") == "48,40,5/2,3"
+    assert len(content["images"]) == 3
+    assert json.loads((tmp_path / "masks/segments.json").read_text()) == content
+    photograph(frames / "002.png", (50, 40))
+    with pytest.raises(DataError, match=r"002_overlay\.png: 50×40 pixels, the frames before it 48×40"):
+        segment(config(checkpoint, [frames], tmp_path / "masks2", frame_rate=2.5))
+    assert len(list((tmp_path / "masks2").glob("*_ids.png"))) == 3
+    assert not list((tmp_path / "masks2").glob("*.mp4"))
+
+
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_segment__video_becomes_an_overlay_video(checkpoint, tmp_path):
     clip = tmp_path / "clip.mp4"
@@ -164,18 +190,7 @@ def test_segment__video_becomes_an_overlay_video(checkpoint, tmp_path):
     entry = content["images"][str(clip)]
     assert (entry["frames"], entry["size"]) == (5, [47, 35])
     assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-3)
-    probe = [
-        "ffprobe",
-        "-v",
-        "error",
-        "-count_frames",
-        "-show_entries",
-        "stream=nb_read_frames,width",
-        "-of",
-        "csv=p=0",
-    ]
-    counted = subprocess.run([*probe, str(tmp_path / "masks/clip_overlay.mp4")], capture_output=True, text=True)
-    assert counted.stdout.strip() == "48,5", "five frames, sides made even as H.264 asks"
+    assert probed(tmp_path / "masks/clip_overlay.mp4") == "48,36,5/1,5", "five frames, sides made even as H.264 asks"
     assert list(content["unreadable"]) == [str(tmp_path / "no.mp4")]
 
 

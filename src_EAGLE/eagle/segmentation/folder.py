@@ -19,6 +19,7 @@ from eagle.data.named_files import named_files, output_names
 from eagle.errors import ConfigError, DataError
 from eagle.evaluation.evaluator import CRF_SUFFIX
 from eagle.evaluation.report import write_json
+from eagle.segmentation.frame_folders import join_overlays
 from eagle.segmentation.masks import Legend, overlay, write_masks
 from eagle.segmentation.photograph import PhotographSegmenter, View
 from eagle.segmentation.video import VIDEO_SUFFIXES, Video, frames, open_video, video_writer
@@ -33,7 +34,8 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
     """Write masks of everything that ``cfg.images`` and ``cfg.bundled`` name, and ``segments.json``.
 
     Images give ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png`` of their own size; videos
-    ``NAME_overlay.mp4``. A file that cannot be read is listed in the JSON and at the end.
+    ``NAME_overlay.mp4``; folders of frames ``FOLDER_overlay.mp4`` too, where there is a frame rate. A file that cannot
+    be read is listed in the JSON and at the end.
 
     Args:
         cfg: a validated SegmentConfig.
@@ -62,6 +64,9 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
     )
     for reason in content["unreadable"].values():
         logger.warning("left out: %s", reason)
+    if cfg.frame_rate is not None:
+        content["videos"] = join_overlays(content["images"], Path(cfg.output_dir), cfg.frame_rate)
+        write_json(Path(cfg.output_dir) / JSON_NAME, content)
     return content
 
 
