@@ -55,6 +55,13 @@ while (walker.nextNode()) {
 return least;
 """
 
+SHADES = """
+document.querySelectorAll("[id='confusion-cluster+crf'] td:not([colspan])").forEach((cell, number) => {
+  cell.className = `s${number % 11}`;
+  cell.textContent = number;
+});
+"""
+
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
@@ -123,6 +130,17 @@ def test_report__a_column_sorts_both_ways_and_dashes_stay_last(browser, table, n
         assert header.get_attribute("aria-sort") == direction
 
 
+def test_report__numbers_sort_by_size_and_not_by_their_digits(browser):
+    table = "#classes-published"
+    for row, number in zip(found(browser, f"{table} tbody tr"), ("9.5", "10", "", "1e-7"), strict=True):
+        cell = row.find_elements(By.CSS_SELECTOR, "th, td")[2]
+        browser.execute_script("arguments[0].dataset.value = arguments[0].textContent = arguments[1]", cell, number)
+    click(browser, found(browser, f"{table} thead button")[2])
+    assert column(browser, table, 2) == ["10", "9.5", "1e-7", ""]
+    click(browser, found(browser, f"{table} thead button")[2])
+    assert column(browser, table, 2) == ["1e-7", "9.5", "10", ""]
+
+
 def test_report__names_sort_by_the_keyboard_and_rows_stay_whole(browser):
     table = "#classes-published"
     rows = {row.text for row in found(browser, f"{table} tbody tr")}
@@ -176,7 +194,9 @@ def test_report__an_image_opens_large_and_closes(browser):
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_report__light_and_dark_differ_and_both_can_be_read(browser, width):
+    """Every shade that a confusion matrix can have included."""
     backgrounds = {}
+    browser.execute_script(SHADES)
     for theme in ("light", "dark"):
         look(browser, theme, width)
         backgrounds[theme] = browser.execute_script("return getComputedStyle(document.body).backgroundColor")

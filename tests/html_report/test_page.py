@@ -90,6 +90,9 @@ def test_page__class_table_is_the_json(page, content, protocol):
         assert [float(cell["data-value"]) if cell["data-value"] else None for cell in cells] == expected
         assert [cell.get_text() for cell in cells] == ["–" if v is None else f"{v:.2f}" for v in expected]
         assert swatch(row) == color
+    means = [cell.get_text() for cell in page.select(f"#classes-{protocol} tfoot td")]
+    overall = [entry[protocol]["mIoU"] for entry in scores.values()] + [scores["cluster+crf"][protocol]["accuracy"]]
+    assert means == ["", *(f"{value:.2f}" for value in overall)]
     shares = [float(row.td["data-value"]) for row in rows]
     labels = np.concatenate([Tiles().label(index).ravel() for index in range(len(Tiles()))])
     assert shares == pytest.approx([100 * (labels == i).sum() / (labels >= 0).sum() for i in range(4)])
