@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-import torch
 
-from eagle.evaluation.cluster_examples import WINDOW_SHARE, WINDOW_STEP, best_examples, image_examples
+from eagle.evaluation.cluster_examples import WINDOW_BLOCKS, WINDOW_SHARE, best_examples, image_examples
 from eagle.evaluation.details import MOST_EXAMPLES
 from eagle.evaluation.image_results import best_median_worst, image_result
 from tiles import ALL_VOID, CLASS_OF_CLUSTER, N_IMAGES, Tiles, evaluated_tiles
@@ -84,26 +83,35 @@ def test_best_median_worst__equals_sorting_by_hand(n_images):
         assert [accuracy for accuracy, _ in images] == [5 * right[result.index] for _, result in images]
 
 
+def searched(clusters, confidence, cluster, side, step):
+    """Best mean, top and left of a cluster by a look at every window."""
+    own = np.where(clusters == cluster, confidence, 0.0)
+    tops, lefts = (range(0, n // step * step - side + 1, step) for n in own.shape)
+    places = [(top, left) for top in tops for left in lefts]
+    values = [own[top : top + side, left : left + side].mean() for top, left in places]
+    best = int(np.argmax(values))
+    return values[best], *places[best]
+
+
 def test_image_examples__equal_a_search_of_all_windows():
-    generator = torch.Generator().manual_seed(0)
-    probabilities = torch.rand(2, 4, 30, 47, generator=generator).mul(6).softmax(dim=1)
-    probabilities[:, 3] = 0
-    clusters = probabilities.argmax(dim=1)
-    side, step = round(0.3 * 30), round(0.25 * round(0.3 * 30))
-    assert (WINDOW_SHARE, WINDOW_STEP) == (0.3, 0.25)
-    best = {}
-    for image in range(2):
-        for cluster in range(3):
-            own = torch.where(clusters[image] == cluster, probabilities[image, cluster], 0.0)
-            for top in range(0, 30 - side + 1, step):
-                for left in range(0, 47 - side + 1, step):
-                    value = float(own[top : top + side, left : left + side].mean())
-                    best[image, cluster] = max(best.get((image, cluster), (0.0,)), (value, top, left))
-    found = image_examples([7, 3], clusters, probabilities)
-    assert [(e.index, e.cluster) for e in found] == [(i, c) for i in (7, 3) for c in range(3)], "none of the empty one"
-    for example, (value, top, left) in zip(found, best.values(), strict=True):
-        assert (example.top, example.left, example.side) == (top, left, side)
-        assert example.confidence == pytest.approx(value, abs=1e-6)
+    rng = np.random.default_rng(0)
+    clusters, confidence = rng.integers(0, 3, (40, 67)), rng.random((40, 67)).astype(np.float32)
+    side, step = round(WINDOW_SHARE * 40), round(WINDOW_SHARE * 40 / WINDOW_BLOCKS)
+    found = image_examples(7, clusters, confidence, 4)
+    assert [example.cluster for example in found] == [0, 1, 2], "cluster 3 is nowhere"
+    for example in found:
+        value, top, left = searched(clusters, confidence, example.cluster, side, step)
+        assert (example.index, example.top, example.left, example.side) == (7, top, left, side)
+        assert example.confidence == pytest.approx(value, abs=1e-4)
+
+
+def test_image_examples__lie_within_images_of_any_size():
+    for size in ((1, 1), (2, 9), (5, 3), (13, 400)):
+        found = image_examples(0, np.zeros(size, dtype=int), np.ones(size, dtype=np.float32), 2)
+        assert len(found) == 1
+        assert 0 <= found[0].top <= size[0] - found[0].side
+        assert 0 <= found[0].left <= size[1] - found[0].side
+        assert found[0].confidence == 1
 
 
 def test_examples__a_cluster_fills_its_windows_each_of_another_image(evaluation):

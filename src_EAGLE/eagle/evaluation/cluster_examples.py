@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby, islice
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-# Side of a window by the image's short side.
+# Windows are so many blocks wide, and lie a block apart; their side by the image's short side.
+WINDOW_BLOCKS = 4
 WINDOW_SHARE = 0.3
-# Windows lie this part of their side apart.
-WINDOW_STEP = 0.25
+# Confidence is summed in whole units, so that the sum is exact and the same in any order.
+_UNITS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,32 @@ class ClusterExample:
     confidence: float
 
 
-def image_examples(indices: list[int], clusters: Tensor, probabilities: Tensor) -> list[ClusterExample]:
-    """The window of highest confidence for every image and every cluster that occurs in it.
+def image_examples(index: int, clusters: np.ndarray, confidence: np.ndarray, n_clusters: int) -> list[ClusterExample]:
+    """An image's window of highest confidence for every cluster that some window meets.
 
     Args:
-        indices: the images' numbers, B.
-        clusters: B×H×W cluster ids.
-        probabilities: B×C×H×W.
+        index: the image's number.
+        clusters: H×W cluster ids.
+        confidence: H×W, the probability of each pixel's cluster.
+        n_clusters: clusters of the map.
     """
-    height, width = probabilities.shape[2:]
-    side = max(1, round(WINDOW_SHARE * min(height, width)))
-    step = max(1, round(WINDOW_STEP * side))
-    chosen = clusters[:, None]
-    own = torch.zeros_like(probabilities).scatter_(1, chosen, probabilities.gather(1, chosen))
-    confidence = F.avg_pool2d(own, side, step)
-    best, place = confidence.flatten(2).max(dim=2)
-    rows, columns = step * (place // confidence.shape[3]), step * (place % confidence.shape[3])
-    return [
-        ClusterExample(cluster, index, top, left, side, value)
-        for index, *of_image in zip(indices, rows.tolist(), columns.tolist(), best.tolist(), strict=True)
-        for cluster, (top, left, value) in enumerate(zip(*of_image, strict=True))
-        if value > 0
-    ]
+    block = max(1, round(WINDOW_SHARE * min(clusters.shape) / WINDOW_BLOCKS))
+    rows, columns = (side // block for side in clusters.shape)
+    n_blocks = min(WINDOW_BLOCKS, rows, columns)
+    whole = np.s_[: rows * block, : columns * block]
+    row, column = np.ogrid[whole]
+    cells = (clusters[whole].astype(np.int64) * rows + row // block) * columns + column // block
+    units = np.rint(confidence[whole] * _UNITS)
+    sums = np.bincount(cells.ravel(), units.ravel(), n_clusters * rows * columns).reshape(n_clusters, rows, columns)
+    windows = sliding_window_view(sliding_window_view(sums, n_blocks, 1).sum(-1), n_blocks, 2).sum(-1)
+    best = windows.reshape(n_clusters, -1).argmax(axis=1)
+    side = n_blocks * block
+    found = []
+    for cluster, (top, left) in enumerate(zip(*np.unravel_index(best, windows.shape[1:]), strict=True)):
+        if windows[cluster, top, left] > 0:
+            mean = float(windows[cluster, top, left]) / (_UNITS * side**2)
+            found.append(ClusterExample(cluster, index, int(top) * block, int(left) * block, side, mean))
+    return found
 
 
 def best_examples(examples: Iterable[ClusterExample], per_cluster: int) -> list[ClusterExample]:

@@ -1,7 +1,6 @@
 """What an evaluation keeps of single images and clusters, for the report."""
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from eagle.evaluation.cluster_examples import ClusterExample, best_examples, image_examples
 from eagle.evaluation.image_results import ImageResult, image_result
@@ -29,19 +28,17 @@ class Details:
         self._n_classes = n_classes
         self._per_cluster = max(1, min(MOST_EXAMPLES, MOST_EXAMPLES_IN_ALL // n_clusters))
 
-    @torch.no_grad()
-    def update(self, indices: list[int], clusters: Tensor, probabilities: Tensor, labels: Tensor) -> None:
-        """Add images.
+    def update(self, index: int, clusters: np.ndarray, confidence: np.ndarray, label: np.ndarray) -> None:
+        """Add an image.
 
         Args:
-            indices: their numbers in the dataset, B.
-            clusters: B×H×W cluster ids, those that are scored.
-            probabilities: B×C×H×W.
-            labels: B×H×W class ids; those outside [0, n_classes) are void.
+            index: its number in the dataset.
+            clusters: H×W cluster ids, those that are scored.
+            confidence: H×W, the probability of each pixel's cluster.
+            label: H×W class ids; those outside [0, n_classes) are void.
         """
-        maps = zip(indices, clusters.cpu().numpy(), labels.cpu().numpy(), strict=True)
-        self.images += [image_result(*of_image, self._n_clusters, self._n_classes) for of_image in maps]
-        found = image_examples(indices, clusters, probabilities)
+        self.images.append(image_result(index, clusters, label, self._n_clusters, self._n_classes))
+        found = image_examples(index, clusters, confidence, self._n_clusters)
         self.examples = best_examples([*self.examples, *found], self._per_cluster)
 
     def sync(self) -> None:

@@ -95,9 +95,7 @@ class Evaluator(pl.LightningModule):
                 cast(UnsupervisedMetrics, metric).update(clusters[name], batch["label"])
             self._keep(batch, {name: ids.cpu().numpy() for name, ids in clusters.items()})
             if self.details is not None:
-                last = self.details.map_name
-                probabilities = maps[last] if self.refine else maps[last].exp()
-                self.details.update(batch["index"].tolist(), clusters[last], probabilities, batch["label"])
+                self._note(batch, maps[self.details.map_name], clusters[self.details.map_name])
 
     def _maps(self, img: Tensor) -> dict[str, Tensor]:
         """Every map, B×C×H×W: log-probabilities of the plain ones, probabilities of the refined ones."""
@@ -117,6 +115,15 @@ class Evaluator(pl.LightningModule):
             if index in self.shown:
                 label = batch["label"][row].cpu().numpy()
                 self.pictures.append(Picture(index, batch["img"][row].float().cpu(), label, ids))
+
+    def _note(self, batch: Mapping[str, Tensor], scores: Tensor, clusters: Tensor) -> None:
+        """Add a batch to the details."""
+        assert self.details is not None
+        chosen = scores.gather(1, clusters[:, None]).squeeze(1).float()
+        confidence = chosen if self.refine else chosen.exp()
+        arrays = (part.cpu().numpy() for part in (clusters, confidence, batch["label"]))
+        for index, *of_image in zip(batch["index"].tolist(), *arrays, strict=True):
+            self.details.update(index, *of_image)
 
     def on_test_epoch_end(self) -> None:
         """Gather the counts, pictures and details of all devices; they have written their predictions by then."""
