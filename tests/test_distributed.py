@@ -196,6 +196,10 @@ def test_evaluate__uneven_shares_score_and_draw_exactly_as_one_process(alone, bo
     for path in (checkpoint.parent / "last_predictions").rglob("*.png"):
         assert path.read_bytes() == (elsewhere / path.relative_to(checkpoint.parent)).read_bytes()
     assert (elsewhere / "last_grid.png").read_bytes() == (checkpoint.parent / "last_grid.png").read_bytes()
+    reports = [(folder / "last_report.html").read_text(encoding="utf-8") for folder in (elsewhere, checkpoint.parent)]
+    # Above are place and time, below is the configuration.
+    found, expected = (text[text.index('id="scores"') : text.index('id="configuration"')] for text in reports)
+    assert found == expected
 
 
 def test_train__processes_agree_on_one_run_folder(both, alone):

@@ -129,6 +129,16 @@ def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(make_run):
     assert written["class_map"]["assignments"]["linear+crf"] == [0, 1]
     for name in ("best_grid.png", "best_confusion.png"):
         assert Image.open(run_dir / name).size[0] > 100
+    report = (run_dir / "best_report.html").read_text(encoding="utf-8")
+    assert f"{written['scores']['cluster+crf']['published']['mIoU']:.2f}" in report
+    assert "max_steps: 3" in report, "the training configuration"
+
+
+def test_evaluate__report_only_where_it_is_wanted(make_run):
+    run_dir = train(make_run())
+    evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False, report=False))
+    assert (run_dir / "best_eval.json").is_file()
+    assert not (run_dir / "best_report.html").exists()
 
 
 def test_evaluate__predictions_are_the_scored_maps(make_run, tmp_path):
@@ -210,6 +220,7 @@ def test_compare__k_means_stands_beside_the_trained_probes(make_run, tmp_path):
     # The halves differ in colour, so that k-means on any keys tells them apart.
     assert report["k-means on K"]["kmeans"]["strict"]["accuracy"] > 50
     assert (tmp_path / "comparison/grid.png").is_file()
+    assert (run_dir / "last_report.html").is_file()
 
 
 def test_load_segmenter__predicts_as_the_trained_one(make_run):

@@ -250,3 +250,4 @@ class EvalConfig(MachineConfig, BadImageConfig):
     crf_processes: int | None = key(None, "Processes of pydensecrf; none = one for each core, 0 = none", minimum=0)
     run_prediction: bool = key(False, "Also write every image's predicted classes as PNG, as ids and in colour")
     n_images: int = key(6, "Images in the grid picture", minimum=0)
+    report: bool = key(True, "Also write the evaluation as one HTML page, beside the checkpoint")

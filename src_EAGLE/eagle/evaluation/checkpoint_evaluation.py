@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.checkpoint_formats import evaluation_file
@@ -24,6 +24,7 @@ from eagle.evaluation.evaluator import Evaluation, Refine, evaluate
 from eagle.evaluation.inference import SegmenterProbes
 from eagle.evaluation.predictions import PredictionFolder
 from eagle.evaluation.report import class_table, comparison_table, results, summary_table, write_json
+from eagle.html_report.page import write_report
 from eagle.machine import machine_arguments
 from eagle.plots.confusion import draw_confusion
 from eagle.plots.segmentation_grid import draw_segmentation_grid
@@ -48,8 +49,8 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
 def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     """Score a checkpoint's probes on its validation split.
 
-    Prints the tables and writes ``<name>_eval.json``, ``<name>_grid.png`` and ``<name>_confusion.png`` beside the
-    checkpoint, and with run_prediction ``<name>_predictions/``.
+    Prints the tables and writes ``<name>_eval.json``, ``<name>_grid.png``, ``<name>_confusion.png`` and, with report,
+    ``<name>_report.html`` beside the checkpoint, and with run_prediction ``<name>_predictions/``.
 
     Args:
         path: the checkpoint.
@@ -75,8 +76,9 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
             refine,
             cfg.n_images,
             predictions,
+            cfg.report,
         )
-    content = write_evaluation(path, dataset_label(segmenter.cfg), views, evaluation, cfg)
+    content = write_evaluation(path, segmenter.cfg, views, evaluation, cfg)
     scores = content["scores"]
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
     left_out = f" ({len(dataset.skipped)} bad ones left out)" if dataset.skipped else ""
@@ -84,20 +86,29 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     lines += [f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}"]
     if predictions is not None:
         lines += [f"\npredictions: {predictions.root}"]
+    if cfg.report:
+        lines += [f"\nreport: {report_file(path)}"]
     rank_zero_only(print)("\n".join(lines))
     draw_evaluation(evaluation, dataset.classes, path.parent, f"{path.stem}_")
     return content
 
 
+def report_file(path: Path) -> Path:
+    """Where the page about a checkpoint's evaluation is, or will be, written."""
+    return path.with_name(f"{path.stem}_report.html")
+
+
 def write_evaluation(
-    path: Path, dataset_name: str, views: EvaluationViews, evaluation: Evaluation, cfg: DictConfig
+    path: Path, training_cfg: DictConfig, views: EvaluationViews, evaluation: Evaluation, cfg: DictConfig
 ) -> dict[str, Any]:
-    """Write a checkpoint's scores and what its clusters mean to ``<name>_eval.json`` beside it; the content."""
+    """Write a checkpoint's scores and what its clusters mean beside it: ``<name>_eval.json`` and, with report,
+    ``<name>_report.html``; the JSON's content.
+    """
     metrics, classes = evaluation.metrics, views.dataset.classes
     assignments = {name: metric.class_of_cluster().tolist() for name, metric in metrics.items()}
     content = {
         "checkpoint": str(path),
-        "dataset": dataset_name,
+        "dataset": dataset_label(training_cfg),
         "images": len(views),
         "skipped_images": list(views.dataset.skipped),
         "res": views.res,
@@ -108,6 +119,9 @@ def write_evaluation(
         "class_map": ClassMap(classes, assignments).to_plain(),
     }
     write_json(evaluation_file(path), content)
+    if cfg.report:
+        configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(training_cfg)}
+        write_report(report_file(path), content, evaluation, views, configurations)
     return content
 
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from eagle.checkpoints import load_segmenter
 from eagle.data.bad_images import readable_part
-from eagle.data.catalog import dataset_label, open_dataset
+from eagle.data.catalog import open_dataset
 from eagle.data.views import EvaluationViews
 from eagle.evaluation.baselines import kmeans_centres
 from eagle.evaluation.checkpoint_evaluation import (
@@ -29,8 +29,8 @@ KMEANS = "k-means on K"
 def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) -> str:
     """Score segmenters of one dataset and k-means on the first one's keys.
 
-    Writes ``metrics.json`` with every score, ``grid.png`` and ``confusion.png`` of the first segmenter, and the JSON of
-    each checkpoint's evaluation beside it.
+    Writes ``metrics.json`` with every score, ``grid.png`` and ``confusion.png`` of the first segmenter, and beside each
+    checkpoint the JSON of its evaluation and, with report, its page.
 
     Args:
         checkpoints: by the name that tables show.
@@ -57,11 +57,20 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
     }
     with crf_refinement(cfg) as refine:
         evaluations = {
-            name: evaluate(evaluation_trainer(cfg), maps, views, cfg.batch_size, cfg.num_workers, refine, cfg.n_images)
+            name: evaluate(
+                evaluation_trainer(cfg),
+                maps,
+                views,
+                cfg.batch_size,
+                cfg.num_workers,
+                refine,
+                cfg.n_images,
+                detailed=cfg.report and name in segmenters,
+            )
             for name, maps in probes.items()
         }
     for name, path in checkpoints.items():
-        write_evaluation(path, dataset_label(segmenters[name].cfg), views, evaluations[name], cfg)
+        write_evaluation(path, segmenters[name].cfg, views, evaluations[name], cfg)
     classes = views.dataset.classes
     report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
     skipped = {"skipped_images": list(views.dataset.skipped)} if views.dataset.skipped else {}

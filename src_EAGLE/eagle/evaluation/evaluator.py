@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eagle.data.datamodule import batches_by_shape, evaluation_loader
 from eagle.data.views import EvaluationViews
 from eagle.errors import DataError
+from eagle.evaluation.details import Details
 from eagle.evaluation.inference import ProbeMaps
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.evaluation.predictions import PredictionFolder
@@ -41,10 +42,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by map name (a name with ``+crf`` is the refined map), and some pictures."""
+    """Metrics by map name (a name with ``+crf`` is the refined map), some pictures, and what the report shows."""
 
     metrics: dict[str, UnsupervisedMetrics]
     pictures: list[Picture]
+    details: Details | None = None
 
 
 class Evaluator(pl.LightningModule):
@@ -56,6 +58,7 @@ class Evaluator(pl.LightningModule):
         refine: the dense CRF, to score refined maps too; None scores the plain ones only.
         shown: indices of the images kept as pictures.
         predictions: where to write every image's clusters; None for nowhere.
+        detailed: keep Details of the last map, i.e. the most refined one.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Evaluator(pl.LightningModule):
         refine: Refine | None,
         shown: set[int],
         predictions: PredictionFolder | None,
+        detailed: bool = False,
     ) -> None:
         super().__init__()
         self.probes: ProbeMaps = probes  # a module, so that Lightning moves it to the device
@@ -79,22 +83,27 @@ class Evaluator(pl.LightningModule):
             for _ in suffixes
             for name, n in probes.n_clusters.items()
         )
+        n_clusters = list(probes.n_clusters.values())[-1]
+        self.details = Details(self.names[-1], n_clusters, n_classes) if detailed else None
 
     def test_step(self, batches: list[Mapping[str, Tensor]], batch_idx: int) -> None:  # noqa: ARG002
         """Score images, one batch for each shape of them."""
         for batch in batches:
-            clusters = self._clusters(batch["img"])
+            maps = self._maps(batch["img"])
+            clusters = {name: scores.argmax(dim=1) for name, scores in maps.items()}
             for name, metric in zip(self.names, self.metrics, strict=True):
                 cast(UnsupervisedMetrics, metric).update(clusters[name], batch["label"])
             self._keep(batch, {name: ids.cpu().numpy() for name, ids in clusters.items()})
+            if self.details is not None:
+                self._note(batch, maps[self.details.map_name], clusters[self.details.map_name])
 
-    def _clusters(self, img: Tensor) -> dict[str, Tensor]:
-        """Cluster ids of every map, B×H×W."""
+    def _maps(self, img: Tensor) -> dict[str, Tensor]:
+        """Every map, B×C×H×W: log-probabilities of the plain ones, probabilities of the refined ones."""
         maps = self.probes(img)
         if self.refine is not None:
             refined = self.refine(img, list(maps.values()))
             maps |= {name + CRF_SUFFIX: probs for name, probs in zip(maps, refined, strict=True)}
-        return {name: log_probs.argmax(dim=1) for name, log_probs in maps.items()}
+        return maps
 
     def _keep(self, batch: Mapping[str, Tensor], clusters: Mapping[str, np.ndarray]) -> None:
         """Write predictions and collect pictures."""
@@ -107,11 +116,22 @@ class Evaluator(pl.LightningModule):
                 label = batch["label"][row].cpu().numpy()
                 self.pictures.append(Picture(index, batch["img"][row].float().cpu(), label, ids))
 
+    def _note(self, batch: Mapping[str, Tensor], scores: Tensor, clusters: Tensor) -> None:
+        """Add a batch to the details."""
+        assert self.details is not None
+        chosen = scores.gather(1, clusters[:, None]).squeeze(1).float()
+        confidence = chosen if self.refine else chosen.exp()
+        arrays = (part.cpu().numpy() for part in (clusters, confidence, batch["label"]))
+        for index, *of_image in zip(batch["index"].tolist(), *arrays, strict=True):
+            self.details.update(index, *of_image)
+
     def on_test_epoch_end(self) -> None:
-        """Gather the counts and pictures of all devices; they have written their predictions by then."""
+        """Gather the counts, pictures and details of all devices; they have written their predictions by then."""
         for metric in self.metrics:
             cast(UnsupervisedMetrics, metric).sync()
         self.pictures = sorted(gathered_objects(self.pictures), key=lambda picture: picture.index)
+        if self.details is not None:
+            self.details.sync()
 
 
 def evaluate(
@@ -123,6 +143,7 @@ def evaluate(
     refine: Refine | None,
     n_pictures: int,
     predictions: PredictionFolder | None = None,
+    detailed: bool = False,
 ) -> Evaluation:
     """Walk a labelled dataset once and score every map.
 
@@ -135,6 +156,7 @@ def evaluate(
         refine: the dense CRF, to score refined maps too.
         n_pictures: evenly spread images kept for figures.
         predictions: where to write every image's prediction; None for nowhere.
+        detailed: keep Details of the last map.
 
     Raises:
         DataError: the dataset has no labels, or void ones only.
@@ -142,7 +164,7 @@ def evaluate(
     if not views.dataset.has_labels:
         raise DataError("the dataset has no labels to score against")
     spread = np.linspace(0, len(views) - 1, min(n_pictures, len(views))).astype(int)
-    evaluator = Evaluator(probes, len(views.dataset.classes), refine, set(spread.tolist()), predictions)
+    evaluator = Evaluator(probes, len(views.dataset.classes), refine, set(spread.tolist()), predictions, detailed)
     evaluator.eval()
     with torch.no_grad():
         rank, world_size = trainer.global_rank, trainer.world_size
@@ -153,4 +175,4 @@ def evaluate(
         raise DataError("every label of the dataset is void: there is nothing to score")
     if predictions is not None and trainer.is_global_zero:
         predictions.finish({name: metric.class_of_cluster() for name, metric in metrics.items()}, views.dataset.classes)
-    return Evaluation(metrics, evaluator.pictures)
+    return Evaluation(metrics, evaluator.pictures, evaluator.details)

@@ -27,6 +27,7 @@ def results(metrics: Mapping[str, UnsupervisedMetrics], classes: Classes) -> dic
                 "mIoU": _number(scores.miou),
                 "accuracy": _number(scores.accuracy),
                 "IoU": dict(zip(classes.names, map(_number, scores.iou.tolist()), strict=True)),
+                "class_accuracy": dict(zip(classes.names, map(_number, scores.class_accuracy.tolist()), strict=True)),
             }
     return report
 

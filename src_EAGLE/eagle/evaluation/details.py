@@ -1,0 +1,47 @@
+"""What an evaluation keeps of single images and clusters, for the report."""
+
+import numpy as np
+
+from eagle.evaluation.cluster_examples import ClusterExample, best_examples, image_examples
+from eagle.evaluation.image_results import ImageResult, image_result
+from eagle.machine import gathered_objects
+
+MOST_EXAMPLES = 6
+# All clusters together; a report of many clusters shows fewer windows of each.
+MOST_EXAMPLES_IN_ALL = 240
+
+
+class Details:
+    """Every image's result and every cluster's clearest windows, of one map.
+
+    Args:
+        map_name: which map.
+        n_clusters: its clusters.
+        n_classes: classes of the labels.
+    """
+
+    def __init__(self, map_name: str, n_clusters: int, n_classes: int) -> None:
+        self.map_name = map_name
+        self.images: list[ImageResult] = []
+        self.examples: list[ClusterExample] = []
+        self._n_clusters = n_clusters
+        self._n_classes = n_classes
+        self._per_cluster = max(1, min(MOST_EXAMPLES, MOST_EXAMPLES_IN_ALL // n_clusters))
+
+    def update(self, index: int, clusters: np.ndarray, confidence: np.ndarray, label: np.ndarray) -> None:
+        """Add an image.
+
+        Args:
+            index: its number in the dataset.
+            clusters: H×W cluster ids, those that are scored.
+            confidence: H×W, the probability of each pixel's cluster.
+            label: H×W class ids; those outside [0, n_classes) are void.
+        """
+        self.images.append(image_result(index, clusters, label, self._n_clusters, self._n_classes))
+        found = image_examples(index, clusters, confidence, self._n_clusters)
+        self.examples = best_examples([*self.examples, *found], self._per_cluster)
+
+    def sync(self) -> None:
+        """Gather what all processes kept; the same as of one process that saw every image."""
+        self.images = sorted(gathered_objects(self.images), key=lambda image: image.index)
+        self.examples = best_examples(gathered_objects(self.examples), self._per_cluster)

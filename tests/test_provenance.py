@@ -1,0 +1,51 @@
+import subprocess
+
+import pytest
+
+from eagle import provenance
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with one commit in place of ours; gives its folder and a function that runs git there."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    monkeypatch.setattr(provenance, "_ROOT", folder)
+
+    def git(*arguments):
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet", "--initial-branch", "a/branch")
+    git("commit", "--quiet", "--allow-empty", "--message", "first")
+    return folder, git
+
+
+@pytest.mark.parametrize("state", ["loose", "packed", "detached", "worktree"])
+def test_code_version__names_the_commit_that_git_names(repository, monkeypatch, tmp_path, state):
+    _, git = repository
+    if state == "packed":
+        git("pack-refs", "--all")
+    elif state == "detached":
+        git("checkout", "--quiet", "--detach")
+    elif state == "worktree":
+        git("worktree", "add", "--quiet", "-b", "other", str(tmp_path / "worktree"))
+        git("commit", "--quiet", "--allow-empty", "--message", "not in the worktree")
+        monkeypatch.setattr(provenance, "_ROOT", tmp_path / "worktree")
+    expected = git("rev-parse", "other" if state == "worktree" else "HEAD")
+    assert provenance.code_version().endswith(f"commit {expected[:7]}")
+
+
+def test_code_version__without_a_checkout_or_a_commit_is_the_version_alone(repository, monkeypatch, tmp_path):
+    _, git = repository
+    git("checkout", "--quiet", "--orphan", "unborn")
+    assert "commit" not in (provenance.code_version() or "")
+    monkeypatch.setattr(provenance, "_ROOT", tmp_path / "installed")
+    assert "commit" not in (provenance.code_version() or "")
+
+
+def test_code_version__nothing_known_is_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "_ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "_DISTRIBUTION", "no-such-distribution")
+    assert provenance.code_version() is None
