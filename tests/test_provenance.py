@@ -47,5 +47,16 @@ def test_code_version__without_a_checkout_or_a_commit_is_the_version_alone(repos
 
 def test_code_version__nothing_known_is_none(monkeypatch, tmp_path):
     monkeypatch.setattr(provenance, "_ROOT", tmp_path)
-    monkeypatch.setattr(provenance, "_DISTRIBUTION", "no-such-distribution")
+    monkeypatch.setattr(provenance, "DISTRIBUTION", "no-such-distribution")
     assert provenance.code_version() is None
+
+
+def test_git_state__says_whether_files_were_changed(repository):
+    folder, git = repository
+    (folder / "tracked").write_text("as committed")
+    git("add", "tracked")
+    git("commit", "--quiet", "--message", "second")
+    assert provenance.git_state() == {"commit": git("rev-parse", "HEAD"), "changed": False}
+    (folder / "tracked").write_text("changed since")
+    assert provenance.git_state()["changed"]
+    assert provenance.code_version().endswith(" and changes")

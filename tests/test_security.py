@@ -22,7 +22,7 @@ FORBIDDEN = {
 # The files that start a program, each with a fixed list of words: `pip download`, and ffmpeg.
 STARTS_PROGRAMS = {
     "src_EAGLE/eagle/models/dinov2_wheel.py",
-    "src_EAGLE/eagle/run_record.py",
+    "src_EAGLE/eagle/provenance.py",
     "src_EAGLE/eagle/segmentation/video.py",
     "src_EAGLE/eagle/slurm.py",
 }
