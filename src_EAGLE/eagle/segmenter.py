@@ -179,6 +179,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         pairs = self.correspondence_loss(keys, keys, keys, code, code, code, coords, _neighbours(img))
         score = self._correspondence(pairs) + cluster_loss
         self.log(LABEL_FREE_MONITOR, score, batch_size=len(img), sync_dist=True)
+        return {"linear": linear, "cluster": cluster}
 
     def on_validation_epoch_end(self) -> None:
         """Log mIoU and accuracy where there were labels."""
@@ -186,7 +187,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             # On every device, labelled share or not: computing gathers the counts of all.
             scores = metric.compute()
             if not any(math.isnan(value) for value in scores.values()):
-                self.log_dict(scores, prog_bar=metric is self.cluster_metrics)
+                self.log_dict(scores)
             metric.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
