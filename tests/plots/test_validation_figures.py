@@ -14,10 +14,10 @@ from eagle.plots.rendering import rendered
 from eagle.plots.segmentation_grid import VOID_NAME
 from eagle.plots.validation import label_free_validation, labelled_validation
 
-NAMES = ("sky", "road", "car", "tree", "a class with a name that is far too long for a legend", "$x_1$")
+NAMES = ("sky", "_background_", "car", "tree", "a class with a name that is far too long for a legend", "$x_1$")
 N, EXTRA = len(NAMES), 2
 CLASSES = Classes(NAMES, distinct_palette(N))
-SHOWN_NAMES = ("sky", "road", "car", "tree", "a class with a name that is…", r"\$x_1\$")
+SHOWN_NAMES = ("sky", "_background_", "car", "tree", "a class with a name that is…", r"\$x_1\$")
 SIDE = 48
 
 
