@@ -41,10 +41,11 @@ def labelled_validation(
     frequencies = class_frequencies(confusion, class_of_cluster, classes)
     columns = {"linear": np.arange(len(classes)), "cluster": class_of_cluster}
     title = f"{when}: cluster mIoU {scores.miou:.1f} %, accuracy {scores.accuracy:.1f} %"
+    protocol = "" if unmatched is None else f"\nboth without the pixels of {NO_CLASS_NAME}"
     return ValidationFigures(
         {
             "grid": segmentation_grid(pictures, columns, classes, title=title),
-            "confusion": confusion_figure(scores.confusion, classes, title, unmatched),
+            "confusion": confusion_figure(scores.confusion, classes, title + protocol, unmatched),
             "frequencies": frequencies_figure(frequencies, f"{when}: pixels of each class"),
         },
         {
