@@ -62,7 +62,7 @@ def run_values(folder: Path) -> dict[str, Any]:
         "dataset_name": "directory", "pytorch_data_dir": str(folder / "data"), "dir_dataset_name": "halves",
         "dir_dataset_n_classes": 2, "res": 32, "val_res": 32, "batch_size": 2, "num_workers": 0,
         "pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "extra_clusters": 1,
-        "max_steps": 3, "val_freq": 2, "checkpoint_freq": 2, "scalar_log_freq": 1,
+        "max_steps": 3, "val_freq": 2, "checkpoint_freq": 2, "scalar_log_freq": 1, "n_images": 0,
         "output_root": str(folder / "outputs"), "experiment_name": "run", "accelerator": "cpu",
     }  # fmt: skip
 

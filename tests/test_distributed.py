@@ -1,5 +1,6 @@
 """Two gloo processes on the CPU against one process; one start of them serves all fast tests."""
 
+import csv
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,7 +22,7 @@ from eagle.config import EvalConfig, TrainConfig
 from eagle.config_validation import validated
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
-from eagle.machine import machine_arguments
+from eagle.machine import machine_arguments, summed
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training import train, with_overrides
 from miniatures import write_halves
@@ -109,9 +111,10 @@ def rank_program(rank, port, values, checkpoint, folder):
     drawn = segmenter_of(cfg, True, "prototype")
     torch.manual_seed(rank)
     result["drawn"] = float(drawn.losses(share(global_inputs(True), rank, True)[0], 9)["loss/pos_inter"].detach())
+    result["summed"] = summed(torch.tensor([rank + 1, 10])).tolist()
     result["validation"] = scores_in_training(cfg)
     evaluate_checkpoint(checkpoint, evaluation_config(devices=WORLD))
-    result["run_dir"] = str(train(with_overrides(cfg, experiment_name=None, gather_batch=True)))
+    result["run_dir"] = str(train(with_overrides(cfg, experiment_name=None, gather_batch=True, n_images=2)))
     torch.save(result, folder / f"rank{rank}.pt")
 
 
@@ -180,6 +183,10 @@ def test_losses__processes_of_a_gathered_batch_draw_the_same_points(both):
     assert both[0]["drawn"] == both[1]["drawn"]
 
 
+def test_summed__is_the_same_in_every_process(both):
+    assert [result["summed"] for result in both] == [[3, 20]] * 2
+
+
 def test_validation__uneven_shares_score_exactly_as_one_process(alone, both):
     cfg = validated(TrainConfig, alone[1])
     expected = scores_in_training(cfg)
@@ -209,6 +216,17 @@ def test_train__processes_agree_on_one_run_folder(both, alone):
     written = {path.name for path in (alone[0] / "outputs").glob("*/*") if str(path.parent) == run_dir}
     assert {"config.yml", "metrics.csv", "best.ckpt", "last.ckpt"} <= written
     assert len(list((alone[0] / "outputs").iterdir())) == 2, "this run's folder and that of the one process"
+
+
+def test_train__confusion_matrix_counts_the_images_of_all_processes(both, alone):
+    """Rank zero alone draws; the matrix it writes has every labelled pixel of the split once."""
+    folder = Path(both[0]["run_dir"]) / "pictures"
+    assert {path.suffix for path in folder.iterdir()} == {".png", ".csv"}
+    with (folder / "step_00000002_confusion.csv").open(newline="") as file:
+        _, *rows = csv.reader(file)
+    data = SegmentationDataModule(validated(TrainConfig, alone[1]))
+    labels = torch.cat([batch["label"] for batch in data.val_dataloader()])
+    assert [sum(map(int, row[1:])) for row in rows] == [(labels == class_id).sum() for class_id in range(2)]
 
 
 COMMAND = [str(ROOT / "src_EAGLE" / "train_segmentation_eigen.py"), "--config-name", "train_config_directory"]

@@ -101,6 +101,26 @@ def test_resume__after_sigterm_equals_the_straight_run(make_config, straight, mo
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def pictures_of(run_dir):
+    return {path.name: path.read_bytes() for path in (run_dir / "pictures").iterdir()}
+
+
+def test_resume__pictures_go_on_and_change_nothing(make_config, straight, monkeypatch):
+    """A run with pictures is the run without; a resumed one draws the same pictures, and counts those from before."""
+    values = {"n_images": 2, "pictures_kept": 2}
+    drawn = train(make_config(experiment_name="drawn", **values))
+    assert_same_run(drawn, straight)
+    with monkeypatch.context() as patch:
+        stop_at(patch, "validation_step", 9)
+        with pytest.raises(StoppedRunError):
+            train(make_config(experiment_name="drawn_and_stopped", **values))
+    run_dir = train(make_config(experiment_name="drawn_and_stopped", ckpt_path="last", **values))
+    assert_same_run(run_dir, straight)
+    pictures = pictures_of(run_dir)
+    assert {int(name.split("_")[1]) for name in pictures} == {3, 12}
+    assert pictures == pictures_of(drawn)
+
+
 def test_stop__in_the_last_batch_ends_the_run_as_usual(make_config, straight, monkeypatch):
     stop_at(monkeypatch, "training_step", MAX_STEPS - 1)
     assert_same_run(train(make_config(experiment_name="stopped_at_the_end")), straight)

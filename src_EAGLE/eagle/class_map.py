@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from eagle.data.dataset import Classes
+from eagle.data.palette import distinct_palette
 
 NO_CLASS = -1
 
@@ -36,3 +37,8 @@ def class_map_from_plain(plain: Mapping[str, Any]) -> ClassMap:
     palette = np.array([entry["color"] for entry in plain["classes"]], dtype=np.uint8).reshape(len(names), 3)
     assignments = {str(name): [int(i) for i in classes] for name, classes in plain["assignments"].items()}
     return ClassMap(Classes(names, palette), assignments)
+
+
+def numbered_clusters(n_clusters: int) -> Classes:
+    """What clusters without classes are shown as: ``cluster 0``, ``cluster 1``, …, each in a colour of its own."""
+    return Classes(tuple(f"cluster {i}" for i in range(n_clusters)), distinct_palette(n_clusters))

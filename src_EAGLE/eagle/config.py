@@ -219,6 +219,17 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         10, "Batches between logged losses, and between the progress bar's looks at the loss", minimum=1
     )
     val_freq: int = key(100, "Batches between validations", minimum=1)
+    n_images: int = key(
+        4,
+        "Validation images in the picture grid that each validation draws, beside confusion matrix and class "
+        "frequencies; 0 draws nothing",
+        minimum=0,
+    )
+    pictures_kept: int = key(
+        10,
+        "Validations whose pictures stay in the run folder: the first, the latest, and others evenly over the run",
+        minimum=1,
+    )
     checkpoint_freq: int = key(100, "Batches between writes of last.ckpt", minimum=1)
     wandb: bool = key(False, "Also log to Weights & Biases; offline where nobody is logged in")
     tensorboard: bool = key(False, "Also log to TensorBoard")

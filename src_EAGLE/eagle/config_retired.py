@@ -41,7 +41,7 @@ RETIRED_KEYS = {
     "crf_samples": _OTHER_LOSS,
     "color_space": _OTHER_LOSS,
     "reset_probe_steps": _ONE_CHOICE,
-    "hist_freq": "no histograms are logged",
+    "hist_freq": "every validation draws class frequencies",
     "azureml_logging": _CLOUD,
     "submitting_to_aml": _CLOUD,
     "num_gpus": _DEVICES,

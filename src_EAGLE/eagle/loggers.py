@@ -1,12 +1,16 @@
-"""Where a run's numbers go: always a CSV file; Weights & Biases and TensorBoard by key, never waiting for a login."""
+"""Where a run's numbers go: always to a CSV file; with its pictures to Weights & Biases and TensorBoard by key, never
+waiting for a login.
+"""
 
 import csv
 import io
 import netrc
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -80,6 +84,22 @@ def make_loggers(cfg: DictConfig, run_dir: Path, batches_done: int = 0) -> list[
     for logger in loggers[1:]:
         logger.log_hyperparams(plain(cfg))
     return loggers
+
+
+def log_picture(loggers: Sequence[Logger], name: str, pixels: np.ndarray, step: int) -> None:
+    """Give a picture to the loggers that take pictures; call it in the process of rank zero alone.
+
+    Args:
+        loggers: of the run.
+        name: of the picture.
+        pixels: H×W×3 uint8.
+        step: as in ``log_metrics``.
+    """
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [pixels], step)
 
 
 def logged_in_to_wandb() -> bool:

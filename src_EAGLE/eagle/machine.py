@@ -68,6 +68,14 @@ def gathered_objects(local: list[Item]) -> list[Item]:
     return [item for part in parts for item in part]
 
 
+def summed(local: Tensor) -> Tensor:
+    """Sum over all processes, without gradient."""
+    total = local.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
 def averaged(local: Tensor) -> Tensor:
     """Mean over all processes, float32, without gradient."""
     mean = local.detach().float()

@@ -156,17 +156,22 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         terms = self.losses(batch, self.global_step)
         logged = {name: value.detach() for name, value in terms.items()}
         self.log_dict(logged, batch_size=len(batch["img"]))
-        self.log("loss", logged["loss/total"], prog_bar=True, logger=False)
         return {"loss": terms["loss/total"], "terms": logged}
 
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
-        """Score both probes without flip or CRF (method §9), and the label-free loss."""
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """Score both probes without flip or CRF (method §9), and the label-free loss.
+
+        Returns:
+            The scored maps "linear" and "cluster", B×H×W ids.
+        """
         img, label = batch["img"], batch["label"]
         keys, code = self.net.keys_and_code(img)
         size = (label.shape[1], label.shape[2])
         # A pixel's nearest centre does not depend on its code's norm.
-        self.cluster_metrics.update(upsampled(self.cluster_probe.inner(code), size).argmax(dim=1), label)
-        self.linear_metrics.update(upsampled(self.linear_probe(code), size).argmax(dim=1), label)
+        cluster = upsampled(self.cluster_probe.inner(code), size).argmax(dim=1)
+        linear = upsampled(self.linear_probe(code), size).argmax(dim=1)
+        self.cluster_metrics.update(cluster, label)
+        self.linear_metrics.update(linear, label)
         cluster_loss, _ = self.cluster_probe(code, None)
         # The same points at every validation, so that scores compare.
         generator = torch.Generator(img.device).manual_seed(self.cfg.seed)
@@ -174,6 +179,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         pairs = self.correspondence_loss(keys, keys, keys, code, code, code, coords, _neighbours(img))
         score = self._correspondence(pairs) + cluster_loss
         self.log(LABEL_FREE_MONITOR, score, batch_size=len(img), sync_dist=True)
+        return {"linear": linear, "cluster": cluster}
 
     def on_validation_epoch_end(self) -> None:
         """Log mIoU and accuracy where there were labels."""
@@ -181,7 +187,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             # On every device, labelled share or not: computing gathers the counts of all.
             scores = metric.compute()
             if not any(math.isnan(value) for value in scores.values()):
-                self.log_dict(scores, prog_bar=metric is self.cluster_metrics)
+                self.log_dict(scores)
             metric.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

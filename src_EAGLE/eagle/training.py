@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from eagle.callbacks.last_checkpoint import LastCheckpoint
 from eagle.callbacks.progress import RunProgressBar
 from eagle.callbacks.random_states import RandomStates
+from eagle.callbacks.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 from eagle.checkpoint_writing import AtomicCheckpointIO
 from eagle.config_validation import completed
 from eagle.data.bad_images import ReplacedImages
@@ -41,8 +42,8 @@ def train(cfg: DictConfig) -> Path:
         cfg: a validated TrainConfig.
 
     Returns:
-        The run folder: ``config.yml``, ``metrics.csv``, ``best.ckpt`` (by cluster mIoU, or by the label-free loss
-        where there are no labels) and ``last.ckpt``.
+        The run folder: ``config.yml``, ``metrics.csv``, ``pictures/``, ``best.ckpt`` (by cluster mIoU, or by the
+        label-free loss where there are no labels) and ``last.ckpt``.
 
     Raises:
         ConfigError, DataError, TrainingError, WeightsError: see their one-line messages.
@@ -121,12 +122,20 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
             NonFiniteStop(run_dir),
             RandomStates(),
             *replaced,
+            *_pictures(cfg, run_dir, data),
             best,
             last,
             RunProgressBar(refresh_rate=cfg.scalar_log_freq),
         ],
         enable_model_summary=False,
     )
+
+
+def _pictures(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> list[pl.Callback]:
+    if not cfg.n_images:
+        return []
+    kept = kept_validations(cfg.pictures_kept, cfg.val_freq, cfg.max_steps)
+    return [ValidationPictures(run_dir / FOLDER_NAME, data.val_set, cfg.n_images, kept)]
 
 
 def _check_patches(cfg: DictConfig, patch_size: int) -> None:

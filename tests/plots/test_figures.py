@@ -46,9 +46,7 @@ def test_confusion__is_drawn_for_any_number_of_classes(tmp_path, n):
 
 
 def test_figures__leave_nothing_behind_when_writing_fails(tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
-
-    monkeypatch.setattr(Figure, "savefig", lambda *_args, **_kwargs: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(Image.Image, "save", lambda *_args, **_kwargs: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         draw_confusion(tmp_path / "confusion.png", np.eye(2, dtype=int), Classes(("a", "b"), distinct_palette(2)), "t")
     assert not list(tmp_path.iterdir())

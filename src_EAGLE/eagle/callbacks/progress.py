@@ -1,21 +1,106 @@
-"""How far a run is, in batches of the whole run."""
+"""How far a run is, in batches of the whole run, and how its losses and scores stand."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from torch import Tensor
+
+from eagle.segmenter import LABELLED_MONITOR
+
+# What the bar shows, in this order: a terminal that is too narrow cuts the end off.
+SHOWN_TERMS = {
+    "loss": ("loss/total",),
+    "pos": ("loss/pos_inter",),
+    "neg": ("loss/neg_inter",),
+    "nce": ("loss/local_pos_loss", "loss/local_pos_aug_loss"),
+    "eig": ("loss/cluster_eigen_loss",),
+    "λ": ("cd/update_params",),
+}
+SHOWN_SCORES = {"mIoU": LABELLED_MONITOR, "acc": "test/cluster/Accuracy"}
+# Leaves room for all of it in 120 columns.
+BAR_FORMAT = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {rate_noinv_fmt}{postfix}"
 
 
 class RunProgressBar(TQDMProgressBar):
-    """One bar from the first batch to ``max_steps``; a resumed run's begins where it goes on."""
+    """One bar from the first batch to ``max_steps``; a resumed run's begins where it goes on.
+
+    Shows the total loss, the cluster probe's scores in the last validation, the correspondence loss of positive and of
+    negative pairs, the mean of the two object-centric terms (nce), the EiCue codebook's loss (eig) and, once it is on,
+    λ. The device is asked for values in every ``refresh_rate``-th batch alone, for all of them at once.
+    """
+
+    def __init__(self, refresh_rate: int) -> None:
+        super().__init__(refresh_rate)
+        self._terms: dict[str, float] = {}
+        self._scores: dict[str, float] = {}
 
     @property
     def total_train_batches(self) -> int:
         """Length of the run in batches."""
         return self.trainer.max_steps
 
+    def init_train_tqdm(self) -> Tqdm:
+        """The bar, in a form that leaves more room for words than Lightning's."""
+        bar = super().init_train_tqdm()
+        bar.bar_format, bar.unit = BAR_FORMAT, ""
+        return bar
+
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Begin the bar."""
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description(self.train_description)
         self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Go on to this batch and look at its losses."""
+        if self._should_update(trainer.global_step, self.total_train_batches):
+            self._terms = shown_terms(outputs["terms"])
+            self._show(trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Leave the bar as it is."""
+        self._show(trainer.global_step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Close the validation's bar and look at its scores."""
+        self.val_progress_bar.close()
+        self.reset_dataloader_idx_tracker()
+        logged = trainer.callback_metrics
+        self._scores = {short: float(logged[name]) for short, name in SHOWN_SCORES.items() if name in logged}
+        self._show(trainer.global_step)
+
+    def _show(self, n_batches: int) -> None:
+        bar = self.train_progress_bar
+        if not bar.disable:
+            bar.n = n_batches
+            bar.set_postfix_str(postfix(self._terms, self._scores))
+
+
+def shown_terms(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """The shown values by short name, fetched from the device in one go; λ is left out while it is 0."""
+    values = torch.stack([torch.stack([terms[name] for name in names]).mean() for names in SHOWN_TERMS.values()])
+    shown = dict(zip(SHOWN_TERMS, values.tolist(), strict=True))
+    return {name: value for name, value in shown.items() if name != "λ" or value > 0}
+
+
+def postfix(terms: Mapping[str, float], scores: Mapping[str, float]) -> str:
+    """What stands behind the bar: the total loss, the scores in percent, then the other terms."""
+    words = {name: f"{value:.2g}" if name == "λ" else _short(value) for name, value in terms.items()}
+    total = {name: words.pop(name) for name in ["loss"] if name in words}
+    percents = {name: f"{value:.1f}" for name, value in scores.items()}
+    return " ".join(f"{name} {value}" for name, value in (total | percents | words).items())
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"

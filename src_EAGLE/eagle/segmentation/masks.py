@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eagle.class_map import NO_CLASS, ClassMap
+from eagle.class_map import NO_CLASS, ClassMap, numbered_clusters
 from eagle.data.dataset import Classes
-from eagle.data.palette import colored, distinct_palette
+from eagle.data.palette import colored
 from eagle.evaluation.predictions import write_colored_ids, write_ids, write_image
 
 NO_CLASS_NAME = "no class"
@@ -31,8 +31,7 @@ class Legend:
             assignment = list(range(n_clusters))
         if assignment is None:
             assignment = list(range(n_clusters))
-            names = tuple(f"cluster {i}" for i in range(n_clusters))
-            self.classes = Classes(names, distinct_palette(n_clusters))
+            self.classes = numbered_clusters(n_clusters)
         else:
             self.classes = class_map.classes if class_map else classes  # type: ignore[assignment]
         self._table = np.array(assignment)

@@ -1,0 +1,47 @@
+"""Curves of training runs: ``python plot_run.py RUN_FOLDER … [key=value]``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.commandline import run_command
+from eagle.config import key
+from eagle.errors import ConfigError
+from eagle.plots.curves import curves_figure
+from eagle.plots.rendering import write_figure
+from eagle.run_metrics import read_runs
+
+SEVERAL = "../outputs/curves"
+FILE_NAME = "curves.png"
+
+
+@dataclass
+class PlotConfig:
+    """Every key of ``plot_run.py``."""
+
+    runs: list[str] = key([], "Folders of training runs, finished or running")
+    output_dir: str | None = key(
+        None, f"Folder for {FILE_NAME}; none = the run's folder, or {SEVERAL} for several runs"
+    )
+    smoothing: int | None = key(
+        None,
+        "Batches that the running median spans, drawn thick over the thin logged losses; 0 = no median; none = a "
+        "twentieth of the longest run, or three logged values where that is more",
+        minimum=0,
+    )
+
+
+def plot_run(cfg: DictConfig) -> None:
+    """Draw losses, λ and scores of one or several runs over batches, from their metrics.csv."""
+    if not cfg.runs:
+        raise ConfigError("runs: name at least one run folder")
+    runs = read_runs([Path(run) for run in cfg.runs])
+    default = cfg.runs[0] if len(runs) == 1 else SEVERAL
+    path = Path(cfg.output_dir or default) / FILE_NAME
+    write_figure(path, curves_figure(runs, cfg.smoothing))
+    print(path)
+
+
+if __name__ == "__main__":
+    run_command(PlotConfig, plot_run, positional="runs")
