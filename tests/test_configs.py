@@ -116,7 +116,7 @@ PUBLISHED_EVALUATION = {
 @pytest.mark.parametrize(
     ("schema", "published"),
     [
-        (TrainConfig, {name: value for name, value in PUBLISHED_KEYS.items() if name != "n_images"}),
+        (TrainConfig, PUBLISHED_KEYS),
         (EvalConfig, PUBLISHED_EVALUATION),
     ],
 )
