@@ -14,10 +14,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from eagle.callbacks.last_checkpoint import LastCheckpoint
 from eagle.callbacks.progress import RunProgressBar
 from eagle.callbacks.random_states import RandomStates
+from eagle.callbacks.replaced_images import ReplacedImages
 from eagle.callbacks.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 from eagle.checkpoint_writing import AtomicCheckpointIO
 from eagle.config_validation import completed
-from eagle.data.bad_images import ReplacedImages
 from eagle.data.catalog import dataset_label
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
