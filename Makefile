@@ -1,6 +1,8 @@
 # Every target sets itself up: a virtual environment in .venv with the locked versions of constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
+# A process for each core, each with one thread: more of them wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 .PHONY: quickstart test test-slow lint
 
@@ -8,10 +10,10 @@ quickstart: .venv/installed
 	$(BIN)/python scripts/quickstart.py
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check .
