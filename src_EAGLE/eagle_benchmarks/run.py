@@ -10,7 +10,7 @@ from eagle.config_validation import unknown_name_message, validated
 from eagle.errors import ConfigError
 from eagle_benchmarks.case import Case, chosen_device, default_batch_size, make_case
 from eagle_benchmarks.comparisons import COMPARISONS, Comparison
-from eagle_benchmarks.evaluation import evaluation
+from eagle_benchmarks.evaluation import crf, evaluation
 from eagle_benchmarks.floor import step_floor
 from eagle_benchmarks.loading import loader_throughput
 from eagle_benchmarks.measure import alternating_times, in_a_process, medians, peak_memory
@@ -25,7 +25,7 @@ SCALING_BATCH = 2
 EVALUATION_BATCH = {"cpu": 2, "cuda": 16}
 GIGA = 1e9
 
-MAKERS: dict[str, Callable[[Case], Comparison]] = COMPARISONS | {"evaluation": evaluation}
+MAKERS: dict[str, Callable[[Case], Comparison]] = COMPARISONS | {"crf": crf, "evaluation": evaluation}
 
 
 def run(cfg: Any) -> Report:
@@ -92,10 +92,12 @@ def _part(section: str) -> Callable[[Any, Report], None]:
     return measure
 
 
-def _evaluation(cfg: Any, report: Report) -> None:
-    size = EVALUATION_BATCH[chosen_device(cfg).type]
-    name = f"evaluation with CRF, {cfg.eval_res} pixels, {size} images"
-    _compare(cfg, report, "evaluation", size, cfg.eval_res, name, True)
+def _of_evaluation(section: str, name: str) -> Callable[[Any, Report], None]:
+    def measure(cfg: Any, report: Report) -> None:
+        size = EVALUATION_BATCH[chosen_device(cfg).type]
+        _compare(cfg, report, section, size, cfg.eval_res, f"{name}, {cfg.eval_res} pixels, {size} images", True)
+
+    return measure
 
 
 def _scaling(cfg: Any, report: Report) -> None:
@@ -139,7 +141,8 @@ def _chosen(cfg: Any) -> list[str]:
 SECTIONS: dict[str, Callable[[Any, Report], None]] = {
     "data": _data,
     **{name: _part(name) for name in COMPARISONS},
-    "evaluation": _evaluation,
+    "crf": _of_evaluation("crf", "CRF of both maps"),
+    "evaluation": _of_evaluation("evaluation", "evaluation with CRF"),
     "scaling": _scaling,
     "floor": _floor,
 }
