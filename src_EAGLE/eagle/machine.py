@@ -46,10 +46,14 @@ def gathered(local: Tensor) -> Tensor:
     if world_size() == 1:
         return local
     if local.requires_grad:
-        return torch.cat(differentiable.all_gather(local.contiguous()))
-    parts = [torch.empty_like(local, memory_format=torch.contiguous_format) for _ in range(world_size())]
-    dist.all_gather(parts, local.contiguous())
-    return torch.cat(parts)
+        parts = differentiable.all_gather(local.contiguous())
+        for part in parts:
+            # Backward, all_gather sends memory as it lies: a transposed gradient would arrive scrambled.
+            part.register_hook(Tensor.contiguous)
+        return torch.cat(parts)
+    received = [torch.empty_like(local, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(received, local.contiguous())
+    return torch.cat(received)
 
 
 def from_rank_zero(local: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eagle.losses.correspondence import CorrespondenceLoss, negative_permutation, sample_by_gathering
+from eagle.losses.correspondence import CorrespondenceLoss, grid_corners, negative_permutation, patch_rows, sample
 
 
 def config(**overrides):
@@ -81,15 +81,24 @@ def test_correspondence__clamps_can_be_lifted():
     assert free(*inputs, coords, perms)["pos_inter_loss"] != clamped(*inputs, coords, perms)["pos_inter_loss"]
 
 
-def test_sample_by_gathering__equals_grid_sample_and_its_gradient():
-    """Corners, borders and points beyond them included."""
+def test_sample__equals_grid_sample_and_its_gradient():
+    """Corners, borders and points beyond them included; each set of points in the image that is named for it."""
     torch.manual_seed(0)
-    features = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    points = torch.rand(2, 6, 7, 2, dtype=torch.float64) * 2.4 - 1.2
+    features = torch.randn(2, 3, 4, 5, requires_grad=True)
+    points = torch.rand(3, 7, 7, 2) * 2.4 - 1.2
     points[0, 0, :4] = torch.tensor([[-1, -1], [1, 1], [-1, 1], [0, 0]])
-    expected = torch.nn.functional.grid_sample(features, points, padding_mode="border", align_corners=True)
-    found = sample_by_gathering(features, points)
-    assert torch.allclose(found, expected, atol=1e-12)
+    images = torch.tensor([1, 1, 0])
+    grid = points.transpose(1, 2)
+    expected = torch.nn.functional.grid_sample(features[images], grid, padding_mode="border", align_corners=True)
+    found = sample(patch_rows(features), grid_corners(points, 4, 5), images)
+    assert torch.allclose(found, expected.flatten(2).transpose(1, 2), atol=1e-5)
     cotangent = torch.randn_like(expected)
-    gradients = (torch.autograd.grad(value, features, cotangent)[0] for value in (found, expected))
-    assert torch.allclose(*gradients, atol=1e-12)
+    (expected_gradient,) = torch.autograd.grad(expected, features, cotangent)
+    (gradient,) = torch.autograd.grad(found, features, cotangent.flatten(2).transpose(1, 2))
+    assert torch.allclose(gradient, expected_gradient, atol=1e-5)
+
+
+def test_sample__a_single_patch():
+    features = torch.randn(2, 3, 1, 1)
+    found = sample(patch_rows(features), grid_corners(torch.rand(2, 4, 4, 2) * 2 - 1, 1, 1))
+    assert torch.allclose(found, features.flatten(2).transpose(1, 2).expand(-1, 16, -1))

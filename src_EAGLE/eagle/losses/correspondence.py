@@ -1,5 +1,6 @@
 """Correspondence distillation: code correlations follow feature correlations (method §7; STEGO equations 2 to 4)."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,21 +63,26 @@ class CorrespondenceLoss(nn.Module):
                 coords = self.random_coords(len(feats), feats.device)
             if perms is None:
                 perms = self.random_perms(len(feats), feats.device)
-            here, there, augmented = coords.unbind(0)
+            here, there, augmented = (grid_corners(points, *feats.shape[2:]) for points in coords)
+            key_rows, key_pos_rows, key_aug_rows = (patch_rows(keys) for keys in (feats, feats_pos, feats_pos_aug))
+            code_rows, code_pos_rows, code_aug_rows = (patch_rows(codes) for codes in (code, code_pos, code_pos_aug))
             pos_loss, pos_cd = self._pair(
-                sample(feats_pos_aug, augmented), sample(feats_pos, there),
-                sample(code_pos_aug, augmented), sample(code_pos, there), positive=True,
+                sample(key_aug_rows, augmented), sample(key_pos_rows, there),
+                sample(code_aug_rows, augmented), sample(code_pos_rows, there), positive=True,
             )  # fmt: skip
-            points, code_points = sample(feats, here), sample(code, here)
+            points, code_points = sample(key_rows, here), sample(code_rows, here)
             negatives = [
-                self._pair(points, sample(feats[perm], there), code_points, sample(code[perm], there), positive=False)
+                self._pair(
+                    points, sample(key_rows, there, perm), code_points, sample(code_rows, there, perm), positive=False
+                )
                 for perm in perms
             ] or [(torch.zeros_like(pos_loss), torch.zeros_like(pos_cd))]
+        shape = (-1, *coords.shape[2:4], *coords.shape[2:4])
         return {
             "pos_inter_loss": pos_loss.mean(),
-            "pos_inter_cd": pos_cd,
-            "neg_inter_loss": torch.cat([loss for loss, _ in negatives]),
-            "neg_inter_cd": torch.cat([cd for _, cd in negatives]),
+            "pos_inter_cd": pos_cd.view(shape),
+            "neg_inter_loss": torch.cat([loss for loss, _ in negatives]).view(shape),
+            "neg_inter_cd": torch.cat([cd for _, cd in negatives]).view(shape),
         }
 
     def random_coords(self, batch_size: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
@@ -91,12 +97,12 @@ class CorrespondenceLoss(nn.Module):
         return torch.stack([negative_permutation(batch_size, device) for _ in range(self.neg_samples)])
 
     def _pair(self, f1: Tensor, f2: Tensor, c1: Tensor, c2: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
-        """Loss and code correlation of every point of the first image with every point of the second."""
+        """Loss and code correlation of every point of the first image with every point of the second, B×P×P."""
         with torch.no_grad():
             fd = correlation(f1, f2)
             mean_fd = fd.mean()
             if self.pointwise:
-                fd -= fd.mean(dim=(3, 4), keepdim=True)
+                fd -= fd.mean(dim=2, keepdim=True)
                 fd += mean_fd - fd.mean()
         cd = correlation(c1, c2)
         # The gradient through mean(cd) is part of the method: without it the gradient is another one.
@@ -107,38 +113,60 @@ class CorrespondenceLoss(nn.Module):
         return -cd.clamp(self.lower_limit, self.upper_limit) * (fd - shift), cd
 
 
-def sample(features: Tensor, coords: Tensor) -> Tensor:
-    """Bilinear samples of B×C×h×w at B×s×s×2 points in [-1, 1] (x, y), as B×C×s×s with the two s transposed."""
-    features, coords = features.float(), coords.transpose(1, 2)
-    if torch.are_deterministic_algorithms_enabled():
-        return sample_by_gathering(features, coords)
-    return F.grid_sample(features, coords, mode="bilinear", padding_mode="border", align_corners=True)
+@dataclass(frozen=True)
+class Corners:
+    """The four patches around each of B×s×s points, and what each counts in a bilinear sample.
 
-
-def sample_by_gathering(features: Tensor, points: Tensor) -> Tensor:
-    """What ``grid_sample`` gives, B×C×h×w at B×i×j×2 points → B×C×i×j; its backward on a GPU repeats bit by bit.
-
-    That of ``grid_sample`` adds up in any order, so that torch refuses it where algorithms must be deterministic.
+    Attributes:
+        indices: B×P×4 row-major patch indices; P = s² points, the two s transposed as published.
+        weights: B×P×4, each point's sum to one.
     """
-    n_channels, h, w = features.shape[1:]
-    flat = features.flatten(2)
-    limits = torch.tensor([w - 1, h - 1], dtype=points.dtype, device=points.device)
-    places = torch.minimum(((points + 1) / 2 * limits).clamp(min=0), limits).flatten(1, 2)
-    first = places.floor()
-    share = places - first
-    samples = features.new_zeros(len(features), n_channels, places.shape[1])
-    for corner in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        step = torch.tensor(corner, dtype=points.dtype, device=points.device)
-        x, y = torch.minimum(first + step, limits).long().unbind(2)
-        weight = torch.where(step > 0, share, 1 - share).prod(dim=2)
-        index = (y * w + x)[:, None].expand(-1, n_channels, -1)
-        samples = samples + flat.gather(2, index) * weight[:, None]
-    return samples.unflatten(2, points.shape[1:3])
+
+    indices: Tensor
+    weights: Tensor
+
+
+def grid_corners(coords: Tensor, h: int, w: int) -> Corners:
+    """Corners of B×s×s×2 points in [-1, 1] (x, y) on h×w patches; −1 and 1 are the centres of the outermost."""
+    limits = torch.stack([coords.new_full((), w - 1), coords.new_full((), h - 1)])
+    places = (coords.transpose(1, 2).flatten(1, 2) + 1) / 2 * limits
+    places = torch.minimum(places.clamp(min=0), limits)
+    low = places.floor()
+    high = torch.minimum(low + 1, limits)
+    (left, top), (right, bottom) = low.long().unbind(2), high.long().unbind(2)
+    x, y = (places - low).unbind(2)
+    indices = torch.stack([top * w + left, top * w + right, bottom * w + left, bottom * w + right], dim=2)
+    weights = torch.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], dim=2)
+    return Corners(indices, weights)
+
+
+def patch_rows(features: Tensor) -> Tensor:
+    """B×C×h×w → B×h·w×C float32: a patch's features side by side, as sampling reads them."""
+    return features.flatten(2).transpose(1, 2).float().contiguous()
+
+
+def sample(rows: Tensor, corners: Corners, images: Tensor | None = None) -> Tensor:
+    """Bilinear samples of B×N×C patch rows at each image's points, B×P×C.
+
+    Whole rows are read and, backward, added: a fraction of what ``grid_sample`` costs channel by channel, and, unlike
+    that, the same in every run under deterministic algorithms.
+
+    Args:
+        rows: of all images.
+        corners: of B sets of points.
+        images: B indices of the image that each set samples; None is its own.
+    """
+    n_images, n_patches, n_channels = rows.shape
+    chosen = torch.arange(n_images, device=rows.device) if images is None else images
+    indices = (chosen[:, None, None] * n_patches + corners.indices).flatten()
+    neighbours = rows.reshape(-1, n_channels).index_select(0, indices).unflatten(0, (-1, 4))
+    samples = torch.bmm(corners.weights.reshape(-1, 1, 4), neighbours)
+    return samples.view(len(chosen), -1, n_channels)
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine similarity of all positions of two maps, B×C×h×w and B×C×i×j → B×h×w×i×j."""
-    return torch.einsum("bchw,bcij->bhwij", F.normalize(a, dim=1, eps=NORM_EPS), F.normalize(b, dim=1, eps=NORM_EPS))
+    """Cosine similarity of all points of two sets, B×P×C and B×Q×C → B×P×Q."""
+    return F.normalize(a, dim=2, eps=NORM_EPS) @ F.normalize(b, dim=2, eps=NORM_EPS).transpose(1, 2)
 
 
 def negative_permutation(batch_size: int, device: torch.device) -> Tensor:
