@@ -8,6 +8,7 @@ from eagle.config_validation import validated
 from eagle.errors import ConfigError
 from eagle_benchmarks import run as benchmark
 from eagle_benchmarks.case import make_case
+from eagle_benchmarks.comparisons import COMPARISONS
 from eagle_benchmarks.floor import step_floor
 from eagle_benchmarks.measure import alternating_times, in_a_process, peak_memory
 from eagle_benchmarks.settings import BenchmarkConfig
@@ -86,5 +87,6 @@ def test_run__every_section(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "BATCH_FACTORS", (1,))
     monkeypatch.setattr(benchmark, "_memory", lambda *_: 7_000_000)
     report = benchmark.run(validated(BenchmarkConfig, TINY | {"repeats": 1, "out": str(tmp_path)}))
-    assert len(report.rows) == 8 + 1 + 2 * 2 + 1
+    evaluation_rows, grid_rows, batch_rows = 2, 2 * 2, 1
+    assert len(report.rows) == len(COMPARISONS) + evaluation_rows + grid_rows + batch_rows
     assert len(report.notes) == 3
