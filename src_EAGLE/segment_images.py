@@ -17,7 +17,10 @@ class SegmentConfig:
     images: list[str] = key([], "Images, folders of images, or videos (with ffmpeg)")
     bundled: bool = key(False, "Also the photographs that scikit-image and scikit-learn bring along")
     checkpoint: str = key(REQUIRED, "Trained segmenter: .ckpt, published or ours, or .safetensors with its .yml")
-    output_dir: str = key("../outputs/segments", "Folder for masks and segments.json")
+    output_dir: str = key("../outputs/segments", "Folder for masks, segments.json and legend.png")
+    cluster_names: str | None = key(
+        None, "Text file that names the clusters, a line for each: equal names are one class, an empty line is no class"
+    )
     probe: str = key("cluster", "cluster needs no labels; linear was trained with them", choices=("cluster", "linear"))
     res: int | None = key(None, "Short side in pixels that the model sees; none = the run's val_res", minimum=1)
     full_resolution: bool = key(False, "Look at images in their own size, window by window, for small things")

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eagle.data.dataset import Classes
 from eagle.data.palette import distinct_palette
+from eagle.errors import DataError
 
 NO_CLASS = -1
 
@@ -42,3 +44,29 @@ def class_map_from_plain(plain: Mapping[str, Any]) -> ClassMap:
 def numbered_clusters(n_clusters: int) -> Classes:
     """What clusters without classes are shown as: ``cluster 0``, ``cluster 1``, …, each in a colour of its own."""
     return Classes(tuple(f"cluster {i}" for i in range(n_clusters)), distinct_palette(n_clusters))
+
+
+def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
+    """The class map that a person writes who looked at the clusters: a text file with the class of each, line by line.
+
+    Equal names are one class; an empty line is a cluster without a class. Classes are numbered by their first line.
+
+    Args:
+        path: UTF-8 text.
+        map_name: which map's clusters these are.
+        n_clusters: lines that there must be.
+
+    Raises:
+        DataError: the file cannot be read, names nothing, or has another number of lines.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from error
+    if len(lines) != n_clusters:
+        raise DataError(f"{path}: {len(lines)} lines for {n_clusters} clusters; an empty line is no class")
+    names = tuple(dict.fromkeys(line for line in lines if line))
+    if not names:
+        raise DataError(f"{path}: names no cluster")
+    assignment = [names.index(line) if line else NO_CLASS for line in lines]
+    return ClassMap(Classes(names, distinct_palette(len(names))), {map_name: assignment})

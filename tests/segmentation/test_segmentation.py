@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from eagle.checkpoints import load_segmenter
+from eagle.class_map import NO_CLASS, ClassMap, named_clusters
 from eagle.commandline import parse_command_line
 from eagle.config import EvalConfig
 from eagle.config_validation import validated
@@ -21,6 +22,7 @@ from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmentation.folder import segment
 from eagle.segmentation.masks import Legend, overlay
 from eagle.segmentation.photograph import label_map, sampled
+from eagle.segmentation.shares import write_legend
 from eagle.training import train
 from segment_images import SegmentConfig
 
@@ -141,6 +143,60 @@ def test_legend__linear_probe_has_the_datasets_names_without_an_evaluation():
     classes = Classes(("sky", "road"), np.zeros((2, 3), dtype=np.uint8))
     assert Legend(None, "linear", 2, classes).name(1) == "road"
     assert Legend(None, "cluster", 3, classes).name(2) == "cluster 2"
+
+
+def test_segment__clusters_by_the_names_that_a_person_gave(checkpoint, tmp_path):
+    """Two clusters of one name are one class, with its own pixels, colour and share; the rest has none."""
+    images = sorted((tmp_path / "data/halves/imgs/val").iterdir())
+    numbered = segment(config(checkpoint, images, tmp_path / "numbered"))
+    assert [entry["name"] for entry in numbered["classes"]] == ["cluster 0", "cluster 1", "cluster 2"]
+    cases = (("ground\nsky\nground\n", [0, 1, 0]), ("\nsky\n\n", [255, 0, 255]), ("sky\nground\nwall", [0, 1, 2]))
+    for lines, table in cases:
+        listing = tmp_path / "names.txt"
+        listing.write_text(lines)
+        named = segment(config(checkpoint, images, tmp_path / "named", cluster_names=str(listing)))
+        assert [entry["name"] for entry in named["classes"]] == list(dict.fromkeys(lines.split()))
+        for path in images:
+            before = np.asarray(Image.open(tmp_path / "numbered" / f"{path.stem}_ids.png"))
+            after = np.asarray(Image.open(tmp_path / "named" / f"{path.stem}_ids.png"))
+            assert np.array_equal(np.array(table)[before], after)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"sky\n", r"names\.txt: 1 lines for 2 clusters"),
+        (b"a\nb\nc\n", r"names\.txt: 3 lines for 2 clusters"),
+        (b"\n\n", r"names\.txt: names no cluster"),
+        (b"\xff\xfe\x00", r"names\.txt: cannot be read as text"),
+    ],
+)
+def test_named_clusters__says_what_is_wrong_with_the_file(tmp_path, content, message):
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        named_clusters(tmp_path / "names.txt", "cluster", 2)
+
+
+def test_named_clusters__missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
+        named_clusters(tmp_path / "none.txt", "cluster", 2)
+
+
+def test_write_legend__has_each_class_in_its_colour_as_long_as_its_share(tmp_path):
+    classes = Classes(("sky", "road", "car"), np.array([[200, 0, 0], [0, 0, 200], [0, 120, 0]], dtype=np.uint8))
+    legend = Legend(ClassMap(classes, {"cluster": [0, 1, 2, NO_CLASS]}), "cluster", 4, None)
+    write_legend(tmp_path / "legend.png", legend, [{"sky": 0.6, "no class": 0.4}, {"sky": 0.2, "road": 0.8}])
+    pixels = np.asarray(Image.open(tmp_path / "legend.png")).astype(int)
+    bars = [(pixels == color).all(axis=2) for color in classes.palette]
+    sky, road, car = (int(bar.sum()) for bar in bars)
+    assert sky == pytest.approx(road, rel=0.05), "0.4 each of an image, on average"
+    assert sky > 1000
+    assert car == 0
+    none = (pixels == 0).all(axis=2)
+    none[none.sum(axis=1) < 100] = False
+    assert none.sum() == pytest.approx(sky / 2, rel=0.1), "text has no such long black lines"
+    rows = [np.argwhere(bar)[:, 0].mean() for bar in (bars[0], bars[1], none)]
+    assert rows == sorted(rows), "in the order of the ids, no class last"
 
 
 def test_command_line__paths_come_first(tmp_path):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from eagle.checkpoint_formats import read_stored
 from eagle.checkpoints import built
+from eagle.class_map import named_clusters
 from eagle.data.bundled import bundled_photographs
 from eagle.data.catalog import known_classes
 from eagle.data.images import read_image
@@ -22,10 +23,12 @@ from eagle.evaluation.report import write_json
 from eagle.segmentation.frame_folders import join_overlays
 from eagle.segmentation.masks import Legend, overlay, write_masks
 from eagle.segmentation.photograph import PhotographSegmenter, View
+from eagle.segmentation.shares import write_legend
 from eagle.segmentation.video import VIDEO_SUFFIXES, Video, frames, open_video, video_writer
 from eagle.training import check_resolution
 
 JSON_NAME = "segments.json"
+LEGEND_NAME = "legend.png"
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +37,8 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
     """Write masks of everything that ``cfg.images`` and ``cfg.bundled`` name, and ``segments.json``.
 
     Images give ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png`` of their own size; videos
-    ``NAME_overlay.mp4``; folders of frames ``FOLDER_overlay.mp4`` too, where there is a frame rate. A file that cannot
-    be read is listed in the JSON and at the end.
+    ``NAME_overlay.mp4``; folders of frames ``FOLDER_overlay.mp4`` too, where there is a frame rate. ``legend.png``
+    shows each class's colour and mean share. A file that cannot be read is listed in the JSON and at the end.
 
     Args:
         cfg: a validated SegmentConfig.
@@ -58,7 +61,8 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
     photographs = PhotographSegmenter(segmenter, cfg.probe, view, fabric)
     map_name = cfg.probe + (CRF_SUFFIX if cfg.run_crf else "")
     n_clusters = segmenter.n_classes if cfg.probe == "linear" else len(segmenter.cluster_probe.clusters)
-    legend = Legend(stored.class_map, map_name, n_clusters, known_classes(segmenter.cfg))
+    named = named_clusters(Path(cfg.cluster_names), map_name, n_clusters) if cfg.cluster_names else stored.class_map
+    legend = Legend(named, map_name, n_clusters, known_classes(segmenter.cfg))
     content = _segment_files(
         files, Path(cfg.output_dir), photographs, legend, {"checkpoint": str(path), "map": map_name}
     )
@@ -98,6 +102,8 @@ def _segment_files(
                 content["unreadable"][str(path)] = str(error)
     finally:
         write_json(folder / JSON_NAME, content)
+    if content["images"]:
+        write_legend(folder / LEGEND_NAME, legend, [entry["shares"] for entry in content["images"].values()])
     return content
 
 
