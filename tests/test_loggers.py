@@ -39,3 +39,17 @@ def test_make_loggers__wandb_without_login_writes_offline(no_login, tmp_path):
     logger.log_metrics({"loss/total": 1.0}, step=0)
     logger.experiment.finish()
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_make_loggers__a_resumed_run_is_the_same_wandb_run(no_login, tmp_path):
+    cfg = validated(TrainConfig, {"wandb": True})
+    first = make_loggers(cfg, tmp_path / "run")[1]
+    first.experiment.finish()
+    resumed = make_loggers(cfg, tmp_path / "run", batches_done=3)[1]
+    resumed.experiment.finish()
+    another = make_loggers(cfg, tmp_path / "run")[1]
+    another.experiment.finish()
+    ids = [path.name.rsplit("-", 1)[1] for path in sorted((tmp_path / "run/wandb").glob("offline-run-*"))]
+    assert len(ids) == 3
+    assert len(set(ids)) == 2
+    assert first.version == resumed.version != another.version

@@ -6,6 +6,7 @@ import csv
 import io
 import netrc
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from eagle.config_validation import plain
 from eagle.files import write_text_atomically
 
 WANDB_HOST = "api.wandb.ai"
+WANDB_ID_NAME = "wandb_id.txt"
 
 
 class RunCSVLogger(CSVLogger):
@@ -79,11 +81,28 @@ def make_loggers(cfg: DictConfig, run_dir: Path, batches_done: int = 0) -> list[
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
     if cfg.wandb:
         loggers.append(
-            WandbLogger(name=run_dir.name, save_dir=run_dir, project="EAGLE", offline=not logged_in_to_wandb())
+            WandbLogger(
+                name=run_dir.name,
+                id=_wandb_id(run_dir, resumed=batches_done > 0),
+                resume="allow",
+                save_dir=run_dir,
+                project="EAGLE",
+                offline=not logged_in_to_wandb(),
+            )
         )
     for logger in loggers[1:]:
         logger.log_hyperparams(plain(cfg))
     return loggers
+
+
+def _wandb_id(run_dir: Path, resumed: bool) -> str:
+    """A new run's random id, or the one that a resumed run was given: its curves go on in one place."""
+    path = run_dir / WANDB_ID_NAME
+    if resumed and path.is_file():
+        return path.read_text(encoding="utf-8").strip()
+    run_id = secrets.token_hex(4)
+    rank_zero_only(write_text_atomically)(path, f"{run_id}\n")
+    return run_id
 
 
 def log_picture(loggers: Sequence[Logger], name: str, pixels: np.ndarray, step: int) -> None:

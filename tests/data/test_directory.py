@@ -51,6 +51,12 @@ def test_directory__without_labels(root):
     assert (label == -1).all()
 
 
+def test_directory__a_name_given_twice_is_refused(root):
+    (root / "classes.txt").write_text("sky\nroad\nsky\n")
+    with pytest.raises(ConfigError, match=r"classes\.txt: names 'sky' more than once"):
+        DirectoryDataset(root, "val")
+
+
 def test_directory__number_of_classes_without_names(root):
     (root / "classes.txt").unlink()
     with pytest.raises(ConfigError, match="dir_dataset_n_classes"):

@@ -5,6 +5,7 @@
 """
 
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ class DirectoryDataset(SegmentationDataset):
 
     Raises:
         DataError: a folder is missing or empty, two images share a name, or a label is missing.
-        ConfigError: the number of classes is not given or contradicts ``classes.txt``.
+        ConfigError: the number of classes is not given or contradicts ``classes.txt``, or that names a class twice.
     """
 
     def __init__(self, root: Path, split: str, n_classes: int | None = None) -> None:
@@ -77,6 +78,9 @@ def directory_classes(root: Path, n_classes: int | None) -> Classes:
         raise ConfigError(f"dir_dataset_n_classes: {n_classes}, but {listing} names {len(names)} classes")
     if max(n_classes or 0, len(names)) > VOID_ID:
         raise ConfigError(f"{root}: {n_classes or len(names)} classes; id {VOID_ID} is void, so {VOID_ID} are the most")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"{listing}: names {repeated[0]!r} more than once; each class needs a name of its own")
     names = names or [f"class {i}" for i in range(n_classes or 0)]
     return Classes(tuple(names), distinct_palette(len(names)))
 
