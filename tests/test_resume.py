@@ -1,6 +1,7 @@
 """A run that is stopped, killed or torn goes on as if nothing had happened."""
 
 import csv
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import ROOT, run_values
 from eagle.callbacks.random_states import random_state, set_random_state
@@ -140,11 +142,54 @@ def test_resume__longer_run_equals_a_long_one(make_config, straight):
 
 
 def test_resume__finished_run_changes_nothing(make_config, straight):
-    before = checkpoint(straight)
-    train(make_config(experiment_name="straight", ckpt_path="last"))
-    after = checkpoint(straight)
-    assert all(torch.equal(tensor, after["state_dict"][key]) for key, tensor in before["state_dict"].items())
-    assert len(json.loads((straight / "run.json").read_text())) == 2
+    """Given again, and again, and then longer, it is still the run that nothing stopped."""
+    run_dir = train(make_config(experiment_name="finished", max_steps=7))
+    before = [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt")]
+    for _ in range(2):
+        train(make_config(experiment_name="finished", max_steps=7, ckpt_path="last"))
+        assert [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt")] == before
+    assert len(json.loads((run_dir / "run.json").read_text())) == 3
+    assert_same_run(train(make_config(experiment_name="finished", ckpt_path="last")), straight)
+
+
+def test_resume__in_another_folder_keeps_the_best_checkpoint(make_config, monkeypatch):
+    """The best of this run lies before the place where it is stopped."""
+    scores = iter([0.5, 0.2, 0.3, 0.4])
+    original = LitUnsupervisedSegmenter.on_validation_epoch_end
+
+    def scored(module):
+        original(module)
+        module.trainer.callback_metrics["test/cluster/mIoU"] = torch.tensor(next(scores))
+
+    monkeypatch.setattr(LitUnsupervisedSegmenter, "on_validation_epoch_end", scored)
+    here = train(make_config(experiment_name="here", max_steps=7))
+    there = here.rename(here.with_name("there"))
+    assert checkpoint(there, "best.ckpt")["global_step"] == VAL_FREQ
+    train(make_config(experiment_name="there", ckpt_path="last"))
+    assert next(scores, None) is None
+    assert checkpoint(there, "best.ckpt")["global_step"] == VAL_FREQ
+    (there / "best.ckpt").unlink()
+    scores = iter([0.1])
+    elsewhere = there.rename(there.with_name("elsewhere"))
+    train(make_config(experiment_name="elsewhere", ckpt_path="last", max_steps=15))
+    assert checkpoint(elsewhere, "best.ckpt")["global_step"] == 15, "what is gone cannot be the best"
+
+
+def test_train__shorter_than_val_freq_is_validated_at_its_end(make_config):
+    run_dir = train(make_config(experiment_name="short", max_steps=2))
+    assert checkpoint(run_dir, "best.ckpt")["global_step"] == 2
+
+
+def test_resume__tensorboard_has_each_batch_once(make_config):
+    cfg = make_config(experiment_name="curves", max_steps=7, tensorboard=True)
+    run_dir = train(cfg)
+    early = run_dir / "early.ckpt"
+    early.write_bytes((run_dir / "previous.ckpt").read_bytes())
+    assert checkpoint(run_dir, "early.ckpt")["global_step"] == 4
+    train(make_config(max_steps=7, tensorboard=True, ckpt_path=str(early)))
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss/total")] == list(range(7))
 
 
 def run_to_the_end(cfg):
@@ -225,10 +270,15 @@ def test_resume__what_cannot_be_gone_on_from(make_config, straight, tmp_path):
         train(make_config(ckpt_path=str(tmp_path / "nowhere.ckpt")))
     with pytest.raises(ConfigError, match="ckpt_path: last needs experiment_name"):
         train(make_config(experiment_name=None, ckpt_path="last"))
-    model = {name: checkpoint(straight)[name] for name in ("state_dict", "hyper_parameters")}
-    torch.save(model, tmp_path / "model.ckpt")
-    with pytest.raises(CheckpointError, match=r"model\.ckpt holds a model but no state of a run"):
-        train(make_config(ckpt_path=str(tmp_path / "model.ckpt")))
+    whole = checkpoint(straight)
+    model = {name: whole[name] for name in ("state_dict", "hyper_parameters")}
+    released = {**whole, "optimizer_states": whole["optimizer_states"] * 7, "global_step": 7}
+    del released["random_states"]
+    for content in (model, released):
+        torch.save(content, tmp_path / "model.ckpt")
+        with pytest.raises(CheckpointError, match=r"model\.ckpt holds a model but no state of a run"):
+            train(make_config(ckpt_path=str(tmp_path / "model.ckpt")))
+        assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"], "nothing is written beside it"
 
 
 def test_run_record__says_what_a_run_was_made_with(make_config):
@@ -236,7 +286,7 @@ def test_run_record__says_what_a_run_was_made_with(make_config):
     train(make_config(experiment_name="recorded", max_steps=2, ckpt_path="last"))
     first, second = json.loads((run_dir / "run.json").read_text())
     assert first["command"] == sys.argv
-    assert first["packages"]["torch"] == torch.__version__.split("+")[0] or first["packages"]["torch"]
+    assert first["packages"]["torch"] == importlib.metadata.version("torch")
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (first["git"] or {}).get("commit", "") == head.stdout.strip()
     assert first["resumed_from"] is None
@@ -254,8 +304,9 @@ def test_random_state__puts_every_generator_back():
     assert drawn() == first
 
 
+@pytest.mark.parametrize("name", ["requeued", None])
 def test_slurm__warned_of_its_end_a_job_saves_asks_to_be_requeued_and_goes_on(
-    make_config, straight, monkeypatch, tmp_path
+    make_config, straight, monkeypatch, tmp_path, name
 ):
     asked = tmp_path / "asked"
     scontrol = tmp_path / "scontrol"
@@ -263,16 +314,18 @@ def test_slurm__warned_of_its_end_a_job_saves_asks_to_be_requeued_and_goes_on(
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     job = {"JOB_ID": "4711", "JOB_NAME": "eagle", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
-    for name, value in (job | {"ARRAY_JOB_ID": "4700", "ARRAY_TASK_ID": "11", "NODELIST": "127.0.0.1"}).items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
+    for variable, value in (job | {"ARRAY_JOB_ID": "4700", "ARRAY_TASK_ID": "11", "NODELIST": "127.0.0.1"}).items():
+        monkeypatch.setenv(f"SLURM_{variable}", value)
     with monkeypatch.context() as patch:
         stop_at(patch, "training_step", 6, signal.SIGUSR1)
         with pytest.raises(StoppedRunError, match=r"SIGUSR1: .*; SLURM starts job 4700_11 again"):
-            train(make_config(experiment_name="requeued"))
+            train(make_config(experiment_name=name))
     assert asked.read_text() == "requeue 4700_11\n"
     # The job's script is the same: it does not say ckpt_path.
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert_same_run(train(make_config(experiment_name="requeued")), straight)
+    run_dir = train(make_config(experiment_name=name))
+    assert run_dir.name == (name or "halves_vit_small_job_4700_11")
+    assert_same_run(run_dir, straight)
 
 
 def test_command__sigterm_exits_143_and_the_printed_command_resumes(make_config, tmp_path):
@@ -291,10 +344,10 @@ def test_command__sigterm_exits_143_and_the_printed_command_resumes(make_config,
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
     assert "Traceback" not in stderr
-    printed = re.search(r"go on with: python (.*)", stderr)[1]
+    printed = re.search(r"go on with: (.*)", stderr)[1]
     step = checkpoint(run_dir)["global_step"]
-    again = [sys.executable, *shlex.split(printed), f"max_steps={step + 2}", "num_workers=1"]
-    done = subprocess.run(again, **place, timeout=120)
+    again = [*shlex.split(printed), f"max_steps={step + 2}", "num_workers=1"]
+    done = subprocess.run(again, **(place | {"cwd": tmp_path}), timeout=120)
     assert done.returncode == 0, done.stderr
     assert checkpoint(run_dir)["global_step"] == step + 2
     with (run_dir / "metrics.csv").open() as file:

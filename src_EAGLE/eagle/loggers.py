@@ -78,7 +78,7 @@ def make_loggers(cfg: DictConfig, run_dir: Path, batches_done: int = 0) -> list[
     """
     loggers: list[Logger] = [RunCSVLogger(run_dir, batches_done)]
     if cfg.tensorboard:
-        loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
+        loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", purge_step=batches_done or None))
     if cfg.wandb:
         loggers.append(
             WandbLogger(
@@ -103,6 +103,14 @@ def _wandb_id(run_dir: Path, resumed: bool) -> str:
     run_id = secrets.token_hex(4)
     rank_zero_only(write_text_atomically)(path, f"{run_id}\n")
     return run_id
+
+
+def finish(loggers: Sequence[Logger]) -> None:
+    """End the Weights & Biases run, where there is one: the next run of this process would go on with it."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        wandb.finish()
 
 
 def log_picture(loggers: Sequence[Logger], name: str, pixels: np.ndarray, step: int) -> None:

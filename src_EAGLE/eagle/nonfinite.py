@@ -13,8 +13,10 @@ from torch import Tensor
 
 from eagle.errors import TrainingError
 from eagle.files import written_atomically
+from eagle.printed_commands import shell_command
 
 GRADIENT = "gradient norm"
+REPLAY_SCRIPT = Path(__file__).parents[2] / "scripts" / "replay_batch.py"
 
 # Steps whose values may still be on their way from a GPU, so that the host need not wait for it.
 STEPS_UNDER_WAY = 1
@@ -174,7 +176,7 @@ class NonFiniteStop(pl.Callback):
             torch.save(content, temporary)
         raise TrainingError(
             f"{first_bad} became {terms[first_bad]} in batch {step.number} of the run; replay that batch with: "
-            f"python scripts/replay_batch.py file={path}"
+            f"{shell_command(REPLAY_SCRIPT, f'file={path}')}"
         )
 
 

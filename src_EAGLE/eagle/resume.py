@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from eagle.callbacks.random_states import KEY as RANDOM_STATES
 from eagle.config_validation import plain
 from eagle.errors import CheckpointError, ConfigError
 from eagle.safe_pickles import read_pickle
@@ -16,6 +17,9 @@ from eagle.slurm import was_requeued
 # The value of ckpt_path that means the run's own newest checkpoint.
 LAST = "last"
 LAST_NAME, PREVIOUS_NAME = "last.ckpt", "previous.ckpt"
+
+# What only a run that this code wrote can be gone on with has: released checkpoints count seven optimisers' steps.
+RUN_STATE = {"global_step", "loops", "optimizer_states", RANDOM_STATES}
 
 # Keys that a resumed run may change: they say where, how fast and with what logging to compute, or how long.
 FREE_KEYS = {
@@ -92,8 +96,8 @@ def _first_whole(candidates: list[Path]) -> tuple[Path, Mapping[str, Any]]:
         except CheckpointError as error:
             problems.append(str(error))
             continue
-        if not {"global_step", "loops", "optimizer_states"} <= content.keys():
-            raise CheckpointError(f"ckpt_path: {path} holds a model but no state of a run to go on with")
+        if not content.keys() >= RUN_STATE:
+            raise CheckpointError(f"ckpt_path: {path} holds a model but no state of a run of this code to go on with")
         for problem in problems:
             logger.warning("%s; going on from %s", problem, path.name)
         return path, content

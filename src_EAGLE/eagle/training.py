@@ -1,7 +1,6 @@
 """A training run from configuration to checkpoints."""
 
 import logging
-import shlex
 import warnings
 from datetime import datetime
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint
 
+from eagle.callbacks.best_checkpoint import BestCheckpoint
 from eagle.callbacks.last_checkpoint import LastCheckpoint
 from eagle.callbacks.progress import RunProgressBar
 from eagle.callbacks.random_states import RandomStates
@@ -23,12 +22,14 @@ from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
 from eagle.feature_cache import open_disk_cache
 from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
-from eagle.loggers import make_loggers
+from eagle.loggers import finish, make_loggers
 from eagle.machine import machine_arguments
 from eagle.nonfinite import NonFiniteStop
+from eagle.printed_commands import shell_command
 from eagle.resume import LAST, LAST_NAME, PREVIOUS_NAME, find_resumption
 from eagle.run_record import record_run
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
+from eagle.slurm import in_slurm, job_id
 
 BEST_NAME = "best.ckpt"
 
@@ -66,7 +67,9 @@ def train(cfg: DictConfig) -> Path:
     trainer = _trainer(cfg, run_dir, data)
     if trainer.is_global_zero:
         remove_unfinished(run_dir)
-        saved = with_overrides(cfg, output_root=str(run_dir.parent), experiment_name=run_dir.name, ckpt_path=None)
+        saved = with_overrides(
+            cfg, output_root=str(run_dir.parent.resolve()), experiment_name=run_dir.name, ckpt_path=None
+        )
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
     _warn_without_negatives(cfg, trainer.world_size)
@@ -79,8 +82,12 @@ def train(cfg: DictConfig) -> Path:
             "|.*recommended to use .*sync_dist=True.*",
         )
         with nameless_errors_name(run_dir):
-            trainer.fit(segmenter, data, ckpt_path=resumption.path if resumption else None, weights_only=True)
-            trainer.save_checkpoint(run_dir / LAST_NAME, weights_only=False)
+            try:
+                trainer.fit(segmenter, data, ckpt_path=resumption.path if resumption else None, weights_only=True)
+                if trainer.global_step > batches_done:
+                    trainer.save_checkpoint(run_dir / LAST_NAME, weights_only=False)
+            finally:
+                finish(trainer.loggers)
     run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
     if trainer.is_global_zero:
         logger.info("run folder: %s", run_dir)
@@ -97,14 +104,14 @@ def check_resolution(name: str, res: int, patch_size: int) -> None:
 
 def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
     labelled = data.val_set.has_labels
-    best = ModelCheckpoint(
-        run_dir,
-        BEST_NAME.removesuffix(".ckpt"),
-        monitor=LABELLED_MONITOR if labelled else LABEL_FREE_MONITOR,
+    best = BestCheckpoint(
+        run_dir / BEST_NAME,
+        LABELLED_MONITOR if labelled else LABEL_FREE_MONITOR,
         mode="max" if labelled else "min",
-        enable_version_counter=False,
     )
-    last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, cfg.val_freq, resume_command(run_dir))
+    # A run shorter than val_freq has one validation too, or nothing would choose its best checkpoint.
+    validated_every = min(cfg.val_freq, cfg.max_steps)
+    last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, validated_every, resume_command(run_dir))
     replaced = [ReplacedImages(data.train_set, run_dir, data.val_set.skipped)] if cfg.on_bad_image == "skip" else []
     return pl.Trainer(
         **machine_arguments(cfg),
@@ -113,7 +120,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         plugins=[AtomicCheckpointIO(LAST_NAME, PREVIOUS_NAME)],
         max_steps=cfg.max_steps,
         max_epochs=-1,
-        val_check_interval=cfg.val_freq,
+        val_check_interval=validated_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.scalar_log_freq,
@@ -155,21 +162,22 @@ def _warn_without_negatives(cfg: DictConfig, world_size: int) -> None:
 def _run_dir(cfg: DictConfig) -> Path:
     """The run's folder: that of the checkpoint to go on from, or a named or new one.
 
-    Where processes' clocks differ, rank zero's name counts, and it alone writes.
+    A new one is named by the time or, under SLURM, by the job, which finds it when it is requeued. Where processes'
+    clocks differ, rank zero's name counts, and it alone writes.
     """
     if cfg.ckpt_path not in (None, LAST):
         return Path(cfg.ckpt_path).parent
     if cfg.ckpt_path == LAST and cfg.experiment_name is None:
         raise ConfigError(f"ckpt_path: {LAST} needs experiment_name, the run to go on with")
-    time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    name = cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{time}"
+    when = f"job_{job_id()}" if in_slurm() else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    name = cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{when}"
     return Path(cfg.output_root) / name
 
 
 def resume_command(run_dir: Path) -> str:
     """What to type to go on with a run."""
-    config = shlex.quote(str((run_dir / "config.yml").resolve()))
-    return f"python train_segmentation_eigen.py --config-name {config} ckpt_path={LAST}"
+    script = Path(__file__).parents[1] / "train_segmentation_eigen.py"
+    return shell_command(script, "--config-name", str((run_dir / "config.yml").resolve()), f"ckpt_path={LAST}")
 
 
 def with_overrides(cfg: DictConfig, **overrides: Any) -> DictConfig:

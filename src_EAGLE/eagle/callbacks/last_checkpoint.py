@@ -59,8 +59,11 @@ class LastCheckpoint(Checkpoint):
         if self._saved_for is None:
             return
         how = f"go on with: {self._resume_command}"
-        if self._saved_for == REQUEUE_SIGNAL and trainer.is_global_zero:
-            how = f"{requeue_job()}; by hand: {self._resume_command}"
+        if self._saved_for == REQUEUE_SIGNAL:
+            if trainer.is_global_zero:
+                how = f"{requeue_job()}; by hand: {self._resume_command}"
+            # The first process that ends takes the others with it: not before SLURM has been asked.
+            trainer.strategy.barrier()
         raise StoppedRunError(self._saved_for, trainer.global_step, self._path, how)
 
     def on_train_batch_end(

@@ -27,8 +27,11 @@ class RandomStates(pl.Callback):
         pl_module: pl.LightningModule,
         checkpoint: dict[str, Any],
     ) -> None:
-        """Add the states of all processes, plain containers and tensors only."""
-        checkpoint[KEY] = gathered_objects([random_state(pl_module.device)])
+        """Add the states of all processes, plain containers and tensors only.
+
+        Those that were loaded stay until a batch is trained: a run that has nothing left to do does not advance them.
+        """
+        checkpoint[KEY] = self._loaded or gathered_objects([random_state(pl_module.device)])
 
     def on_load_checkpoint(
         self,
