@@ -6,7 +6,9 @@ import subprocess
 import numpy as np
 import pytest
 
+from eagle.segmentation.frame_folders import join_overlays
 from eagle.segmentation.video import frames, open_video, video_writer
+from miniatures import picture, save
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
@@ -35,3 +37,18 @@ def test_frames__of_a_variable_rate_come_once_and_last_as_long_as_they_did(tmp_p
     n_frames, seconds = probed(copy)
     assert n_frames == 35
     assert seconds == pytest.approx(1.8, abs=0.1)
+
+
+def test_join_overlays__folders_and_videos_of_one_name_keep_their_own(tmp_path):
+    """``a/clip.mp4`` was segmented to a video already; two folders of the same name come beside it."""
+    images = {"a/clip.mp4": {"files": {"overlay": "clip_overlay.mp4"}}}
+    for number, (folder, n_frames) in enumerate({"a/clip": 2, "b/clip": 3, "b/walk": 4}.items()):
+        for frame in range(n_frames):
+            overlay = f"{number}_{frame}_overlay.png"
+            save(tmp_path / overlay, picture(frame))
+            images[f"{folder}/{frame}.png"] = {"files": {"overlay": overlay}}
+    (tmp_path / "clip_overlay.mp4").write_bytes(b"of the video")
+    videos = join_overlays(images, tmp_path, 5)
+    assert videos == {"a/clip": "clip_2_overlay.mp4", "b/clip": "clip_3_overlay.mp4", "b/walk": "walk_overlay.mp4"}
+    assert [probed(tmp_path / name)[0] for name in videos.values()] == [2, 3, 4]
+    assert (tmp_path / "clip_overlay.mp4").read_bytes() == b"of the video"
