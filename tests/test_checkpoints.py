@@ -9,6 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from conftest import TINY_VIT
+from eagle.checkpoint_formats import read_stored
 from eagle.checkpoints import convert, load_segmenter
 from eagle.config import EvalConfig
 from eagle.config_validation import validated
@@ -16,6 +17,7 @@ from eagle.data.cocostuff import CocoStuff
 from eagle.errors import CheckpointError
 from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.training import train
 from miniatures import write_cocostuff
 from published import PICKLED_CONFIGS, published_tensors, write_published
 
@@ -122,6 +124,20 @@ def test_convert__slim_and_back_keep_every_tensor_and_the_class_map(make_config,
         assert loaded.cfg == original.cfg
         assert all(torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in original.state_dict().items())
     assert json.loads((tmp_path / "back_eval.json").read_text())["class_map"] == class_map
+    assert read_stored(tmp_path / "back.ckpt").class_map.to_plain() == class_map
+
+
+def test_read_stored__names_of_an_evaluation_hold_for_its_checkpoint_alone(make_run, caplog):
+    """Evaluated, trained on, written under the same name: the old matching names nothing of the new clusters."""
+    path = train(make_run()) / "best.ckpt"
+    evaluate_checkpoint(path, validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"}))
+    assert read_stored(path).class_map is not None
+    assert "evaluate" not in caplog.text
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["cluster_probe.clusters"] += 0.1
+    torch.save(content, path)
+    assert read_stored(path).class_map is None
+    assert f"best_eval.json: made of another checkpoint than {path}" in caplog.text
 
 
 def test_convert__drops_optimiser_state_and_leftovers(golden, tmp_path):

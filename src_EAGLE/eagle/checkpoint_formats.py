@@ -1,6 +1,8 @@
 """The two file formats of a trained segmenter: Lightning checkpoints, and slim .safetensors with a YAML beside."""
 
+import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,11 @@ from eagle.files import write_text_atomically, written_atomically
 from eagle.safe_pickles import read_pickle
 
 CKPT, SLIM = ".ckpt", ".safetensors"
+
+# The tensor that a matching of clusters to classes is of, and the key of its hash in an evaluation's JSON.
+_CLUSTERS, _PROBE_KEY = "cluster_probe.clusters", "cluster_probe"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ def read_stored(path: Path) -> StoredSegmenter:
 
     Args:
         path: ``NAME.ckpt`` (or any other torch.save file), or ``NAME.safetensors`` with ``NAME.yml`` beside it. The
-            class map of a .ckpt is the one of ``NAME_eval.json``, where that is there.
+            class map of a .ckpt is the one of ``NAME_eval.json``, where that is there and of the same clusters.
 
     Raises:
         CheckpointError: the file is missing, unreadable or not a segmenter's.
@@ -69,7 +76,7 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
         with written_atomically(path) as temporary:
             torch.save({"state_dict": dict(stored.tensors), "hyper_parameters": hyper_parameters}, temporary)
         if stored.class_map is not None:
-            evaluation = {"class_map": stored.class_map.to_plain()}
+            evaluation = {**probe_entry(stored.tensors), "class_map": stored.class_map.to_plain()}
             write_text_atomically(evaluation_file(path), json.dumps(evaluation, indent=2) + "\n")
     else:
         raise CheckpointError(f"{path}: a checkpoint's name ends in {CKPT} or {SLIM}")
@@ -80,12 +87,24 @@ def evaluation_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}_eval.json")
 
 
+def probe_entry(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """What an evaluation's JSON says of the clusters that it was made of: a hash; nothing where there are none.
+
+    Args:
+        tensors: a segmenter's state dict.
+    """
+    clusters = tensors.get(_CLUSTERS)
+    if clusters is None:
+        return {}
+    return {_PROBE_KEY: hashlib.sha256(clusters.detach().float().cpu().numpy().tobytes()).hexdigest()[:16]}
+
+
 def _read_ckpt(path: Path) -> StoredSegmenter:
     content = read_pickle(path)
     tensors, hyper_parameters = content.get("state_dict"), content.get("hyper_parameters")
     if not isinstance(tensors, Mapping) or not isinstance(hyper_parameters, Mapping):
         raise CheckpointError(f"{path}: not a segmenter's checkpoint: it lacks state_dict or hyper_parameters")
-    return _stored(path, hyper_parameters, tensors, _evaluated_class_map(evaluation_file(path)))
+    return _stored(path, hyper_parameters, tensors, _evaluated_class_map(path, tensors))
 
 
 def _read_slim(path: Path) -> StoredSegmenter:
@@ -121,11 +140,22 @@ def _plain(cfg: Any) -> dict[str, Any]:
     return dict(cfg) if isinstance(cfg, Mapping) else dict(vars(cfg))
 
 
-def _evaluated_class_map(path: Path) -> ClassMap | None:
-    """The class map of an evaluation; None where there is none or it has none."""
-    if not path.is_file():
+def _evaluated_class_map(path: Path, tensors: Mapping[str, Tensor]) -> ClassMap | None:
+    """The class map of a checkpoint's evaluation; None where there is none, or it has none, or was of other clusters.
+
+    An evaluation that does not say which clusters it was of (an older or a hand-written one) is believed.
+    """
+    beside = evaluation_file(path)
+    if not beside.is_file():
         return None
     try:
-        return class_map_from_plain(json.loads(path.read_text(encoding="utf-8"))["class_map"])
+        evaluation = json.loads(beside.read_text(encoding="utf-8"))
+        class_map = class_map_from_plain(evaluation["class_map"])
     except (OSError, KeyError, TypeError, ValueError):
         return None
+    if _PROBE_KEY in evaluation and evaluation[_PROBE_KEY] != probe_entry(tensors).get(_PROBE_KEY):
+        logger.warning(
+            "%s: made of another checkpoint than %s, so its class names are left out; evaluate that again", beside, path
+        )
+        return None
+    return class_map

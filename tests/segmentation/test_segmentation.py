@@ -145,6 +145,16 @@ def test_legend__linear_probe_has_the_datasets_names_without_an_evaluation():
     assert Legend(None, "cluster", 3, classes).name(2) == "cluster 2"
 
 
+@pytest.mark.parametrize(("scored", "wanted"), [("cluster", "cluster+crf"), ("cluster+crf", "cluster")])
+def test_legend__names_stay_whether_or_not_masks_are_refined(scored, wanted):
+    classes = Classes(("sky", "road"), np.zeros((2, 3), dtype=np.uint8))
+    other_probe = {"linear": [0, 1], "linear+crf": [0, 1]}
+    legend = Legend(ClassMap(classes, {**other_probe, scored: [1, NO_CLASS, 0]}), wanted, 3, None)
+    assert legend.ids(np.array([[0, 1, 2]])).tolist() == [[1, NO_CLASS, 0]]
+    assert legend.classes == classes
+    assert Legend(ClassMap(classes, other_probe), wanted, 3, None).name(2) == "cluster 2"
+
+
 def test_segment__clusters_by_the_names_that_a_person_gave(checkpoint, tmp_path):
     """Two clusters of one name are one class, with its own pixels, colour and share; the rest has none."""
     images = sorted((tmp_path / "data/halves/imgs/val").iterdir())

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from eagle.checkpoint_formats import evaluation_file
+from eagle.checkpoint_formats import evaluation_file, probe_entry
 from eagle.checkpoints import load_segmenter
 from eagle.class_map import ClassMap
 from eagle.config import DatasetConfig
@@ -78,7 +78,7 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
             predictions,
             cfg.report,
         )
-    content = write_evaluation(path, segmenter.cfg, views, evaluation, cfg)
+    content = write_evaluation(path, segmenter, views, evaluation, cfg)
     scores = content["scores"]
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
     left_out = f" ({len(dataset.skipped)} bad ones left out)" if dataset.skipped else ""
@@ -99,7 +99,7 @@ def report_file(path: Path) -> Path:
 
 
 def write_evaluation(
-    path: Path, training_cfg: DictConfig, views: EvaluationViews, evaluation: Evaluation, cfg: DictConfig
+    path: Path, segmenter: LitUnsupervisedSegmenter, views: EvaluationViews, evaluation: Evaluation, cfg: DictConfig
 ) -> dict[str, Any]:
     """Write a checkpoint's scores and what its clusters mean beside it: ``<name>_eval.json`` and, with report,
     ``<name>_report.html``; the JSON's content.
@@ -108,7 +108,8 @@ def write_evaluation(
     assignments = {name: metric.class_of_cluster().tolist() for name, metric in metrics.items()}
     content = {
         "checkpoint": str(path),
-        "dataset": dataset_label(training_cfg),
+        **probe_entry(segmenter.state_dict()),
+        "dataset": dataset_label(segmenter.cfg),
         "images": len(views),
         "skipped_images": list(views.dataset.skipped),
         "res": views.res,
@@ -120,7 +121,7 @@ def write_evaluation(
     }
     write_json(evaluation_file(path), content)
     if cfg.report:
-        configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(training_cfg)}
+        configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
         write_report(report_file(path), content, evaluation, views, configurations)
     return content
 

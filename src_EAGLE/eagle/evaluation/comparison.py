@@ -70,7 +70,7 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
             for name, maps in probes.items()
         }
     for name, path in checkpoints.items():
-        write_evaluation(path, segmenters[name].cfg, views, evaluations[name], cfg)
+        write_evaluation(path, segmenters[name], views, evaluations[name], cfg)
     classes = views.dataset.classes
     report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
     skipped = {"skipped_images": list(views.dataset.skipped)} if views.dataset.skipped else {}

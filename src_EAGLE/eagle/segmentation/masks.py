@@ -9,6 +9,7 @@ from PIL import Image
 from eagle.class_map import NO_CLASS, ClassMap, numbered_clusters
 from eagle.data.dataset import Classes
 from eagle.data.palette import colored
+from eagle.evaluation.evaluator import CRF_SUFFIX
 from eagle.evaluation.predictions import write_colored_ids, write_ids, write_image
 
 NO_CLASS_NAME = "no class"
@@ -19,14 +20,15 @@ class Legend:
     """Names and colours of the ids that masks hold.
 
     Args:
-        class_map: of the checkpoint; None or one without this map's assignments numbers the clusters.
-        map_name: which assignments count, e.g. "cluster+crf".
+        class_map: of the checkpoint; None or one without this probe's assignments numbers the clusters.
+        map_name: which assignments count, e.g. "cluster+crf"; where that map was not scored, those of the same probe
+            with or without CRF.
         n_clusters: clusters of the probe.
         classes: of the dataset that the checkpoint was trained on, where they are known without a class map.
     """
 
     def __init__(self, class_map: ClassMap | None, map_name: str, n_clusters: int, classes: Classes | None) -> None:
-        assignment = class_map.assignments.get(map_name) if class_map else None
+        assignment = _assignment(class_map, map_name) if class_map else None
         if assignment is None and map_name.startswith("linear") and (class_map or classes):
             assignment = list(range(n_clusters))
         if assignment is None:
@@ -48,6 +50,16 @@ class Legend:
     def name(self, class_id: int) -> str:
         """A class's name."""
         return NO_CLASS_NAME if class_id == NO_CLASS else self.classes.names[class_id]
+
+
+def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
+    """Each cluster's class; None where the probe was not scored."""
+    plain = map_name.removesuffix(CRF_SUFFIX)
+    # The CRF moves borders and renumbers nothing: a cluster means the same with it and without.
+    for name in (map_name, plain, plain + CRF_SUFFIX):
+        if name in class_map.assignments:
+            return class_map.assignments[name]
+    return None
 
 
 def write_masks(folder: Path, name: str, photograph: Image.Image, ids: np.ndarray, classes: Classes) -> dict[str, str]:

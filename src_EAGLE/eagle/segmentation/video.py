@@ -3,9 +3,10 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from eagle.files import written_atomically
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 
+# A stated frame rate is taken where the frames' times differ by less: containers round these to milliseconds.
+RATE_TOLERANCE = 0.01
+
 
 @dataclass(frozen=True)
 class Video:
@@ -25,36 +29,59 @@ class Video:
     Attributes:
         path: the file.
         size: (width, height) in pixels, as shown.
-        rate: frames a second, a fraction such as "30000/1001".
-        n_frames: frames, as far as the file says; None where it does not.
+        rate: frames a second on average, a fraction such as "30000/1001".
+        n_frames: frames that the file holds, shown or not.
     """
 
     path: Path
     size: tuple[int, int]
     rate: str
-    n_frames: int | None
+    n_frames: int
 
 
 def open_video(path: Path) -> Video:
-    """Ask ffprobe for a video's shape; raises DataError where there is no ffmpeg or no video in the file."""
+    """Ask ffprobe for a video's shape; reads the whole file, decodes none of it.
+
+    Raises:
+        DataError: there is no ffmpeg, or no video in the file.
+    """
     _require_ffmpeg(path)
-    fields = "stream=width,height,avg_frame_rate,nb_frames:stream_side_data=rotation"
+    fields = "stream=width,height,avg_frame_rate:stream_side_data=rotation:packet=pts_time"
     command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", fields, "-of", "json", _url(path)]
     probed = subprocess.run(command, capture_output=True, text=True, check=False)
-    streams = json.loads(probed.stdout or "{}").get("streams", []) if probed.returncode == 0 else []
+    found = json.loads(probed.stdout or "{}") if probed.returncode == 0 else {}
+    streams, packets = found.get("streams", []), found.get("packets", [])
     if not streams:
         raise DataError(f"{path}: holds no video that ffmpeg can read ({probed.stderr.strip()[:120]})")
     stream = streams[0]
     size = (int(stream["width"]), int(stream["height"]))
     turned = any(int(side.get("rotation", 0)) % 180 for side in stream.get("side_data_list", []))
-    n_frames = int(stream["nb_frames"]) if str(stream.get("nb_frames", "")).isdigit() else None
-    return Video(path, size[::-1] if turned else size, stream["avg_frame_rate"], n_frames)
+    times = [float(packet["pts_time"]) for packet in packets if "pts_time" in packet]
+    return Video(path, size[::-1] if turned else size, _average_rate(stream["avg_frame_rate"], times), len(packets))
+
+
+def _average_rate(stated: str, times: Sequence[float]) -> str:
+    """The rate that a file states, or the one of its frames' times (seconds) where these say another.
+
+    Matroska states the rate that a variable one started with, and others none ("0/0").
+    """
+    numerator, denominator = map(int, stated.split("/"))
+    span = max(times, default=0.0) - min(times, default=0.0)
+    if span <= 0:
+        return stated
+    measured = (len(times) - 1) / span
+    if abs(numerator - measured * denominator) < RATE_TOLERANCE * numerator:
+        return stated
+    return f"{Fraction(measured).limit_denominator(10_000)}"
 
 
 def frames(video: Video) -> Iterator[Image.Image]:
-    """RGB frames in order; raises DataError where the file is damaged before its end."""
+    """RGB frames in order, each as often as the file has it; raises DataError where that is damaged before its end."""
     width, height = video.size
-    command = ["ffmpeg", "-v", "error", "-i", _url(video.path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    # As an input option, the rate replaces the file's timestamps. By these, ffmpeg would repeat and drop frames of a
+    # variable rate; the option against that has another name in every age of ffmpeg (-vsync, -fps_mode).
+    command = ["ffmpeg", "-v", "error", "-r", video.rate, "-i", _url(video.path)]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         try:
