@@ -82,7 +82,9 @@ def frames(video: Video) -> Iterator[Image.Image]:
     # variable rate; the option against that has another name in every age of ffmpeg (-vsync, -fps_mode).
     command = ["ffmpeg", "-v", "error", "-r", video.rate, "-i", _url(video.path)]
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         assert process.stdout is not None
         try:
             while len(pixels := process.stdout.read(width * height * 3)) == width * height * 3:
