@@ -53,20 +53,27 @@ class PredictionFolder:
 
 def write_ids(path: Path, ids: np.ndarray) -> None:
     """Write H×W class or cluster ids below 255 as a one-byte PNG; −1 becomes 255."""
-    write_image(path, np.where(ids == NO_CLASS, NO_CLASS_ID, ids).astype(np.uint8))
+    _save(path, _id_image(ids))
 
 
 def write_colored_ids(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
     """Write the same ids as a palette PNG: programs that read indices see the ids, viewers see colours."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(palette)] = palette
-    image = Image.fromarray(np.where(ids == NO_CLASS, NO_CLASS_ID, ids).astype(np.uint8), "P")
+    image = _id_image(ids)
     image.putpalette(table.tobytes())
-    with written_atomically(path) as temporary:
-        image.save(temporary)
+    _save(path, image)
 
 
 def write_image(path: Path, pixels: np.ndarray) -> None:
     """Write H×W or H×W×3 uint8 under a temporary name, then rename it."""
+    _save(path, Image.fromarray(pixels))
+
+
+def _id_image(ids: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.where(ids == NO_CLASS, NO_CLASS_ID, ids).astype(np.uint8))
+
+
+def _save(path: Path, image: Image.Image) -> None:
     with written_atomically(path) as temporary:
-        Image.fromarray(pixels).save(temporary)
+        image.save(temporary)
