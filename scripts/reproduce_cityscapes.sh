@@ -3,4 +3,4 @@
 # usage: scripts/reproduce_cityscapes.sh [training_key=value …]   (reproduce_common.sh lists what the environment may set)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/reproduce_common.sh"
-reproduce train_config_cityscapes cityscapes dino_vitb8 cityscapes "$@"
+reproduce train_config_cityscapes cityscapes dino_vitb8 cityscapes devices=1 "$@"

@@ -3,4 +3,4 @@
 # usage: scripts/reproduce_potsdam.sh [training_key=value …]   (reproduce_common.sh lists what the environment may set)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/reproduce_common.sh"
-reproduce train_config_potsdam potsdam dino_vitb8 '' "$@"
+reproduce train_config_potsdam potsdam dino_vitb8 '' devices=1 "$@"

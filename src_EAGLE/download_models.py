@@ -18,7 +18,10 @@ from eagle.tables import text_table
 class DownloadModelsConfig:
     """Keys of this command."""
 
-    models: list[str] = key(["dino_vits8", "dino_vitb8"], "Names to fetch; --list shows them all")
+    models: list[str] = key(
+        ["dino_vits8", "dino_vitb8", "eagle_cocostuff_vits8", "eagle_cityscapes_vitb8"],
+        "Names to fetch; --list shows them all",
+    )
     output_dir: str = key("../models", "Folder to write to, relative to where the command runs")
     base_url: str = key(DINO_URL, "Where the DINO and DINOv2 weights are fetched from, e.g. a mirror")
     list: bool = key(False, "Show what can be fetched and what is there already, and fetch nothing")

@@ -88,6 +88,19 @@ def test_evaluate__published_checkpoint_equals_a_plain_loop(golden, tmp_path, mo
         assert iou == expected
 
 
+def test_load_segmenter__keeps_what_lightning_recorded_of_the_run(golden, make_config, tmp_path):
+    """Which step the released runs counted is in their files: convert keeps it through both formats."""
+    tensors = published_tensors(golden.path("state_dict_keys_cocostuff_vits8.json"))
+    path = write_published(tmp_path / "released.ckpt", tensors, PICKLED_CONFIGS["cocostuff_vits8, OmegaConf 2.1.2"])
+    convert(path, tmp_path / "slim.safetensors")
+    convert(tmp_path / "slim.safetensors", tmp_path / "back.ckpt")
+    for name in ("released.ckpt", "slim.safetensors", "back.ckpt"):
+        record = load_segmenter(tmp_path / name).training_record
+        assert record == {"pytorch-lightning_version": "1.4.9", "global_step": 70, "epoch": 3}
+    tiny_checkpoint(make_config, tmp_path / "bare.ckpt")
+    assert load_segmenter(tmp_path / "bare.ckpt").training_record == {}
+
+
 def tiny_checkpoint(make_config, path, **overrides):
     segmenter = LitUnsupervisedSegmenter(5, make_config(**overrides)).eval()
     hyper_parameters = dict(segmenter.hparams)

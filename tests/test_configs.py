@@ -1,40 +1,37 @@
 """Every file in configs/ is a complete, valid configuration, and the published ones hold the published values."""
 
+import json
+import re
+import subprocess
+import sys
+
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
 import crop_datasets
+from conftest import ROOT, TINY_VIT
 from eagle.commandline import parse_command_line
 from eagle.config import EvalConfig, TrainConfig
 from eagle.config_validation import CONFIG_DIR
 from eagle.errors import ConfigError
 from eagle.losses.object_nce import ObjectNCELoss
 from fixtures.write_published_configs import PUBLISHED_KEYS
+from miniatures import WRITERS
 
 SCHEMAS = {"train_config": TrainConfig, "eval_config": EvalConfig, "crop_config": crop_datasets.CropConfig}
+SOURCES = ROOT / "src_EAGLE"
 FILES = sorted(path.stem for path in CONFIG_DIR.glob("*.yml"))
 
-# The published hyper-parameters, as the project's design notes list them.
-COMMON = yaml.safe_load("""{
-    res: 224, val_res: 320, crop_type: five, crop_ratio: 0.5, batch_size: 32, dino_patch_size: 8, dim: 512,
-    dropout: true, projection_type: nonlinear, neg_samples: 5, contrastive_temp: 0.07, global_loss_weight: 0.7,
-    local_pos_weight: 0.85, local_pos_aug_weight: 0.85, shift_value: 3.5, correspondence_weight: 1, pointwise: true,
-    zero_clamp: true, stabalize: true, centroid_mode: prototype, eigen_cluster: 4, lr: 5.0e-4, val_freq: 100,
-    checkpoint_freq: 100, scalar_log_freq: 10, fidelity: released, pretrained_weights: null}""")
-COCOSTUFF = COMMON | yaml.safe_load("""{
-    dataset_name: cocostuff27, model_type: vit_small, max_steps: 10000, step_schedulers: 200, momentum_limit: 0.9,
-    lr_linear: 1.0e-3, lr_cluster: 5.0e-3, lr_cluster_eigen: 5.0e-5, eigen_cluster_out: 32, extra_clusters: 5,
-    feature_samples: 11, neg_inter_weight: 0.63, pos_inter_weight: 0.25, shift_bias: 0}""")
-CITYSCAPES = COMMON | yaml.safe_load("""{
-    dataset_name: cityscapes, model_type: vit_base, max_steps: 6000, step_schedulers: 380, momentum_limit: 0.7,
-    lr_linear: 5.0e-3, lr_cluster: 3.0e-3, lr_cluster_eigen: 5.0e-4, eigen_cluster_out: 28, extra_clusters: 1,
-    feature_samples: 28, neg_inter_weight: 1.0, pos_inter_weight: 0.18, shift_bias: 0.11}""")
+# Keys of a recipe that say where things lie and which machine computes.
+MACHINE_KEYS = {"pytorch_data_dir", "output_root", "experiment_name", "num_workers", "project_name", "entity"}
+# The published files set it for another dataset_name.
+UNUSED_KEYS = {"dir_dataset_n_classes"}
 RECIPES = {
-    "train_config_cocostuff": COCOSTUFF,
-    "train_config_cityscapes": CITYSCAPES,
-    "train_config_cocostuff_vitb8": COCOSTUFF | {"model_type": "vit_base"},
-    "train_config_cityscapes_vits8": CITYSCAPES | {"model_type": "vit_small"},
+    "train_config_cocostuff": ("train_config_cocostuff", {}),
+    "train_config_cityscapes": ("train_config_cityscapes", {}),
+    "train_config_cocostuff_vitb8": ("train_config_cocostuff", {"model_type": "vit_base"}),
+    "train_config_cityscapes_vits8": ("train_config_cityscapes", {"model_type": "vit_small"}),
 }
 
 
@@ -50,10 +47,28 @@ def test_file__composes_and_validates(name):
         assert config[key] == value
 
 
+@pytest.fixture
+def published(golden):
+    """Reads the keys and values of a published YAML file."""
+    return lambda name: json.loads(golden.path(f"configs/{name}.json").read_text())
+
+
+def as_published_yaml(path, content):
+    """Written as the publishers wrote it: learning rates as 5e-4, which YAML takes for text."""
+    path.write_text(yaml.safe_dump(content))
+    assert "lr: 5e-4\n" in path.read_text() or "lr" not in content
+    return path
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipe__has_the_published_values(name):
+def test_recipe__has_every_published_hyper_parameter(name, published):
+    source, ours = RECIPES[name]
     config = composed(name)
-    assert {key: config[key] for key in RECIPES[name]} == RECIPES[name]
+    expected = {key: value for key, value in published(source).items() if key in config} | ours
+    expected |= {key: float(value) for key, value in expected.items() if key.startswith("lr")}
+    compared = expected.keys() - MACHINE_KEYS - UNUSED_KEYS
+    assert len(compared) == 41
+    assert {key: config[key] for key in compared} == {key: expected[key] for key in compared}
 
 
 def test_recipe__smoothing_is_cityscapes_alone():
@@ -105,28 +120,58 @@ def test_lone_key__a_list_is_still_an_error():
         parse_command_line(TrainConfig, ["model_type=[vit_small]"])
 
 
-# STEGO's and EAGLE's evaluation settings, written down from their documentation.
-PUBLISHED_EVALUATION = {
-    "output_root": "../", "pytorch_data_dir": "/data", "experiment_name": "exp1", "log_dir": "coco", "num_workers": 10,
-    "azureml_logging": False, "submitting_to_aml": False, "use_ddp": True, "batch_size": 16, "res": 320,
-    "run_prediction": False, "run_crf": True, "dark_mode": False, "model_paths": ["x.ckpt"],
-}  # fmt: skip
-
-
 @pytest.mark.parametrize(
-    ("schema", "published"),
-    [
-        (TrainConfig, PUBLISHED_KEYS),
-        (EvalConfig, PUBLISHED_EVALUATION),
-    ],
+    ("schema", "name"),
+    [(TrainConfig, "train_config_cocostuff"), (TrainConfig, "train_config_cityscapes"), (EvalConfig, "eval_config")],
 )
-def test_published_yaml__loads_as_it_is_and_says_what_it_passes_over(tmp_path, caplog, schema, published):
-    path = tmp_path / "people_have.yml"
-    path.write_text(yaml.safe_dump(published | {"hydra": {"run": {"dir": "."}, "output_subdir": None}}))
+def test_published_yaml__loads_as_it_is_and_says_what_has_no_effect(tmp_path, caplog, schema, name, published):
+    path = as_published_yaml(tmp_path / "people_have.yml", published(name))
     config = parse_command_line(schema, ["--config-name", str(path)])
-    for key, value in published.items():
+    for key, value in published(name).items():
         if key in config:
-            assert config[key] == value
-        else:
-            assert f"{key}: this published key steers nothing here" in caplog.text
+            assert config[key] == (float(value) if key.startswith("lr") else value)
+        elif key != "hydra":
+            assert f"{key}: this published key has no effect here" in caplog.text
     assert "res: " not in caplog.text
+
+
+def test_stegos_yaml__loads_too(tmp_path, caplog):
+    path = tmp_path / "people_have.yml"
+    path.write_text(yaml.safe_dump(PUBLISHED_KEYS))
+    assert parse_command_line(TrainConfig, ["--config-name", str(path)]).neg_inter_weight == 0.63
+    assert "num_neighbors: this published key has no effect here" in caplog.text
+
+
+def run_command(script, folder, *words):
+    """A command as typed in ``folder``; its output."""
+    command = [sys.executable, SOURCES / f"{script}.py", *map(str, words)]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("dataset", ["cocostuff27", "cityscapes"])
+def test_published_yaml__trains_and_evaluates_by_the_real_commands(tmp_path, dataset, published):
+    """One batch of a miniature; only what a CPU second needs is overridden."""
+    WRITERS[dataset](tmp_path / "data")
+    crop = ["dataset_name=" + dataset, f"pytorch_data_dir={tmp_path / 'data'}", "splits=train", "num_processes=1"]
+    crop_datasets.crop_datasets(parse_command_line(crop_datasets.CropConfig, crop))
+    name = f"train_config_{dataset.removesuffix('27')}"
+    (tmp_path / "src").mkdir()
+    train = as_published_yaml(tmp_path / "train.yml", published(name))
+    small = f"backbone_kwargs={TINY_VIT}".replace("'", ""), "dim=32", "res=32", "val_res=32"
+    short = "batch_size=2", "max_steps=1", "num_workers=0", "accelerator=cpu", "pretrained_weights=random"
+    here = f"pytorch_data_dir={tmp_path / 'data'}", "output_root=../outputs", "experiment_name=run"
+    said = run_command("train_segmentation_eigen", tmp_path / "src", "--config-name", train, *small, *short, *here)
+    assert "use_head: this published key has no effect here" in said
+    assert "batch_size: 2 images per step" in said
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    (tmp_path / "outputs/run/last.ckpt").rename(checkpoints / "EAGLE_COCO_ViTS8.ckpt")
+    evaluation = as_published_yaml(tmp_path / "eval.yml", published("eval_config"))
+    quick = here[0], "res=32", "num_workers=0", "accelerator=cpu"
+    said = run_command("eval_segmentation", tmp_path / "src", "--config-name", evaluation, *quick)
+    assert "model_type: this published key has no effect here (model and dataset come from the checkpoint)" in said
+    assert re.search(r"pytorch-lightning_version \d+\.\d+\S*, global_step 1, epoch 1", said)
+    assert json.loads((checkpoints / "EAGLE_COCO_ViTS8_eval.json").read_text())["training"]["global_step"] == 1
+    assert list((checkpoints / "EAGLE_COCO_ViTS8_predictions").iterdir()), "run_prediction: true writes class maps"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 import crop_datasets
 from eagle.commandline import parse_command_line
@@ -142,6 +143,7 @@ def test_reproduce_script__whole_flow_then_goes_on_where_it_was_cut(tmp_path, sc
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     check_run(run_dir, n_images)
+    assert OmegaConf.load(run_dir / "config.yml").devices == (2 if script == "cocostuff" else 1), "as released"
     resumed = json.loads((run_dir / "run.json").read_text())[1]["resumed_from"]
     assert resumed == str(run_dir / "last.ckpt")
     checkpoint = (run_dir / "best.ckpt").read_bytes()

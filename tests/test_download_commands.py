@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from eagle.config import EvalConfig
 from eagle.released_files import DATASETS, MODELS
 from local_server import served
 
@@ -33,29 +34,47 @@ def last_line(text):
     return text.strip().splitlines()[-1]
 
 
-def test_download_models__default_backbones(tmp_path):
+def test_download_models__defaults_are_what_the_published_flow_needs(monkeypatch, capsys):
+    import download_models
+    from eagle.commandline import parse_command_line
+
+    monkeypatch.setattr(download_models, "fetch_model", lambda name, *_: Path(name))
+    download_models.download_models(parse_command_line(download_models.DownloadModelsConfig, []))
+    fetched = [entry.split(" -> ")[0] for entry in capsys.readouterr().out.removeprefix("there: ").split("; ")]
+    assert fetched == ["dino_vits8", "dino_vitb8", "eagle_cocostuff_vits8", "eagle_cityscapes_vitb8"]
+    default = Path(parse_command_line(EvalConfig, ["--config-name", "eval_config"]).model_paths[0])
+    assert default.name == f"{MODELS['eagle_cocostuff_vits8'].stem}.ckpt"
+
+
+def test_eval_segmentation__names_the_command_that_fetches_a_released_checkpoint(tmp_path):
+    result = run("eval_segmentation", f"model_paths={tmp_path}/EAGLE_COCO_ViTS8.ckpt")
+    command = f"`python download_models.py models=[eagle_cocostuff_vits8] output_dir={tmp_path}` fetches it"
+    assert last_line(result.stderr).endswith(f"EAGLE_COCO_ViTS8.ckpt: no such checkpoint; {command}")
+
+
+def test_download_models__fetches_backbones_once(tmp_path):
     files = {MODELS[name].public_path: name.encode() for name in ("dino_vits8", "dino_vitb8")}
-    arguments = ("--output_dir", tmp_path / "models")
+    arguments = ("--output_dir", tmp_path / "models", "models=[dino_vits8,dino_vitb8]")
     with served(files) as (url, server):
         for _ in range(2):
             result = run("download_models", *arguments, f"base_url={url}")
             assert result.returncode == 0, result.stderr
             assert len(server.requests) == 2
     folder = tmp_path / "models"
-    expected = f"there: dino_vits8 -> {folder}/dino_vits8.pth; dino_vitb8 -> {folder}/dino_vitb8.pth"
+    expected = f"there: dino_vits8 -> {folder}/dino_vits8_300ep.pth; dino_vitb8 -> {folder}/dino_vitb8.pth"
     assert last_line(result.stdout) == expected
     assert {path.name: path.read_text() for path in folder.iterdir()} == {
-        "dino_vits8.pth": "dino_vits8",
+        "dino_vits8_300ep.pth": "dino_vits8",
         "dino_vitb8.pth": "dino_vitb8",
     }
     listed = run("download_models", *arguments, "--list").stdout
-    assert str(folder / "dino_vits8.pth") in listed
+    assert str(folder / "dino_vits8_300ep.pth") in listed
     assert all(name in listed for name in MODELS)
 
 
 def test_download_models__one_failure_does_not_stop_the_rest(tmp_path):
     with served({MODELS["dino_vitb8"].public_path: b"weights"}) as (url, _):
-        result = run("download_models", f"output_dir={tmp_path}", f"base_url={url}")
+        result = run("download_models", "models=[dino_vits8,dino_vitb8]", f"output_dir={tmp_path}", f"base_url={url}")
     assert result.returncode == 1
     assert last_line(result.stdout) == f"there: dino_vitb8 -> {tmp_path}/dino_vitb8.pth"
     assert last_line(result.stderr).startswith("error: not fetched: dino_vits8 (http://127.0.0.1")

@@ -55,18 +55,19 @@ def wheel(monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_fetch__public_address_first(tmp_path, name, hub):
     with served({MODELS[name].public_path: b"weights"}) as (url, server):
-        assert model_downloads.fetch_model(name, tmp_path, f"{url}/") == tmp_path / f"{name}.pth"
-        assert model_downloads.fetch_model(name, tmp_path, url) == local_weights(tmp_path, name)
-    assert (tmp_path / f"{name}.pth").read_bytes() == b"weights"
+        path = model_downloads.fetch_model(name, tmp_path, f"{url}/")
+        assert path == tmp_path / ("dino_vits8_300ep.pth" if name == "dino_vits8" else f"{name}.pth")
+        assert model_downloads.fetch_model(name, tmp_path, url) == local_weights(tmp_path, name) == path
+    assert path.read_bytes() == b"weights"
     assert len(server.requests) == 1
     assert hub == []
 
 
 def test_fetch__timms_hub_second(tmp_path, hub):
     with served({}) as (url, _):
-        path = model_downloads.fetch_model("dino_vits8", tmp_path, url)
-    assert path == local_weights(tmp_path, "dino_vits8") == tmp_path / "dino_vits8.safetensors"
-    assert hub == ["vit_small_patch8_224.dino"]
+        path = model_downloads.fetch_model("dino_vitb8", tmp_path, url)
+    assert path == local_weights(tmp_path, "dino_vitb8") == tmp_path / "dino_vitb8.safetensors"
+    assert hub == ["vit_base_patch8_224.dino"]
     assert {name: tuple(tensor.shape) for name, tensor in load_file(path).items()} == {"weight": (3, 2), "bias": (3,)}
     assert list(tmp_path.iterdir()) == [path]
     (tmp_path / "plain").write_text("")
@@ -81,6 +82,12 @@ def test_fetch__no_source(tmp_path, name, no_hub, wheel):
     assert "\n" not in str(error.value)
     assert wheel == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch__no_hub_for_the_300_epoch_file(tmp_path, hub):
+    with served({}) as (url, _), pytest.raises(DownloadError, match="300ep"):
+        model_downloads.fetch_model("dino_vits8", tmp_path, url)
+    assert hub == []
 
 
 def test_fetch__wheel_last_and_said_so(tmp_path, no_hub, wheel, caplog):

@@ -12,12 +12,12 @@ from PIL import Image
 
 from conftest import ROOT
 from eagle.checkpoints import load_segmenter
-from eagle.config import EvalConfig
+from eagle.config import EvalConfig, TrainConfig
 from eagle.config_validation import validated
-from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError
+from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
 from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
 from eagle.evaluation.comparison import compare
-from eagle.training import train
+from eagle.training import _warn_about_batch, train
 from miniatures import write_halves
 
 
@@ -58,6 +58,35 @@ def test_train__without_labels_watches_the_label_free_loss(make_run):
     assert (run_dir / "best.ckpt").is_file()
     with pytest.raises(DataError, match="no labels"):
         evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False))
+
+
+@pytest.mark.parametrize(
+    ("values", "world_size", "expected"),
+    [
+        ({"dataset_name": "cocostuff27"}, 2, None),
+        ({"dataset_name": "cocostuff27"}, 1, "32 images per step (1 × 32), the released cocostuff27 run had 64: set "
+         "devices=2 batch_size=32, or batch_size=64 on this number of devices"),
+        ({"dataset_name": "cocostuff27"}, 8, "256 images per step (8 × 32), the released cocostuff27 run had 64: set "
+         "devices=2 batch_size=32, or batch_size=8 gather_batch=true on this number of devices"),
+        ({"dataset_name": "cocostuff27", "batch_size": 64}, 1, None),
+        ({"dataset_name": "cityscapes"}, 1, None),
+        ({"dataset_name": "cityscapes"}, 2, "set devices=1 batch_size=32, or batch_size=16 gather_batch=true"),
+        ({"dataset_name": "directory"}, 3, None),
+    ],
+)  # fmt: skip
+def test_train__another_number_of_images_per_step_than_released_is_said(caplog, values, world_size, expected):
+    _warn_about_batch(validated(TrainConfig, values), world_size)
+    if expected is None:
+        assert caplog.text == ""
+    else:
+        assert expected in caplog.text
+        assert len(caplog.records) == 1
+
+
+def test_train__devices_that_are_not_there_are_named_in_one_line(make_run):
+    with pytest.raises(ConfigError, match=r"^accelerator=gpu devices=2: ") as caught:
+        train(make_run(accelerator="gpu", devices=2))
+    assert "\n" not in one_line(caught.value)
 
 
 def test_train__never_writes_over_another_run(make_run):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ CKPT, SLIM = ".ckpt", ".safetensors"
 # The tensor that a matching of clusters to classes is of, and the key of its hash in an evaluation's JSON.
 _CLUSTERS, _PROBE_KEY = "cluster_probe.clusters", "cluster_probe"
 
+# What a Lightning checkpoint says of its run. ``global_step`` counts steps as that version of Lightning did.
+TRAINING_RECORD = ("pytorch-lightning_version", "global_step", "epoch")
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,12 +40,14 @@ class StoredSegmenter:
         cfg: its training configuration, plain.
         tensors: its state dict.
         class_map: names of its classes and clusters, where the file or an evaluation beside it gives them.
+        training: what Lightning recorded of the run: those of ``TRAINING_RECORD`` that the file has.
     """
 
     n_classes: int
     cfg: dict[str, Any]
     tensors: Mapping[str, Tensor]
     class_map: ClassMap | None
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 def read_stored(path: Path) -> StoredSegmenter:
@@ -65,7 +70,7 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
         CheckpointError: the suffix is neither.
     """
     if path.suffix == SLIM:
-        description: dict[str, Any] = {"n_classes": stored.n_classes, "cfg": stored.cfg}
+        description: dict[str, Any] = {"n_classes": stored.n_classes, "cfg": stored.cfg, **stored.training}
         if stored.class_map is not None:
             description["class_map"] = stored.class_map.to_plain()
         with written_atomically(path) as temporary:
@@ -74,7 +79,8 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
     elif path.suffix == CKPT:
         hyper_parameters = {"n_classes": stored.n_classes, "cfg": stored.cfg}
         with written_atomically(path) as temporary:
-            torch.save({"state_dict": dict(stored.tensors), "hyper_parameters": hyper_parameters}, temporary)
+            content = {"state_dict": dict(stored.tensors), "hyper_parameters": hyper_parameters, **stored.training}
+            torch.save(content, temporary)
         if stored.class_map is not None:
             evaluation = {**probe_entry(stored.tensors), "class_map": stored.class_map.to_plain()}
             write_text_atomically(evaluation_file(path), json.dumps(evaluation, indent=2) + "\n")
@@ -104,7 +110,7 @@ def _read_ckpt(path: Path) -> StoredSegmenter:
     tensors, hyper_parameters = content.get("state_dict"), content.get("hyper_parameters")
     if not isinstance(tensors, Mapping) or not isinstance(hyper_parameters, Mapping):
         raise CheckpointError(f"{path}: not a segmenter's checkpoint: it lacks state_dict or hyper_parameters")
-    return _stored(path, hyper_parameters, tensors, _evaluated_class_map(path, tensors))
+    return _stored(path, hyper_parameters, tensors, _evaluated_class_map(path, tensors), _training_record(content))
 
 
 def _read_slim(path: Path) -> StoredSegmenter:
@@ -120,16 +126,24 @@ def _read_slim(path: Path) -> StoredSegmenter:
     except (SafetensorError, yaml.YAMLError, OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(f"{path}: it or {beside.name} is not readable ({reason})") from error
-    return _stored(path, description, tensors, class_map)
+    return _stored(path, description, tensors, class_map, _training_record(description))
+
+
+def _training_record(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: content[name] for name in TRAINING_RECORD if isinstance(content.get(name), (str, int))}
 
 
 def _stored(
-    path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor], class_map: ClassMap | None
+    path: Path,
+    description: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    class_map: ClassMap | None,
+    training: dict[str, Any],
 ) -> StoredSegmenter:
     if not {"n_classes", "cfg"} <= description.keys():
         raise CheckpointError(f"{path}: not a segmenter's: its hyper-parameters lack n_classes or cfg")
     try:
-        return StoredSegmenter(int(description["n_classes"]), _plain(description["cfg"]), tensors, class_map)
+        return StoredSegmenter(int(description["n_classes"]), _plain(description["cfg"]), tensors, class_map, training)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its n_classes or cfg is of another kind ({error})") from error
 

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 def load_segmenter(path: str | Path, map_location: Any = "cpu") -> LitUnsupervisedSegmenter:
     """The segmenter of a checkpoint, in eval mode; its backbone comes from the checkpoint too.
 
+    Its ``training_record`` has the file's ``pytorch-lightning_version``, ``global_step`` and ``epoch``.
+
     Args:
         path: a Lightning .ckpt with ``state_dict`` and ``hyper_parameters`` {``n_classes``, ``cfg``}, or a slim
             .safetensors with its .yml (``scripts/convert_checkpoint.py``).
@@ -50,6 +52,7 @@ def built(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegmenter:
         raise CheckpointError(f"{path}: the configuration in it does not describe a model: {error}") from error
     _check_tensors(path, stored.tensors, segmenter.state_dict())
     segmenter.load_state_dict(dict(stored.tensors))
+    segmenter.training_record = dict(stored.training)
     return segmenter
 
 
@@ -62,7 +65,8 @@ def convert(source: Path, target: Path) -> None:
     stored = read_stored(source)
     segmenter = built(stored, source)
     cfg = dict(segmenter.hparams["cfg"])
-    write_stored(StoredSegmenter(stored.n_classes, cfg, segmenter.state_dict(), stored.class_map), target)
+    tensors = segmenter.state_dict()
+    write_stored(StoredSegmenter(stored.n_classes, cfg, tensors, stored.class_map, stored.training), target)
 
 
 def _usable(cfg: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def parse_command_line(
     composed = _compose(config_name or default_config, overrides)
     if positional and listed:
         composed[positional] = listed
-    for name, reason in retired_keys_in(composed, {field.name for field in dataclasses.fields(schema)}).items():
-        logger.warning("%s: this published key steers nothing here (%s)", name, reason)
+    for name, reason in retired_keys_in(composed, schema).items():
+        logger.warning("%s: this published key has no effect here (%s)", name, reason)
     return validated(schema, composed)
 
 

@@ -70,6 +70,9 @@ class DatasetConfig:
         choices=("five", "random"),
     )
     crop_ratio: float = key(0.5, "Side of those crops by side of their image", above=0, maximum=1)
+    potsdam_unlabelled: bool = key(
+        False, "Potsdam: also train on the tiles of unlabelled_train.txt; false = labelled_train.txt alone, as released"
+    )
 
 
 @dataclass
@@ -161,6 +164,13 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     eigen_cluster_out: int = key(
         32, "Centres of the EiCue codebooks, i.e. the most labels that a cue can have", minimum=1
     )
+    eigen_signs: str = key(
+        "fixed",
+        "Signs of eigenvectors, which solvers leave open: fixed = each so that at most half of its entries are "
+        "positive; released = all of an image negated together where more than half of all entries are positive, which "
+        "leaves the cue to the solver",
+        choices=("fixed", "released"),
+    )
     eigensolver: str = key(
         "subspace",
         "Solver of the smallest eigenpairs: block iteration, or a full decomposition",
@@ -195,7 +205,12 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         maximum=0.999,
     )
 
-    max_steps: int = key(10000, "Length of the run in batches (optimiser steps)", minimum=1)
+    max_steps: int = key(
+        10000,
+        "Length of the run in optimiser steps, one batch each. If the released runs counted every optimiser's step "
+        "(Lightning 1.6 and later would), they had a seventh of the batches: divide max_steps and step_schedulers by 7",
+        minimum=1,
+    )
     step_schedulers: int = key(200, "Batches before the object-centric loss sets in", minimum=0)
     momentum_limit: float = key(0.9, "lambda after that: share of the object-centric loss", minimum=0, maximum=1)
     lr: float = key(5e-4, "Learning rate of head and projection (Adam, constant)", minimum=0)
@@ -232,6 +247,8 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     )
     checkpoint_freq: int = key(100, "Batches between writes of last.ckpt", minimum=1)
     wandb: bool = key(False, "Also log to Weights & Biases; offline where nobody is logged in")
+    project_name: str = key("EAGLE", "Weights & Biases project")
+    entity: str | None = key(None, "Weights & Biases user or team; none = the account's default")
     tensorboard: bool = key(False, "Also log to TensorBoard")
 
 
@@ -259,6 +276,9 @@ class EvalConfig(MachineConfig, BadImageConfig):
         choices=("auto", "torch", "pydensecrf"),
     )
     crf_processes: int | None = key(None, "Processes of pydensecrf; none = one for each core, 0 = none", minimum=0)
-    run_prediction: bool = key(False, "Also write every image's predicted classes as PNG, as ids and in colour")
+    run_prediction: bool = key(
+        False,
+        "Also write every image's predicted classes as PNG, as ids and in colour (the released code ignores this key)",
+    )
     n_images: int = key(6, "Images in the grid picture", minimum=0)
     report: bool = key(True, "Also write the evaluation as one HTML page, beside the checkpoint")

@@ -1,7 +1,4 @@
-"""Published EAGLE and STEGO configuration keys that steer nothing here, so that people's own YAML files still load.
-
-Some steer one command and nothing in another, whose schema does not have them.
-"""
+"""Published EAGLE and STEGO configuration keys that have no effect here, so that people's own YAML files still load."""
 
 _ONE_CHOICE = "only one of its values was ever used"
 _NO_NEIGHBOURS = "the positive of an image is the image itself"
@@ -10,6 +7,7 @@ _CLOUD = "the authors' cluster only"
 _DEVICES = "use devices"
 _PLAIN = "experiments are named by output_root and experiment_name"
 _BESIDE = "an evaluation is written beside its checkpoint"
+_IN_CHECKPOINT = "model and dataset come from the checkpoint"
 
 RETIRED_KEYS = {
     "arch": _ONE_CHOICE,
@@ -22,6 +20,8 @@ RETIRED_KEYS = {
     "use_fit_model": _ONE_CHOICE,
     "use_salience": _ONE_CHOICE,
     "stop_at_zero": _ONE_CHOICE,
+    "use_head": _ONE_CHOICE,
+    "recluster_threshold": "the released code never reads it",
     "has_labels": "labels are used where the files are there",
     "num_neighbors": _NO_NEIGHBOURS,
     "pos_intra_weight": _OTHER_LOSS,
@@ -50,6 +50,16 @@ RETIRED_KEYS = {
     "log_dir": _PLAIN,
     "name": _PLAIN,
     "full_name": _PLAIN,
+}
+
+# Keys of the published eval_config.yml that other commands do use.
+RETIRED_IN_EVALUATION = {
     "output_root": _BESIDE,
     "experiment_name": _BESIDE,
+    "run_picie": "PiCIE is another method",
+    "dataset_name": _IN_CHECKPOINT,
+    "model_type": _IN_CHECKPOINT,
+    "dino_patch_size": _IN_CHECKPOINT,
+    "pretrained_weights": _IN_CHECKPOINT,
+    "projection_type": _IN_CHECKPOINT,
 }

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, get_args, get_origin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from eagle.config import TrainConfig
-from eagle.config_retired import RETIRED_KEYS
+from eagle.config import EvalConfig, TrainConfig
+from eagle.config_retired import RETIRED_IN_EVALUATION, RETIRED_KEYS
 from eagle.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
@@ -35,7 +35,7 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
     """
     node = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    retired = retired_keys_in(node, fields)
+    retired = retired_keys_in(node, schema)
     given = {str(name): node[name] for name in node if str(name) not in retired}
     refuse_unknown("key", given, fields)
     config = OmegaConf.structured(schema)
@@ -69,9 +69,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in dict(OmegaConf.to_container(config)).items()}  # type: ignore[arg-type]
 
 
-def retired_keys_in(names: Iterable[Any], known: Collection[str]) -> dict[str, str]:
-    """The published keys among ``names`` that steer nothing in a command with the keys ``known``, each with why."""
-    return {str(name): RETIRED_KEYS[str(name)] for name in names if name not in known and str(name) in RETIRED_KEYS}
+def retired_keys_in(names: Iterable[Any], schema: type) -> dict[str, str]:
+    """The published keys among ``names`` that have no effect in the schema's command, each with the reason."""
+    retired = RETIRED_KEYS | (RETIRED_IN_EVALUATION if issubclass(schema, EvalConfig) else {})
+    known = {field.name for field in dataclasses.fields(schema)}
+    return {str(name): retired[str(name)] for name in names if name not in known and str(name) in retired}
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:

@@ -86,7 +86,8 @@ def make_loggers(cfg: DictConfig, run_dir: Path, batches_done: int = 0) -> list[
                 id=_wandb_id(run_dir, resumed=batches_done > 0),
                 resume="allow",
                 save_dir=run_dir,
-                project="EAGLE",
+                project=cfg.project_name,
+                entity=cfg.entity,
                 offline=not logged_in_to_wandb(),
             )
         )

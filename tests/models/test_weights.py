@@ -82,17 +82,41 @@ def test_weights__no_file_and_no_network_says_which_command_helps(monkeypatch, t
 
     monkeypatch.setattr(timm, "create_model", offline)
     monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
-    with pytest.raises(WeightsError, match=r"python download_models\.py models=\[dino_vits8\]"):
-        build_backbone("vit_small", 8)
+    with pytest.raises(WeightsError, match=r"python download_models\.py models=\[dino_vits16\]"):
+        build_backbone("vit_small", 16)
     with pytest.raises(WeightsError, match=r"models=\[dinov2_vits14\]"):
         build_backbone("vit_small_patch14_dinov2")
 
 
 def test_weights__downloaded_file_is_found_by_the_models_name(monkeypatch, tmp_path, state):
     monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
-    torch.save(state, tmp_path / "dino_vits8.pth")
+    torch.save(state, tmp_path / "dino_vits8_300ep.pth")
     loaded = build_backbone("vit_small", 8, None, **TINY_VIT).state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_weights__vits8_is_the_300_epoch_file_and_no_other(monkeypatch, tmp_path, state):
+    """The 800-epoch weights, timm's or those that an earlier version saved as dino_vits8.pth, never stand in."""
+    monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
+    asked = []
+    create = timm.create_model
+
+    def recorded(name, pretrained=False, **kwargs):
+        asked.extend([name] * pretrained)
+        return create(name, pretrained=False, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", recorded)
+    for name in ("dino_vits8.pth", "dino_vits8_800ep.pth"):
+        torch.save(state, tmp_path / name)
+    with pytest.raises(WeightsError) as caught:
+        build_backbone("vit_small", 8, None, **TINY_VIT)
+    message = str(caught.value)
+    assert asked == []
+    assert "dino_deitsmall8_300ep_pretrain.pth" in message
+    assert "dino_deitsmall8_pretrain.pth" in message
+    assert "`python download_models.py models=[dino_vits8]`" in message
+    loaded = build_backbone("vit_small_patch8_224.dino", None, None, **TINY_VIT).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state), "by timm's name the 800-epoch file is meant"
 
 
 def test_weights__real_dinov2_file():

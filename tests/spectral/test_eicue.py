@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from eagle.models.probes import ClusterLookup
-from eagle.spectral.eicue import eicue, fix_signs, laplacian_eigenvectors
+from eagle.spectral.eicue import eicue, fix_signs, laplacian_eigenvectors, released_signs
 
 
 def test_fix_signs__does_not_depend_on_the_solvers_signs():
@@ -10,6 +10,34 @@ def test_fix_signs__does_not_depend_on_the_solvers_signs():
     flips = torch.tensor([1.0, -1.0, -1.0, 1.0])
     assert torch.equal(fix_signs(vectors), fix_signs(vectors * flips))
     assert ((fix_signs(vectors) > 0).float().mean(dim=1) <= 0.5).all()
+
+
+def test_released_signs__are_the_recorded_ones(golden):
+    """The recorded blocks are those after the released rule; ``flipped`` says which images it negated."""
+    for name in ("c_eigen_14x14_b2", "c_eigen_28x28_b1"):
+        data = golden.tensors(name)
+        before = torch.where(data["flipped"][:, None, None], -1, 1) * data["eigenvectors"]
+        share = (before > 0).float().mean(dim=(1, 2))
+        torch.testing.assert_close(share, data["frac_positive_before_flip"], atol=1e-6, rtol=0)
+        assert torch.equal(released_signs(before), data["eigenvectors"])
+
+
+def test_released_signs__negate_a_whole_block_and_leave_one_that_is_all_positive():
+    block = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+    expected = torch.stack([-block, -block, block.abs()])
+    assert torch.equal(released_signs(torch.stack([block, -block, block.abs()])), expected)
+
+
+def test_laplacian_eigenvectors__signs_by_key():
+    generator = torch.Generator().manual_seed(0)
+    code, img = torch.randn(4, 8, 5, 5, generator=generator), torch.randn(4, 3, 40, 40, generator=generator)
+    fixed, released = (
+        laplacian_eigenvectors(code, img, 4, method="eigh", signs=signs) for signs in ("fixed", "released")
+    )
+    torch.testing.assert_close(fixed.abs(), released.abs())
+    assert ((fixed > 0).float().mean(dim=1) <= 0.5).all()
+    assert torch.equal(released_signs(released), released)
+    assert not torch.equal(fixed, released)
 
 
 def test_eicue__finds_two_objects():

@@ -100,7 +100,8 @@ _ENTRIES = {
         lambda _cfg, root, split: Cityscapes(root / "cityscapes", split), lambda _cfg, _root: CITYSCAPES_CLASSES
     ),
     "potsdam": Entry(
-        lambda _cfg, root, split: open_potsdam(root / "potsdam", split), lambda _cfg, _root: POTSDAM_CLASSES
+        lambda cfg, root, split: open_potsdam(root / "potsdam", split, cfg.potsdam_unlabelled),
+        lambda _cfg, _root: POTSDAM_CLASSES,
     ),
     "potsdamraw": Entry(
         lambda _cfg, root, _split: open_potsdamraw(root / "potsdamraw"), lambda _cfg, _root: POTSDAM_CLASSES

@@ -16,6 +16,22 @@ CROPS_PER_IMAGE = 5
 
 
 @dataclass(frozen=True)
+class JpegSettings:
+    """How crops are compressed; the defaults are the released code's, which are Pillow's.
+
+    Attributes:
+        jpeg_quality: 1 to 100.
+        jpeg_subsampling: of the colour channels, "4:4:4" for none, "4:2:2" or "4:2:0".
+    """
+
+    jpeg_quality: int = 75
+    jpeg_subsampling: str = "4:2:0"
+
+    def __str__(self) -> str:
+        return f"JPEG quality {self.jpeg_quality}, subsampling {self.jpeg_subsampling}"
+
+
+@dataclass(frozen=True)
 class CropSource:
     """Which crops of which dataset.
 
@@ -96,11 +112,22 @@ class CropManifest:
         """
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-            return {key: dict(content[key]) for key in ("source", "parameters", "splits")}
+            content = {key: dict(content[key]) for key in ("source", "parameters", "splits")}
+            # Crops were written without subsampling before the manifest recorded it.
+            content["parameters"].setdefault("jpeg_subsampling", "4:4:4")
+            return content
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{self.path}: not a manifest of crops; move {self.path.parent} away") from error
+
+    def jpeg(self) -> JpegSettings:
+        """How the crops of an existing manifest were compressed; raises DataError where it does not say."""
+        parameters = self.read()["parameters"]
+        try:
+            return JpegSettings(int(parameters["jpeg_quality"]), str(parameters["jpeg_subsampling"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{self.path}: does not say the crops' jpeg_quality; crop again") from error
 
     def begin(self, split: str, source: dict[str, Any], parameters: dict[str, Any], images: dict[str, Any]) -> None:
         """Record what a split is going to be made from, and that it is not whole yet.

@@ -1,14 +1,17 @@
 """The crops of a dataset that ``crop_datasets.py`` made, as a dataset of their own."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from eagle.data.crop_manifest import CropFiles, CropManifest, CropSource
+from eagle.data.crop_manifest import CropFiles, CropManifest, CropSource, JpegSettings
 from eagle.data.dataset import Classes, SegmentationDataset
 from eagle.data.images import read_image, read_label
 from eagle.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 class CroppedDataset(SegmentationDataset):
@@ -29,10 +32,15 @@ class CroppedDataset(SegmentationDataset):
         self.classes = classes
         self._files = CropFiles(source.folder(root), split)
         remedy = f"run {source.command(root)}"
-        record = CropManifest(self._files.folder).read().get("splits", {}).get(split, {})
+        manifest = CropManifest(self._files.folder)
+        record = manifest.read().get("splits", {}).get(split, {})
         if not record.get("complete"):
             state = "are not complete" if self._files.images.is_dir() else "do not exist"
             raise DataError(f"{self._files.images}: the crops {state}; {remedy}")
+        if manifest.jpeg() != JpegSettings():
+            logger.warning(
+                "%s: these crops have %s; released runs saw %s", self._files.folder, manifest.jpeg(), JpegSettings()
+            )
         self._n_crops = record["crops"]
         self.has_labels = record["labels"]
         self._require(self._files.images, "jpg", remedy)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from eagle.data.crop_geometry import Box, five_boxes, random_boxes
-from eagle.data.crop_manifest import CROPS_PER_IMAGE, CropFiles, CropManifest, CropSource
+from eagle.data.crop_manifest import CROPS_PER_IMAGE, CropFiles, CropManifest, CropSource, JpegSettings
 from eagle.data.dataset import SegmentationDataset, read_sample
 from eagle.errors import DataError, EagleError
 from eagle.files import written_atomically
@@ -41,7 +41,7 @@ class CropJob:
         split: "train" or "val".
         source: which crops.
         files: where they go.
-        jpeg_quality: 1 to 100.
+        jpeg: how images are compressed.
         seed: of random crops.
     """
 
@@ -49,7 +49,7 @@ class CropJob:
     split: str
     source: CropSource
     files: CropFiles
-    jpeg_quality: int
+    jpeg: JpegSettings
     seed: int
 
     def boxes(self, index: int, width: int, height: int) -> list[Box]:
@@ -80,8 +80,9 @@ class CropJob:
         try:
             if not image_done:
                 with written_atomically(image_path) as temporary:
-                    # Without chroma subsampling, so that a crop loses nothing but the quality asked for.
-                    image.crop(box).save(temporary, quality=self.jpeg_quality, subsampling=0)
+                    image.crop(box).save(
+                        temporary, quality=self.jpeg.jpeg_quality, subsampling=self.jpeg.jpeg_subsampling
+                    )
             if not label_done:
                 with written_atomically(label_path) as temporary:
                     label.crop(box).save(temporary)
@@ -98,7 +99,7 @@ def crop_split(
     split: str,
     source: CropSource,
     root: Path,
-    jpeg_quality: int,
+    jpeg: JpegSettings,
     seed: int,
     num_processes: int | None,
 ) -> int:
@@ -109,7 +110,7 @@ def crop_split(
         split: "train" or "val".
         source: which crops.
         root: pytorch_data_dir.
-        jpeg_quality: of the crops, 1 to 100.
+        jpeg: how the crops are compressed.
         seed: of random crops; the same seed, the same crops, whatever num_processes is.
         num_processes: None for one per core.
 
@@ -122,7 +123,7 @@ def crop_split(
         EagleError: a process died.
     """
     folder = source.folder(root)
-    job = CropJob(dataset, split, source, CropFiles(folder, split), jpeg_quality, seed)
+    job = CropJob(dataset, split, source, CropFiles(folder, split), jpeg, seed)
     _begin(job)
     processes = min(num_processes or usable_cores(), len(dataset))
     with _mapped(job, len(dataset), processes) as counts:
@@ -159,7 +160,7 @@ def _begin(job: CropJob) -> None:
         {
             "crop_type": job.source.crop_type,
             "crop_ratio": job.source.crop_ratio,
-            "jpeg_quality": job.jpeg_quality,
+            **asdict(job.jpeg),
             "seed": job.seed if job.source.crop_type == "random" else None,
         },
         {

@@ -2,8 +2,8 @@
 
 ``potsdam``: ``potsdam/imgs/NAME.mat`` (key ``img``, H×W×4 uint8: RGB and infrared, which is left out),
 ``potsdam/gt/NAME.mat`` (key ``gt``, H×W fine ids, 255 = void) and the lists ``labelled_train.txt``,
-``unlabelled_train.txt`` and ``labelled_test.txt``. Training takes both training lists: EAGLE learns without labels,
-and what has none is void to the probes. (STEGO trains on the labelled list alone.) Validation is the test list.
+``unlabelled_train.txt`` and ``labelled_test.txt``. Training takes the labelled list, as EAGLE and STEGO do; the
+unlabelled list is added by ``potsdam_unlabelled``, and its tiles are void to the probes. Validation is the test list.
 
 ``potsdamraw``: every photograph cut into 15×15 tiles, ``potsdamraw/processed/{imgs,gt}/PHOTOGRAPH_ROW_COLUMN.mat``,
 without lists; as in STEGO both splits are all tiles.
@@ -86,10 +86,17 @@ class Potsdam(SegmentationDataset):
         return _TO_CLASS(ids.astype(np.int64), path)
 
 
-def open_potsdam(root: Path, split: str) -> Potsdam:
-    """The split of ``potsdam``; raises DataError where a list or a file that one names is missing."""
+def open_potsdam(root: Path, split: str, unlabelled_too: bool = False) -> Potsdam:
+    """The split of ``potsdam``; raises DataError where a list or a file that one names is missing.
+
+    Args:
+        root: the dataset's folder.
+        split: "train" or "val".
+        unlabelled_too: whether the tiles without labels belong to the training split.
+    """
     labelled = read_listing(root, root / ("labelled_train.txt" if split == "train" else "labelled_test.txt"))
-    unlabelled = read_listing(root, root / "unlabelled_train.txt") if split == "train" else []
+    with_unlabelled = unlabelled_too and split == "train"
+    unlabelled = read_listing(root, root / "unlabelled_train.txt") if with_unlabelled else []
     require_files(root, [root / "imgs" / f"{name}.mat" for name in (*labelled, *unlabelled)])
     require_files(root, [root / "gt" / f"{name}.mat" for name in labelled])
     return Potsdam(

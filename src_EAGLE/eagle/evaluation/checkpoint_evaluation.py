@@ -28,6 +28,7 @@ from eagle.html_report.page import write_report
 from eagle.machine import machine_arguments
 from eagle.plots.confusion import draw_confusion
 from eagle.plots.segmentation_grid import draw_segmentation_grid
+from eagle.released_files import fetch_command
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training import check_resolution, with_overrides
 
@@ -40,7 +41,9 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
     """
     for path in paths:
         if not path.is_file():
-            raise CheckpointError(f"model_paths: {path}: no such checkpoint")
+            command = fetch_command(path.name)
+            remedy = f"; `{command} output_dir={path.parent}` fetches it" if command else ""
+            raise CheckpointError(f"model_paths: {path}: no such checkpoint{remedy}")
     contents = {str(path): evaluate_checkpoint(path, cfg) for path in paths}
     if len(contents) > 1:
         rank_zero_only(print)(f"\n{comparison_table({path: content['scores'] for path, content in contents.items()})}")
@@ -83,6 +86,8 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
     left_out = f" ({len(dataset.skipped)} bad ones left out)" if dataset.skipped else ""
     lines = [f"\n{path}: {content['dataset']}, {len(dataset)} images{left_out}, {extent}\n"]
+    if segmenter.training_record:
+        lines += [", ".join(f"{name} {value}" for name, value in segmenter.training_record.items()) + "\n"]
     lines += [f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}"]
     if predictions is not None:
         lines += [f"\npredictions: {predictions.root}"]
@@ -109,6 +114,7 @@ def write_evaluation(
     content = {
         "checkpoint": str(path),
         **probe_entry(segmenter.state_dict()),
+        "training": segmenter.training_record,
         "dataset": dataset_label(segmenter.cfg),
         "images": len(views),
         "skipped_images": list(views.dataset.skipped),

@@ -11,13 +11,14 @@ from torch.nn import functional as F
 
 from eagle.errors import ConfigError
 from eagle.models.position_embedding import PositionRule, position_rule, resample_position_embedding
-from eagle.models.weights import load_backbone_weights
+from eagle.models.weights import download_name, load_backbone_weights
 
+# (model_type, dino_patch_size): the architecture's timm name, and its weights' name in eagle.released_files.MODELS.
 DINO_NAMES = {
-    ("vit_small", 8): "vit_small_patch8_224.dino",
-    ("vit_small", 16): "vit_small_patch16_224.dino",
-    ("vit_base", 8): "vit_base_patch8_224.dino",
-    ("vit_base", 16): "vit_base_patch16_224.dino",
+    ("vit_small", 8): ("vit_small_patch8_224.dino", "dino_vits8"),
+    ("vit_small", 16): ("vit_small_patch16_224.dino", "dino_vits16"),
+    ("vit_base", 8): ("vit_base_patch8_224.dino", "dino_vitb8"),
+    ("vit_base", 16): ("vit_base_patch16_224.dino", "dino_vitb16"),
 }
 
 
@@ -131,17 +132,21 @@ def build_backbone(
         ConfigError: unknown model, patch size or blocks, or a model without plain qkv blocks.
         WeightsError: the weights are missing, unreadable or do not fit.
     """
-    name = timm_name(model_type, patch_size)
+    name, weights_name = timm_name(model_type, patch_size)
     vit = _create_vit(name, timm_kwargs)
     if pretrained_weights != "random":
-        load_backbone_weights(vit, name, pretrained_weights)
+        load_backbone_weights(vit, name, pretrained_weights, weights_name)
     return KeyBackbone(vit, key_blocks, position_rule(name))
 
 
-def timm_name(model_type: str, patch_size: int) -> str:
-    """The timm name behind ``model_type`` and ``dino_patch_size``; raises ConfigError for a size DINO does not have."""
+def timm_name(model_type: str, patch_size: int) -> tuple[str, str | None]:
+    """The timm name of ``model_type`` and ``dino_patch_size``, and what ``download_models.py`` calls its weights.
+
+    Raises:
+        ConfigError: DINO does not have this patch size.
+    """
     if model_type not in {family for family, _ in DINO_NAMES}:
-        return model_type
+        return model_type, download_name(model_type)
     if (model_type, patch_size) not in DINO_NAMES:
         raise ConfigError(f"dino_patch_size: DINO's {model_type} has patch sizes 8 and 16, not {patch_size}")
     return DINO_NAMES[model_type, patch_size]

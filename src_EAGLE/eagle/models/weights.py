@@ -22,20 +22,23 @@ WEIGHTS_DIR = Path(__file__).resolve().parents[3] / "models"
 _NOT_BACKBONE = ("head.", "head_dist.", "fc.", "fc_norm.")
 
 
-def load_backbone_weights(vit: VisionTransformer, name: str, source: str | None) -> None:
+def load_backbone_weights(
+    vit: VisionTransformer, name: str, source: str | None, weights_name: str | None = None
+) -> None:
     """Fill ``vit`` with pre-trained weights.
 
     Args:
         vit: the model, changed in place.
         name: its timm name.
-        source: a .pth or .safetensors file, or None: the file of that name that ``download_models.py`` left in
-            ``models/``, else timm's hub.
+        source: a .pth or .safetensors file; None for the file that ``download_models.py`` left in ``models/``, else
+            the same weights from timm's hub.
+        weights_name: what ``download_models.py`` calls the weights; None for a model that it does not fetch.
 
     Raises:
-        WeightsError: no such file, an unreadable one, tensors that do not fit, or no file and no network.
+        WeightsError: no such file, an unreadable one, tensors that do not fit, or neither file nor hub.
     """
-    path = Path(source) if source is not None else _downloaded(name)
-    state = _from_hub(name) if path is None else _backbone_part(read_weights(path))
+    path = Path(source) if source is not None else weights_name and local_weights(WEIGHTS_DIR, weights_name)
+    state = _backbone_part(read_weights(path)) if path else _from_hub(name, weights_name)
     origin = str(path or f"timm's {name}")
     try:
         state = checkpoint_filter_fn(state, vit)
@@ -68,25 +71,26 @@ def read_weights(path: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def _download_name(timm_name: str) -> str | None:
-    """What download_models.py calls the weights of a timm model."""
+def download_name(timm_name: str) -> str | None:
+    """What ``download_models.py`` calls the weights of a timm model; None where it does not fetch them."""
     architecture = timm_name.split(".")[0]
     names = (name for name, model in MODELS.items() if (model.timm_name or "").split(".")[0] == architecture)
     return next(names, None)
 
 
-def _downloaded(timm_name: str) -> Path | None:
-    name = _download_name(timm_name)
-    return local_weights(WEIGHTS_DIR, name) if name else None
-
-
-def _from_hub(timm_name: str) -> dict[str, Tensor]:
-    """The state dict that timm's hub keeps for the name."""
+def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
+    """The state dict that timm's hub keeps for the name, where those are the weights asked for."""
+    fetch = f"run `python download_models.py models=[{weights_name}]` where there is a network, or "
+    if weights_name == "dino_vits8":
+        raise WeightsError(
+            f"no weights for DINO ViT-S/8 in {WEIGHTS_DIR}: {fetch}name a file with pretrained_weights=PATH. Released "
+            "EAGLE uses dino_deitsmall8_300ep_pretrain.pth; timm has only dino_deitsmall8_pretrain.pth (800 epochs), "
+            "which model_type=vit_small_patch8_224.dino takes"
+        )
     try:
         return timm.create_model(timm_name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # any of a dozen network, cache and "no pretrained weights" errors
-        name = _download_name(timm_name)
-        fetch = f"run `python download_models.py models=[{name}]` where there is a network, or " if name else ""
+        fetch = fetch if weights_name else ""
         raise WeightsError(
             f"no weights for {timm_name} in {WEIGHTS_DIR}, and timm could not fetch them: {fetch}name a file with "
             "pretrained_weights=PATH"

@@ -11,9 +11,14 @@ from eagle.spectral.laplacian import normalized_laplacian
 
 @torch.no_grad()
 def laplacian_eigenvectors(
-    code: Tensor, img: Tensor, k: int, color_mode: str = "released", method: str = "subspace"
+    code: Tensor,
+    img: Tensor,
+    k: int,
+    color_mode: str = "released",
+    method: str = "subspace",
+    signs: str = "fixed",
 ) -> Tensor:
-    """The k smallest eigenvectors of each image's Laplacian of code and colour affinity, signs fixed.
+    """The k smallest eigenvectors of each image's Laplacian of code and colour affinity.
 
     Args:
         code: B×D×h×w; no gradient flows back into it.
@@ -21,6 +26,7 @@ def laplacian_eigenvectors(
         k: number of eigenvectors, the trivial first one included.
         color_mode: see ``color_affinity``.
         method: see ``smallest_eigenpairs``.
+        signs: "fixed" applies ``fix_signs``, "released" applies ``released_signs``.
 
     Returns:
         B×N×k float32, N = h·w; columns beyond N are zero.
@@ -30,7 +36,7 @@ def laplacian_eigenvectors(
         affinity = feature_affinity(code.flatten(2).transpose(1, 2)).add_(color_affinity(img, (h, w), color_mode))
         laplacian, degree = normalized_laplacian(affinity)
         _, vectors = smallest_eigenpairs(laplacian, degree, k, method)
-    vectors = fix_signs(vectors)
+    vectors = released_signs(vectors) if signs == "released" else fix_signs(vectors)
     return torch.nn.functional.pad(vectors, (0, k - vectors.shape[2]))
 
 
@@ -43,6 +49,15 @@ def fix_signs(vectors: Tensor) -> Tensor:
     majority = vectors.sign().sum(dim=1, keepdim=True)
     largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
     return torch.where((majority > 0) | ((majority == 0) & (largest > 0)), -vectors, vectors)
+
+
+def released_signs(vectors: Tensor) -> Tensor:
+    """Negate an image's whole block where more than half, but not all, of its entries are positive; B×N×k in and out.
+
+    The released code's rule. Each column keeps the sign that the solver gave it relative to the others.
+    """
+    positive = (vectors > 0).float().mean(dim=(1, 2), keepdim=True)
+    return torch.where((positive > 0.5) & (positive < 1), -vectors, vectors)
 
 
 def eicue(vectors: Tensor, grid: tuple[int, int], codebook: ClusterLookup) -> tuple[Tensor, Tensor]:
