@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from conftest import TINY_VIT
 from eagle.checkpoint_formats import read_stored
 from eagle.checkpoints import convert, load_segmenter
-from eagle.config import EvalConfig
+from eagle.config import DatasetConfig, EvalConfig
 from eagle.config_validation import validated
 from eagle.data.cocostuff import CocoStuff
 from eagle.errors import CheckpointError
@@ -69,8 +69,7 @@ def test_evaluate__published_checkpoint_equals_a_plain_loop(golden, tmp_path, mo
     tensors = published_tensors(golden.path(f"state_dict_keys_{architecture}.json"), seed=1)
     path = write_published(tmp_path / "released.ckpt", tensors, PICKLED_CONFIGS[f"{architecture}, OmegaConf 2.0.6"])
     write_cocostuff(tmp_path / "datasets", n=3)
-    (tmp_path / "src_EAGLE").mkdir()
-    monkeypatch.chdir(tmp_path / "src_EAGLE")
+    monkeypatch.setattr(DatasetConfig, "pytorch_data_dir", str(tmp_path / "datasets"))
     cfg = validated(EvalConfig, {"res": 48, "run_crf": False, "num_workers": 0, "accelerator": "cpu", "batch_size": 2})
     scores = evaluate_checkpoint(path, cfg)["scores"]
     linear, confusion = plain_coco_evaluation(

@@ -26,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 from yaml import YAMLError
 
-from eagle.config_validation import CONFIG_DIR, retired_keys_in, validated
+from eagle.config_validation import CONFIG_DIR, absolute_paths, retired_keys_in, validated
 from eagle.errors import ConfigError, EagleError, StoppedRunError, one_line
 
 # Values that Hydra's override grammar reads as they stand; others are quoted for it.
@@ -102,7 +102,7 @@ def parse_command_line(
     """The validated configuration that ``arguments`` ask for; raises ConfigError as ``validated`` does."""
     listed = list(takewhile(lambda argument: not _is_option(argument), arguments)) if positional else []
     config_name, overrides = split_arguments(arguments[len(listed) :])
-    composed = _compose(config_name or default_config, overrides)
+    composed = _compose(schema, config_name or default_config, overrides)
     if positional and listed:
         composed[positional] = listed
     for name, reason in retired_keys_in(composed, {field.name for field in dataclasses.fields(schema)}).items():
@@ -157,8 +157,11 @@ def help_text(
     return "\n".join(lines)
 
 
-def _compose(config_name: str | None, overrides: list[str]) -> DictConfig:
-    """Hydra's composition of one YAML file (or none) with overrides; OmegaConf's and Hydra's errors in one line."""
+def _compose(schema: type, config_name: str | None, overrides: list[str]) -> DictConfig:
+    """Hydra's composition of one YAML file (or none) with overrides; OmegaConf's and Hydra's errors in one line.
+
+    Paths in a file of ``configs/`` are relative to that folder; all others stay relative to the working directory.
+    """
     directory, file_name = _locate(config_name) if config_name else (CONFIG_DIR, None)
     GlobalHydra.instance().clear()
     with warnings.catch_warnings():
@@ -168,6 +171,8 @@ def _compose(config_name: str | None, overrides: list[str]) -> DictConfig:
             try:
                 composed = compose(config_name=file_name)
                 OmegaConf.set_struct(composed, False)
+                if directory == CONFIG_DIR:
+                    composed.update(absolute_paths(schema, composed, CONFIG_DIR))
                 # Not compose(overrides=…): there, `fidelity=paper` would name the folder configs/fidelity.
                 for override in OverridesParser.create().parse_overrides(overrides):
                     OmegaConf.update(composed, override.key_or_group, override.value(), merge=False)

@@ -2,14 +2,15 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from eagle.config import TrainConfig
+from eagle.config import RANDOM_WEIGHTS, TrainConfig
 from eagle.config_retired import RETIRED_KEYS
 from eagle.errors import ConfigError
 
@@ -64,6 +65,12 @@ def completed(config: Any) -> DictConfig:
     return validated(TrainConfig, {name: getattr(config, name) for name in names if hasattr(config, name)})
 
 
+def absolute_paths(schema: type, values: Mapping[str, Any] | DictConfig, folder: Path) -> dict[str, Any]:
+    """Those of ``values`` that are files and folders, relative ones taken from ``folder``."""
+    names = [field.name for field in dataclasses.fields(schema) if field.metadata["path"] and values.get(field.name)]
+    return {name: _absolute(values[name], folder) for name in names}
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """The keys and values of a configuration in Python's own containers."""
     return {str(name): value for name, value in dict(OmegaConf.to_container(config)).items()}  # type: ignore[arg-type]
@@ -87,6 +94,12 @@ def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> N
     for name in names:
         if name not in known:
             raise ConfigError(unknown_name_message(kind, name, known))
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if isinstance(value, (list, ListConfig)):
+        return [_absolute(item, folder) for item in value]
+    return value if value == RANDOM_WEIGHTS else os.path.normpath(folder / str(value))
 
 
 def _takes_list(annotation: Any) -> bool:
