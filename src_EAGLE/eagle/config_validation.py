@@ -15,6 +15,8 @@ from eagle.config_retired import RETIRED_KEYS
 from eagle.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+# In the package, so that installed copies have it; configs/fidelity is a link to it.
+FIDELITY_DIR = Path(__file__).parent / "fidelity"
 
 Schema = TypeVar("Schema")
 
@@ -115,11 +117,8 @@ def _fidelity(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
     if not issubclass(schema, TrainConfig):
         return {}
     name = str(given.get("fidelity", "released"))
-    path = CONFIG_DIR / "fidelity" / f"{name}.yml"
-    known = [file.stem for file in path.parent.glob("*.yml")]
-    if name not in known:
-        raise ConfigError(unknown_name_message("value of fidelity", name, known))
-    return dict(OmegaConf.load(path).items())
+    refuse_unknown("value of fidelity", [name], [file.stem for file in FIDELITY_DIR.glob("*.yml")])
+    return dict(OmegaConf.load(FIDELITY_DIR / f"{name}.yml").items())
 
 
 def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
