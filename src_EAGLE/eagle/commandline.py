@@ -68,11 +68,11 @@ def run_command(
     warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # its use of torch, not ours
     # Pillow's word on large photographs; those beyond its limit are refused all the same.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
-        print(help_text(schema, command, default_config, positional))
-        return
     try:
-        command(parse_command_line(schema, sys.argv[1:], default_config, positional))
+        if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
+            print(help_text(schema, command, default_config, positional))
+        else:
+            command(parse_command_line(schema, sys.argv[1:], default_config, positional))
         sys.stdout.flush()
     except StoppedRunError as stopped:
         _close_progress_bars()
@@ -114,7 +114,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """Split a command line into the config's name and Hydra overrides.
 
     Raises:
-        ConfigError: an argument is neither ``key=value`` nor ``--key [value]``.
+        ConfigError: an argument is neither ``key=value`` nor ``--key [value]``, or is a deletion, ``~key=value``.
     """
     config_name: str | None = None
     overrides: list[str] = []
@@ -128,6 +128,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
             value = rest.pop(0) if follows else "true"
         elif not separator or not (option or re.match(r"[~+A-Za-z_]", argument)):
             raise ConfigError(f"cannot read '{argument}': write key=value or --key value")
+        if name.startswith("~"):
+            raise ConfigError(f"cannot read '{argument}': ~ deletes nothing here; set {name[1:]}=VALUE, see --help")
         if name in ("config-name", "config_name", "cn"):
             config_name = value
         else:
