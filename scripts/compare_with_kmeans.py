@@ -8,6 +8,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.commandline import run_command
 from eagle.config import EvalConfig, key
+from eagle.default_folders import default_folder
 from eagle.errors import ConfigError
 from eagle.evaluation.comparison import compare
 
@@ -16,7 +17,7 @@ from eagle.evaluation.comparison import compare
 class CompareConfig(EvalConfig):
     """The keys of an evaluation, and a folder."""
 
-    output_dir: str = key("outputs/comparison", "Folder of metrics.json and the pictures")
+    output_dir: str = key(default_folder("outputs/comparison"), "Folder of metrics.json and the pictures", path=True)
 
 
 def compare_with_kmeans(cfg: DictConfig) -> None:

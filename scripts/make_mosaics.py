@@ -8,13 +8,14 @@ from omegaconf import DictConfig
 from eagle.commandline import run_command
 from eagle.config import key
 from eagle.data.mosaics import MIN_SIZE, write_mosaics
+from eagle.default_folders import default_folder
 
 
 @dataclass
 class MosaicsConfig:
     """Every key of ``make_mosaics.py``."""
 
-    output_dir: str = key("datasets/mosaics", "Folder of the set, relative to where the command runs")
+    output_dir: str = key(default_folder("datasets/mosaics"), "Folder of the set", path=True)
     n_train: int = key(160, "Training scenes", minimum=0)
     n_val: int = key(40, "Validation scenes", minimum=0)
     size: int = key(256, "Side of a scene in pixels", minimum=MIN_SIZE)

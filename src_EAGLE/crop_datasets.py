@@ -12,6 +12,7 @@ from eagle.data.bad_images import readable_part
 from eagle.data.catalog import crop_source, open_whole_dataset
 from eagle.data.crop_manifest import JpegSettings
 from eagle.data.cropping import SPLITS, crop_split
+from eagle.default_folders import default_folder
 
 
 @dataclass
@@ -19,7 +20,7 @@ class CropConfig(BadImageConfig):
     """Every key of this command."""
 
     dataset_name: list[str] = key(["cocostuff27", "cityscapes"], "Datasets, names of eagle.data.catalog")
-    pytorch_data_dir: str = key("../datasets", "Folder that holds the datasets, relative to where the command runs")
+    pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds the datasets", path=True)
     dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir, for dataset_name=directory")
     dir_dataset_n_classes: int | None = key(
         None, "Number of classes of a directory dataset; none: the lines of its classes.txt", minimum=1

@@ -9,6 +9,7 @@ from eagle.archives import extract_archive
 from eagle.commandline import run_command
 from eagle.config import key
 from eagle.config_validation import refuse_unknown
+from eagle.default_folders import default_folder
 from eagle.downloads import download
 from eagle.errors import DownloadError
 from eagle.released_files import DATASETS, STEGO_DATA_URL
@@ -20,7 +21,7 @@ class DownloadDatasetsConfig:
     """Keys of this command."""
 
     datasets: list[str] = key([*DATASETS], "Names to fetch; --list shows them all")
-    pytorch_data_dir: str = key("../datasets", "Folder to write to, relative to where the command runs")
+    pytorch_data_dir: str = key(default_folder("datasets"), "Folder to write to", path=True)
     base_url: str = key(STEGO_DATA_URL, "Folder of the archives, NAME.zip each, e.g. a mirror")
     unzip: bool = key(False, "Also unpack each archive, which stays where it is")
     list: bool = key(False, "Show what can be fetched and what is there already, and fetch nothing")

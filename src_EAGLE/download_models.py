@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from eagle.commandline import run_command
 from eagle.config import key
 from eagle.config_validation import refuse_unknown
+from eagle.default_folders import default_folder
 from eagle.errors import DownloadError, EagleError
 from eagle.model_downloads import DERIVED, fetch_model
 from eagle.released_files import DINO_URL, MODELS, local_weights
@@ -22,7 +23,7 @@ class DownloadModelsConfig:
         ["dino_vits8", "dino_vitb8", "eagle_cocostuff_vits8", "eagle_cityscapes_vitb8"],
         "Names to fetch; --list shows them all",
     )
-    output_dir: str = key("../models", "Folder to write to, relative to where the command runs")
+    output_dir: str = key(default_folder("models"), "Folder to write to", path=True)
     base_url: str = key(DINO_URL, "Where the DINO and DINOv2 weights are fetched from, e.g. a mirror")
     list: bool = key(False, "Show what can be fetched and what is there already, and fetch nothing")
 

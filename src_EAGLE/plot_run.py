@@ -7,12 +7,13 @@ from omegaconf import DictConfig
 
 from eagle.commandline import run_command
 from eagle.config import key
+from eagle.default_folders import default_folder
 from eagle.errors import ConfigError
 from eagle.plots.curves import curves_figure
 from eagle.plots.rendering import write_figure
 from eagle.run_metrics import read_runs
 
-SEVERAL = "../outputs/curves"
+SEVERAL = default_folder("outputs/curves")
 FILE_NAME = "curves.png"
 
 
@@ -22,7 +23,7 @@ class PlotConfig:
 
     runs: list[str] = key([], "Folders of training runs, finished or running")
     output_dir: str | None = key(
-        None, f"Folder for {FILE_NAME}; none = the run's folder, or {SEVERAL} for several runs"
+        None, f"Folder for {FILE_NAME}; none = the run's folder, or {SEVERAL} for several runs", path=True
     )
     smoothing: int | None = key(
         None,

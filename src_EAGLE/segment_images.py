@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from eagle.commandline import run_command
 from eagle.config import REQUIRED, key
+from eagle.default_folders import default_folder
 from eagle.evaluation.crf import BACKENDS
 from eagle.segmentation.folder import JSON_NAME, segment
 
@@ -17,7 +18,7 @@ class SegmentConfig:
     images: list[str] = key([], "Images, folders of images, or videos (with ffmpeg)")
     bundled: bool = key(False, "Also the photographs that scikit-image and scikit-learn bring along")
     checkpoint: str = key(REQUIRED, "Trained segmenter: .ckpt, published or ours, or .safetensors with its .yml")
-    output_dir: str = key("../outputs/segments", "Folder for masks, segments.json and legend.png")
+    output_dir: str = key(default_folder("outputs/segments"), "Folder of masks, segments.json, legend.png", path=True)
     cluster_names: str | None = key(
         None, "Text file that names the clusters, a line for each: equal names are one class, an empty line is no class"
     )

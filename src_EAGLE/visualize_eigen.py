@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from eagle.commandline import run_command
 from eagle.config import BackboneConfig, DatasetConfig, key
+from eagle.default_folders import default_folder
 from eagle.evaluation.crf import BACKENDS
 from eagle.visualization.visualize import visualize
 
@@ -44,7 +45,7 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
     crf_backend: str = key("auto", "Dense CRF: see eval_segmentation.py", choices=BACKENDS)
     seed: int = key(0, "Seed of k-means", minimum=0)
 
-    output_dir: str = key("../outputs/eigen", "Folder for the pictures")
+    output_dir: str = key(default_folder("outputs/eigen"), "Folder for the pictures", path=True)
     panels: bool = key(False, "Also write every panel by itself; those of labels are palette PNGs of the labels")
     panel_scale: int = key(2, "Pixels of those panels for each pixel that the model sees", minimum=1, maximum=32)
     panel_width: int = key(240, "Width of a grid's panels in pixels; letters grow with it", minimum=32)

@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 
+from eagle import archives
 from eagle.archives import extract_archive
 from eagle.errors import DownloadError
 
@@ -60,6 +61,17 @@ def test_extract__files_folders_and_inner_links(tmp_path, folder, make):
     assert {name: (folder / name).read_bytes() for name in members} == members
     assert (folder / "set/a/link").read_bytes() == b"y"
     assert sorted(path.name for path in folder.iterdir()) == ["readme", "set"]
+
+
+def test_extract__tar_under_a_python_without_safe_filters(tmp_path, folder, monkeypatch):
+    """3.11.0 to 3.11.3; zip archives and other errors' messages need none."""
+    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.delattr(tarfile, "FilterError")
+    monkeypatch.setattr(archives, "_FILTER_ERROR", ())
+    assert_refused(make_tar(tmp_path / "set.tar", {"set/x": b"x"}), folder, "use 3.11.4 or later")
+    (tmp_path / "damaged.zip").write_bytes(b"not an archive")
+    assert_refused(tmp_path / "damaged.zip", folder, "not a zip or tar archive")
+    assert extract_archive(make_zip(tmp_path / "set.zip", {"set/x": b"x"}), folder) == [folder / "set"]
 
 
 @pytest.mark.parametrize("make", MAKERS)

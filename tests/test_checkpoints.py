@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
+from omegaconf import AnyNode, OmegaConf
 from PIL import Image
 from torch.nn import functional as F
 
 from conftest import TINY_VIT
 from eagle.checkpoint_formats import read_stored
 from eagle.checkpoints import convert, load_segmenter
-from eagle.config import EvalConfig
+from eagle.config import DatasetConfig, EvalConfig
 from eagle.config_validation import validated
 from eagle.data.cocostuff import CocoStuff
 from eagle.errors import CheckpointError
@@ -69,8 +71,7 @@ def test_evaluate__published_checkpoint_equals_a_plain_loop(golden, tmp_path, mo
     tensors = published_tensors(golden.path(f"state_dict_keys_{architecture}.json"), seed=1)
     path = write_published(tmp_path / "released.ckpt", tensors, PICKLED_CONFIGS[f"{architecture}, OmegaConf 2.0.6"])
     write_cocostuff(tmp_path / "datasets", n=3)
-    (tmp_path / "src_EAGLE").mkdir()
-    monkeypatch.chdir(tmp_path / "src_EAGLE")
+    monkeypatch.setattr(DatasetConfig, "pytorch_data_dir", str(tmp_path / "datasets"))
     cfg = validated(EvalConfig, {"res": 48, "run_crf": False, "num_workers": 0, "accelerator": "cpu", "batch_size": 2})
     scores = evaluate_checkpoint(path, cfg)["scores"]
     linear, confusion = plain_coco_evaluation(
@@ -151,6 +152,81 @@ def test_read_stored__names_of_an_evaluation_hold_for_its_checkpoint_alone(make_
     torch.save(content, path)
     assert read_stored(path).class_map is None
     assert f"best_eval.json: made of another checkpoint than {path}" in caplog.text
+
+
+CLASSES = [{"name": f"class {i}", "color": [i, i, i]} for i in range(5)]
+ASSIGNED = {"cluster": [0, 1, 2, 3, 4, -1, -1, -1, -1, -1]}
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "reason"),
+    [
+        ({"classes": [{"name": "a", "color": [300, 0, 0]}], "assignments": {}}, "a colour is not three numbers"),
+        ({"classes": [{"name": "a", "color": [-1, 0, 0]}], "assignments": {}}, "a colour is not three numbers"),
+        ({"classes": [{"name": "a", "color": [0, 0]}], "assignments": {}}, "reshape"),
+        ({"classes": CLASSES, "assignments": [1, 2]}, "passed over"),
+        ({"classes": CLASSES, "assignments": {"cluster": 7}}, "passed over"),
+        ({"classes": CLASSES, "assignments": {"cluster": [9] * 10}}, "a class is not among the 5"),
+        ({"classes": CLASSES, "assignments": {"cluster": [-2] * 10}}, "a class is not among the 5"),
+        ({"classes": CLASSES, "assignments": {"cluster": [0, 1]}}, "assignments of cluster: 2 for 10 clusters"),
+        ({"classes": CLASSES, "assignments": {"linear+crf": [0]}}, "assignments of linear+crf: 1 for 5 clusters"),
+        ({"assignments": ASSIGNED}, "lacks 'classes'"),
+        ("text", "passed over"),
+    ],
+)
+def test_read_stored__damaged_evaluation_is_passed_over_with_one_warning(
+    make_config, tmp_path, caplog, evaluation, reason
+):
+    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    beside = tmp_path / "run_eval.json"
+    beside.write_text(json.dumps({"class_map": {"classes": CLASSES, "assignments": ASSIGNED}}))
+    assert read_stored(tmp_path / "run.ckpt").class_map.assignments == ASSIGNED
+    beside.write_text(json.dumps({"class_map": evaluation}))
+    caplog.clear()
+    assert read_stored(tmp_path / "run.ckpt").class_map is None
+    (record,) = caplog.records
+    assert str(beside) in record.getMessage()
+    assert reason in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"experiment_name": "${oc.env:EAGLE_TEST_SECRET}"},
+        {"backbone_kwargs": TINY_VIT | {"class_token": ["a", "b ${oc.env:EAGLE_TEST_SECRET}"]}},
+        {"backbone_kwargs": OmegaConf.create({"img_size": "${oc.env:EAGLE_TEST_SECRET}"})},
+        {"output_root": AnyNode("${oc.env:EAGLE_TEST_SECRET}")},
+    ],
+)
+@pytest.mark.parametrize("kind", [dict, OmegaConf.create, "slim"])
+def test_load_segmenter__a_checkpoint_cannot_read_this_machine(make_config, tmp_path, monkeypatch, value, kind):
+    """Interpolations would be resolved here, and land in converted YAML and reports."""
+    monkeypatch.setenv("EAGLE_TEST_SECRET", "7")
+    path = tmp_path / "run.ckpt"
+    tiny_checkpoint(make_config, path)
+    if kind == "slim":
+        convert(path, tmp_path / "run.safetensors")
+        path = tmp_path / "run.safetensors"
+        description = yaml.safe_load(path.with_suffix(".yml").read_text())
+        description["cfg"] |= OmegaConf.to_container(OmegaConf.create(value))
+        path.with_suffix(".yml").write_text(yaml.safe_dump(description))
+    else:
+        content = torch.load(path, weights_only=True)
+        content["hyper_parameters"]["cfg"] = kind(content["hyper_parameters"]["cfg"] | value)
+        torch.save(content, path)
+    for use in (load_segmenter, lambda source: convert(source, tmp_path / "out.safetensors")):
+        with pytest.raises(CheckpointError, match=rf"{path.name}: its {next(iter(value))} is .*may interpolate$"):
+            use(path)
+    assert not (tmp_path / "out.yml").exists()
+
+
+def test_load_segmenter__interpolations_that_steer_nothing_are_left_alone(make_config, tmp_path):
+    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    content = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    cfg = content["hyper_parameters"]["cfg"] | {"log_dir": "${experiment_name}"}
+    content["hyper_parameters"]["cfg"] = OmegaConf.create(cfg)
+    torch.save(content, tmp_path / "run.ckpt")
+    assert load_segmenter(tmp_path / "run.ckpt").cfg.dim == 32
 
 
 def test_convert__drops_optimiser_state_and_leftovers(golden, tmp_path):

@@ -22,6 +22,8 @@ from eagle.errors import ConfigError
         (["momentum_limit=1.5"], "momentum_limit: 1.5 is too large"),
         (["contrastive_temp=0"], "contrastive_temp: 0.0 must be larger than 0"),
         (["nonsense"], "cannot read 'nonsense'"),
+        (["~wandb=true"], "cannot read '~wandb=true': ~ deletes nothing here; set wandb=VALUE"),
+        (["~wandb"], "cannot read '~wandb'"),
         (["--config-name", "train_config_cocostuf"], "no such file; configs/ has"),
     ],
 )

@@ -1,9 +1,12 @@
 """Every file in configs/ is a complete, valid configuration, and the published ones hold the published values."""
 
+import dataclasses
+import importlib.util
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +14,7 @@ from omegaconf import OmegaConf
 
 import crop_datasets
 from conftest import ROOT, TINY_VIT
+from eagle import commandline
 from eagle.commandline import parse_command_line
 from eagle.config import EvalConfig, TrainConfig
 from eagle.config_validation import CONFIG_DIR
@@ -19,6 +23,8 @@ from eagle.losses.object_nce import ObjectNCELoss
 from fixtures.write_published_configs import PUBLISHED_KEYS
 from miniatures import WRITERS
 
+# The commands that have keys of their own, or take a configuration's.
+COMMANDS = sorted([*(ROOT / "src_EAGLE").glob("*.py"), *(ROOT / "scripts").glob("*.py")])
 SCHEMAS = {"train_config": TrainConfig, "eval_config": EvalConfig, "crop_config": crop_datasets.CropConfig}
 SOURCES = ROOT / "src_EAGLE"
 FILES = sorted(path.stem for path in CONFIG_DIR.glob("*.yml"))
@@ -44,7 +50,56 @@ def composed(name, *words):
 def test_file__composes_and_validates(name):
     config = composed(name)
     for key, value in OmegaConf.load(CONFIG_DIR / f"{name}.yml").items():
-        assert config[key] == value
+        if key in ("pytorch_data_dir", "output_root") and value:
+            assert Path(config[key]) == ROOT / Path(value).relative_to("..")
+        elif key == "model_paths":
+            assert list(config[key]) == [str(ROOT / "models/EAGLE_COCO_ViTS8.ckpt")]
+        else:
+            assert config[key] == value
+
+
+@pytest.mark.parametrize("place", [".", "src_EAGLE", "src_EAGLE/configs", None])
+def test_default_folders__are_the_repositorys_wherever_a_command_runs(monkeypatch, tmp_path, place):
+    monkeypatch.chdir(ROOT / place if place else tmp_path)
+    for config in (parse_command_line(TrainConfig, []), composed("train_config_cocostuff")):
+        assert (config.pytorch_data_dir, config.output_root) == (str(ROOT / "datasets"), str(ROOT / "outputs"))
+    assert list(composed("eval_config").model_paths) == [str(ROOT / "models/EAGLE_COCO_ViTS8.ckpt")]
+
+
+def test_given_paths__are_relative_to_where_the_command_runs(monkeypatch, tmp_path):
+    """On the command line and in the user's own YAML, as the published ones have them."""
+    (tmp_path / "own.yml").write_text("output_root: ../\npretrained_weights: weights.pth\n")
+    monkeypatch.chdir(tmp_path)
+    config = parse_command_line(TrainConfig, ["--config-name", "own", "pytorch_data_dir=data"])
+    assert (config.output_root, config.pytorch_data_dir, config.pretrained_weights) == ("../", "data", "weights.pth")
+    assert composed("train_config_cocostuff", "output_root=mine").output_root == "mine"
+
+
+def test_files_of_configs__edited_in_place_count_from_their_folder(monkeypatch, tmp_path):
+    """`output_root: outputs` there never becomes src_EAGLE/outputs, and words are no paths."""
+    monkeypatch.setattr(commandline, "CONFIG_DIR", tmp_path)
+    values = {
+        "output_root": "outputs",
+        "pytorch_data_dir": "/data",
+        "pretrained_weights": "random",
+        "crop_type": "five",
+    }
+    (tmp_path / "train_config_edited.yml").write_text(yaml.safe_dump(values))
+    monkeypatch.chdir(ROOT / "src_EAGLE")
+    assert values | {"output_root": str(tmp_path / "outputs")} == {
+        name: value for name, value in composed("train_config_edited").items() if name in values
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.stem)
+def test_commands__every_default_folder_is_in_the_repository(command):
+    spec = importlib.util.spec_from_file_location(command.stem, command)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    schemas = [item for item in vars(module).values() if dataclasses.is_dataclass(item)]
+    defaults = [field.default for schema in schemas for field in dataclasses.fields(schema)]
+    paths = [default for default in defaults if isinstance(default, str) and "/" in default and "://" not in default]
+    assert all(Path(path).is_relative_to(ROOT) and not Path(path).is_relative_to(ROOT / "src_EAGLE") for path in paths)
 
 
 @pytest.fixture

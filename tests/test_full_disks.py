@@ -173,11 +173,12 @@ def test_run_command__errors_of_the_machine_are_one_line(monkeypatch, error, lin
     assert "\n" not in str(caught.value.code)
 
 
-def test_commands__a_reader_that_leaves_is_no_error(tmp_path):
+@pytest.mark.parametrize("last_word", ["num_threads=1", "--help"])
+def test_commands__a_reader_that_leaves_is_no_error(tmp_path, last_word):
     write_directory(tmp_path)
     read_end, write_end = os.pipe()
     os.close(read_end)
-    words = ["src_EAGLE/check_data.py", f"pytorch_data_dir={tmp_path}", "dir_dataset_name=mine"]
+    words = ["src_EAGLE/check_data.py", f"pytorch_data_dir={tmp_path}", "dir_dataset_name=mine", last_word]
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
         [sys.executable, *words], cwd=ROOT, env=buffered, stdout=write_end, stderr=subprocess.PIPE, text=True

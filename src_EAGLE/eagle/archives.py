@@ -1,15 +1,20 @@
 """Unpack zip and tar archives that may come from anywhere: nothing is written outside the folder asked for."""
 
+import platform
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from tqdm import tqdm
 
 from eagle.errors import DownloadError
+
+# Python 3.11.0 to 3.11.3 have neither this error nor the filters that raise it.
+_FILTER_ERROR: Any = getattr(tarfile, "FilterError", ())
 
 
 def extract_archive(path: str | Path, folder: str | Path) -> list[Path]:
@@ -41,7 +46,7 @@ def extract_archive(path: str | Path, folder: str | Path) -> list[Path]:
             raise DownloadError(f"{path}: not a zip or tar archive; delete it and fetch it again")
         entries = sorted(temporary.iterdir())
         return [entry.rename(folder / entry.name) for entry in entries]
-    except tarfile.FilterError as error:
+    except _FILTER_ERROR as error:
         raise DownloadError(f"{path}: {error}; do not trust this archive") from error
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise DownloadError(f"{path}: damaged archive ({error}); delete it and fetch it again") from error
@@ -70,6 +75,8 @@ def _extract_zip(path: Path, folder: Path, temporary: Path) -> None:
 
 
 def _extract_tar(path: Path, folder: Path, temporary: Path) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise DownloadError(f"{path}: Python {platform.python_version()} unpacks no tar safely; use 3.11.4 or later")
     with tarfile.open(path) as archive:
         members = archive.getmembers()
         _check_members(path, folder, [member.name for member in members], sum(member.size for member in members))

@@ -1,5 +1,6 @@
 """The two file formats of a trained segmenter: Lightning checkpoints, and slim .safetensors with a YAML beside."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -16,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eagle.class_map import ClassMap, class_map_from_plain
+from eagle.config import TrainConfig
+from eagle.config_validation import plain
 from eagle.errors import CheckpointError
 from eagle.files import write_text_atomically, written_atomically
 from eagle.safe_pickles import read_pickle
@@ -24,6 +27,8 @@ CKPT, SLIM = ".ckpt", ".safetensors"
 
 # The tensor that a matching of clusters to classes is of, and the key of its hash in an evaluation's JSON.
 _CLUSTERS, _PROBE_KEY = "cluster_probe.clusters", "cluster_probe"
+# The tensors that have a row for each cluster of a probe.
+_CLUSTERS_OF = {"cluster": _CLUSTERS, "linear": "linear_probe.weight"}
 
 # What a Lightning checkpoint says of its run. ``global_step`` counts steps as that version of Lightning did.
 TRAINING_RECORD = ("pytorch-lightning_version", "global_step", "epoch")
@@ -133,6 +138,14 @@ def _training_record(content: Mapping[str, Any]) -> dict[str, Any]:
     return {name: content[name] for name in TRAINING_RECORD if isinstance(content.get(name), (str, int))}
 
 
+def _check_lengths(class_map: ClassMap, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where a probe's assignments are of another number of clusters than it has."""
+    for probe, tensor in _CLUSTERS_OF.items():
+        for name, classes in class_map.assignments.items():
+            if name.startswith(probe) and tensor in tensors and len(classes) != len(tensors[tensor]):
+                raise ValueError(f"assignments of {name}: {len(classes)} for {len(tensors[tensor])} clusters")
+
+
 def _stored(
     path: Path,
     description: Mapping[str, Any],
@@ -143,9 +156,26 @@ def _stored(
     if not {"n_classes", "cfg"} <= description.keys():
         raise CheckpointError(f"{path}: not a segmenter's: its hyper-parameters lack n_classes or cfg")
     try:
-        return StoredSegmenter(int(description["n_classes"]), _plain(description["cfg"]), tensors, class_map, training)
+        cfg = stored_cfg(path, description)
+        return StoredSegmenter(int(description["n_classes"]), cfg, tensors, class_map, training)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its n_classes or cfg is of another kind ({error})") from error
+
+
+def stored_cfg(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain training configuration among a file's hyper-parameters.
+
+    Raises:
+        CheckpointError: a value is an interpolation, such as ``${oc.env:NAME}``: using it would read this machine's
+            environment for whoever wrote the file. Keys that steer nothing here are never used.
+    """
+    cfg = _plain(description["cfg"])
+    used = {field.name: cfg[field.name] for field in dataclasses.fields(TrainConfig) if field.name in cfg}
+    # OmegaConf's nodes can lie anywhere in a stranger's pickle; in its plain form only strings interpolate.
+    for name, value in plain(OmegaConf.create(used, flags={"allow_objects": True})).items():
+        if "${" in str(value):
+            raise CheckpointError(f"{path}: its {name} is {value!r}; only your own YAML files may interpolate")
+    return cfg
 
 
 def _plain(cfg: Any) -> dict[str, Any]:
@@ -164,8 +194,13 @@ def _evaluated_class_map(path: Path, tensors: Mapping[str, Tensor]) -> ClassMap 
         return None
     try:
         evaluation = json.loads(beside.read_text(encoding="utf-8"))
+        if "class_map" not in evaluation:
+            return None
         class_map = class_map_from_plain(evaluation["class_map"])
-    except (OSError, KeyError, TypeError, ValueError):
+        _check_lengths(class_map, tensors)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else error
+        logger.warning("%s: passed over (%s), so its class names are left out; evaluate %s again", beside, reason, path)
         return None
     if _PROBE_KEY in evaluation and evaluation[_PROBE_KEY] != probe_entry(tensors).get(_PROBE_KEY):
         logger.warning(

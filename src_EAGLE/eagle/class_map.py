@@ -34,11 +34,20 @@ class ClassMap:
 
 
 def class_map_from_plain(plain: Mapping[str, Any]) -> ClassMap:
-    """The inverse of ``ClassMap.to_plain``; raises KeyError, TypeError or ValueError where the form is another."""
+    """The inverse of ``ClassMap.to_plain``.
+
+    Raises:
+        KeyError, TypeError, ValueError: the form is another, a colour is none, or a cluster's class does not exist.
+    """
     names = tuple(str(entry["name"]) for entry in plain["classes"])
-    palette = np.array([entry["color"] for entry in plain["classes"]], dtype=np.uint8).reshape(len(names), 3)
-    assignments = {str(name): [int(i) for i in classes] for name, classes in plain["assignments"].items()}
-    return ClassMap(Classes(names, palette), assignments)
+    colors = np.array([entry["color"] for entry in plain["classes"]], dtype=int).reshape(len(names), 3)
+    if colors.size and not 0 <= colors.min() <= colors.max() <= 255:
+        raise ValueError("a colour is not three numbers from 0 to 255")
+    assignments = {str(name): [int(i) for i in classes] for name, classes in dict(plain["assignments"]).items()}
+    for name, classes in assignments.items():
+        if any(not NO_CLASS <= i < len(names) for i in classes):
+            raise ValueError(f"assignments of {name}: a class is not among the {len(names)}")
+    return ClassMap(Classes(names, colors.astype(np.uint8)), assignments)
 
 
 def numbered_clusters(n_clusters: int) -> Classes:

@@ -26,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 from yaml import YAMLError
 
-from eagle.config_validation import CONFIG_DIR, retired_keys_in, validated
+from eagle.config_validation import CONFIG_DIR, absolute_paths, retired_keys_in, validated
 from eagle.errors import ConfigError, EagleError, StoppedRunError, one_line
 
 # Values that Hydra's override grammar reads as they stand; others are quoted for it.
@@ -68,11 +68,11 @@ def run_command(
     warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # its use of torch, not ours
     # Pillow's word on large photographs; those beyond its limit are refused all the same.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
-        print(help_text(schema, command, default_config, positional))
-        return
     try:
-        command(parse_command_line(schema, sys.argv[1:], default_config, positional))
+        if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
+            print(help_text(schema, command, default_config, positional))
+        else:
+            command(parse_command_line(schema, sys.argv[1:], default_config, positional))
         sys.stdout.flush()
     except StoppedRunError as stopped:
         _close_progress_bars()
@@ -102,7 +102,7 @@ def parse_command_line(
     """The validated configuration that ``arguments`` ask for; raises ConfigError as ``validated`` does."""
     listed = list(takewhile(lambda argument: not _is_option(argument), arguments)) if positional else []
     config_name, overrides = split_arguments(arguments[len(listed) :])
-    composed = _compose(config_name or default_config, overrides)
+    composed = _compose(schema, config_name or default_config, overrides)
     if positional and listed:
         composed[positional] = listed
     for name, reason in retired_keys_in(composed, schema).items():
@@ -114,7 +114,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """Split a command line into the config's name and Hydra overrides.
 
     Raises:
-        ConfigError: an argument is neither ``key=value`` nor ``--key [value]``.
+        ConfigError: an argument is neither ``key=value`` nor ``--key [value]``, or is a deletion, ``~key=value``.
     """
     config_name: str | None = None
     overrides: list[str] = []
@@ -128,6 +128,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
             value = rest.pop(0) if follows else "true"
         elif not separator or not (option or re.match(r"[~+A-Za-z_]", argument)):
             raise ConfigError(f"cannot read '{argument}': write key=value or --key value")
+        if name.startswith("~"):
+            raise ConfigError(f"cannot read '{argument}': ~ deletes nothing here; set {name[1:]}=VALUE, see --help")
         if name in ("config-name", "config_name", "cn"):
             config_name = value
         else:
@@ -157,8 +159,11 @@ def help_text(
     return "\n".join(lines)
 
 
-def _compose(config_name: str | None, overrides: list[str]) -> DictConfig:
-    """Hydra's composition of one YAML file (or none) with overrides; OmegaConf's and Hydra's errors in one line."""
+def _compose(schema: type, config_name: str | None, overrides: list[str]) -> DictConfig:
+    """Hydra's composition of one YAML file (or none) with overrides; OmegaConf's and Hydra's errors in one line.
+
+    Paths in a file of ``configs/`` are relative to that folder; all others stay relative to the working directory.
+    """
     directory, file_name = _locate(config_name) if config_name else (CONFIG_DIR, None)
     GlobalHydra.instance().clear()
     with warnings.catch_warnings():
@@ -168,6 +173,8 @@ def _compose(config_name: str | None, overrides: list[str]) -> DictConfig:
             try:
                 composed = compose(config_name=file_name)
                 OmegaConf.set_struct(composed, False)
+                if directory == CONFIG_DIR:
+                    composed.update(absolute_paths(schema, composed, CONFIG_DIR))
                 # Not compose(overrides=…): there, `fidelity=paper` would name the folder configs/fidelity.
                 for override in OverridesParser.create().parse_overrides(overrides):
                     OmegaConf.update(composed, override.key_or_group, override.value(), merge=False)

@@ -9,6 +9,11 @@ from typing import Any
 
 from omegaconf import MISSING as REQUIRED  # noqa: F401  the default of a key that must be given
 
+from eagle.default_folders import default_folder
+
+# The value of pretrained_weights that is no file.
+RANDOM_WEIGHTS = "random"
+
 
 def key(
     default: Any,
@@ -18,6 +23,7 @@ def key(
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
+    path: bool = False,
 ) -> Any:
     """One configuration key of a schema dataclass.
 
@@ -28,8 +34,10 @@ def key(
         minimum: smallest value allowed.
         above: the value must be larger than this.
         maximum: largest value allowed.
+        path: the value is a file or folder, or a list of them.
     """
-    metadata = {"meaning": meaning, "choices": choices, "minimum": minimum, "above": above, "maximum": maximum}
+    limits = {"minimum": minimum, "above": above, "maximum": maximum}
+    metadata = {"meaning": meaning, "choices": choices, **limits, "path": path}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -59,7 +67,7 @@ class DatasetConfig:
     """Which images are read."""
 
     dataset_name: str = key("directory", "Dataset: a name of eagle.data.catalog, e.g. cocostuff27, directory")
-    pytorch_data_dir: str = key("../datasets", "Folder that holds the datasets, relative to where the command runs")
+    pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds the datasets", path=True)
     dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir, for dataset_name=directory")
     dir_dataset_n_classes: int | None = key(
         None, "Number of classes of a directory dataset; none: the lines of its classes.txt", minimum=1
@@ -84,7 +92,7 @@ class BackboneConfig:
     )
     dino_patch_size: int = key(8, "Patch size of a DINO backbone; a timm name brings its own", minimum=1)
     pretrained_weights: str | None = key(
-        None, "Backbone weights: none = by the model's name, a .pth or .safetensors file, or the word random"
+        None, "Backbone weights: none = by the model's name, a .pth or .safetensors file, or the word random", path=True
     )
     backbone_kwargs: dict[str, Any] = key({}, "Further arguments of timm.create_model, e.g. {img_size: 112}")
     key_blocks: list[int] | None = key(
@@ -129,7 +137,7 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "cache_dir that later runs with the same backbone and images use too",
         choices=("off", "ram", "disk"),
     )
-    cache_dir: str = key("../cache", "Folder of cache_features=disk, relative to where the command runs")
+    cache_dir: str = key(default_folder("cache"), "Folder of cache_features=disk", path=True)
     compile: bool = key(
         False, "Compile backbone and head with torch.compile: pays on GPUs in runs of more than some minutes"
     )
@@ -219,7 +227,7 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     lr_cluster_eigen: float = key(5e-5, "Learning rate of the two EiCue codebooks", minimum=0)
     extra_clusters: int = key(5, "Clusters of the cluster probe beyond the number of classes", minimum=0)
 
-    output_root: str = key("../outputs", "Folder that run folders are made in")
+    output_root: str = key(default_folder("outputs"), "Folder that run folders are made in", path=True)
     experiment_name: str | None = key(None, "Run folder's name; none = dataset, model and time")
     ckpt_path: str | None = key(
         None,
@@ -256,9 +264,11 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
 class EvalConfig(MachineConfig, BadImageConfig):
     """Every key of ``eval_segmentation.py``; the model and its dataset come from the checkpoint."""
 
-    model_paths: list[str] = key([], "Checkpoints to evaluate")
+    model_paths: list[str] = key([], "Checkpoints to evaluate", path=True)
     pytorch_data_dir: str | None = key(
-        None, "Folder that holds the datasets; none = as in training, or ../datasets where that folder is not here"
+        None,
+        "Folder that holds the datasets; none = as in training, or the default one where that folder is not here",
+        path=True,
     )
     res: int | None = key(None, "Short side in pixels, and centre crop; none = the run's val_res", minimum=1)
     crop: bool = key(True, "Score the central square, as published; false scores whole images of any aspect")

@@ -2,18 +2,21 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from eagle.config import EvalConfig, TrainConfig
+from eagle.config import RANDOM_WEIGHTS, EvalConfig, TrainConfig
 from eagle.config_retired import RETIRED_IN_EVALUATION, RETIRED_KEYS
 from eagle.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+# In the package, so that installed copies have it; configs/fidelity is a link to it.
+FIDELITY_DIR = Path(__file__).parent / "fidelity"
 
 Schema = TypeVar("Schema")
 
@@ -64,6 +67,12 @@ def completed(config: Any) -> DictConfig:
     return validated(TrainConfig, {name: getattr(config, name) for name in names if hasattr(config, name)})
 
 
+def absolute_paths(schema: type, values: Mapping[str, Any] | DictConfig, folder: Path) -> dict[str, Any]:
+    """Those of ``values`` that are files and folders, relative ones taken from ``folder``."""
+    names = [field.name for field in dataclasses.fields(schema) if field.metadata["path"] and values.get(field.name)]
+    return {name: _absolute(values[name], folder) for name in names}
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """The keys and values of a configuration in Python's own containers."""
     return {str(name): value for name, value in dict(OmegaConf.to_container(config)).items()}  # type: ignore[arg-type]
@@ -91,6 +100,12 @@ def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> N
             raise ConfigError(unknown_name_message(kind, name, known))
 
 
+def _absolute(value: Any, folder: Path) -> Any:
+    if isinstance(value, (list, ListConfig)):
+        return [_absolute(item, folder) for item in value]
+    return value if value == RANDOM_WEIGHTS else os.path.normpath(folder / str(value))
+
+
 def _takes_list(annotation: Any) -> bool:
     return any(get_origin(option) is list for option in (annotation, *get_args(annotation)))
 
@@ -104,11 +119,8 @@ def _fidelity(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
     if not issubclass(schema, TrainConfig):
         return {}
     name = str(given.get("fidelity", "released"))
-    path = CONFIG_DIR / "fidelity" / f"{name}.yml"
-    known = [file.stem for file in path.parent.glob("*.yml")]
-    if name not in known:
-        raise ConfigError(unknown_name_message("value of fidelity", name, known))
-    return dict(OmegaConf.load(path).items())
+    refuse_unknown("value of fidelity", [name], [file.stem for file in FIDELITY_DIR.glob("*.yml")])
+    return dict(OmegaConf.load(FIDELITY_DIR / f"{name}.yml").items())
 
 
 def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:

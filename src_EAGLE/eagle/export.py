@@ -60,7 +60,7 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
     if target.suffix not in (TORCH, ONNX):
         raise ConfigError(f"target: {target} must end in {TORCH} or {ONNX}")
     if target.suffix == ONNX:
-        _require("onnxscript", "onnxruntime")
+        _require("onnx", "onnxscript", "onnxruntime")
     stored = read_stored(source)
     segmenter = built(stored, source).eval()
     maps = _Maps(SegmenterProbes(segmenter, alpha)).eval()

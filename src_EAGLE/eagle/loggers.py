@@ -2,14 +2,18 @@
 waiting for a login.
 """
 
+import configparser
 import csv
 import io
+import logging
 import netrc
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from lightning_fabric.loggers.logger import rank_zero_experiment
@@ -20,8 +24,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from eagle.config_validation import plain
 from eagle.files import write_text_atomically
 
-WANDB_HOST = "api.wandb.ai"
+WANDB_SERVER = "https://api.wandb.ai"
 WANDB_ID_NAME = "wandb_id.txt"
+
+logger = logging.getLogger(__name__)
 
 
 class RunCSVLogger(CSVLogger):
@@ -80,6 +86,12 @@ def make_loggers(cfg: DictConfig, run_dir: Path, batches_done: int = 0) -> list[
     if cfg.tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", purge_step=batches_done or None))
     if cfg.wandb:
+        online = logged_in_to_wandb()
+        if not online:
+            rank_zero_only(logger.warning)(
+                "wandb: offline, as WANDB_MODE says or since nobody is logged in to %s; `wandb sync` uploads it later",
+                _wandb_server(),
+            )
         loggers.append(
             WandbLogger(
                 name=run_dir.name,
@@ -88,11 +100,11 @@ def make_loggers(cfg: DictConfig, run_dir: Path, batches_done: int = 0) -> list[
                 save_dir=run_dir,
                 project=cfg.project_name,
                 entity=cfg.entity,
-                offline=not logged_in_to_wandb(),
+                offline=not online,
             )
         )
-    for logger in loggers[1:]:
-        logger.log_hyperparams(plain(cfg))
+    for added in loggers[1:]:
+        added.log_hyperparams(plain(cfg))
     return loggers
 
 
@@ -137,6 +149,15 @@ def logged_in_to_wandb() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
-        return netrc.netrc().authenticators(os.environ.get("WANDB_HOST", WANDB_HOST)) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(_wandb_server()).netloc) is not None
+    except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _wandb_server() -> str:
+    """The server that wandb logs to: a self-hosted one is named by the environment or by ``wandb login --host``."""
+    settings = configparser.ConfigParser(interpolation=None)
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR", Path.home() / ".config" / "wandb"))
+    with suppress(configparser.Error, OSError, UnicodeDecodeError):
+        settings.read(folder / "settings", encoding="utf-8")
+    return os.environ.get("WANDB_BASE_URL") or str(settings.get("default", "base_url", fallback=WANDB_SERVER))

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from eagle.callbacks.random_states import KEY as RANDOM_STATES
+from eagle.checkpoint_formats import stored_cfg
 from eagle.config_validation import plain
 from eagle.errors import CheckpointError, ConfigError
 from eagle.safe_pickles import read_pickle
@@ -105,7 +106,7 @@ def _first_whole(candidates: list[Path]) -> tuple[Path, Mapping[str, Any]]:
 
 
 def _check_same_run(cfg: DictConfig, content: Mapping[str, Any], path: Path) -> None:
-    stored: Mapping[str, Any] = content["hyper_parameters"]["cfg"]
+    stored = stored_cfg(path, content["hyper_parameters"])
     changed = [
         f"{name} was {stored[name]}, now {value}"
         for name, value in plain(cfg).items()

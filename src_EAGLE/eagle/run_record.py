@@ -3,7 +3,7 @@
 import json
 import platform
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
     """
     path = run_dir / FILE_NAME
     entry = {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "resumed_from": resumed_from,
         "seed": seed,

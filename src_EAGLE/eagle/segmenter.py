@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eagle.config import RANDOM_WEIGHTS
 from eagle.config_validation import completed, plain
 from eagle.data.dataset import VOID
 from eagle.evaluation.metrics import UnsupervisedMetrics
@@ -54,7 +55,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         backbone = build_backbone(
             cfg.model_type,
             cfg.dino_patch_size,
-            cfg.pretrained_weights if pretrained else "random",
+            cfg.pretrained_weights if pretrained else RANDOM_WEIGHTS,
             cfg.key_blocks,
             **cfg.backbone_kwargs,
         )

