@@ -1,4 +1,4 @@
-"""cache_features=disk: what is kept, what decides it, and what happens when a run is cut off or the disk is full."""
+"""Cached keys in memory and on disk: what is kept, what decides it, and what a cut run or a full disk leaves."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ import torch
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError, EagleError
 from eagle.feature_cache import open_disk_cache
+from eagle.models.key_cache import KeyCache
 from eagle.models.key_files import KeyFiles
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training import train, with_overrides
@@ -41,6 +42,39 @@ def cache_folders(cfg):
     return sorted(Path(cfg.cache_dir).iterdir())
 
 
+@pytest.fixture(params=["ram", "disk"])
+def cache(request, setting):
+    cfg, segmenter, data = setting
+    backbone = segmenter.net.model
+    return KeyCache(backbone) if request.param == "ram" else open_disk_cache(cfg, backbone, data.train_set)
+
+
+def test_cache__gives_the_backbones_keys_and_asks_once(setting, cache):
+    _, segmenter, data = setting
+    batch = next(iter(data.train_dataloader()))
+    img, index = batch["img"], batch["index"]
+    expected, passes = segmenter.net.model(img), counted(segmenter.net.model)
+    first, second = cache(img[:3], index[:3]), cache(img[[2, 3, 0]], index[[2, 3, 0]])
+    assert passes == [3, 1]
+    assert torch.allclose(first, expected[:3], atol=2e-3)
+    assert torch.allclose(second, expected[[2, 3, 0]], atol=2e-3)
+
+
+def test_cache__losses_differ_by_rounding_only(setting, cache):
+    _, segmenter, data = setting
+    batch = next(iter(data.train_dataloader()))
+    fixed = {
+        "coords": torch.rand(3, 4, 11, 11, 2) * 2 - 1,
+        "perms": torch.tensor([[1, 2, 3, 0]]),
+        "eigenvectors": (torch.randn(4, 16, 4), torch.randn(4, 16, 4)),
+    }
+    plain = segmenter.losses(batch, 500, **fixed)["loss/total"]
+    segmenter.use_key_cache(cache)
+    for _ in range(2):
+        cached = segmenter.losses(batch, 500, **fixed)["loss/total"]
+        assert float(cached.detach()) == pytest.approx(float(plain.detach()), rel=1e-3)
+
+
 def test_disk_cache__a_second_run_computes_nothing_and_gets_the_same(setting):
     cfg, segmenter, data = setting
     batch = next(iter(data.train_dataloader()))
@@ -53,21 +87,6 @@ def test_disk_cache__a_second_run_computes_nothing_and_gets_the_same(setting):
     assert torch.equal(first, second)
     assert torch.allclose(first, expected, atol=2e-3)
     assert len(cache_folders(cfg)) == 1
-
-
-def test_disk_cache__losses_differ_by_rounding_only(setting):
-    cfg, segmenter, data = setting
-    batch = next(iter(data.train_dataloader()))
-    fixed = {
-        "coords": torch.rand(3, 4, 11, 11, 2) * 2 - 1,
-        "perms": torch.tensor([[1, 2, 3, 0]]),
-        "eigenvectors": (torch.randn(4, 16, 4), torch.randn(4, 16, 4)),
-    }
-    plain = segmenter.losses(batch, 500, **fixed)["loss/total"]
-    segmenter.use_key_cache(open_disk_cache(cfg, segmenter.net.model, data.train_set))
-    for _ in range(2):
-        cached = segmenter.losses(batch, 500, **fixed)["loss/total"]
-        assert float(cached.detach()) == pytest.approx(float(plain.detach()), rel=1e-3)
 
 
 def test_disk_cache__an_interrupted_run_keeps_what_it_has(setting, monkeypatch):

@@ -11,21 +11,12 @@ from conftest import ROOT, TINY_VIT
 from miniatures import write_directory
 
 SOURCES = [path for folder in ("src_EAGLE", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
-# Calls that run what a file or a configuration says.
+# Calls that run what a file or a configuration says. Ruff's S rules find the usual ones; these it does not know.
 FORBIDDEN = {
-    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads", "marshal.load",
-    "marshal.loads", "shelve.open", "joblib.load", "dill.load", "cloudpickle.load", "pandas.read_pickle", "yaml.load",
-    "yaml.unsafe_load", "yaml.full_load", "torch.hub.load", "torch.jit.load", "hydra.utils.instantiate", "instantiate",
-    "hydra.utils.call", "shutil.unpack_archive", "subprocess.getoutput", "subprocess.getstatusoutput",
-    "runpy.run_path", "runpy.run_module",
+    "compile", "__import__", "joblib.load", "cloudpickle.load", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load",
+    "torch.jit.load", "hydra.utils.instantiate", "hydra.utils.call", "shutil.unpack_archive", "subprocess.getoutput",
+    "subprocess.getstatusoutput", "runpy.run_path", "runpy.run_module",
 }  # fmt: skip
-# The files that start a program, each with a fixed list of words: `pip download`, and ffmpeg.
-STARTS_PROGRAMS = {
-    "src_EAGLE/eagle/models/dinov2_wheel.py",
-    "src_EAGLE/eagle/provenance.py",
-    "src_EAGLE/eagle/segmentation/video.py",
-    "src_EAGLE/eagle/slurm.py",
-}
 
 
 def calls(tree):
@@ -58,15 +49,10 @@ def offences(source, file_name="x.py"):
             and keyword(call, "weights_only") != "True"
             and "unpickles code",
             keyword(call, "allow_pickle") not in (None, "False") and "unpickles code",
-            keyword(call, "shell") not in (None, "False") and "gives a string to a shell",
             keyword(call, "trust_remote_code") not in (None, "False") and "runs downloaded code",
             name == "importlib.import_module"
             and not isinstance(call.args[0], ast.Constant)
             and "imports what it is given",
-            name.endswith(".extractall") and "unpacks unchecked",
-            name.startswith(("subprocess.", "os.exec", "os.spawn", "pty."))
-            and file_name not in STARTS_PROGRAMS
-            and "starts a program",
         ]
         found += [f"{file_name}:{call.lineno}: {name} {reason}" for reason in reasons if reason]
     return found
@@ -81,18 +67,14 @@ def test_sources__do_nothing_forbidden():
 @pytest.mark.parametrize(
     "code",
     [
-        "eval(x)",
-        "import os as o; o.system(x)",
-        "from pickle import loads as l; l(x)",
+        "import torch as t; t.hub.load(x, 'model')",
+        "from shutil import unpack_archive as u; u(x)",
         "import torch; torch.load(p)",
         "import torch; torch.load(p, weights_only=False)",
         "trainer.fit(model, ckpt_path=path)",
         "import numpy as np; np.load(p, allow_pickle=True)",
-        "import subprocess; subprocess.run('ls', shell=True)",
         "from hydra.utils import instantiate; instantiate(cfg)",
-        "archive.extractall(folder)",
         "import importlib; importlib.import_module(name)",
-        "import yaml; yaml.load(text, yaml.Loader)",
     ],
 )
 def test_offences__are_found(code):

@@ -39,4 +39,5 @@ def package_version(package: str) -> str | None:
 
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(_ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603  fixed words, no shell
+    return done.stdout.strip()

@@ -31,7 +31,8 @@ def requeue_job() -> str:
     """Ask SLURM to start this job again; what became of it, for a message."""
     job = job_id()
     try:
-        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=True, timeout=60)
+        command = ["scontrol", "requeue", job]  # SLURM's own, on the job's PATH
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603  fixed words, no shell
     except (OSError, subprocess.SubprocessError) as error:
         return f"SLURM does not requeue job {job} ({error})"
     return f"SLURM starts job {job} again"

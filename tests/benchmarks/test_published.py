@@ -1,13 +1,16 @@
 """The benchmark's published side is the published computation, and refuses to be timed against another one."""
 
+import itertools
+import weakref
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
+from conftest import TINY_VIT
 from eagle.errors import EagleError
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle_benchmarks import published
 from eagle_benchmarks.case import Case, smooth_pictures
 from eagle_benchmarks.comparisons import COMPARISONS
 from eagle_benchmarks.published import Published
@@ -47,6 +50,7 @@ def test_published__losses_of_the_recorded_step(golden, make_config):
         data["s0.perms"],
         (data["s0.eigenvectors_pos"], data["s0.eigenvectors_pos_aug"]),
     )
+    assert {f"s0.log.{name}" for name in terms} == {k for k in data if k.startswith("s0.log.loss/")}
     for name, value in terms.items():
         assert float(value.detach()) == pytest.approx(float(data[f"s0.log.{name}"]), rel=1e-5, abs=1e-6), name
 
@@ -74,15 +78,33 @@ def test_comparisons__a_wrong_eigenvector_is_refused(case, monkeypatch):
         COMPARISONS["eigen"](case).check()
 
 
-def test_published__keeps_every_attention_map(case):
-    """What makes it the published one: three passes, attention maps of all blocks, seven optimisers."""
-    passes, blocks = [], case.published.segmenter.net.model.blocks
-    for block in blocks:
-        block.attn.qkv.register_forward_hook(lambda *_: passes.append(1))
+def test_published__keeps_every_attention_map_until_a_pass_ends(case, monkeypatch):
+    made, kept = [], []
+    original = published._block
+
+    def watched(block, tokens):
+        result = original(block, tokens)
+        made.append(weakref.ref(result[1]))
+        return result
+
+    def at_the_end(_module, _arguments):
+        kept.append([attention() for attention in made])
+        made.clear()
+
+    backbone = case.published.segmenter.net.model
+    monkeypatch.setattr(published, "_block", watched)
+    backbone.norm.register_forward_pre_hook(at_the_end)
     case.published.losses(case.batch, 500)
-    assert len(passes) == 3 * len(blocks)
+    assert [len(attentions) for attentions in kept] == [len(backbone.blocks)] * 3, "x, its positive and x̃"
+    n_tokens = (SIDE // backbone.patch_size) ** 2 + 1
+    for attention in itertools.chain(*kept):
+        assert attention is not None, "a block's map is gone before the pass ends"
+        assert attention.shape == (2, TINY_VIT["num_heads"], n_tokens, n_tokens)
+        assert torch.allclose(attention.sum(dim=3), torch.ones(()), atol=1e-5)
+
+
+def test_published__seven_optimisers_train_every_parameter(case):
     optimizers = case.published.optimizers()
     assert len(optimizers) == 7
     trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     assert {id(p) for p in case.published.segmenter.parameters() if p.requires_grad} <= trained
-    assert isinstance(case.published.segmenter.net, nn.Module)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from skimage.data import astronaut
 from skimage.transform import resize
 
@@ -32,12 +31,8 @@ BACKENDS = ["torch", pytest.param("pydensecrf", marks=needs_pydensecrf)]
 
 
 @pytest.fixture
-def golden():
-    shared = Path(os.environ.get("EAGLE_SHARED", ROOT.parent / "shared"))
-    path = shared / "golden" / "h_dense_crf.safetensors"
-    if not path.exists():
-        pytest.skip(f"{path} is absent; set EAGLE_SHARED to the folder that holds golden/")
-    return load_file(path)
+def recorded(golden):
+    return golden.tensors("h_dense_crf")
 
 
 def normalised(rgb):
@@ -65,13 +60,13 @@ def assert_same_refinement(ours, theirs):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_dense_crf__golden(golden, backend):
-    refined = dense_crf(golden["img"][None], golden["logits"][None], backend)
-    assert_same_refinement(refined, golden["Q"][None])
+def test_dense_crf__golden(recorded, backend):
+    refined = dense_crf(recorded["img"][None], recorded["logits"][None], backend)
+    assert_same_refinement(refined, recorded["Q"][None])
 
 
-def test_dense_crf__golden_image_bytes(golden):
-    assert torch.equal(_bgr_bytes(golden["img"][None])[0].flip(-1), golden["image_rgb_u8"])
+def test_dense_crf__golden_image_bytes(recorded):
+    assert torch.equal(_bgr_bytes(recorded["img"][None])[0].flip(-1), recorded["image_rgb_u8"])
 
 
 def test_dense_crf__out_of_range_image_is_clamped():

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from eagle.evaluation.metrics import UnsupervisedMetrics, match_clusters
@@ -60,14 +62,41 @@ def test_metrics__equals_loops_over_pixels(count_extra, seed):
     assert metric.compute()["Accuracy"] == pytest.approx(accuracy)
 
 
-def test_metrics__strict_protocol_is_never_better():
-    generator = torch.Generator().manual_seed(0)
-    preds, targets = (torch.randint(0, high, (3000,), generator=generator) for high in (9, 6))
-    metric = UnsupervisedMetrics("", 6, 3, compute_hungarian=True)
-    metric.update(preds, targets)
+def two_class_scores(confusion):
+    """Published and strict scores of a 2-class metric with one extra cluster, from its 3×2 counts."""
+    metric = UnsupervisedMetrics("", 2, 1, compute_hungarian=True)
+    metric.confusion += torch.tensor(confusion)
+    return metric.scores(count_extra=False), metric.scores(count_extra=True)
+
+
+@pytest.mark.parametrize(
+    ("confusion", "published", "strict"),
+    [
+        # The extra cluster holds two pixels of class 0 and four of class 1: they leave the counts, or are errors.
+        ([[6, 0], [1, 3], [2, 4]], (6 / 7, 3 / 4, 9 / 10), (6 / 9, 3 / 8, 9 / 16)),
+        # The first two clusters are matched crosswise.
+        ([[1, 5], [4, 0], [0, 10]], (4 / 5, 5 / 6, 9 / 10), (4 / 5, 5 / 16, 9 / 20)),
+        # Nothing in the extra cluster: both protocols agree.
+        ([[6, 2], [1, 3], [0, 0]], (6 / 9, 3 / 6, 9 / 12), (6 / 9, 3 / 6, 9 / 12)),
+        # Class 1 lies in the extra cluster alone: not scored, or missed.
+        ([[8, 0], [0, 0], [0, 2]], (1, None, 1), (1, 0, 8 / 10)),
+    ],
+)
+def test_metrics__strict_protocol_counts_extra_clusters_as_errors(confusion, published, strict):
+    for scores, (iou_0, iou_1, accuracy) in zip(two_class_scores(confusion), (published, strict), strict=True):
+        expected = [100 * iou for iou in (iou_0, iou_1) if iou is not None]
+        assert scores.iou[np.isfinite(scores.iou)].tolist() == pytest.approx(expected)
+        assert scores.miou == pytest.approx(np.mean(expected))
+        assert scores.accuracy == pytest.approx(100 * accuracy)
+
+
+@given(st.lists(st.lists(st.integers(0, 30), min_size=4, max_size=4), min_size=7, max_size=7))
+def test_metrics__strict_protocol_is_never_better(confusion):
+    metric = UnsupervisedMetrics("", 4, 3, compute_hungarian=True)
+    metric.confusion += torch.tensor(confusion)
     published, strict = metric.scores(count_extra=False), metric.scores(count_extra=True)
-    assert strict.accuracy < published.accuracy
-    assert strict.miou < published.miou
+    assert not strict.accuracy > published.accuracy
+    assert not strict.miou > published.miou + 1e-9
 
 
 def test_metrics__order_and_batching_do_not_matter():

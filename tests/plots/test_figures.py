@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 from PIL import Image
 
 from eagle.data.dataset import Classes
 from eagle.data.palette import distinct_palette
 from eagle.evaluation.evaluator import Picture
-from eagle.plots.confusion import draw_confusion
+from eagle.plots.confusion import confusion_figure, draw_confusion
 from eagle.plots.segmentation_grid import colored, draw_segmentation_grid
 
 CLASSES = Classes(("sky", "road", "car"), distinct_palette(3))
@@ -38,11 +39,32 @@ def test_grid__unmatched_clusters_are_void(tmp_path):
     assert share_of_color(tmp_path / "grid.png", (0, 0, 0)) > 0.1
 
 
+def numbered_classes(n):
+    return Classes(tuple(f"c{i}" for i in range(n)), distinct_palette(n))
+
+
 @pytest.mark.parametrize("n", [1, 3, 30])
-def test_confusion__is_drawn_for_any_number_of_classes(tmp_path, n):
-    classes = Classes(tuple(f"c{i}" for i in range(n)), distinct_palette(n))
-    draw_confusion(tmp_path / "confusion.png", np.eye(n, dtype=int) * 5, classes, "title")
-    assert np.asarray(Image.open(tmp_path / "confusion.png")).std() > 10
+def test_confusion__a_row_shows_where_a_labels_pixels_went(n):
+    confusion = np.random.default_rng(n).integers(1, 50, (n, n))
+    axes = confusion_figure(confusion, numbered_classes(n), "title").axes[0]
+    shown = np.asarray(axes.images[0].get_array())
+    for label in range(n):
+        total = sum(confusion[predicted, label] for predicted in range(n))
+        expected = [100 * confusion[predicted, label] / total for predicted in range(n)]
+        assert shown[label].tolist() == pytest.approx(expected)
+        written = {text.get_position()[0]: text.get_text() for text in axes.texts if text.get_position()[1] == label}
+        assert written == {column: f"{share:.0f}" for column, share in enumerate(expected) if share >= 0.5}
+    for axis in (axes.xaxis, axes.yaxis):
+        assert [tick.get_text() for tick in axis.get_ticklabels()] == [f"c{i}" for i in range(n)]
+
+
+@pytest.mark.parametrize("n", [1, 3, 30])
+def test_confusion__full_cells_are_drawn_dark(tmp_path, n):
+    darkest = np.array(colormaps["Blues"](1.0)[:3]) * 255
+    for name, confusion in (("right", 5 * np.eye(n, dtype=int)), ("empty", np.zeros((n, n), dtype=int))):
+        draw_confusion(tmp_path / f"{name}.png", confusion, numbered_classes(n), "title")
+    dark = {name: share_of_color(tmp_path / f"{name}.png", darkest) for name in ("right", "empty")}
+    assert dark["right"] > dark["empty"] + 0.1 / n
 
 
 def test_figures__leave_nothing_behind_when_writing_fails(tmp_path, monkeypatch):

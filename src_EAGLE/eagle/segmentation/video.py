@@ -48,7 +48,7 @@ def open_video(path: Path) -> Video:
     _require_ffmpeg(path)
     fields = "stream=width,height,avg_frame_rate:stream_side_data=rotation:packet=pts_time"
     command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", fields, "-of", "json", _url(path)]
-    probed = subprocess.run(command, capture_output=True, text=True, check=False)
+    probed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  fixed words, no shell
     found = json.loads(probed.stdout or "{}") if probed.returncode == 0 else {}
     streams, packets = found.get("streams", []), found.get("packets", [])
     if not streams:
@@ -82,7 +82,7 @@ def frames(video: Video) -> Iterator[Image.Image]:
     # variable rate; the option against that has another name in every age of ffmpeg (-vsync, -fps_mode).
     command = ["ffmpeg", "-v", "error", "-r", video.rate, "-i", _url(video.path)]
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603  fixed words, no shell
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         assert process.stdout is not None
@@ -113,7 +113,7 @@ def video_writer(path: Path, size: tuple[int, int], rate: str) -> Iterator[Any]:
         command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
         command += ["-r", rate, "-i", "-", "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p"]
         command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", _url(temporary)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603  fixed words, no shell
             assert process.stdin is not None
             assert process.stderr is not None
             stdin = process.stdin
