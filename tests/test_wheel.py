@@ -21,13 +21,15 @@ import eagle
 from eagle.checkpoint_formats import StoredSegmenter, write_stored
 from eagle.checkpoints import load_segmenter
 from eagle.config import EvalConfig
-from eagle.config_validation import plain, validated
+from eagle.commandline import parse_command_line
+from eagle.config_validation import plain
 from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 segmenter = LitUnsupervisedSegmenter(2, json.loads(sys.argv[1]))
 write_stored(StoredSegmenter(2, plain(segmenter.cfg), segmenter.state_dict(), None), Path("run.ckpt"))
-evaluate_checkpoint(Path("run.ckpt"), validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"}))
+words = ["run_crf=false", "num_workers=0", "accelerator=cpu"]
+evaluate_checkpoint(Path("run.ckpt"), parse_command_line(EvalConfig, words))
 print(json.dumps({"from": eagle.__file__, "dim": load_segmenter("run.ckpt").cfg.dim}))
 """
 

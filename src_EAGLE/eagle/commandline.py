@@ -164,7 +164,7 @@ def _compose(schema: type, config_name: str | None, overrides: list[str]) -> Dic
 
     Paths in a file of ``configs/`` are relative to that folder; all others stay relative to the working directory.
     """
-    directory, file_name = _locate(config_name) if config_name else (CONFIG_DIR, None)
+    directory, file_name = _locate(config_name) if config_name else (Path.cwd(), None)
     GlobalHydra.instance().clear()
     with warnings.catch_warnings():
         # The published names end in .yml, which Hydra reads under its 1.1 rules only, with a deprecation warning.
@@ -193,7 +193,8 @@ def _locate(config_name: str) -> tuple[Path, str]:
             if path.is_file():
                 return path.parent, path.name
     available = ", ".join(sorted(file.stem for file in CONFIG_DIR.glob("*.yml")))
-    raise ConfigError(f"--config-name {config_name}: no such file; configs/ has {available}")
+    remedy = f"configs/ has {available}" if available else "an installed copy has no configs/, give a YAML file's path"
+    raise ConfigError(f"--config-name {config_name}: no such file; {remedy}")
 
 
 def _close_progress_bars() -> None:
