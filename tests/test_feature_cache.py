@@ -6,6 +6,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -142,7 +143,7 @@ def test_disk_cache__a_disk_that_fills_up_later_is_named(setting, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EagleError, match=r"keys_.*No space left.*cache_dir"):
         cache(batch["img"], batch["index"])
 
@@ -179,3 +180,15 @@ def test_key_files__rows_are_those_put(tmp_path):
     assert store.missing([0, 1, 4, 2]) == [0, 3]
     assert torch.equal(store.get([1, 4, 1]), keys[[1, 0, 1]])
     assert (tmp_path / "keys" / "keys.f16").stat().st_size == 5 * 2 * 3 * 4 * np.dtype(np.float16).itemsize
+
+
+def test_key_files__leave_no_descriptor_open(tmp_path):
+    """Runs that follow each other in one process would run out of them."""
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        store = KeyFiles(tmp_path / "keys", 5, (2, 3, 4))
+        store.put([1, 2], torch.ones(2, 2, 3, 4).half())
+    del store
+    with pytest.raises(EagleError, match="keys of 6 images"):
+        KeyFiles(tmp_path / "keys", 6, (2, 3, 4))
+    assert psutil.Process().num_fds() == before
