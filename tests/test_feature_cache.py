@@ -6,12 +6,14 @@ from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError, EagleError
-from eagle.feature_cache import open_disk_cache
+from eagle.feature_cache import memory_to_hold, open_disk_cache
+from eagle.memory import available_memory
 from eagle.models.key_cache import KeyCache
 from eagle.models.key_files import KeyFiles
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -161,9 +163,52 @@ def test_disk_cache__a_disk_that_fills_up_later_is_named(setting, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EagleError, match=r"keys_.*No space left.*cache_dir"):
         cache(batch["img"], batch["index"])
+
+
+ROW_BYTES = 4 * 4 * 144 * 2
+
+
+def test_memory_cache__what_it_will_hold_is_said_and_too_much_refused_before_training(setting, monkeypatch, caplog):
+    cfg = with_overrides(setting[0], cache_features="ram", experiment_name="run")
+    monkeypatch.setattr("eagle.feature_cache.available_memory", lambda: 4 * ROW_BYTES - 1)
+    with pytest.raises(ConfigError, match=r"cache_features: ram needs .* 4 images, .* set cache_features=disk, or off"):
+        train(cfg)
+    assert not (Path(cfg.output_root) / "run").exists()
+    monkeypatch.setattr("eagle.feature_cache.available_memory", lambda: 4 * ROW_BYTES)
+    with caplog.at_level("INFO"):
+        train(cfg)
+    assert "cache_features: ram will hold up to 0.00 GB of keys in memory" in caplog.text
+
+
+def test_memory_to_hold__grows_with_processes_and_no_further_than_the_run_gets(setting):
+    cfg, segmenter, _ = setting
+    backbone = segmenter.net.model
+    assert memory_to_hold(cfg, backbone, n_images=1000, n_batches=10_000, n_processes=2) == 2 * 1000 * ROW_BYTES
+    assert memory_to_hold(cfg, backbone, n_images=1000, n_batches=3, n_processes=2) == 2 * 3 * 4 * ROW_BYTES
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "least"),
+    [
+        ("0::/job/step\n", {"job": "3000", "job/step": "max"}, 3000),
+        ("4:memory:/x\n0::/job/step\n", {"job": "3000", "job/step": "2000"}, 2000),
+        ("0::/\n", {".": "1000"}, 1000),
+        ("0::/job\n", {"job": "max"}, None),
+        ("4:memory:/x\n", {}, None),
+    ],
+)
+def test_available_memory__control_groups_may_leave_less(tmp_path, monkeypatch, own, limits, least):
+    (tmp_path / "own").write_text(own)
+    for group, limit in limits.items():
+        (tmp_path / "groups" / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / group / "memory.max").write_text(limit + "\n")
+    monkeypatch.setattr("eagle.memory.OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr("eagle.memory.GROUPS", tmp_path / "groups")
+    free = available_memory()
+    assert free == least if least else free > 1_000_000
 
 
 def test_training__two_runs_share_the_cache(setting, monkeypatch):
@@ -198,3 +243,15 @@ def test_key_files__rows_are_those_put(tmp_path):
     assert store.missing([0, 1, 4, 2]) == [0, 3]
     assert torch.equal(store.get([1, 4, 1]), keys[[1, 0, 1]])
     assert (tmp_path / "keys" / "keys.f16").stat().st_size == 5 * 2 * 3 * 4 * np.dtype(np.float16).itemsize
+
+
+def test_key_files__leave_no_descriptor_open(tmp_path):
+    """Runs that follow each other in one process would run out of them."""
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        store = KeyFiles(tmp_path / "keys", 5, (2, 3, 4))
+        store.put([1, 2], torch.ones(2, 2, 3, 4).half())
+    del store
+    with pytest.raises(EagleError, match="keys of 6 images"):
+        KeyFiles(tmp_path / "keys", 6, (2, 3, 4))
+    assert psutil.Process().num_fds() == before

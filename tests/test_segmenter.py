@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from eagle.evaluation.inference import SegmenterProbes
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 WHICH = ["cocostuff", "cityscapes"]
@@ -139,6 +140,35 @@ def test_losses__own_eigenvectors_are_the_published_up_to_sign(golden, make_segm
     ours = segmenter._eigenvectors(batch["img"], batch["img_aug"], code, code_aug)
     for vectors, key in zip(ours, ("s0.eigenvectors_pos", "s0.eigenvectors_pos_aug"), strict=True):
         assert ((vectors * data[key]).sum(dim=1).abs() > 0.9999).all()
+
+
+def test_forward__is_the_code_of_each_patch(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
+    img = torch.randn(2, 3, 56, 40)
+    code = segmenter(img)
+    assert code.shape == (2, 32, 7, 5)
+    assert torch.equal(code, segmenter.net.keys_and_code(img)[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*self.trainer")
+def test_validation_step__bfloat16_decides_by_float32_logits_as_an_evaluation_does(make_config, monkeypatch):
+    monkeypatch.setattr("eagle.evaluation.inference.flip_averaged", lambda features, img: features(img))
+    torch.manual_seed(0)
+    segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
+    batch, probe = tiny_batch(size=112), segmenter.linear_probe
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        code = segmenter.net.keys_and_code(batch["img"])[1]
+    with torch.no_grad():
+        # Random weights prefer one class by far; no class is to have a lead.
+        probe.bias -= probe(code.float()).mean(dim=(0, 2, 3))
+        exact = nn.functional.interpolate(probe(code.float()), (112, 112), mode="bilinear").argmax(dim=1)
+    assert code.dtype == torch.bfloat16
+    assert len(exact.unique()) == 5
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        validated = segmenter.validation_step(batch, 0)["linear"]
+        evaluated = SegmenterProbes(segmenter, alpha=1.0)(batch["img"])["linear"].argmax(dim=1)
+    assert torch.equal(validated, exact)
+    assert (evaluated != exact).float().mean() < 1e-4, "log-probabilities round a little"
 
 
 def tiny_batch(label_value=0, size=56):

@@ -81,6 +81,22 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """Take the clean images' keys from ``cache`` where a batch has their numbers."""
         self._key_cache = cache
 
+    def forward(self, img: Tensor) -> Tensor:
+        """Codes S of images, as STEGO's ``forward`` gives them; the released one hands out keys.
+
+        Args:
+            img: B×3×H×W, ImageNet-normalised; H and W are multiples of the patch size.
+
+        Returns:
+            B×dim×h×w with one code for each patch; in training mode with dropout.
+        """
+        return self.net(self.net.model(img))
+
+    def linear_logits(self, code: Tensor) -> Tensor:
+        """The linear probe's logits of B×dim×h×w codes, B×n_classes×h×w float32 whatever the precision."""
+        with torch.autocast(code.device.type, enabled=False):
+            return self.linear_probe(code.float())
+
     def losses(
         self,
         batch: Mapping[str, Tensor],
@@ -171,7 +187,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         size = (label.shape[1], label.shape[2])
         # A pixel's nearest centre does not depend on its code's norm.
         cluster = upsampled(self.cluster_probe.inner(code), size).argmax(dim=1)
-        linear = upsampled(self.linear_probe(code), size).argmax(dim=1)
+        linear = upsampled(self.linear_logits(code), size).argmax(dim=1)
         self.cluster_metrics.update(cluster, label)
         self.linear_metrics.update(linear, label)
         cluster_loss, _ = self.cluster_probe(code, None)

@@ -22,10 +22,11 @@ from eagle.config_validation import absolute_paths, completed
 from eagle.data.catalog import dataset_label
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
-from eagle.feature_cache import open_disk_cache
+from eagle.feature_cache import memory_to_hold, open_disk_cache
 from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.loggers import finish, make_loggers
 from eagle.machine import machine_arguments
+from eagle.models.key_files import GIGABYTE
 from eagle.nonfinite import NonFiniteStop
 from eagle.printed_commands import shell_command
 from eagle.resume import LAST, LAST_NAME, PREVIOUS_NAME, find_resumption
@@ -70,6 +71,11 @@ def train(cfg: DictConfig) -> Path:
     if cfg.cache_features == "disk":
         segmenter.use_key_cache(open_disk_cache(cfg, segmenter.net.model, data.train_set))
     trainer = _trainer(cfg, run_dir, data)
+    if cfg.cache_features == "ram":
+        n_batches = cfg.max_steps - batches_done
+        held = memory_to_hold(cfg, segmenter.net.model, len(data.train_set), n_batches, trainer.num_devices)
+        if trainer.is_global_zero:
+            logger.info("cache_features: ram will hold up to %.2f GB of keys in memory", held / GIGABYTE)
     if trainer.is_global_zero:
         remove_unfinished(run_dir)
         places = absolute_paths(TrainConfig, cfg, Path.cwd()) | {"output_root": str(run_dir.parent.resolve())}

@@ -93,6 +93,25 @@ def test_segment__masks_have_the_photographs_size(checkpoint, tmp_path, override
     assert all(name.startswith("cluster ") for name in entry["shares"]), "no evaluation has named the clusters"
 
 
+@pytest.mark.parametrize("overrides", [{}, {"run_crf": True}])
+def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path, overrides):
+    """Ids, colours, shares and legend of 300 clusters agree with each other."""
+    checkpoint = train(make_run(labels=False, extra_clusters=298)) / "last.ckpt"
+    path = photograph(tmp_path / "a.png", (256, 192))
+    content = segment(config(checkpoint, [path], tmp_path / "masks", res=192, **overrides))
+    image = Image.open(tmp_path / "masks/a_ids.png")
+    assert image.mode == "I;16"
+    ids = np.asarray(image)
+    assert 255 < ids.max() < 300
+    colors = np.array([entry["color"] for entry in content["classes"]])
+    assert len(np.unique(colors, axis=0)) == 300
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "masks/a_color.png")), colors[ids])
+    names, counts = np.unique(ids, return_counts=True)
+    shares = {f"cluster {i}": pytest.approx(n / ids.size, abs=1e-5) for i, n in zip(names, counts, strict=True)}
+    assert content["images"][str(path)]["shares"] == shares
+    assert (tmp_path / "masks/legend.png").is_file()
+
+
 def test_segment__unreadable_files_are_listed_and_not_fatal(checkpoint, tmp_path, caplog):
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eagle.errors import ConfigError
 from eagle.spectral import eigensolver
@@ -99,3 +101,38 @@ def test_subspace__isolated_patches_still_give_eigenvectors():
     laplacian, degree = normalized_laplacian(affinity)
     values, vectors = smallest_eigenpairs(laplacian, degree, 3)
     assert torch.allclose(laplacian @ vectors, vectors * values[:, None, :], atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "where"), [("mps", "cpu"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
+def test_decomposing_device__is_the_cpu_for_apples_gpus_only(name, where):
+    assert eigensolver.decomposing_device(torch.device(name)) == torch.device(where)
+
+
+class Decompositions(TorchDispatchMode):
+    """Records where matrices are decomposed, and answers what has no answer without data: all have converged."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("_linalg_eigh", "linalg_qr"):
+            self.seen.add((name, args[0].device.type))
+        if name == "_local_scalar_dense":
+            return True
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("method", "used"), [("eigh", {"_linalg_eigh"}), ("subspace", {"_linalg_eigh", "linalg_qr"})])
+def test_eigenpairs__of_a_device_without_decompositions_are_found_on_the_cpu_and_brought_back(
+    monkeypatch, method, used
+):
+    """``meta`` stands in for Apple's GPUs, which torch has no fake tensors of elsewhere."""
+    monkeypatch.setattr(eigensolver, "WITHOUT_DECOMPOSITIONS", ("meta",))
+    with FakeTensorMode(), torch.no_grad(), Decompositions() as decompositions:
+        laplacian, degree = normalized_laplacian(torch.rand(2, 196, 196, device="meta"))
+        values, vectors = smallest_eigenpairs(laplacian, degree, 4, method)
+    assert (values.device.type, vectors.device.type) == ("meta", "meta")
+    assert (tuple(values.shape), tuple(vectors.shape)) == ((2, 4), (2, 196, 4))
+    assert decompositions.seen == {(name, "cpu") for name in used}

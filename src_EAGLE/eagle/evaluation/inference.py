@@ -52,7 +52,7 @@ class SegmenterProbes(nn.Module):
         """See ProbeMaps."""
         code = self.code(img)
         size, shown = covered_size(code, self.segmenter.net.model.patch_size), (img.shape[2], img.shape[3])
-        linear = upsampled(self.segmenter.linear_probe(code).float(), size)
+        linear = upsampled(self.segmenter.linear_logits(code), size)
         cluster = self.alpha * self.segmenter.cluster_probe.upsampled_similarity(code, size)
         return {
             "linear": F.log_softmax(cropped_to(linear, shown), dim=1),

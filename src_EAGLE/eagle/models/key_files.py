@@ -44,7 +44,6 @@ class KeyFiles:
                 raise EagleError(f"{folder}: does not hold the keys of {n_images} images; remove it")
             self._keys = np.memmap(folder / "keys.f16", dtype=np.float16, mode="r", shape=(n_images, *shape))
             self._done = np.memmap(folder / "done.u8", dtype=np.uint8, mode="r+", shape=(n_images,))
-            self._file = os.open(folder / "keys.f16", os.O_WRONLY)
         except OSError as error:
             raise EagleError(f"{folder}: cannot be used as a cache ({error.strerror or error})") from error
         self._refuse_full_disk(folder, n_images - int(self._done.sum()))
@@ -56,10 +55,13 @@ class KeyFiles:
     def put(self, numbers: Sequence[int], keys: Tensor) -> None:
         """See KeyStore; raises EagleError where the disk does not take them."""
         try:
-            for number, row in zip(numbers, keys.contiguous().numpy(), strict=True):
-                # Not through the map: there a full disk ends the process with a signal.
-                _write_at(self._file, row.tobytes(), number * self._row_bytes)
-            os.fsync(self._file)
+            # Not through the map: there a full disk ends the process with a signal.
+            with (self._folder / "keys.f16").open("r+b") as file:
+                for number, row in zip(numbers, keys.contiguous().numpy(), strict=True):
+                    file.seek(number * self._row_bytes)
+                    file.write(row.tobytes())
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise EagleError(
                 f"{self._folder}: keys cannot be written ({error.strerror or error}); set cache_dir to another disk, "
@@ -96,9 +98,3 @@ def _make(folder: Path, sizes: dict[str, int]) -> None:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_at(file: int, content: bytes, offset: int) -> None:
-    written = 0
-    while written < len(content):
-        written += os.pwrite(file, content[written:], offset + written)

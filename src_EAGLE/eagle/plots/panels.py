@@ -81,7 +81,7 @@ class LabelPanel(Panel):
         return colored(resized_patches(self.ids, size), self.palette)
 
     def write(self, path: Path, size: Size) -> None:
-        """A palette PNG, whose indices are the ids (255 for none)."""
+        """A PNG of ``write_colored_ids``: of up to 255 ids its indices are the ids."""
         write_colored_ids(path, resized_patches(self.ids, size), self.palette)
 
 

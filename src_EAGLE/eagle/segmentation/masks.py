@@ -73,7 +73,7 @@ def write_masks(folder: Path, name: str, photograph: Image.Image, ids: np.ndarra
         classes: names and palette.
     """
     files = {kind: f"{name}_{kind}.png" for kind in ("ids", "color", "overlay")}
-    write_ids(folder / files["ids"], ids)
+    write_ids(folder / files["ids"], ids, len(classes))
     write_colored_ids(folder / files["color"], ids, classes.palette)
     write_image(folder / files["overlay"], overlay(photograph, ids, classes.palette))
     return files

@@ -13,6 +13,7 @@ from eagle.data.normalization import normalize
 from eagle.data.transforms import image_tensor
 from eagle.evaluation.crf import dense_crf
 from eagle.evaluation.inference import SegmenterProbes, covered_size
+from eagle.evaluation.predictions import id_type
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 # Sharpness of the cluster probe's probabilities before the CRF, as published.
@@ -67,7 +68,7 @@ class PhotographSegmenter:
             size: (H, W) of the result; None for the photograph's.
 
         Returns:
-            H×W uint8.
+            H×W uint8; uint16 of more than 255 clusters.
         """
         seen = photograph if self._view.res is None else resized(photograph, self._view.res)
         code: Tensor = self._codes(self._tensor(seen)).float()
@@ -84,9 +85,8 @@ class PhotographSegmenter:
 
     def _scores(self, code: Tensor) -> Tensor:
         """What the best class has most of, 1×C×h×w; interpolating it is interpolating codes."""
-        return (
-            self._segmenter.linear_probe(code) if self._probe == "linear" else self._segmenter.cluster_probe.inner(code)
-        )
+        segmenter = self._segmenter
+        return segmenter.linear_logits(code) if self._probe == "linear" else segmenter.cluster_probe.inner(code)
 
     def _refined(
         self, photograph: Image.Image, code: Tensor, covered: tuple[int, int], size: tuple[int, int]
@@ -100,7 +100,7 @@ class PhotographSegmenter:
             return sampled(part, covered, size, (height, width), slice(0, height))
 
         if self._probe == "linear":
-            logits = resample(self._segmenter.linear_probe(code))
+            logits = resample(self._segmenter.linear_logits(code))
         else:
             logits = CLUSTER_ALPHA * self._segmenter.cluster_probe.resampled_similarity(code, resample)
         return dense_crf(self._tensor(small), F.log_softmax(logits, dim=1), self._view.crf_backend)
@@ -134,13 +134,13 @@ def label_map(scores: Tensor, covered: tuple[int, int], size: tuple[int, int], f
         full: (H, W) of the result.
 
     Returns:
-        H×W uint8.
+        H×W uint8; uint16 of more than 255 classes.
     """
-    ids = np.empty(full, dtype=np.uint8)
+    ids = np.empty(full, dtype=id_type(scores.shape[1]))
     step = max(1, BAND_PIXELS // full[1])
     for top in range(0, full[0], step):
         band = slice(top, min(top + step, full[0]))
-        ids[band] = sampled(scores, covered, size, full, band).argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        ids[band] = sampled(scores, covered, size, full, band).argmax(dim=1)[0].cpu().numpy()
     return ids
 
 

@@ -27,6 +27,8 @@ ANGLE_TOLERANCE = 1e-3
 # Full decomposition is faster below this many patches for each vector of the block.
 SMALL_BLOCK_RATIO = 8
 SEED = 0
+# Devices for which torch has neither eigh nor qr: Apple's GPUs.
+WITHOUT_DECOMPOSITIONS = ("mps",)
 
 
 def smallest_eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str = "subspace") -> tuple[Tensor, Tensor]:
@@ -52,8 +54,15 @@ def smallest_eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str =
     finite = degree.isfinite().all(dim=1)[:, None, None]
     laplacian = torch.where(finite, laplacian, 0)
     degree = torch.where(finite[:, :, 0], degree, 1)
-    values, vectors = _eigenpairs(laplacian, degree, k, method)
+    where = decomposing_device(laplacian.device)
+    pairs = _eigenpairs(laplacian.to(where), degree.to(where), k, method)
+    values, vectors = (part.to(laplacian.device) for part in pairs)
     return torch.where(finite[:, :, 0], values, torch.nan), torch.where(finite, vectors, torch.nan)
+
+
+def decomposing_device(device: torch.device) -> torch.device:
+    """Where the matrices of a device are decomposed: there, or on the CPU where torch cannot."""
+    return torch.device("cpu") if device.type in WITHOUT_DECOMPOSITIONS else device
 
 
 def _eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,60 @@
+"""Predicted label maps as PNG: an id is what a reader gets back, however many there are."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eagle.class_map import NO_CLASS
+from eagle.data.dataset import Classes
+from eagle.data.images import read_label
+from eagle.data.palette import distinct_palette
+from eagle.errors import DataError
+from eagle.evaluation.predictions import PredictionFolder, id_type, write_colored_ids, write_ids
+
+
+@pytest.mark.parametrize(
+    ("n_ids", "mode", "none"), [(2, "L", 255), (255, "L", 255), (256, "I;16", 65535), (300, "I;16", 65535)]
+)
+def test_write_ids__every_id_and_none_come_back(tmp_path, n_ids, mode, none):
+    ids = np.arange(-1, n_ids).reshape(1, -1)
+    write_ids(tmp_path / "a.png", ids, n_ids)
+    assert Image.open(tmp_path / "a.png").mode == mode
+    assert read_label(tmp_path / "a.png").tolist() == [[none, *range(n_ids)]]
+    for image in (ids[:, 1:], ids[:, 1:2]):
+        write_ids(tmp_path / "b.png", image, n_ids)
+        assert Image.open(tmp_path / "b.png").mode == mode, "whatever ids an image happens to hold"
+
+
+def test_id_type__more_than_a_file_holds_are_refused():
+    assert id_type(65535) == np.uint16
+    with pytest.raises(DataError, match=r"65536 classes or clusters: .* 65535 at most"):
+        id_type(65536)
+
+
+@pytest.mark.parametrize(("n_ids", "mode"), [(255, "P"), (256, "RGB"), (300, "RGB")])
+def test_write_colored_ids__viewers_see_the_palette(tmp_path, n_ids, mode):
+    ids, palette = np.arange(-1, n_ids).reshape(1, -1), distinct_palette(n_ids)
+    write_colored_ids(tmp_path / "a.png", ids, palette)
+    image = Image.open(tmp_path / "a.png")
+    assert image.mode == mode
+    assert np.asarray(image.convert("RGB"))[0].tolist() == [[0, 0, 0], *palette.tolist()]
+
+
+class OneImage:
+    def __len__(self):
+        return 1
+
+    def name(self, index):
+        return "photo"
+
+
+def test_prediction_folder__finds_the_class_of_clusters_beyond_255(tmp_path):
+    clusters = np.arange(300).reshape(15, 20)
+    class_of_cluster = np.full(300, NO_CLASS)
+    class_of_cluster[[0, 1, 299]] = [1, 0, 1]
+    folder = PredictionFolder(tmp_path, OneImage())
+    folder.write("cluster", 0, clusters)
+    folder.finish({"cluster": class_of_cluster}, Classes(("sky", "road"), distinct_palette(2)))
+    image = Image.open(tmp_path / "cluster/ids/photo.png")
+    assert image.mode == "L"
+    assert np.array_equal(np.asarray(image), np.where(class_of_cluster < 0, 255, class_of_cluster)[clusters])

@@ -1,0 +1,130 @@
+"""Tensors that are on a GPU by name only, and a watch over what the host reads from them.
+
+``torch._subclasses.FakeTensorMode`` computes shapes, dtypes and devices without data, as torch.compile does, and
+refuses operators whose operands lie on different devices. What has no answer without data is answered here where a test
+allows it: every mask is true everywhere, every value occurs once, every number is one, every flag false.
+"""
+
+import sys
+from collections.abc import Set
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import eagle
+
+PACKAGE = Path(eagle.__file__).parent
+BACKWARD = "backward"
+
+
+class Read(NamedTuple):
+    """Where our code makes the host wait for the device: module and function, and torch's name of the operator."""
+
+    place: str
+    operator: str
+
+
+class HostReadError(AssertionError):
+    """The host waits for the device where nobody allowed it."""
+
+
+class Watch(TorchDispatchMode):
+    """Raises HostReadError for reads other than the ``allowed`` ones; ``seen`` are those that happened.
+
+    To be entered inside a FakeTensorMode.
+    """
+
+    def __init__(self, allowed: Set[Read]) -> None:
+        super().__init__()
+        self.allowed = allowed
+        self.seen: set[Read] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        operator = func.overloadpacket.__name__
+        if not _waits(operator, args, kwargs):
+            return func(*args, **kwargs)
+        read = Read(_place(), operator)
+        if read not in self.allowed:
+            raise HostReadError(f"{read.place}: {operator} makes the host wait for the device")
+        self.seen.add(read)
+        return ANSWERS.get(operator, func)(*args, **kwargs)
+
+
+def move_to_fake(module: nn.Module, device: str) -> None:
+    """Make the module's parameters and buffers fake tensors on the device; inside a FakeTensorMode."""
+    module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
+
+
+def _waits(operator: str, args: tuple, kwargs: dict) -> bool:
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    if not any(tensor.device.type != "cpu" for tensor in tensors):
+        return False
+    if operator == "_to_copy":
+        return torch.device(kwargs.get("device") or tensors[0].device).type == "cpu"
+    if operator == "copy_":
+        return tensors[0].device.type == "cpu"
+    if operator in ("index", "index_put", "index_put_"):
+        return any(_is_mask(index) for index in args[1])
+    return operator in WAITING
+
+
+def _place() -> str:
+    """The innermost function of ours that is running; autograd runs the backward pass in none.
+
+    Comprehensions count as the function that they are in: up to Python 3.11 they are functions too.
+    """
+    frame = sys._getframe()
+    while frame is not None:
+        path, function = Path(frame.f_code.co_filename), frame.f_code.co_name
+        if path.is_relative_to(PACKAGE) and not function.startswith("<"):
+            return f"{path.relative_to(PACKAGE).with_suffix('').as_posix()}:{function}"
+        frame = frame.f_back
+    return BACKWARD
+
+
+def _is_mask(index: Tensor | None) -> bool:
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
+def _value(tensor: Tensor) -> bool | int | float:
+    return False if tensor.dtype == torch.bool else 1.0 if tensor.is_floating_point() else 1
+
+
+def _all_rows(tensor: Tensor, indices: list[Tensor | None]) -> Tensor:
+    (mask,) = indices
+    return tensor.flatten(0, mask.ndim - 1).clone()
+
+
+def _all_rows_put(tensor: Tensor, indices: list[Tensor | None], values: Tensor) -> Tensor:
+    (mask,) = indices
+    assert mask.device == tensor.device
+    return tensor.copy_(values.view_as(tensor))
+
+
+def _all_numbers(tensor: Tensor) -> Tensor:
+    return torch.arange(len(tensor), device=tensor.device)[:, None]
+
+
+def _each_once(tensor: Tensor, *_args, **_kwargs) -> tuple[Tensor, Tensor, Tensor]:
+    return tensor.clone(), torch.empty_like(tensor), torch.ones_like(tensor)
+
+
+ANSWERS = {
+    "_local_scalar_dense": _value,
+    "index": _all_rows,
+    "index_put_": _all_rows_put,
+    "nonzero": _all_numbers,
+    "unique_consecutive": _each_once,
+    "repeat_interleave": lambda counts, **_kwargs: torch.empty_like(counts),
+    "bincount": lambda cells, _weights, minlength: cells.new_empty(minlength),
+}
+
+# Operators whose result's value or size the host reads, besides copies to the CPU and indexing by a mask.
+WAITING = {
+    "_local_scalar_dense", "bincount", "equal", "is_nonzero", "masked_select", "nonzero", "repeat_interleave",
+    "unique_consecutive", "unique_dim", "_unique", "_unique2",
+}  # fmt: skip

@@ -1,0 +1,149 @@
+"""The CUDA path without CUDA: every part of a step on tensors of a fake GPU.
+
+A test fails where tensors of different devices meet, and where the host reads a value, a mask or a copy of the device's
+that is not listed here. It sees code, not a GPU, and so not:
+
+- values: nothing is computed, so neither results nor what depends on them; ``fake_gpu`` says what is assumed instead;
+- what CUDA itself lacks or does otherwise: kernels for a dtype, determinism, memory, speed, streams, pinned copies;
+- bfloat16: torch turns autocast of a GPU off where there is none;
+- a CPU tensor without dimensions, or of indices, beside one on the device: torch moves both by itself;
+- the wait of a copy to the device; optimiser, logging, stored keys, several GPUs, compiled networks.
+
+autograd asks CUDA itself for its streams and so has no backward pass on a fake CUDA device. It has one on ``meta``,
+which to our code is one more device that is not the CPU.
+"""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from eagle.evaluation.crf import dense_crf_maps
+from eagle.evaluation.evaluator import Evaluator
+from eagle.evaluation.inference import SegmenterProbes
+from eagle.segmenter import LitUnsupervisedSegmenter
+from fake_gpu import HostReadError, Read, Watch, move_to_fake
+
+N_CLASSES = 5
+
+# Both decide, each for a batch, whether the iteration may end and which images are decomposed in full.
+EIGENSOLVER_READS = {
+    Read("spectral/eigensolver:_by_subspace_iteration", "_local_scalar_dense"),
+    Read("spectral/eigensolver:_eigenpairs", "_local_scalar_dense"),
+    Read("spectral/eigensolver:_eigenpairs", "index"),
+    Read("spectral/eigensolver:_eigenpairs", "index_put_"),
+}
+# Scores count labelled pixels only, and how many there are is known on the device.
+SCORE_READS = {Read("evaluation/metrics:update", "index"), Read("evaluation/metrics:update", "bincount")}
+# The lattice has as many vertices as the image has different places and colours.
+LATTICE_READS = {
+    Read("evaluation/permutohedral:__init__", "unique_consecutive"),
+    Read("evaluation/permutohedral:__init__", "repeat_interleave"),
+    Read("evaluation/permutohedral:_encode", "_local_scalar_dense"),
+    Read("evaluation/permutohedral:_blur", "nonzero"),
+}
+
+
+@pytest.fixture(params=["cuda", "meta"])
+def device(request, monkeypatch):
+    if request.param == "meta":
+        # torch has no autocast for it.
+        monkeypatch.setattr(torch, "autocast", lambda *_args, **_kwargs: nullcontext())
+    return request.param
+
+
+@pytest.fixture
+def fake(make_config, device):
+    """Builds a fake segmenter and a batch of its own; ``changed`` is real, for the host reads it on the CPU."""
+
+    def build(**overrides):
+        mode = FakeTensorMode()
+        segmenter = LitUnsupervisedSegmenter(N_CLASSES, make_config(**overrides))
+        with mode:
+            move_to_fake(segmenter, device)
+            batch = {name: torch.randn(3, 3, 112, 112, device=device) for name in ("img", "img_aug")}
+            batch["label"] = torch.randint(-1, N_CLASSES, (3, 112, 112), device=device)
+        return mode, segmenter, batch | {"changed": torch.tensor([False, True, False])}
+
+    return build
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+@pytest.mark.parametrize(
+    ("overrides", "reads"),
+    [
+        ({}, EIGENSOLVER_READS),
+        ({"fidelity": "paper"}, EIGENSOLVER_READS),
+        ({"label_smoothing": 0.1, "centroid_mode": "mean", "eigensolver": "eigh"}, set()),
+        ({"centroid_mode": "learned", "gather_batch": True, "pointwise": False, "eigensolver": "eigh"}, set()),
+    ],
+)
+def test_training_step__stays_on_the_device(fake, device, overrides, reads):
+    """Backbone, head, affinities, Laplacian, eigensolver, EiCue, ObjNCE, correspondence loss and both probes."""
+    mode, segmenter, batch = fake(**overrides)
+    with mode, Watch(reads) as watch:
+        terms = segmenter.losses(batch, 500)
+        assert {str(term.device.type) for term in terms.values()} == {device}
+        if device == "meta":
+            terms["loss/total"].backward()
+            trained = [parameter for parameter in segmenter.parameters() if parameter.requires_grad]
+            assert {parameter.grad.device.type for parameter in trained} == {device}
+    assert watch.seen == reads
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available", "ignore:.*self.trainer")
+def test_validation_step__stays_on_the_device(fake, device, monkeypatch):
+    mode, segmenter, batch = fake()
+    # A generator of a GPU needs the GPU.
+    monkeypatch.setattr(torch, "Generator", lambda _device=None, plain=torch.Generator: plain())
+    with mode, Watch(SCORE_READS) as watch, torch.no_grad():
+        maps = segmenter.eval().validation_step(batch, 0)
+    assert {name: (tuple(ids.shape), ids.device.type) for name, ids in maps.items()} == {
+        "linear": ((3, 112, 112), device), "cluster": ((3, 112, 112), device)
+    }  # fmt: skip
+    assert watch.seen == SCORE_READS
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_evaluation__stays_on_the_device_until_predictions_are_kept(fake, device, monkeypatch):
+    """Any size of image, both probes, mirror images, windows and scores; with CUDA the dense CRF too."""
+    mode, segmenter, _ = fake()
+    refine = dense_crf_maps if device == "cuda" else None  # which takes every device but CUDA for the CPU
+    evaluator = Evaluator(SegmenterProbes(segmenter.eval(), 2.0, window=56), N_CLASSES, refine, set(), None).eval()
+    kept = []
+    monkeypatch.setattr(evaluator, "_keep", lambda _batch, clusters: kept.append(clusters))
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: tensor)
+    reads = SCORE_READS | {Read("evaluation/evaluator:test_step", "_to_copy")} | (LATTICE_READS if refine else set())
+    with mode, Watch(reads) as watch, torch.no_grad():
+        move_to_fake(evaluator.metrics, device)
+        batch = {
+            "img": torch.randn(2, 3, 61, 90, device=device),
+            "label": torch.randint(-1, N_CLASSES, (2, 61, 90), device=device),
+        }
+        evaluator.test_step([batch], 0)
+    assert {name: tuple(ids.shape) for name, ids in kept[0].items()} == dict.fromkeys(evaluator.names, (2, 61, 90))
+    assert watch.seen == reads
+
+
+@pytest.mark.parametrize(
+    ("careless", "error"),
+    [
+        (lambda x: x + torch.arange(3), "found two different devices"),
+        (lambda x: torch.where(x > 0, x, torch.zeros(2, 3)), "found two different devices"),
+        (lambda x: x.sum().item(), "_local_scalar_dense makes the host wait"),
+        (lambda x: bool((x > 0).all()), "_local_scalar_dense makes the host wait"),
+        (lambda x: x.tolist(), "_local_scalar_dense makes the host wait"),
+        (lambda x: x.cpu(), "_to_copy makes the host wait"),
+        (lambda x: torch.zeros(2, 3).copy_(x), "copy_ makes the host wait"),
+        (lambda x: x[x > 0], "index makes the host wait"),
+        (lambda x: x.masked_select(x > 0), "masked_select makes the host wait"),
+        (lambda x: x.unique(), "_unique2 makes the host wait"),
+        (lambda x: x.long().flatten().bincount(), "bincount makes the host wait"),
+    ],
+)
+def test_watch__sees_what_it_is_there_for(device, careless, error):
+    with FakeTensorMode(), Watch(set()):
+        x = torch.randn(2, 3, device=device)
+        with pytest.raises((HostReadError, RuntimeError), match=error):
+            careless(x)
