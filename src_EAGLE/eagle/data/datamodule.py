@@ -18,6 +18,7 @@ from eagle.data.sampler import TrainingBatches
 from eagle.data.sharding import Shard
 from eagle.data.views import EvaluationViews, TrainingViews
 from eagle.errors import DataError
+from eagle.processes import follow_parent
 
 # Images of a split that are decoded before a run: seconds, and a broken export is bad all over.
 _QUICK_CHECK = 256
@@ -86,6 +87,7 @@ class SegmentationDataModule(pl.LightningDataModule):
             batch_sampler=batches,
             generator=_own_generator(),
             num_workers=self.cfg.num_workers,
+            worker_init_fn=follow_parent,
             persistent_workers=self.cfg.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -119,6 +121,8 @@ def evaluation_loader(
         batch_size,
         sampler=sampler,
         num_workers=num_workers,
+        worker_init_fn=follow_parent,
+        persistent_workers=num_workers > 0,
         pin_memory=pinned,
         collate_fn=collate_fn,
         generator=_own_generator(),
