@@ -1,9 +1,11 @@
 """Fixtures shared by all tests: the golden values and a model small enough for a CPU second."""
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 
 from eagle.config import TrainConfig
 from eagle.config_validation import validated
+from left_processes import left_after, marked
 from miniatures import write_halves
 
 # The same examples every time, and no clock: other work on the machine fails no test.
@@ -24,6 +27,21 @@ GOLDEN = Path(__file__).parent / "golden"
 # Real images and weights, which are too large for the repository; tests that need them are skipped without.
 SHARED = Path(os.environ.get("EAGLE_SHARED", ROOT.parent / "shared"))
 TINY_VIT = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 112}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_orphans():
+    """What tests start and kill leaves no process: none without its parent is there ten seconds after the last test."""
+    name, value = "EAGLE_TEST_SESSION", uuid.uuid4().hex
+    os.environ[name] = value
+
+    def orphans() -> list[psutil.Process]:
+        ours = psutil.Process().children(recursive=True)
+        return [process for process in marked(name, value) if process not in ours]
+
+    yield
+    left = left_after(10, orphans)
+    assert not left, f"these processes outlived the tests that started them: {left}"
 
 
 class Golden:

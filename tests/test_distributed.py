@@ -20,7 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from conftest import ROOT, run_values
 from eagle.config import EvalConfig, TrainConfig
 from eagle.config_validation import validated
+from eagle.data import datamodule
+from eagle.data.check import inspect_dataset
 from eagle.data.datamodule import SegmentationDataModule
+from eagle.errors import DataError
 from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
 from eagle.machine import machine_arguments, summed
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -99,6 +102,22 @@ def scores_in_training(cfg):
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
 
 
+def noting_inspections(noted):
+    def noting(dataset, description, *arguments):
+        noted.append(description)
+        return inspect_dataset(dataset, description, *arguments)
+
+    return noting
+
+
+def error_of_bad_data(cfg):
+    """The message of the check of a dataset with a file that is no image."""
+    try:
+        SegmentationDataModule(with_overrides(cfg, dir_dataset_name="bad")).check()
+    except DataError as error:
+        return str(error)
+
+
 def rank_program(rank, port, values, checkpoint, folder):
     """What each of the two processes does; results go to ``folder/rankN.pt``."""
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(WORLD)}
@@ -114,6 +133,9 @@ def rank_program(rank, port, values, checkpoint, folder):
     result["summed"] = summed(torch.tensor([rank + 1, 10])).tolist()
     result["validation"] = scores_in_training(cfg)
     evaluate_checkpoint(checkpoint, evaluation_config(devices=WORLD))
+    result["inspected"] = []
+    datamodule.inspect_dataset = noting_inspections(result["inspected"])
+    result["bad data"] = error_of_bad_data(cfg)
     result["run_dir"] = str(train(with_overrides(cfg, experiment_name=None, gather_batch=True, n_images=2)))
     torch.save(result, folder / f"rank{rank}.pt")
 
@@ -128,6 +150,8 @@ def alone(tmp_path_factory):
     """A dataset of five images, a checkpoint, and the results of one process."""
     folder = tmp_path_factory.mktemp("distributed")
     write_halves(folder / "data" / "halves", n=5)
+    write_halves(folder / "data" / "bad", n=5)
+    next((folder / "data" / "bad" / "imgs" / "val").iterdir()).write_bytes(b"no image")
     values = run_values(folder) | {"batch_size": 1, "dim": 32, "step_schedulers": 1}
     cfg = validated(TrainConfig, values)
     run_dir = train(cfg)
@@ -229,6 +253,13 @@ def test_train__confusion_matrix_counts_the_images_of_all_processes(both, alone)
     assert [sum(map(int, row[1:])) for row in rows] == [(labels == class_id).sum() for class_id in range(2)]
 
 
+def test_check__rank_zero_alone_decodes_and_all_processes_end_with_its_error(both):
+    assert both[0]["inspected"] == ["training images", "validation images"] * 2
+    assert both[1]["inspected"] == []
+    assert "/bad/imgs/val/" in both[0]["bad data"]
+    assert both[1]["bad data"] == both[0]["bad data"]
+
+
 COMMAND = [str(ROOT / "src_EAGLE" / "train_segmentation_eigen.py"), "--config-name", "train_config_directory"]
 
 
@@ -281,6 +312,21 @@ def test_train__a_killed_process_ends_the_run_with_an_error(alone, launcher, vic
         for child in filter(alive, started):
             child.kill()
         process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
+def test_train__bad_data_end_all_processes_with_one_line(alone, launcher):
+    _, values, _ = alone
+    name = f"bad_{launcher}"
+    command = [sys.executable, *arguments(values, experiment_name=name, dir_dataset_name="bad", rank_timeout=300)]
+    if launcher == "torchrun":
+        options = ["--nproc_per_node", str(WORLD), "--master_port", str(free_port())]
+        command[1:1] = ["-m", "torch.distributed.run", *options]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "cannot be read as an image" in done.stderr
+    assert done.stderr.count("Traceback") == (launcher == "torchrun"), "torchrun's own, of the failure of its processes"
 
 
 @pytest.mark.slow

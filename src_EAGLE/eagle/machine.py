@@ -1,17 +1,20 @@
 """How many processes compute where: the Trainer's arguments, and what a process has to know about the others."""
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.nn import functional as differentiable
 
-from eagle.errors import ConfigError
+from eagle.errors import ConfigError, EagleError
 
 Item = TypeVar("Item")
 
@@ -70,6 +73,43 @@ def from_rank_zero(local: Tensor) -> Tensor:
     if world_size() > 1:
         dist.broadcast(local, src=0)
     return local
+
+
+def joined_processes(cfg: Any) -> None:
+    """Connect the processes that torchrun or a cluster started for a run, so that they can agree before it begins.
+
+    Lightning would connect them when the run begins. Processes that Lightning starts itself are not there yet: rank
+    zero starts them then.
+
+    Args:
+        cfg: a validated MachineConfig.
+    """
+    strategy = pl.Trainer(
+        **machine_arguments(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False
+    ).strategy
+    if isinstance(strategy, DDPStrategy) and not isinstance(strategy.cluster_environment, LightningEnvironment):
+        strategy.setup_environment()
+
+
+def started_by_rank_zero() -> bool:
+    """Whether this process was started by rank zero when that had come to its run, and is not connected to it yet."""
+    return world_size() == 1 and rank_zero_only.rank != 0  # type: ignore[attr-defined]
+
+
+def computed_by_rank_zero(compute: Callable[[], Item]) -> Item:
+    """What ``compute`` gives in rank zero, in every process; an EagleError that it raises there is raised in all."""
+    if world_size() == 1:
+        return compute()
+    outcome: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            outcome = [compute()]
+        except EagleError as error:
+            outcome = [error]
+    dist.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[0], EagleError):
+        raise outcome[0]
+    return cast(Item, outcome[0])
 
 
 def gathered_objects(local: list[Item]) -> list[Item]:

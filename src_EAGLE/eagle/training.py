@@ -25,7 +25,7 @@ from eagle.errors import ConfigError
 from eagle.feature_cache import memory_to_hold, open_disk_cache
 from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.loggers import finish, make_loggers
-from eagle.machine import machine_arguments
+from eagle.machine import joined_processes, machine_arguments
 from eagle.models.key_files import GIGABYTE
 from eagle.nonfinite import NonFiniteStop
 from eagle.printed_commands import shell_command
@@ -65,6 +65,7 @@ def train(cfg: DictConfig) -> Path:
     for name in ("res", "val_res"):
         check_resolution(name, cfg[name], patch_size)
     _check_patches(cfg, patch_size)
+    joined_processes(cfg)
     data.check()
     if cfg.compile:
         segmenter.compile_network()

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from eagle.processes import follow_parent
+
 Run = Callable[[], Any]
 
 _CLEAR_REFS, _RESET_PEAK = Path("/proc/self/clear_refs"), "5"
@@ -81,7 +83,8 @@ def _peak_of_process() -> int:
 
 def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """What ``function`` returns in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=follow_parent) as pool:
         return pool.submit(function, *arguments).result()
 
 

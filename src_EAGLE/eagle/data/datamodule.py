@@ -12,12 +12,14 @@ from torch.utils.data import DataLoader, default_collate
 
 from eagle.data.bad_images import ReadableImages
 from eagle.data.catalog import open_dataset
-from eagle.data.check import inspect_dataset
+from eagle.data.check import Inspection, inspect_dataset
 from eagle.data.check_tables import summary_table
 from eagle.data.sampler import TrainingBatches
 from eagle.data.sharding import Shard
 from eagle.data.views import EvaluationViews, TrainingViews
 from eagle.errors import DataError
+from eagle.machine import computed_by_rank_zero, started_by_rank_zero
+from eagle.processes import follow_parent
 
 # Images of a split that are decoded before a run: seconds, and a broken export is bad all over.
 _QUICK_CHECK = 256
@@ -50,9 +52,20 @@ class SegmentationDataModule(pl.LightningDataModule):
     def check(self) -> None:
         """Decode a part of both splits and log a table of what they hold; ``on_bad_image=skip`` decodes all of val.
 
+        Rank zero decodes for all processes. One that it started itself learns no more than that nothing was wrong, and
+        decodes again where it has to know which images to leave out.
+
         Raises:
             DataError: a bad image where none may be skipped, no good one, or void validation labels only.
         """
+        skip = self.cfg.on_bad_image == "skip"
+        if started_by_rank_zero() and not skip:
+            return
+        found = computed_by_rank_zero(self._inspect)
+        if skip:
+            self.val_set = ReadableImages(self.val_set, found["val"])
+
+    def _inspect(self) -> dict[str, Inspection]:
         skip = self.cfg.on_bad_image == "skip"
         found = {
             "train": inspect_dataset(self.train_set, "training images", _QUICK_CHECK, self.cfg.res),
@@ -67,8 +80,7 @@ class SegmentationDataModule(pl.LightningDataModule):
                 "every validation label is void: there is nothing to score; mend the labels, or remove their folder to "
                 "train without"
             )
-        if skip:
-            self.val_set = ReadableImages(self.val_set, found["val"])
+        return found
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch, but for what the host asks about: reading that back would wait for the device."""
@@ -86,6 +98,7 @@ class SegmentationDataModule(pl.LightningDataModule):
             batch_sampler=batches,
             generator=_own_generator(),
             num_workers=self.cfg.num_workers,
+            worker_init_fn=follow_parent,
             persistent_workers=self.cfg.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -119,6 +132,8 @@ def evaluation_loader(
         batch_size,
         sampler=sampler,
         num_workers=num_workers,
+        worker_init_fn=follow_parent,
+        persistent_workers=num_workers > 0,
         pin_memory=pinned,
         collate_fn=collate_fn,
         generator=_own_generator(),

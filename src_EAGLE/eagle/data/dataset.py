@@ -1,6 +1,7 @@
 """What every dataset offers: images with optional labels, class names and a palette."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,42 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def label(self, index: int) -> np.ndarray:
         """Class ids, H×W int32 of the image's size, −1 for void; raises DataError that names the file."""
+
+
+class DatasetPart(SegmentationDataset):
+    """Some images of a dataset.
+
+    Args:
+        dataset: all images.
+        indices: of those that are left, in their order.
+        skipped: a line for each image that was left out because it cannot be read.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, indices: Sequence[int], skipped: Iterable[str] = ()) -> None:
+        self._dataset = dataset
+        self._indices = indices
+        self.classes = dataset.classes
+        self.has_labels = dataset.has_labels
+        self.skipped = tuple(skipped)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def name(self, index: int) -> str:
+        """The image's name in the whole dataset."""
+        return self._dataset.name(self._indices[index])
+
+    def image_path(self, index: int) -> Path | None:
+        """The image's file."""
+        return self._dataset.image_path(self._indices[index])
+
+    def image(self, index: int) -> Image.Image:
+        """The RGB image."""
+        return self._dataset.image(self._indices[index])
+
+    def label(self, index: int) -> np.ndarray:
+        """Class ids."""
+        return self._dataset.label(self._indices[index])
 
 
 def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, np.ndarray]:

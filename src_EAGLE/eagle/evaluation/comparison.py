@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader
 
 from eagle.checkpoints import load_segmenter
 from eagle.data.bad_images import readable_part
 from eagle.data.catalog import open_dataset
 from eagle.data.views import EvaluationViews
-from eagle.evaluation.baselines import kmeans_centres
+from eagle.evaluation.baselines import kmeans_centres, sampled_images
 from eagle.evaluation.checkpoint_evaluation import (
     crf_refinement,
     draw_evaluation,
@@ -22,6 +21,8 @@ from eagle.evaluation.checkpoint_evaluation import (
 from eagle.evaluation.evaluator import evaluate
 from eagle.evaluation.inference import KMeansProbe, ProbeMaps, SegmenterProbes
 from eagle.evaluation.report import comparison_table, results, write_json
+from eagle.models.probes import ClusterLookup
+from eagle.segmenter import LitUnsupervisedSegmenter
 
 KMEANS = "k-means on K"
 
@@ -46,11 +47,7 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
     segmenters = {name: load_segmenter(path) for name, path in checkpoints.items()}
     first = next(iter(segmenters.values()))
     views = validation_views(first, cfg)
-    training_set = open_dataset(training_config(first, cfg), "train")
-    training = EvaluationViews(readable_part(training_set, cfg.on_bad_image, "training images"), first.cfg.res)
-    centres = kmeans_centres(
-        first.net.model, DataLoader(training, cfg.batch_size), first.cluster_probe.clusters.shape[0], first.cfg.seed
-    )
+    centres = _centres(first, cfg)
     probes: dict[str, ProbeMaps] = {KMEANS: KMeansProbe(first.net.model, centres, cfg.cluster_alpha, cfg.window)}
     probes |= {
         name: SegmenterProbes(segmenter, cfg.cluster_alpha, cfg.window) for name, segmenter in segmenters.items()
@@ -77,3 +74,19 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
     write_json(output_dir / "metrics.json", {**report, **skipped})
     draw_evaluation(evaluations[next(iter(segmenters))], classes, output_dir)
     return comparison_table(report)
+
+
+def _centres(segmenter: LitUnsupervisedSegmenter, cfg: DictConfig) -> ClusterLookup:
+    """k-means of the keys of the segmenter's training images, with as many centres as its cluster probe has."""
+    seed = segmenter.cfg.seed
+    images = sampled_images(open_dataset(training_config(segmenter, cfg), "train"), seed)
+    views = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), segmenter.cfg.res)
+    return kmeans_centres(
+        evaluation_trainer(cfg),
+        segmenter.net.model,
+        views,
+        len(segmenter.cluster_probe.clusters),
+        seed,
+        cfg.batch_size,
+        cfg.num_workers,
+    )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle.errors import ConfigError, EagleError
-from eagle.processes import usable_cores
+from eagle.processes import follow_parent, usable_cores
 
 Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
@@ -48,7 +48,7 @@ class CrfPool:
             return [refine_one(bgr, unary) for bgr, unary in jobs]
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self.processes, mp_context=context)
+            self._executor = ProcessPoolExecutor(self.processes, mp_context=context, initializer=follow_parent)
         try:
             futures = [self._executor.submit(refine_one, bgr, unary) for bgr, unary in jobs]
             return [future.result() for future in futures]

@@ -1,0 +1,90 @@
+"""No process outlives a killed run."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+
+import pytest
+
+from conftest import ROOT, run_values
+from left_processes import left_after, marked
+from miniatures import write_halves
+
+MARK = "EAGLE_KILLED_RUN"
+
+TRAINING = """
+    import multiprocessing, sys
+    from eagle.config import TrainConfig
+    from eagle.config_validation import validated
+    from eagle.training import train
+
+    if __name__ == "__main__":
+        multiprocessing.set_start_method(sys.argv[1])
+        train(validated(TrainConfig, {values!r}))
+"""
+
+CRF = """
+    import sys, time
+    import torch
+    from eagle.evaluation.crf import dense_crf
+    from eagle.evaluation.crf_pool import CrfPool
+
+    if __name__ == "__main__":
+        with CrfPool(2) as pool:
+            dense_crf(torch.zeros(2, 3, 9, 9), torch.randn(2, 3, 9, 9), "pydensecrf", pool)
+            open(sys.argv[1], "w").close()
+            time.sleep(1000)
+"""
+
+
+def kill_when_there(path, script, argument, at_least):
+    """Start a script, kill it once a file is there, and say which of its processes remain after ten seconds.
+
+    Args:
+        path: the file.
+        script: the program.
+        argument: its argument.
+        at_least: processes, itself included, that it must have had.
+    """
+    program = path.parent / f"program_{argument.split('/')[-1]}.py"
+    program.write_text(textwrap.dedent(script))
+    mark = uuid.uuid4().hex
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE"), "OMP_NUM_THREADS": "1", MARK: mark}
+    log = program.with_suffix(".log")
+    with log.open("w") as out:
+        process = subprocess.Popen([sys.executable, str(program), argument], stdout=out, stderr=out, env=environment)
+    while process.poll() is None and not path.exists():
+        time.sleep(0.05)
+    assert process.poll() is None, log.read_text()
+    assert len(marked(MARK, mark)) >= at_least
+    process.kill()
+    process.wait()
+    return left_after(10, lambda: marked(MARK, mark))
+
+
+@pytest.mark.parametrize(
+    ("method", "n_helpers"),
+    [
+        ("fork", 0),
+        pytest.param("spawn", 1, marks=pytest.mark.slow),  # a resource tracker
+        pytest.param("forkserver", 2, marks=pytest.mark.slow),  # and the server
+    ],
+)
+def test_killed_run__leaves_no_process(tmp_path, method, n_helpers):
+    """Killed after a validation, when the loaders of both splits have their workers."""
+    write_halves(tmp_path / "data" / "halves")
+    values = run_values(tmp_path) | {"max_steps": 1_000_000, "num_workers": 2, "val_freq": 2, "checkpoint_freq": 2}
+    written = tmp_path / "outputs" / "run" / "best.ckpt"
+    written.parent.mkdir(parents=True)
+    script = TRAINING.format(values=values)
+    assert kill_when_there(written, script, method, at_least=1 + 2 + 2 + n_helpers) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf is not installed")
+def test_killed_crf_pool__leaves_no_process(tmp_path):
+    ready = tmp_path / "ready"
+    assert kill_when_there(ready, CRF, str(ready), at_least=4) == []
