@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from eagle.commandline import run_command
+from eagle.config.command_line import run_command
 from eagle_benchmarks.run import run
 from eagle_benchmarks.settings import BenchmarkConfig
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
-from eagle.commandline import run_command
-from eagle.config import EvalConfig, key
+from eagle.config.command_line import run_command
+from eagle.config.schema import EvalConfig, key
 from eagle.default_folders import default_folder
 from eagle.errors import ConfigError
-from eagle.evaluation.comparison import compare
+from eagle.reports.comparison import compare
 
 
 @dataclass

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.checkpoints import convert
-from eagle.commandline import run_command
-from eagle.config import REQUIRED, key
+from eagle.checkpoints.loading import convert
+from eagle.config.command_line import run_command
+from eagle.config.schema import REQUIRED, key
 
 
 @dataclass

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.commandline import run_command
-from eagle.config import REQUIRED, key
-from eagle.export import export_checkpoint
+from eagle.config.command_line import run_command
+from eagle.config.schema import REQUIRED, key
+from eagle.inference.export import export_checkpoint
 
 
 @dataclass

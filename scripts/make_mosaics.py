@@ -5,9 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.commandline import run_command
-from eagle.config import key
-from eagle.data.mosaics import MIN_SIZE, write_mosaics
+from eagle.config.command_line import run_command
+from eagle.config.schema import key
+from eagle.data.mosaics.writing import MIN_SIZE, write_mosaics
 from eagle.default_folders import default_folder
 
 

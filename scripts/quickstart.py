@@ -6,14 +6,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from eagle.commandline import parse_command_line, run_command
-from eagle.config import EvalConfig, TrainConfig, key
-from eagle.config_validation import validated
-from eagle.data.mosaics import write_mosaics
-from eagle.evaluation.comparison import compare
-from eagle.model_downloads import DERIVED, fetch_model
-from eagle.resume import LAST, LAST_NAME
-from eagle.training import train
+from eagle.config.command_line import parse_command_line, run_command
+from eagle.config.schema import EvalConfig, TrainConfig, key
+from eagle.config.validation import validated
+from eagle.data.mosaics.writing import write_mosaics
+from eagle.downloads.models import DERIVED, fetch_model
+from eagle.reports.comparison import compare
+from eagle.training.resume import LAST, LAST_NAME
+from eagle.training.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.commandline import run_command
-from eagle.config import REQUIRED, key
-from eagle.replay import replay
-from eagle.tables import text_table
+from eagle.config.command_line import run_command
+from eagle.config.schema import REQUIRED, key
+from eagle.console import text_table
+from eagle.training.replay import replay
 
 
 @dataclass

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
-from eagle.commandline import run_command
-from eagle.config import BadImageConfig, EvalConfig, MachineConfig, TrainConfig, key
-from eagle.config_validation import plain, validated
+from eagle.config.command_line import run_command
+from eagle.config.schema import BadImageConfig, EvalConfig, MachineConfig, TrainConfig, key
+from eagle.config.validation import plain, validated
 from eagle.errors import ConfigError
-from eagle.seeds import run_seeds
+from eagle.reports.seeds import run_seeds
 
 
 @dataclass

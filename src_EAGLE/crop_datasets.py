@@ -5,13 +5,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.commandline import run_command
-from eagle.config import BadImageConfig, DatasetConfig, key
-from eagle.config_validation import refuse_unknown, validated
-from eagle.data.bad_images import readable_part
-from eagle.data.catalog import crop_source, open_whole_dataset
-from eagle.data.crop_manifest import JpegSettings
-from eagle.data.cropping import SPLITS, crop_split
+from eagle.config.command_line import run_command
+from eagle.config.schema import BadImageConfig, DatasetConfig, key
+from eagle.config.validation import refuse_unknown, validated
+from eagle.data.crops.cropping import SPLITS, crop_split
+from eagle.data.crops.manifest import JpegSettings
+from eagle.data.datasets.catalog import crop_source, open_whole_dataset
+from eagle.data.loading.bad_images import readable_part
 from eagle.default_folders import default_folder
 
 
@@ -19,7 +19,7 @@ from eagle.default_folders import default_folder
 class CropConfig(BadImageConfig):
     """Every key of this command."""
 
-    dataset_name: list[str] = key(["cocostuff27", "cityscapes"], "Datasets, names of eagle.data.catalog")
+    dataset_name: list[str] = key(["cocostuff27", "cityscapes"], "Datasets, names of eagle.data.datasets.catalog")
     pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds the datasets", path=True)
     dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir, for dataset_name=directory")
     dir_dataset_n_classes: int | None = key(

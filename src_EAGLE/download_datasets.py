@@ -5,15 +5,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.archives import extract_archive
-from eagle.commandline import run_command
-from eagle.config import key
-from eagle.config_validation import refuse_unknown
+from eagle.config.command_line import run_command
+from eagle.config.schema import key
+from eagle.config.validation import refuse_unknown
+from eagle.console import text_table
 from eagle.default_folders import default_folder
-from eagle.downloads import download
+from eagle.downloads.archives import extract_archive
+from eagle.downloads.catalog import DATASETS, STEGO_DATA_URL
+from eagle.downloads.http import download
 from eagle.errors import DownloadError
-from eagle.released_files import DATASETS, STEGO_DATA_URL
-from eagle.tables import text_table
 
 
 @dataclass

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.commandline import run_command
-from eagle.config import EvalConfig
+from eagle.config.command_line import run_command
+from eagle.config.schema import EvalConfig
 from eagle.errors import ConfigError
-from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoints
+from eagle.reports.checkpoint_evaluation import evaluate_checkpoints
 
 
 def eval_segmentation(cfg: DictConfig) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.commandline import run_command
-from eagle.config import key
+from eagle.config.command_line import run_command
+from eagle.config.schema import key
 from eagle.default_folders import default_folder
 from eagle.errors import ConfigError
-from eagle.plots.curves import curves_figure
-from eagle.plots.rendering import write_figure
-from eagle.run_metrics import read_runs
+from eagle.figures.curves import curves_figure
+from eagle.figures.rendering import write_figure
+from eagle.figures.run_metrics import read_runs
 
 SEVERAL = default_folder("outputs/curves")
 FILE_NAME = "curves.png"

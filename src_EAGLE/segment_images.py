@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from eagle.commandline import run_command
-from eagle.config import REQUIRED, key
+from eagle.config.command_line import run_command
+from eagle.config.schema import REQUIRED, key
 from eagle.default_folders import default_folder
 from eagle.evaluation.crf import BACKENDS
-from eagle.segmentation.folder import JSON_NAME, segment
+from eagle.inference.folder import JSON_NAME, segment
 
 
 @dataclass

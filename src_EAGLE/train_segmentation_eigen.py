@@ -2,9 +2,9 @@
 
 from omegaconf import DictConfig
 
-from eagle.commandline import run_command
-from eagle.config import TrainConfig
-from eagle.training import train
+from eagle.config.command_line import run_command
+from eagle.config.schema import TrainConfig
+from eagle.training.run import train
 
 
 def train_segmentation(cfg: DictConfig) -> None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from eagle.commandline import run_command
-from eagle.config import BackboneConfig, DatasetConfig, key
+from eagle.config.command_line import run_command
+from eagle.config.schema import BackboneConfig, DatasetConfig, key
 from eagle.default_folders import default_folder
 from eagle.evaluation.crf import BACKENDS
 from eagle.visualization.visualize import visualize

@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from eagle.config import TrainConfig
-from eagle.config_validation import validated
+from eagle.config.schema import TrainConfig
+from eagle.config.validation import validated
 from left_processes import left_after, marked
 from miniatures import write_halves
 

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 import crop_datasets
 from eagle.checkpoints import load_segmenter
-from eagle.commandline import parse_command_line
-from eagle.config import EvalConfig, TrainConfig
-from eagle.data.catalog import open_dataset
-from eagle.data.views import EvaluationViews
-from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
-from eagle.training import train
+from eagle.config.command_line import parse_command_line
+from eagle.config.schema import EvalConfig, TrainConfig
+from eagle.data.datasets.catalog import open_dataset
+from eagle.data.loading.views import EvaluationViews
+from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
+from eagle.training.run import train
 from miniatures import WRITERS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,16 +18,16 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from conftest import ROOT, run_values
-from eagle.config import EvalConfig, TrainConfig
-from eagle.config_validation import validated
-from eagle.data import datamodule
+from eagle.config.schema import EvalConfig, TrainConfig
+from eagle.config.validation import validated, with_overrides
 from eagle.data.check import inspect_dataset
-from eagle.data.datamodule import SegmentationDataModule
+from eagle.data.loading import datamodule
+from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.distributed import all_reduce_sum, machine_arguments
 from eagle.errors import DataError
-from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
-from eagle.machine import machine_arguments, summed
+from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training import train, with_overrides
+from eagle.training.run import train
 from miniatures import write_halves
 
 WORLD = 2
@@ -130,7 +130,7 @@ def rank_program(rank, port, values, checkpoint, folder):
     drawn = segmenter_of(cfg, True, "prototype")
     torch.manual_seed(rank)
     result["drawn"] = float(drawn.losses(share(global_inputs(True), rank, True)[0], 9)["loss/pos_inter"].detach())
-    result["summed"] = summed(torch.tensor([rank + 1, 10])).tolist()
+    result["summed"] = all_reduce_sum(torch.tensor([rank + 1, 10])).tolist()
     result["validation"] = scores_in_training(cfg)
     evaluate_checkpoint(checkpoint, evaluation_config(devices=WORLD))
     result["inspected"] = []

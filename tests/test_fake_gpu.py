@@ -21,7 +21,7 @@ from torch._subclasses import FakeTensorMode
 
 from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.evaluator import Evaluator
-from eagle.evaluation.inference import SegmenterProbes
+from eagle.inference.probe_maps import SegmenterProbes
 from eagle.segmenter import LitUnsupervisedSegmenter
 from fake_gpu import HostReadError, Read, Watch, move_to_fake
 

@@ -12,10 +12,10 @@ from scripts import make_mosaics
 
 import crop_datasets
 from conftest import ROOT, TINY_VIT
-from eagle.commandline import run_command
-from eagle.config import DatasetConfig, EvalConfig, TrainConfig
+from eagle.config.command_line import run_command
+from eagle.config.schema import DatasetConfig, EvalConfig, TrainConfig
 from eagle.files import nameless_errors_name, written_atomically
-from eagle.training import train
+from eagle.training.run import train
 from eval_segmentation import eval_segmentation
 from miniatures import write_directory
 from train_segmentation_eigen import train_segmentation

@@ -18,9 +18,9 @@ MARK = "EAGLE_KILLED_RUN"
 
 TRAINING = """
     import multiprocessing, sys
-    from eagle.config import TrainConfig
-    from eagle.config_validation import validated
-    from eagle.training import train
+    from eagle.config.schema import TrainConfig
+    from eagle.config.validation import validated
+    from eagle.training.run import train
 
     if __name__ == "__main__":
         multiprocessing.set_start_method(sys.argv[1])

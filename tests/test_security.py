@@ -1,85 +1,11 @@
-"""What no file of the repository may do, and that nothing leaves the machine unasked."""
+"""Nothing leaves the machine unasked. What no file may do at all, ruff checks: see pyproject.toml."""
 
-import ast
 import json
 import subprocess
 import sys
 
-import pytest
-
 from conftest import ROOT, TINY_VIT
 from miniatures import write_directory
-
-SOURCES = [path for folder in ("src_EAGLE", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
-# Calls that run what a file or a configuration says. Ruff's S rules find the usual ones; these it does not know.
-FORBIDDEN = {
-    "compile", "__import__", "joblib.load", "cloudpickle.load", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load",
-    "torch.jit.load", "hydra.utils.instantiate", "hydra.utils.call", "shutil.unpack_archive", "subprocess.getoutput",
-    "subprocess.getstatusoutput", "runpy.run_path", "runpy.run_module",
-}  # fmt: skip
-
-
-def calls(tree):
-    """Every call with the dotted name of what is called, aliases of imports resolved."""
-    alias = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            alias |= {entry.asname or entry.name: entry.name for entry in node.names}
-        if isinstance(node, ast.ImportFrom):
-            alias |= {entry.asname or entry.name: f"{node.module}.{entry.name}" for entry in node.names}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            first, _, rest = ast.unparse(node.func).partition(".")
-            yield node, alias.get(first, first) + (f".{rest}" if rest else "")
-
-
-def keyword(call, name):
-    return next((ast.unparse(entry.value) for entry in call.keywords if entry.arg == name), None)
-
-
-def offences(source, file_name="x.py"):
-    """What a file's code does that it may not, one line each."""
-    found = []
-    for call, name in calls(ast.parse(source)):
-        reasons = [
-            name in FORBIDDEN and "runs what it is given",
-            name == "torch.load" and keyword(call, "weights_only") != "True" and "unpickles code",
-            name.endswith(("load_from_checkpoint",)) and keyword(call, "weights_only") != "True" and "unpickles code",
-            keyword(call, "ckpt_path") not in (None, "None")
-            and keyword(call, "weights_only") != "True"
-            and "unpickles code",
-            keyword(call, "allow_pickle") not in (None, "False") and "unpickles code",
-            keyword(call, "trust_remote_code") not in (None, "False") and "runs downloaded code",
-            name == "importlib.import_module"
-            and not isinstance(call.args[0], ast.Constant)
-            and "imports what it is given",
-        ]
-        found += [f"{file_name}:{call.lineno}: {name} {reason}" for reason in reasons if reason]
-    return found
-
-
-def test_sources__do_nothing_forbidden():
-    assert len(SOURCES) > 60
-    found = [line for path in SOURCES for line in offences(path.read_text(), str(path.relative_to(ROOT)))]
-    assert found == []
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import torch as t; t.hub.load(x, 'model')",
-        "from shutil import unpack_archive as u; u(x)",
-        "import torch; torch.load(p)",
-        "import torch; torch.load(p, weights_only=False)",
-        "trainer.fit(model, ckpt_path=path)",
-        "import numpy as np; np.load(p, allow_pickle=True)",
-        "from hydra.utils import instantiate; instantiate(cfg)",
-        "import importlib; importlib.import_module(name)",
-    ],
-)
-def test_offences__are_found(code):
-    assert offences(code)
-
 
 GUARD = """
 import sys
@@ -95,10 +21,10 @@ sys.addaudithook(guard)
 
 RUN = """
 import json
-from eagle.commandline import parse_command_line
-from eagle.config import EvalConfig, TrainConfig
-from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
-from eagle.training import train
+from eagle.config.command_line import parse_command_line
+from eagle.config.schema import EvalConfig, TrainConfig
+from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
+from eagle.training.run import train
 words = json.loads(sys.argv[1])
 run_dir = train(parse_command_line(TrainConfig, words, "train_config_directory"))
 evaluate_checkpoint(run_dir / "last.ckpt", parse_command_line(EvalConfig, ["num_workers=0", "accelerator=cpu"]))

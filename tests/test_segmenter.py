@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from eagle.evaluation.inference import SegmenterProbes
+from eagle.inference.probe_maps import SegmenterProbes
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 WHICH = ["cocostuff", "cityscapes"]
@@ -152,7 +152,7 @@ def test_forward__is_the_code_of_each_patch(make_config):
 
 @pytest.mark.filterwarnings("ignore:.*self.trainer")
 def test_validation_step__bfloat16_decides_by_float32_logits_as_an_evaluation_does(make_config, monkeypatch):
-    monkeypatch.setattr("eagle.evaluation.inference.flip_averaged", lambda features, img: features(img))
+    monkeypatch.setattr("eagle.inference.probe_maps.flip_averaged", lambda features, img: features(img))
     torch.manual_seed(0)
     segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
     batch, probe = tiny_batch(size=112), segmenter.linear_probe

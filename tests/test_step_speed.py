@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eagle.data.datamodule import HOST_ENTRIES, SegmentationDataModule
+from eagle.data.loading.datamodule import HOST_ENTRIES, SegmentationDataModule
 from eagle.losses import object_nce
 from eagle.losses.medoid import medoids_by_mask
 from eagle.segmenter import LitUnsupervisedSegmenter

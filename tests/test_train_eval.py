@@ -12,12 +12,12 @@ from PIL import Image
 
 from conftest import ROOT
 from eagle.checkpoints import load_segmenter
-from eagle.config import EvalConfig, TrainConfig
-from eagle.config_validation import validated
+from eagle.config.schema import EvalConfig, TrainConfig
+from eagle.config.validation import validated
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
-from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
-from eagle.evaluation.comparison import compare
-from eagle.training import _warn_about_batch, train
+from eagle.reports.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
+from eagle.reports.comparison import compare
+from eagle.training.run import _warn_about_batch, train
 from miniatures import write_halves
 
 

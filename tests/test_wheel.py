@@ -18,12 +18,12 @@ import json, sys
 sys.modules |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime", "pydensecrf"))
 from pathlib import Path
 import eagle
-from eagle.checkpoint_formats import StoredSegmenter, write_stored
+from eagle.checkpoints.formats import StoredSegmenter, write_stored
 from eagle.checkpoints import load_segmenter
-from eagle.config import EvalConfig
-from eagle.commandline import parse_command_line
-from eagle.config_validation import plain
-from eagle.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from eagle.config.schema import EvalConfig
+from eagle.config.command_line import parse_command_line
+from eagle.config.validation import plain
+from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 segmenter = LitUnsupervisedSegmenter(2, json.loads(sys.argv[1]))
@@ -57,7 +57,7 @@ def wheel(tmp_path_factory):
 def test_wheel__has_every_file_of_the_library(wheel):
     sources = ROOT / "src_EAGLE"
     ours = {path.relative_to(sources).as_posix() for path in (sources / "eagle").rglob("*.*") if path.suffix != ".pyc"}
-    assert {"eagle/html_report/style.css", "eagle/fidelity/paper.yml"} <= ours
+    assert {"eagle/reports/html/style.css", "eagle/config/fidelity/paper.yml"} <= ours
     with zipfile.ZipFile(wheel) as archive:
         assert ours - set(archive.namelist()) == set()
 

@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eagle.class_map import ClassMap
-from eagle.data.dataset import Classes, SegmentationDataset
-from eagle.data.normalization import unnormalize
+from eagle.data.class_map import ClassMap
+from eagle.data.datasets.base import Classes, SegmentationDataset
+from eagle.data.loading.transforms import unnormalize
+from eagle.data.loading.views import EvaluationViews
 from eagle.data.palette import distinct_palette
-from eagle.data.views import EvaluationViews
 from eagle.evaluation.evaluator import evaluate
-from eagle.evaluation.report import results
+from eagle.evaluation.score_tables import results
 
 TILE = 12
 ROWS, COLUMNS = 2, 3

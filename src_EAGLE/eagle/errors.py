@@ -1,7 +1,9 @@
 """Errors that a user can mend: the commands print their message as one line, without a traceback."""
 
+import difflib
 import re
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -55,3 +57,11 @@ def one_line(error: BaseException) -> str:
         return error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return re.sub(r"^[\w.]*(Error|Exception): ", "", lines[-1]) if lines else type(error).__name__
+
+
+def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
+    """``unknown KIND 'NAME'`` with the nearest known name, or all of them where none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(names)}"
+    return f"unknown {kind} '{name}': {hint}"

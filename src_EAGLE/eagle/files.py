@@ -1,6 +1,7 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there; what a file is: its hash, and whether it is a web page."""
 
 import csv
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,6 +64,20 @@ def write_csv_atomically(path: Path, header: Sequence[str], rows: Iterable[Seque
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def looks_like_html(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a web page, e.g. a log-in form sent in the file's place."""
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 digest of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eagle.config import RANDOM_WEIGHTS
-from eagle.config_validation import completed, plain
-from eagle.data.dataset import VOID
+from eagle.config.schema import RANDOM_WEIGHTS
+from eagle.config.validation import complete_config, plain
+from eagle.data.datasets.base import VOID
+from eagle.distributed import all_gather_rows, all_reduce_mean, from_rank_zero
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.losses.patch_weights import patch_weights
-from eagle.machine import averaged, from_rank_zero, gathered
+from eagle.losses.schedule import lambda_at
 from eagle.models.backbone import build_backbone
 from eagle.models.head import Featurizer
 from eagle.models.key_cache import KeyCache, device_rows, rows_of
 from eagle.models.probes import ClusterLookup, upsampled
-from eagle.schedule import object_weight
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 
 # Tensors of published checkpoints that nothing uses.
@@ -49,7 +49,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         super().__init__()
         self.n_classes = n_classes
         self.training_record: dict[str, Any] = {}  # filled by load_segmenter
-        self.cfg = cfg = completed(cfg)
+        self.cfg = cfg = complete_config(cfg)
         # Plain containers: a checkpoint of ours needs no OmegaConf class to be read.
         self.save_hyperparameters({"n_classes": n_classes, "cfg": plain(cfg)}, logger=False)
         backbone = build_backbone(
@@ -141,7 +141,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         linear_loss = self._linear_loss(code.detach(), batch["label"])
         cluster_loss, _ = self.cluster_probe(code.detach(), None)
 
-        weight = object_weight(self.cfg, step)
+        weight = lambda_at(self.cfg, step)
         cfg = self.cfg
         total = (
             (eigen_loss + eigen_loss_aug) / 2
@@ -252,9 +252,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """The rows of all devices where ``gather_batch`` asks for them, else this device's.
 
         Every device then computes the same loss, and gradients are averaged over devices after the sum over them that
-        ``gathered`` makes: the gradient is that of one device with all images.
+        ``all_gather_rows`` makes: the gradient is that of one device with all images.
         """
-        return gathered(local) if self.cfg.gather_batch else local
+        return all_gather_rows(local) if self.cfg.gather_batch else local
 
     def _pairs(
         self,
@@ -291,7 +291,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         loss_sum = F.cross_entropy(rows, label.flatten(), ignore_index=VOID, reduction="sum")
         n_labelled = (label != VOID).sum()
         if self.cfg.gather_batch:
-            n_labelled = averaged(n_labelled)
+            n_labelled = all_reduce_mean(n_labelled)
             return loss_sum / torch.where(n_labelled > 0, n_labelled, 1)
         return loss_sum / n_labelled.clamp(min=1)
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import functional as TF
 
-from eagle.config import TrainConfig
-from eagle.config_validation import validated
-from eagle.data.datamodule import HOST_ENTRIES
-from eagle.data.normalization import normalize
+from eagle.config.schema import TrainConfig
+from eagle.config.validation import validated
+from eagle.data.loading.datamodule import HOST_ENTRIES
+from eagle.data.loading.transforms import normalize
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle_benchmarks.published import Published
 

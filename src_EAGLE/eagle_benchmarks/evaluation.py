@@ -5,7 +5,7 @@ from torch import Tensor
 from eagle.errors import ConfigError
 from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.crf_pool import CrfPool, pydensecrf_worker
-from eagle.evaluation.inference import SegmenterProbes
+from eagle.inference.probe_maps import SegmenterProbes
 from eagle_benchmarks.case import Case
 from eagle_benchmarks.comparisons import Comparison, require, require_close
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torchvision.transforms import functional as TF
 
-from eagle.config import TrainConfig
-from eagle.config_validation import validated
-from eagle.data.datamodule import SegmentationDataModule
+from eagle.config.schema import TrainConfig
+from eagle.config.validation import validated
+from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle_benchmarks.case import default_batch_size, smooth_pictures
 
 N_BATCHES = 6

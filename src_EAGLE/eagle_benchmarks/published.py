@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eagle.data.dataset import VOID
+from eagle.data.datasets.base import VOID
+from eagle.losses.schedule import lambda_at
 from eagle.models.probes import ClusterLookup
-from eagle.schedule import object_weight
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle_benchmarks.published_losses import correspondence, object_nce
 
@@ -98,7 +98,7 @@ class Published:
         local = object_nce(cfg, projected, projected_aug, cue, keys_pos)
         local_aug = object_nce(cfg, projected_aug, projected, cue_aug, keys_aug)
         linear, cluster = self._linear_loss(code.detach(), batch["label"]), segmenter.cluster_probe(code.detach(), None)
-        weight = object_weight(cfg, step)
+        weight = lambda_at(cfg, step)
         total = (
             (eigen_loss + eigen_loss_aug) / 2
             + (1 - weight) * cfg.correspondence_weight * (cfg.pos_inter_weight * positive)

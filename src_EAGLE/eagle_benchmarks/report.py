@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from eagle.console import text_table
 from eagle.files import write_text_atomically
 from eagle.processes import usable_cores
-from eagle.tables import text_table
 
 HEADER = ("", "published s", "ours s", "ratio", "published MB", "ours MB", "ratio")
 MEGABYTE = 1e6

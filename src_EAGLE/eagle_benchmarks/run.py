@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from eagle.config_validation import unknown_name_message, validated
-from eagle.errors import ConfigError
+from eagle.config.validation import validated
+from eagle.errors import ConfigError, unknown_name_message
 from eagle_benchmarks.case import Case, chosen_device, default_batch_size, make_case
 from eagle_benchmarks.comparisons import COMPARISONS, Comparison
 from eagle_benchmarks.evaluation import crf, evaluation

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from eagle.config import key
+from eagle.config.schema import key
 from eagle.default_folders import default_folder
 
 

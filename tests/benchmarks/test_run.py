@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from eagle.config_validation import validated
+from eagle.config.validation import validated
 from eagle.errors import ConfigError
 from eagle_benchmarks import run as benchmark
 from eagle_benchmarks.case import make_case

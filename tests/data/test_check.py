@@ -8,13 +8,13 @@ from PIL import Image
 from test_images import damaged
 
 from check_data import CheckConfig, check_data
-from eagle.commandline import run_command
-from eagle.config import DatasetConfig
-from eagle.config_validation import validated
-from eagle.data.catalog import open_dataset
+from eagle.config.command_line import run_command
+from eagle.config.schema import DatasetConfig
+from eagle.config.validation import validated
 from eagle.data.check import inspect_dataset
 from eagle.data.check_tables import class_shares_table, summary_table
-from eagle.data.directory import DirectoryDataset
+from eagle.data.datasets.catalog import open_dataset
+from eagle.data.datasets.directory import DirectoryDataset
 from eagle.errors import EagleError
 from miniatures import WRITERS, picture, save, write_directory
 

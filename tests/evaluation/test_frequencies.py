@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eagle.data.dataset import Classes
+from eagle.data.datasets.base import Classes
 from eagle.data.palette import distinct_palette
 from eagle.evaluation.frequencies import HEADER, class_frequencies, cluster_frequencies
 from eagle.evaluation.metrics import match_clusters

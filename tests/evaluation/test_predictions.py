@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eagle.class_map import NO_CLASS
-from eagle.data.dataset import Classes
+from eagle.data.class_map import NO_CLASS
+from eagle.data.datasets.base import Classes
 from eagle.data.images import read_label
+from eagle.data.label_images import id_type, write_colored_ids, write_ids
 from eagle.data.palette import distinct_palette
 from eagle.errors import DataError
-from eagle.evaluation.predictions import PredictionFolder, id_type, write_colored_ids, write_ids
+from eagle.evaluation.predictions import PredictionFolder
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from eagle.errors import ConfigError
 from eagle.losses.correspondence import CorrespondenceLoss, negative_permutation
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training import train
+from eagle.training.run import train
 
 N_LABELS = 4
 MODES = st.sampled_from(["prototype", "mean", "learned"])

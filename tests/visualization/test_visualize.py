@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from conftest import ROOT, TINY_VIT, run_values
-from eagle.checkpoint_formats import StoredSegmenter, write_stored
-from eagle.class_map import ClassMap
-from eagle.config_validation import validated
-from eagle.data.dataset import Classes
+from eagle.checkpoints.formats import StoredSegmenter, write_stored
+from eagle.config.validation import validated
+from eagle.data.class_map import ClassMap
+from eagle.data.datasets.base import Classes
 from eagle.data.palette import distinct_palette
 from eagle.errors import CheckpointError, ConfigError, DataError
-from eagle.segmentation.folder import segment
+from eagle.inference.folder import segment
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.visualization.image_sources import NamedImage, spread
 from eagle.visualization.visualize import visualize

@@ -1,1 +1,1 @@
-"""Datasets, their label mappings, class names and palettes, and the Lightning data module."""
+"""Images, label maps, palettes and class maps; datasets, crops, loading and mosaics in rooms of their own."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from eagle.data.dataset import VOID, Classes, SegmentationDataset, read_sample
+from eagle.data.datasets.base import VOID, Classes, SegmentationDataset, read_sample
 from eagle.data.images import IMAGE_SUFFIXES, read_header
-from eagle.data.transforms import label_tensor
+from eagle.data.loading.transforms import label_tensor
 from eagle.errors import DataError
 
 UPRIGHT = 1

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from eagle.console import text_table
 from eagle.data.check import Inspection
-from eagle.tables import text_table
 
 
 def summary_table(inspections: Mapping[str, Inspection]) -> str:

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from eagle.data.dataset import VOID
+from eagle.data.datasets.base import VOID
 
 VOID_COLOR = (0, 0, 0)
 

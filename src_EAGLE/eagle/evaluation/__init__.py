@@ -1,1 +1,1 @@
-"""Metrics, inference, CRF and reports."""
+"""Metrics, dense CRF and the evaluator, which scores any maps and knows no segmenter."""

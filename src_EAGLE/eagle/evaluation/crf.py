@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eagle.config_validation import unknown_name_message
-from eagle.data.normalization import unnormalize
-from eagle.errors import ConfigError
+from eagle.data.loading.transforms import unnormalize
+from eagle.errors import ConfigError, unknown_name_message
 from eagle.evaluation.crf_pool import CrfPool
 from eagle.evaluation.crf_settings import (
     BILATERAL_COMPAT,

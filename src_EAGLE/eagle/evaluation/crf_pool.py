@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from importlib import import_module
+from importlib import import_module  # noqa: TID251
 from types import ModuleType, TracebackType
 
 import numpy as np

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from eagle.distributed import all_gather_objects
 from eagle.evaluation.cluster_examples import ClusterExample, best_examples, image_examples
 from eagle.evaluation.image_results import ImageResult, image_result
-from eagle.machine import gathered_objects
 
 MOST_EXAMPLES = 6
 # All clusters together; a report of many clusters shows fewer windows of each.
@@ -43,5 +43,5 @@ class Details:
 
     def sync(self) -> None:
         """Gather what all processes kept; the same as of one process that saw every image."""
-        self.images = sorted(gathered_objects(self.images), key=lambda image: image.index)
-        self.examples = best_examples(gathered_objects(self.examples), self._per_cluster)
+        self.images = sorted(all_gather_objects(self.images), key=lambda image: image.index)
+        self.examples = best_examples(all_gather_objects(self.examples), self._per_cluster)

@@ -2,42 +2,38 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from eagle.data.datamodule import batches_by_shape, evaluation_loader
-from eagle.data.views import EvaluationViews
+from eagle.data.loading.datamodule import batches_by_shape, evaluation_loader
+from eagle.data.loading.views import EvaluationViews
+from eagle.distributed import all_gather_objects
 from eagle.errors import DataError
 from eagle.evaluation.details import Details
-from eagle.evaluation.inference import ProbeMaps
 from eagle.evaluation.metrics import UnsupervisedMetrics
+from eagle.evaluation.picture import Picture
 from eagle.evaluation.predictions import PredictionFolder
-from eagle.machine import gathered_objects
 
 CRF_SUFFIX = "+crf"
 
 Refine = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One evaluated image, for figures.
+class ProbeMaps(Protocol):
+    """Anything that maps images to named log-probabilities at their own size.
 
     Attributes:
-        index: its number in the dataset.
-        img: 3×H×W, normalised.
-        label: H×W class ids, −1 = void.
-        clusters: by map name, H×W cluster ids.
+        n_clusters: channels of each map, by name.
     """
 
-    index: int
-    img: Tensor
-    label: np.ndarray
-    clusters: dict[str, np.ndarray]
+    n_clusters: dict[str, int]
+
+    def __call__(self, img: Tensor) -> dict[str, Tensor]:
+        """B×3×H×W normalised image → B×C×H×W log-probabilities by name."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,7 @@ class Evaluator(pl.LightningModule):
         """Gather the counts, pictures and details of all devices; they have written their predictions by then."""
         for metric in self.metrics:
             cast(UnsupervisedMetrics, metric).sync()
-        self.pictures = sorted(gathered_objects(self.pictures), key=lambda picture: picture.index)
+        self.pictures = sorted(all_gather_objects(self.pictures), key=lambda picture: picture.index)
         if self.details is not None:
             self.details.sync()
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eagle.class_map import NO_CLASS, numbered_clusters
-from eagle.data.dataset import Classes
+from eagle.data.class_map import NO_CLASS, numbered_clusters
+from eagle.data.datasets.base import Classes
 from eagle.data.palette import VOID_COLOR
 
 HEADER = ("name", "cluster", "labelled_pixels", "labelled_percent", "predicted_pixels", "predicted_percent")

@@ -1,1 +1,1 @@
-"""Training losses, one to a file."""
+"""Training losses, one to a file, and λ, which weighs the object-centric one."""

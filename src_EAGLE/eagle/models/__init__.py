@@ -1,1 +1,1 @@
-"""The frozen backbone, the segmentation head and the probes."""
+"""The frozen backbone, the segmentation head, the probes, and the keys that are kept."""

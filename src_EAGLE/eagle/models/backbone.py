@@ -9,12 +9,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eagle.config import RANDOM_WEIGHTS
+from eagle.config.schema import RANDOM_WEIGHTS
 from eagle.errors import ConfigError
 from eagle.models.position_embedding import PositionRule, position_rule, resample_position_embedding
 from eagle.models.weights import download_name, load_backbone_weights
 
-# (model_type, dino_patch_size): the architecture's timm name, and its weights' name in eagle.released_files.MODELS.
+# (model_type, dino_patch_size): the architecture's timm name, and its weights' name in eagle.downloads.catalog.MODELS.
 DINO_NAMES = {
     ("vit_small", 8): ("vit_small_patch8_224.dino", "dino_vits8"),
     ("vit_small", 16): ("vit_small_patch16_224.dino", "dino_vits16"),

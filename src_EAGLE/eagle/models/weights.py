@@ -13,8 +13,8 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor
 
 from eagle.default_folders import default_folder
+from eagle.downloads.catalog import MODELS, local_weights
 from eagle.errors import WeightsError
-from eagle.released_files import MODELS, local_weights
 
 # Where download_models.py leaves its files.
 WEIGHTS_DIR = Path(default_folder("models"))
@@ -63,7 +63,7 @@ def read_weights(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120] or "empty or cut off"
         raise WeightsError(f"{path}: not a readable weights file ({reason})") from error

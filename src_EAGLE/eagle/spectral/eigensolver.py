@@ -9,8 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from eagle.config_validation import unknown_name_message
-from eagle.errors import ConfigError
+from eagle.errors import ConfigError, unknown_name_message
 
 METHODS = ("subspace", "eigh")
 

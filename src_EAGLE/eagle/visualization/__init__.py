@@ -1,1 +1,1 @@
-"""What the method sees in an image: eigenvectors, object cues, k-means of the keys and final clusters."""
+"""What the method sees in an image: eigenvectors, EiCue, k-means of the keys and final clusters."""

@@ -10,13 +10,13 @@ import numpy as np
 from omegaconf import DictConfig
 from PIL import Image, ImageOps
 
-from eagle.config import DatasetConfig
+from eagle.config.schema import DatasetConfig
+from eagle.config.validation import with_overrides
 from eagle.data.bundled import bundled_photographs
-from eagle.data.catalog import open_dataset
+from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_image
 from eagle.data.named_files import named_files, output_names
 from eagle.errors import ConfigError
-from eagle.training import with_overrides
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,17 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from eagle.checkpoint_formats import read_stored
-from eagle.checkpoints import built
-from eagle.config import BackboneConfig
-from eagle.data.catalog import known_classes
-from eagle.data.normalization import normalize
-from eagle.data.transforms import image_tensor
+from eagle.checkpoints.formats import read_stored
+from eagle.checkpoints.loading import build_segmenter
+from eagle.config.schema import BackboneConfig
+from eagle.config.validation import check_resolution
+from eagle.data.datasets.catalog import known_classes
+from eagle.data.loading.transforms import image_tensor, normalize
 from eagle.errors import ConfigError, DataError
 from eagle.evaluation.evaluator import CRF_SUFFIX
+from eagle.inference.masks import Legend
+from eagle.inference.photograph import PhotographSegmenter, View
 from eagle.models.backbone import build_backbone
-from eagle.segmentation.masks import Legend
-from eagle.segmentation.photograph import PhotographSegmenter, View
-from eagle.training import check_resolution
 from eagle.visualization.decomposition import (
     BackboneDecomposer,
     Decomposer,
@@ -123,7 +122,7 @@ def _of_checkpoint(cfg: DictConfig, fabric: Fabric) -> Viewer:
             raise ConfigError(f"{name}: the backbone comes with the checkpoint; leave out one of them")
     path = Path(cfg.checkpoint)
     stored = read_stored(path)
-    segmenter = built(stored, path).eval()
+    segmenter = build_segmenter(stored, path).eval()
     run = segmenter.cfg
     settings = Settings(
         cfg.n_eigenvectors or run.eigen_cluster - 1, cfg.n_clusters, cfg.color_affinity or run.color_affinity, cfg.seed

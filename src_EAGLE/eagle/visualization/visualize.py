@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from eagle.errors import ConfigError, DataError
-from eagle.plots.eigen_panels import class_colors, eigen_note, eigen_panels
-from eagle.plots.panel_grid import PanelRow, draw_panel_grid
+from eagle.figures.panel_grid import PanelRow, draw_panel_grid
+from eagle.visualization.eigen_panels import class_colors, eigen_note, eigen_panels
 from eagle.visualization.image_sources import NamedImage, images_trained_beside, named_images, spread
 from eagle.visualization.viewer import Viewer, open_viewer
 

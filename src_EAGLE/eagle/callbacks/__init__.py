@@ -1,1 +1,0 @@
-"""Lightning callbacks: what a training run shows while it runs, and how it stops and goes on."""

@@ -1,0 +1,71 @@
+"""Read torch.save files of strangers: tensors, plain containers and OmegaConf's, and nothing that runs."""
+
+import pickle
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, base, nodes
+
+from eagle.errors import CheckpointError
+from eagle.files import looks_like_html
+
+# What a DictConfig consists of, as OmegaConf 2.0 to 2.3 pickle it.
+_OMEGACONF = [
+    DictConfig, ListConfig, base.Metadata, base.ContainerMetadata, nodes.AnyNode, nodes.IntegerNode,
+    nodes.FloatNode, nodes.StringNode, nodes.BooleanNode, Any, defaultdict, dict, list, int, float, str, bool,
+]  # fmt: skip
+
+# Lightning before 1.5 keys callbacks' states by their classes, and has a dict of its own for hyper-parameters.
+_LIGHTNING_CALLBACKS = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
+)
+_LIGHTNING_DICT = "pytorch_lightning.utilities.parsing.AttributeDict"
+
+
+class _StandIn:
+    """Takes the place of a Lightning class that a file only names."""
+
+
+def read_pickle(path: Path) -> Mapping[str, Any]:
+    """The mapping in a torch.save file, on the CPU.
+
+    Args:
+        path: zip format or torch's older one; callbacks' classes come back as stand-ins.
+
+    Raises:
+        CheckpointError: the file is missing, empty, cut off, a web page, or asks for anything but tensors, plain
+            containers and OmegaConf's; nothing in it has been run.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    with path.open("rb") as file:
+        if looks_like_html(file.read(1024)):
+            raise CheckpointError(f"{path}: is a web page, not a checkpoint; fetch it again with download_models.py")
+    try:
+        with torch.serialization.safe_globals(_allowed()):
+            content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+    except Exception as error:  # a damaged pickle can make any operation of the unpickler fail
+        raise CheckpointError(f"{path}: not a readable checkpoint ({_reason(error)})") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def _allowed() -> list[Any]:
+    stand_ins = [(type(name.rpartition(".")[2], (_StandIn,), {}), name) for name in _LIGHTNING_CALLBACKS]
+    return [*_OMEGACONF, *stand_ins, (dict, _LIGHTNING_DICT)]
+
+
+def _reason(error: Exception) -> str:
+    """One line: what the file asked for where that was refused, else what failed."""
+    if isinstance(error, pickle.UnpicklingError):
+        refused = [line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line]
+        if refused:
+            return " ".join(refused[0].split())[:160]
+    text = " ".join(str(error).split())[:120]
+    return f"empty, cut off or damaged: {text}" if text else "empty, cut off or damaged"

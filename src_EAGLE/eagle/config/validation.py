@@ -1,0 +1,140 @@
+"""Turn any configuration into a complete, typed one, or say in one line what is wrong with it."""
+
+import dataclasses
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from eagle.config.retired_keys import RETIRED_IN_EVALUATION, RETIRED_KEYS
+from eagle.config.schema import RANDOM_WEIGHTS, EvalConfig, TrainConfig
+from eagle.errors import ConfigError, unknown_name_message
+
+CONFIG_DIR = Path(__file__).resolve().parents[3] / "configs"
+# In the package, so that installed copies have it; configs/fidelity is a link to it.
+FIDELITY_DIR = Path(__file__).parent / "fidelity"
+
+Schema = TypeVar("Schema")
+
+
+def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> DictConfig:
+    """Complete ``values`` with the schema's defaults and check every key.
+
+    Args:
+        schema: a dataclass of ``eagle.config.schema`` (or of a command) made of ``key`` fields.
+        values: keys and values; published keys that steer nothing here are passed over, and a lone string or number
+            for a key that takes a list is a list of one.
+
+    Returns:
+        A read-only DictConfig that has every key of the schema with its declared type.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest valid name is given), a required one is not given, or a value has the
+            wrong type, is not among the key's choices or is out of its range.
+    """
+    node = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
+    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    retired = retired_keys_in(node, schema)
+    given = {str(name): node[name] for name in node if str(name) not in retired}
+    refuse_unknown("key", given, fields)
+    config = OmegaConf.structured(schema)
+    for name, value in {**_fidelity(schema, given), **given}.items():
+        try:
+            config[name] = [value] if _is_lone(value) and _takes_list(fields[name].type) else value
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
+    for name, field in fields.items():
+        if OmegaConf.is_missing(config, name):
+            raise ConfigError(f"{name}: must be given: {field.metadata['meaning']}")
+        _check_value(name, config[name], field.metadata)
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def complete_config(config: Any) -> DictConfig:
+    """A TrainConfig from a mapping or anything that has its keys as attributes, e.g. a published checkpoint's ``cfg``.
+
+    Keys that the schema does not know are passed over; missing ones take their defaults. Raises ConfigError as
+    ``validated`` does.
+    """
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    if isinstance(config, Mapping):
+        return validated(TrainConfig, {name: config[name] for name in names if name in config})
+    return validated(TrainConfig, {name: getattr(config, name) for name in names if hasattr(config, name)})
+
+
+def absolute_paths(schema: type, values: Mapping[str, Any] | DictConfig, folder: Path) -> dict[str, Any]:
+    """Those of ``values`` that are files and folders, relative ones taken from ``folder``."""
+    names = [field.name for field in dataclasses.fields(schema) if field.metadata["path"] and values.get(field.name)]
+    return {name: _absolute(values[name], folder) for name in names}
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The keys and values of a configuration in Python's own containers."""
+    return {str(name): value for name, value in dict(OmegaConf.to_container(config)).items()}  # type: ignore[arg-type]
+
+
+def retired_keys_in(names: Iterable[Any], schema: type) -> dict[str, str]:
+    """The published keys among ``names`` that have no effect in the schema's command, each with the reason."""
+    retired = RETIRED_KEYS | (RETIRED_IN_EVALUATION if issubclass(schema, EvalConfig) else {})
+    known = {field.name for field in dataclasses.fields(schema)}
+    return {str(name): retired[str(name)] for name in names if name not in known and str(name) in retired}
+
+
+def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise ConfigError, with unknown_name_message, for the first of ``names`` that is not among ``known``."""
+    for name in names:
+        if name not in known:
+            raise ConfigError(unknown_name_message(kind, name, known))
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if isinstance(value, (list, ListConfig)):
+        return [_absolute(item, folder) for item in value]
+    return value if value == RANDOM_WEIGHTS else os.path.normpath(folder / str(value))
+
+
+def check_resolution(name: str, res: int, patch_size: int) -> None:
+    """Raise ConfigError, with the nearest sizes, where a resolution is not a multiple of the patch size."""
+    if res % patch_size:
+        below = res // patch_size * patch_size
+        nearest = f"{below} or {below + patch_size}" if below else f"{patch_size}"
+        raise ConfigError(f"{name}: {res} is not a multiple of the patch size {patch_size}; use {nearest}")
+
+
+def with_overrides(cfg: DictConfig, **overrides: Any) -> DictConfig:
+    """A validated copy of a configuration with some keys changed."""
+    return complete_config({**cfg, **overrides})
+
+
+def _takes_list(annotation: Any) -> bool:
+    return any(get_origin(option) is list for option in (annotation, *get_args(annotation)))
+
+
+def _is_lone(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+
+
+def _fidelity(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that ``fidelity`` chooses; empty for a schema without that key."""
+    if not issubclass(schema, TrainConfig):
+        return {}
+    name = str(given.get("fidelity", "released"))
+    refuse_unknown("value of fidelity", [name], [file.stem for file in FIDELITY_DIR.glob("*.yml")])
+    return dict(OmegaConf.load(FIDELITY_DIR / f"{name}.yml").items())
+
+
+def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
+    if value is None:
+        return
+    if rules["choices"] and value not in rules["choices"]:
+        raise ConfigError(unknown_name_message(f"value of {name}", str(value), rules["choices"]))
+    if rules["minimum"] is not None and value < rules["minimum"]:
+        raise ConfigError(f"{name}: {value} is too small; the least is {rules['minimum']}")
+    if rules["above"] is not None and value <= rules["above"]:
+        raise ConfigError(f"{name}: {value} must be larger than {rules['above']}")
+    if rules["maximum"] is not None and value > rules["maximum"]:
+        raise ConfigError(f"{name}: {value} is too large; the most is {rules['maximum']}")

@@ -1,0 +1,1 @@
+"""Cutting images into crops to train on."""

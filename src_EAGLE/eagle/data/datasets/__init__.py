@@ -1,0 +1,1 @@
+"""The datasets, one to a file, and the catalog that opens them by name."""

@@ -1,0 +1,112 @@
+"""Every dataset by the name that configurations use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eagle.data.crops.manifest import CropSource
+from eagle.data.datasets.base import Classes, SegmentationDataset
+from eagle.data.datasets.cityscapes import CITYSCAPES_CLASSES, Cityscapes
+from eagle.data.datasets.cocostuff import VARIANTS, CocoStuff, cocostuff_classes
+from eagle.data.datasets.cropped import CroppedDataset
+from eagle.data.datasets.directory import DirectoryDataset, directory_classes
+from eagle.data.datasets.potsdam import POTSDAM_CLASSES, open_potsdam, open_potsdamraw
+from eagle.errors import ConfigError, DataError, unknown_name_message
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to open a dataset.
+
+    Attributes:
+        open: (configuration, pytorch_data_dir, split) → the whole images of a split.
+        classes: (configuration, pytorch_data_dir) → the classes, without a look at images.
+    """
+
+    open: Callable[[Any, Path, str], SegmentationDataset]
+    classes: Callable[[Any, Path], Classes]
+
+
+def open_dataset(cfg: Any, split: str) -> SegmentationDataset:
+    """The split of the dataset that a configuration names: its crops for training where crop_type is set.
+
+    Args:
+        cfg: has the keys of DatasetConfig.
+        split: "train" or "val".
+
+    Raises:
+        ConfigError: an unknown dataset or a key that the dataset needs is not set.
+        DataError: files are missing, or the crops are not complete.
+    """
+    if cfg.crop_type is None or split != "train":
+        return open_whole_dataset(cfg, split)
+    entry, root = _entry_and_root(cfg)
+    return CroppedDataset(crop_source(cfg), root, split, entry.classes(cfg, root))
+
+
+def open_whole_dataset(cfg: Any, split: str) -> SegmentationDataset:
+    """As open_dataset, but the whole images whatever crop_type is."""
+    entry, root = _entry_and_root(cfg)
+    return entry.open(cfg, root, split)
+
+
+def known_classes(cfg: Any) -> Classes | None:
+    """A dataset's classes without its files; None for a directory dataset, whose classes are in its folder."""
+    entry = _ENTRIES.get(cfg.dataset_name)
+    return None if entry is None or cfg.dataset_name == "directory" else entry.classes(cfg, Path())
+
+
+def crop_source(cfg: Any) -> CropSource:
+    """What a configuration's crops are crops of, and of which kind they are."""
+    return CropSource(
+        cfg.dataset_name, dataset_label(cfg), cfg.dir_dataset_n_classes, str(cfg.crop_type), float(cfg.crop_ratio)
+    )
+
+
+def dataset_label(cfg: Any) -> str:
+    """The dataset's name, for a directory dataset its folder's."""
+    return str(Path(_directory_name(cfg))) if cfg.dataset_name == "directory" else str(cfg.dataset_name)
+
+
+def _entry_and_root(cfg: Any) -> tuple[Entry, Path]:
+    if cfg.dataset_name not in _ENTRIES:
+        raise ConfigError(unknown_name_message("dataset_name", cfg.dataset_name, _ENTRIES))
+    root = Path(cfg.pytorch_data_dir)
+    if not root.is_dir():
+        raise DataError(
+            f"pytorch_data_dir: {root.absolute()} does not exist; set it to the folder that holds the datasets"
+        )
+    return _ENTRIES[cfg.dataset_name], root
+
+
+def _directory_name(cfg: Any) -> str:
+    if cfg.dir_dataset_name is None:
+        raise ConfigError("dir_dataset_name: set it to the dataset's folder below pytorch_data_dir")
+    return str(cfg.dir_dataset_name)
+
+
+def _cocostuff(variant: str) -> Entry:
+    return Entry(
+        lambda _cfg, root, split: CocoStuff(root / "cocostuff", split, variant),
+        lambda _cfg, _root: cocostuff_classes(variant),
+    )
+
+
+_ENTRIES = {
+    **{variant: _cocostuff(variant) for variant in VARIANTS},
+    "cityscapes": Entry(
+        lambda _cfg, root, split: Cityscapes(root / "cityscapes", split), lambda _cfg, _root: CITYSCAPES_CLASSES
+    ),
+    "potsdam": Entry(
+        lambda cfg, root, split: open_potsdam(root / "potsdam", split, cfg.potsdam_unlabelled),
+        lambda _cfg, _root: POTSDAM_CLASSES,
+    ),
+    "potsdamraw": Entry(
+        lambda _cfg, root, _split: open_potsdamraw(root / "potsdamraw"), lambda _cfg, _root: POTSDAM_CLASSES
+    ),
+    "directory": Entry(
+        lambda cfg, root, split: DirectoryDataset(root / _directory_name(cfg), split, cfg.dir_dataset_n_classes),
+        lambda cfg, root: directory_classes(root / _directory_name(cfg), cfg.dir_dataset_n_classes),
+    ),
+}

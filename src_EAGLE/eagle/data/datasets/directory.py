@@ -1,0 +1,133 @@
+"""Anyone's images in STEGO's ``directory`` layout, with or without labels.
+
+``<root>/imgs/{train,val}/NAME.jpg`` and, optionally, ``<root>/labels/{train,val}/NAME.png`` (uint8 class ids,
+255 = void) and ``<root>/classes.txt`` (one class name a line, line number = id).
+"""
+
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from eagle.data.datasets.archive_files import read_names
+from eagle.data.datasets.base import VOID, Classes, SegmentationDataset
+from eagle.data.images import image_files, read_image, read_label
+from eagle.data.palette import distinct_palette
+from eagle.errors import ConfigError, DataError
+
+VOID_ID = 255
+
+
+class DirectoryDataset(SegmentationDataset):
+    """One split of a folder of images.
+
+    Args:
+        root: folder that holds ``imgs`` and, optionally, ``labels`` and ``classes.txt``.
+        split: "train" or "val".
+        n_classes: number of classes; None takes the lines of ``classes.txt``.
+
+    Raises:
+        DataError: a folder is missing or empty, two images share a name, or a label is missing.
+        ConfigError: the number of classes is not given or contradicts ``classes.txt``, or that names a class twice.
+    """
+
+    def __init__(self, root: Path, split: str, n_classes: int | None = None) -> None:
+        self._images = _images(root, split)
+        self.classes = directory_classes(root, n_classes)
+        label_folder = root / "labels" / split
+        self.has_labels = label_folder.is_dir()
+        self._labels = _matching_labels(self._images, label_folder) if self.has_labels else []
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def name(self, index: int) -> str:
+        """The file's stem."""
+        return self._images[index].stem
+
+    def image(self, index: int) -> Image.Image:
+        """The RGB image."""
+        return read_image(self._images[index])
+
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+        return self._images[index]
+
+    def label(self, index: int) -> np.ndarray:
+        """Class ids; raises DataError for an id that is neither a class nor void."""
+        path = self._labels[index]
+        label = read_label(path)
+        unknown = np.unique(label[(label >= len(self.classes)) & (label != VOID_ID) | (label < 0)])
+        if unknown.size:
+            raise DataError(
+                f"{path}: label id {unknown[0]} is out of range: {len(self.classes)} classes have ids 0 to "
+                f"{len(self.classes) - 1}, void is {VOID_ID}"
+            )
+        return np.where(label == VOID_ID, VOID, label)
+
+
+def directory_classes(root: Path, n_classes: int | None) -> Classes:
+    """Class names of ``classes.txt``, or numbered ones; raises ConfigError as DirectoryDataset does."""
+    listing = root / "classes.txt"
+    names = read_names(listing) if listing.is_file() else []
+    if n_classes is None and not names:
+        raise ConfigError(f"dir_dataset_n_classes: set it to the number of classes, or list their names in {listing}")
+    if n_classes is not None and names and n_classes != len(names):
+        raise ConfigError(f"dir_dataset_n_classes: {n_classes}, but {listing} names {len(names)} classes")
+    if max(n_classes or 0, len(names)) > VOID_ID:
+        raise ConfigError(f"{root}: {n_classes or len(names)} classes; id {VOID_ID} is void, so {VOID_ID} are the most")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"{listing}: names {repeated[0]!r} more than once; each class needs a name of its own")
+    names = names or [f"class {i}" for i in range(n_classes or 0)]
+    return Classes(tuple(names), distinct_palette(len(names)))
+
+
+def _images(root: Path, split: str) -> list[Path]:
+    folder = root / "imgs" / split
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder; a directory dataset has imgs/train and imgs/val below "
+            "<pytorch_data_dir>/<dir_dataset_name>"
+        )
+    images = image_files(folder)
+    if not images:
+        raise DataError(f"{folder}: holds no images")
+    _by_name(images)
+    return images
+
+
+def _by_name(files: list[Path]) -> dict[str, Path]:
+    """Files by stem, composed as most systems write it (macOS stores "ü" as two characters).
+
+    Raises:
+        DataError: two files share a name.
+    """
+    found: dict[str, Path] = {}
+    repeated: list[tuple[Path, Path]] = []
+    for path in files:
+        first = found.setdefault(_key(path), path)
+        if first != path:
+            repeated.append((path, first))
+    if repeated:
+        path, first = repeated[0]
+        others = f" ({len(repeated)} such files: {', '.join(p.name for p, _ in repeated[:20])})" if repeated[1:] else ""
+        raise DataError(f"{path}: has the name of {first.name}; labels are matched by name, so rename one{others}")
+    return found
+
+
+def _key(path: Path) -> str:
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def _matching_labels(images: list[Path], folder: Path) -> list[Path]:
+    labels = _by_name(image_files(folder))
+    missing = [path for path in images if _key(path) not in labels]
+    if missing:
+        raise DataError(
+            f"{missing[0]}: image without label, there is no {folder / missing[0].stem}.png ({len(missing)} of "
+            f"{len(images)} images lack one); add it, or remove {folder} to train without labels"
+        )
+    return [labels[_key(path)] for path in images]

@@ -1,0 +1,83 @@
+"""Label maps and pictures as image files: ids, ids with a palette, overlays."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from eagle.data.class_map import NO_CLASS
+from eagle.data.palette import colored
+from eagle.errors import DataError
+from eagle.files import written_atomically
+
+# The most ids that one and two bytes a pixel hold: the highest number stands for pixels of clusters without a class.
+MOST_BYTE_IDS, MOST_IDS = 255, 65535
+OVERLAY_OPACITY = 0.5
+
+
+def write_ids(path: Path, ids: np.ndarray, n_ids: int) -> None:
+    """Write H×W class or cluster ids as a grey PNG: 8 bits for up to 255 ids, else 16 bits.
+
+    Args:
+        path: of the file.
+        ids: in [0, n_ids); −1, for none, becomes the highest number, 255 or 65535.
+        n_ids: classes or clusters that there are, which decides the format of all images alike.
+    """
+    _save(path, _id_image(ids, n_ids))
+
+
+def write_colored_ids(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
+    """Write H×W ids, −1 for none, in the colours of an n×3 palette.
+
+    Up to 255 ids as a palette PNG, in which programs that read indices see the ids and viewers the colours; more do not
+    fit one and are written as RGB.
+    """
+    if len(palette) > MOST_BYTE_IDS:
+        write_image(path, colored(ids, palette))
+        return
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(palette)] = palette
+    image = _id_image(ids, len(palette))
+    image.putpalette(table.tobytes())
+    _save(path, image)
+
+
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Write H×W or H×W×3 uint8 under a temporary name, then rename it."""
+    _save(path, Image.fromarray(pixels))
+
+
+def overlay(photograph: Image.Image, ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """The photograph under half-transparent colours, borders between classes in white; H×W×3 uint8."""
+    tinted = Image.blend(photograph, Image.fromarray(colored(ids, palette)), OVERLAY_OPACITY)
+    pixels = np.array(tinted)
+    pixels[_borders(ids)] = 255
+    return pixels
+
+
+def id_type(n_ids: int) -> type[np.uint8] | type[np.uint16]:
+    """The integers that ids of so many classes or clusters are stored as; raises DataError where none holds them."""
+    if n_ids > MOST_IDS:
+        raise DataError(f"{n_ids} classes or clusters: a label map holds {MOST_IDS} at most")
+    return np.uint8 if n_ids <= MOST_BYTE_IDS else np.uint16
+
+
+def _id_image(ids: np.ndarray, n_ids: int) -> Image.Image:
+    kind = id_type(n_ids)
+    stored = ids.astype(kind)
+    stored[ids == NO_CLASS] = np.iinfo(kind).max
+    return Image.fromarray(stored)
+
+
+def _save(path: Path, image: Image.Image) -> None:
+    with written_atomically(path) as temporary:
+        image.save(temporary)
+
+
+def _borders(ids: np.ndarray) -> np.ndarray:
+    """Pixels whose right or lower neighbour is of another class, wider in larger images; H×W bool."""
+    borders = np.zeros(ids.shape, dtype=bool)
+    reach = max(1, round(min(ids.shape) / 500))
+    borders[:, :-reach] |= ids[:, reach:] != ids[:, :-reach]
+    borders[:-reach] |= ids[reach:] != ids[:-reach]
+    return borders

@@ -1,0 +1,1 @@
+"""From files to batches: views, samplers and the Lightning data module."""

@@ -1,0 +1,80 @@
+"""Tables and JSON of an evaluation."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.utilities import rank_zero_only
+
+from eagle.console import text_table
+from eagle.data.datasets.base import Classes
+from eagle.evaluation.metrics import UnsupervisedMetrics
+from eagle.files import write_text_atomically
+
+# Whether a protocol counts pixels of unmatched extra clusters as errors.
+PROTOCOLS = {"published": False, "strict": True}
+
+
+def results(metrics: Mapping[str, UnsupervisedMetrics], classes: Classes) -> dict[str, Any]:
+    """Every score by map name and protocol, percentages; NaN becomes None so that the JSON is valid."""
+    report: dict[str, Any] = {name: {} for name in metrics}
+    for name, metric in metrics.items():
+        for protocol, count_extra in PROTOCOLS.items():
+            scores = metric.scores(count_extra)
+            report[name][protocol] = {
+                "mIoU": _number(scores.miou),
+                "accuracy": _number(scores.accuracy),
+                "IoU": dict(zip(classes.names, map(_number, scores.iou.tolist()), strict=True)),
+                "class_accuracy": dict(zip(classes.names, map(_number, scores.class_accuracy.tolist()), strict=True)),
+            }
+    return report
+
+
+@rank_zero_only
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file under a temporary name, then rename it."""
+    write_text_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def summary_table(report: Mapping[str, Any]) -> str:
+    """Mean IoU and accuracy of every map under both protocols."""
+    header = ["map", "mIoU", "accuracy", "strict mIoU", "strict accuracy"]
+    rows = [
+        [name, *(_shown(entry[protocol][score]) for protocol in PROTOCOLS for score in ("mIoU", "accuracy"))]
+        for name, entry in report.items()
+    ]
+    return text_table(header, rows)
+
+
+def class_table(report: Mapping[str, Any], classes: Classes) -> str:
+    """IoU of every class for every map (published protocol)."""
+    rows = [[name, *(_shown(entry["published"]["IoU"][name]) for entry in report.values())] for name in classes.names]
+    return text_table(["class IoU", *report], rows)
+
+
+def comparison_table(report: Mapping[str, Any]) -> str:
+    """Mean IoU and accuracy (published protocol) of every method's maps: plain, then refined by the CRF."""
+    maps: list[str] = []
+    for scores in report.values():
+        maps += [name for name in scores if name not in maps and not name.startswith("kmeans")]
+    shown = {name: name.replace("cluster", "kmeans") for name in maps}
+    header = ["mIoU / accuracy", *maps]
+    rows = [
+        [method, *(_cell(scores.get(name) or scores.get(shown[name])) for name in maps)]
+        for method, scores in report.items()
+    ]
+    return text_table(header, rows)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    return f"{entry['published']['mIoU']:.1f} / {entry['published']['accuracy']:.1f}" if entry else "–"

@@ -1,0 +1,124 @@
+"""Backbone, head and both probes as one graph for torch.export or ONNX, batch and image size free."""
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eagle.checkpoints.formats import read_stored
+from eagle.checkpoints.loading import build_segmenter
+from eagle.errors import CheckpointError, ConfigError
+from eagle.files import written_atomically
+from eagle.inference.probe_maps import SegmenterProbes
+from eagle.models.backbone import KeyBackbone
+
+TORCH, ONNX = ".pt2", ".onnx"
+OUTPUTS = ("linear", "cluster")
+TOLERANCE = 1e-4
+
+# Exported graphs name nodes after operators, of which "linear" is one.
+_ONNX_OUTPUTS = [f"{name}_log_probs" for name in OUTPUTS]
+
+
+class _Maps(nn.Module):
+    """SegmenterProbes with its maps as a tuple, in the order of OUTPUTS."""
+
+    def __init__(self, probes: SegmenterProbes) -> None:
+        super().__init__()
+        self.probes = probes
+
+    def forward(self, img: Tensor) -> tuple[Tensor, ...]:
+        maps = self.probes(img)
+        return tuple(maps[name] for name in OUTPUTS)
+
+
+def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
+    """Write a checkpoint's maps as ``NAME.pt2`` (torch.export) or ``NAME.onnx``, and check the file against eager mode.
+
+    The graph takes ``img``, B×3×H×W normalised, with H and W multiples of the patch size, and gives the
+    log-probabilities of SegmenterProbes, B×C×H×W, mirror image included: ``linear_log_probs`` and
+    ``cluster_log_probs``. The class map, where there is one, travels with it as JSON: an extra file ``class_map.json``
+    of a .pt2, an entry ``class_map`` of an .onnx file's metadata.
+
+    Args:
+        source: the checkpoint.
+        target: the file; its suffix decides the format.
+        alpha: sharpness of the cluster probe.
+
+    Returns:
+        The largest difference to eager mode over images of several sizes, the pre-training one among them.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded, or the graph's maps differ by more than TOLERANCE.
+        ConfigError: the suffix is neither, or the packages for ONNX are not installed.
+    """
+    if target.suffix not in (TORCH, ONNX):
+        raise ConfigError(f"target: {target} must end in {TORCH} or {ONNX}")
+    if target.suffix == ONNX:
+        _require("onnx", "onnxscript", "onnxruntime")
+    stored = read_stored(source)
+    segmenter = build_segmenter(stored, source).eval()
+    maps = _Maps(SegmenterProbes(segmenter, alpha)).eval()
+    class_map = json.dumps(stored.class_map.to_plain()) if stored.class_map is not None else None
+    backbone = segmenter.net.model
+    program = _exported(maps, backbone.patch_size)
+    with written_atomically(target) as temporary:
+        run = (_write_onnx if target.suffix == ONNX else _write_torch)(program, temporary, class_map)
+        difference = max(_difference(maps, run, size) for size in _tried_sizes(backbone))
+        if difference > TOLERANCE:
+            raise CheckpointError(f"{target}: not written: its maps differ from eager mode's by {difference:.1e}")
+    return difference
+
+
+def _exported(maps: nn.Module, patch_size: int) -> torch.export.ExportedProgram:
+    height, width = (patch_size * torch.export.Dim(name) for name in ("rows", "columns"))
+    # Not the pre-training size, nor a square: a size that is special would stay special.
+    example = torch.zeros(2, 3, 8 * patch_size, 12 * patch_size)
+    dims = {0: torch.export.Dim("batch"), 2: height, 3: width}
+    with torch.no_grad():
+        return torch.export.export(maps, (example,), dynamic_shapes={"img": dims})
+
+
+Run = Callable[[Tensor], list[Tensor]]
+
+
+def _write_torch(program: torch.export.ExportedProgram, path: Path, class_map: str | None) -> Run:
+    torch.export.save(program, path, extra_files={"class_map.json": class_map} if class_map else None)
+    module = torch.export.load(path).module()
+    return lambda img: list(module(img))
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, class_map: str | None) -> Run:
+    import onnxruntime
+
+    onnx_program: Any = torch.onnx.export(program, dynamo=True, output_names=_ONNX_OUTPUTS, verbose=False)
+    if class_map:
+        onnx_program.model.metadata_props["class_map"] = class_map
+    onnx_program.save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda img: [torch.from_numpy(np.asarray(out)) for out in session.run(None, {"img": img.numpy()})]
+
+
+def _difference(maps: nn.Module, run: Run, size: tuple[int, int, int]) -> float:
+    batch, height, width = size
+    img = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pairs = zip(maps(img), run(img), strict=True)
+        return max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
+
+
+def _tried_sizes(backbone: KeyBackbone) -> list[tuple[int, int, int]]:
+    """Batch, height and width: the pre-training size, and others around it."""
+    (height, width), patch_size = backbone.stored_size, backbone.patch_size
+    return [(1, height, width), (3, height, 2 * patch_size), (2, 3 * patch_size, width + patch_size)]
+
+
+def _require(*packages: str) -> None:
+    for package in packages:
+        if find_spec(package) is None:
+            raise ConfigError(f"target: an {ONNX} file needs {package}: pip install -e .[export]")

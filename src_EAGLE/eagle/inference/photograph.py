@@ -1,0 +1,156 @@
+"""From a photograph of any size to a label map of the same size, in bounded memory."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eagle.data.label_images import id_type
+from eagle.data.loading.transforms import image_tensor, normalize
+from eagle.evaluation.crf import dense_crf
+from eagle.inference.probe_maps import SegmenterProbes, covered_size
+from eagle.segmenter import LitUnsupervisedSegmenter
+
+# Sharpness of the cluster probe's probabilities before the CRF, as published.
+CLUSTER_ALPHA = 4.0
+# The CRF sees a larger photograph shrunk to this many pixels: its memory grows with pixels times clusters.
+CRF_PIXELS = 640 * 480
+# Pixels of a label map that are computed at once.
+BAND_PIXELS = 1 << 19
+
+
+@dataclass(frozen=True)
+class View:
+    """How a photograph is looked at.
+
+    Attributes:
+        res: short side in pixels that the backbone sees; None for the photograph's own.
+        window: side of the windows that longer sides are taken in; None for none.
+        run_crf: refine with the dense CRF.
+        crf_backend: see ``dense_crf``.
+    """
+
+    res: int | None
+    window: int | None
+    run_crf: bool
+    crf_backend: str
+
+
+class PhotographSegmenter:
+    """Label maps of photographs by one probe of a segmenter.
+
+    Args:
+        segmenter: in eval mode.
+        probe: "cluster" or "linear".
+        view: how photographs are looked at.
+        fabric: decides device and precision.
+    """
+
+    def __init__(self, segmenter: LitUnsupervisedSegmenter, probe: str, view: View, fabric: Fabric) -> None:
+        self._segmenter = segmenter
+        self._probe = probe
+        self._view = view
+        self._fabric = fabric
+        self._probes = SegmenterProbes(segmenter, CLUSTER_ALPHA, view.window)
+        self._codes = fabric.setup_module(_Codes(self._probes).eval())
+
+    @torch.no_grad()
+    def __call__(self, photograph: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Cluster ids (class ids of the linear probe) of an RGB photograph.
+
+        Args:
+            photograph: of any size.
+            size: (H, W) of the result; None for the photograph's.
+
+        Returns:
+            H×W uint8; uint16 of more than 255 clusters.
+        """
+        seen = photograph if self._view.res is None else resized(photograph, self._view.res)
+        code: Tensor = self._codes(self._tensor(seen)).float()
+        covered = covered_size(code, self._segmenter.net.model.patch_size)
+        shown, full = (seen.height, seen.width), size or (photograph.height, photograph.width)
+        if not self._view.run_crf:
+            return label_map(self._scores(code), covered, shown, full)
+        refined = self._refined(photograph, code, covered, shown)
+        shape = (refined.shape[2], refined.shape[3])
+        return label_map(refined, shape, shape, full)
+
+    def _tensor(self, image: Image.Image) -> Tensor:
+        return self._fabric.to_device(normalize(image_tensor(image))[None])
+
+    def _scores(self, code: Tensor) -> Tensor:
+        """What the best class has most of, 1×C×h×w; interpolating it is interpolating codes."""
+        segmenter = self._segmenter
+        return segmenter.linear_logits(code) if self._probe == "linear" else segmenter.cluster_probe.inner(code)
+
+    def _refined(
+        self, photograph: Image.Image, code: Tensor, covered: tuple[int, int], size: tuple[int, int]
+    ) -> Tensor:
+        """Probabilities after the CRF, at the size that was seen or, where that is large, a smaller one."""
+        shrink = min(1.0, (CRF_PIXELS / (size[0] * size[1])) ** 0.5)
+        height, width = (max(1, round(side * shrink)) for side in size)
+        small = photograph.resize((width, height), Image.Resampling.NEAREST)
+
+        def resample(part: Tensor) -> Tensor:
+            return sampled(part, covered, size, (height, width), slice(0, height))
+
+        if self._probe == "linear":
+            logits = resample(self._segmenter.linear_logits(code))
+        else:
+            logits = CLUSTER_ALPHA * self._segmenter.cluster_probe.resampled_similarity(code, resample)
+        return dense_crf(self._tensor(small), F.log_softmax(logits, dim=1), self._view.crf_backend)
+
+
+class _Codes(nn.Module):
+    """The probes' codes as a module's forward, which is what Fabric's precision applies to."""
+
+    def __init__(self, probes: SegmenterProbes) -> None:
+        super().__init__()
+        self.probes = probes
+
+    def forward(self, img: Tensor) -> Tensor:
+        return self.probes.code(img)
+
+
+def resized(photograph: Image.Image, res: int) -> Image.Image:
+    """The photograph with its short side at ``res`` pixels (nearest, as in training and evaluation)."""
+    scale = res / min(photograph.size)
+    width, height = (max(res, round(side * scale)) for side in photograph.size)
+    return photograph.resize((width, height), Image.Resampling.NEAREST)
+
+
+def label_map(scores: Tensor, covered: tuple[int, int], size: tuple[int, int], full: tuple[int, int]) -> np.ndarray:
+    """Best score at every pixel of a larger map, band by band.
+
+    Args:
+        scores: 1×C×h×w on a grid of patches.
+        covered: pixels (height, width) that the grid covers, padding included.
+        size: pixels of the image in it, in the upper left corner.
+        full: (H, W) of the result.
+
+    Returns:
+        H×W uint8; uint16 of more than 255 classes.
+    """
+    ids = np.empty(full, dtype=id_type(scores.shape[1]))
+    step = max(1, BAND_PIXELS // full[1])
+    for top in range(0, full[0], step):
+        band = slice(top, min(top + step, full[0]))
+        ids[band] = sampled(scores, covered, size, full, band).argmax(dim=1)[0].cpu().numpy()
+    return ids
+
+
+def sampled(
+    scores: Tensor, covered: tuple[int, int], size: tuple[int, int], full: tuple[int, int], rows: slice
+) -> Tensor:
+    """Bilinear samples of 1×C×h×w ``scores`` for some rows of the map that ``label_map`` describes; 1×C×rows×W."""
+    starts_and_stops = (rows, slice(0, full[1]))
+    y, x = (
+        (2 * torch.arange(part.start, part.stop, device=scores.device) + 1) / n * (shown / whole) - 1
+        for part, n, shown, whole in zip(starts_and_stops, full, size, covered, strict=True)
+    )
+    positions = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=2)[None]
+    return F.grid_sample(scores, positions, mode="bilinear", padding_mode="border", align_corners=False)

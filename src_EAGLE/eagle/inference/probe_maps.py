@@ -1,0 +1,102 @@
+"""Class log-probabilities of images, averaged over the image and its mirror image (method §9)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eagle.inference.windows import Features, padded_to_patches, windowed
+from eagle.models.backbone import KeyBackbone
+from eagle.models.probes import ClusterLookup, upsampled
+from eagle.segmenter import LitUnsupervisedSegmenter
+
+
+class SegmenterProbes(nn.Module):
+    """Both probes of a trained segmenter: "linear" and "cluster".
+
+    Args:
+        segmenter: in eval mode.
+        alpha: sharpness of the cluster probe.
+        window: side of the windows that larger images are taken in; None takes every image whole.
+    """
+
+    def __init__(self, segmenter: LitUnsupervisedSegmenter, alpha: float, window: int | None = None) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.alpha = alpha
+        self.window = window
+        self.n_clusters = {"linear": segmenter.n_classes, "cluster": len(segmenter.cluster_probe.clusters)}
+
+    @torch.no_grad()
+    def code(self, img: Tensor) -> Tensor:
+        """S of an image of any size, averaged with its mirror image's; B×dim×⌈H/patch⌉×⌈W/patch⌉."""
+        net = self.segmenter.net
+        return any_size_features(lambda view: net.keys_and_code(view)[1], img, net.model.patch_size, self.window)
+
+    @torch.no_grad()
+    def forward(self, img: Tensor) -> dict[str, Tensor]:
+        """See ProbeMaps."""
+        code = self.code(img)
+        size, shown = covered_size(code, self.segmenter.net.model.patch_size), (img.shape[2], img.shape[3])
+        linear = upsampled(self.segmenter.linear_logits(code), size)
+        cluster = self.alpha * self.segmenter.cluster_probe.upsampled_similarity(code, size)
+        return {
+            "linear": F.log_softmax(cropped_to(linear, shown), dim=1),
+            "cluster": F.log_softmax(cropped_to(cluster, shown), dim=1),
+        }
+
+
+class KMeansProbe(nn.Module):
+    """Cosine k-means centres on a frozen backbone's keys, read out as the cluster probe is: "kmeans".
+
+    Args:
+        backbone: gives K.
+        centres: the probe with the k-means centres.
+        alpha: its sharpness.
+        window: as in SegmenterProbes.
+    """
+
+    def __init__(self, backbone: KeyBackbone, centres: ClusterLookup, alpha: float, window: int | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.centres = centres
+        self.alpha = alpha
+        self.window = window
+        self.n_clusters = {"kmeans": len(centres.clusters)}
+
+    @torch.no_grad()
+    def forward(self, img: Tensor) -> dict[str, Tensor]:
+        """See ProbeMaps."""
+        keys = any_size_features(self.backbone, img, self.backbone.patch_size, self.window)
+        similarity = self.centres.upsampled_similarity(keys, covered_size(keys, self.backbone.patch_size))
+        return {"kmeans": F.log_softmax(self.alpha * cropped_to(similarity, (img.shape[2], img.shape[3])), dim=1)}
+
+
+def any_size_features(features: Features, img: Tensor, patch_size: int, window: int | None) -> Tensor:
+    """Mirror-averaged features of an image of any size, its right and lower border padded to whole patches.
+
+    Args:
+        features: B×3×H×W → B×C×h×w, for whole patches.
+        img: B×3×H×W.
+        patch_size: pixels a patch.
+        window: side of the windows that larger images are taken in; None takes every image whole.
+    """
+
+    def of_whole_patches(view: Tensor) -> Tensor:
+        return features(view) if window is None else windowed(features, view, window, patch_size)
+
+    return flip_averaged(of_whole_patches, padded_to_patches(img, patch_size))
+
+
+def flip_averaged(features: Features, img: Tensor) -> Tensor:
+    """Mean of an image's feature map and its mirror image's, mirrored back; B×C×h×w."""
+    return (features(img) + features(img.flip(dims=[3])).flip(dims=[3])) / 2
+
+
+def covered_size(feature_map: Tensor, patch_size: int) -> tuple[int, int]:
+    """Pixels (height, width) that the patches of a feature map cover."""
+    return feature_map.shape[2] * patch_size, feature_map.shape[3] * patch_size
+
+
+def cropped_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The upper left part of B×C×H×W that an image of ``size`` was padded from."""
+    return x[:, :, : size[0], : size[1]]

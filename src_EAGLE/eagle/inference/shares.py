@@ -1,0 +1,31 @@
+"""Which colour is which class, and how much of all images it covers: one picture beside a folder of masks."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from eagle.data.class_map import NO_CLASS
+from eagle.data.palette import VOID_COLOR
+from eagle.evaluation.frequencies import Frequencies
+from eagle.figures.frequencies import frequencies_figure
+from eagle.figures.rendering import write_figure
+from eagle.inference.masks import Legend
+
+
+def write_legend(path: Path, legend: Legend, shares: Iterable[Mapping[str, float]]) -> None:
+    """Draw a bar for each class in the colour that it has in the masks, as long as its mean share of an image.
+
+    Args:
+        path: PNG to write.
+        legend: of the masks.
+        shares: of each image, by class name, as ``Legend.shares`` gives them.
+    """
+    images = list(shares)
+    names, colors = [*legend.classes.names], [*legend.classes.palette]
+    if any(legend.name(NO_CLASS) in image for image in images):
+        names.append(legend.name(NO_CLASS))
+        colors.append(np.array(VOID_COLOR, dtype=np.uint8))
+    total = np.array([sum(image.get(name, 0.0) for image in images) for name in names])
+    frequencies = Frequencies(tuple(names), np.stack(colors), np.arange(len(names)), np.zeros(0), total)
+    write_figure(path, frequencies_figure(frequencies, f"mean share of {len(images)} images"))

@@ -1,0 +1,98 @@
+"""k-means on the frozen keys: what a method has to beat."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+from torch.nn import functional as F
+
+from eagle.data.datasets.base import DatasetPart, SegmentationDataset
+from eagle.data.loading.datamodule import evaluation_loader
+from eagle.data.loading.views import EvaluationViews
+from eagle.distributed import all_gather_objects
+from eagle.models.backbone import KeyBackbone
+from eagle.models.probes import ClusterLookup
+
+# Images that k-means sees at most, and keys of all of them together: a cropped dataset has 250,000 images.
+MOST_IMAGES = 2_000
+MOST_KEYS = 60_000
+STARTS = 10
+
+
+def sampled_images(dataset: SegmentationDataset, seed: int) -> DatasetPart:
+    """``MOST_IMAGES`` images of a dataset drawn without replacement, in its order; all of a smaller one."""
+    n = min(MOST_IMAGES, len(dataset))
+    chosen = np.random.default_rng(seed).choice(len(dataset), n, replace=False)
+    return DatasetPart(dataset, sorted(chosen.tolist()))
+
+
+def kmeans_centres(
+    trainer: pl.Trainer,
+    backbone: KeyBackbone,
+    views: EvaluationViews,
+    n_clusters: int,
+    seed: int,
+    batch_size: int,
+    num_workers: int,
+) -> ClusterLookup:
+    """k-means of normalised keys, the best of ``STARTS`` greedy k-means++ starts by inertia, as a probe.
+
+    Args:
+        trainer: decides device and precision.
+        backbone: gives K.
+        views: images that keys are drawn from, the same number from each and ``MOST_KEYS`` at most.
+        n_clusters: number of centres.
+        seed: of the draw and of the initial centres.
+        batch_size: images per batch; does not change the draw.
+        num_workers: loader processes.
+
+    Returns:
+        A ClusterLookup over K's channels, on the CPU; the same in every process.
+    """
+    sample = KeySample(backbone, max(1, MOST_KEYS // max(1, len(views))), seed)
+    rank, world_size = trainer.global_rank, trainer.world_size
+    trainer.test(sample, evaluation_loader(views, batch_size, num_workers, rank, world_size), verbose=False)
+    centres = None
+    if trainer.is_global_zero:
+        kmeans = KMeans(n_clusters, n_init=STARTS, random_state=seed).fit(sample.keys())
+        centres = torch.from_numpy(np.asarray(kmeans.cluster_centers_, dtype=np.float32))
+    probe = ClusterLookup(backbone.n_feats, n_clusters)
+    probe.load_state_dict({"clusters": trainer.strategy.broadcast(centres)})
+    return probe
+
+
+class KeySample(pl.LightningModule):
+    """Draws normalised keys from each image while Lightning's Trainer walks the loader.
+
+    Args:
+        backbone: gives K.
+        per_image: keys of an image; fewer where it has fewer patches.
+        seed: of the draw, which depends on the image's number but not on its batch or process.
+    """
+
+    def __init__(self, backbone: KeyBackbone, per_image: int, seed: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.per_image = per_image
+        self.seed = seed
+        self.drawn: list[tuple[int, np.ndarray]] = []
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
+        """Draw from each image of a batch."""
+        keys = F.normalize(self.backbone(batch["img"]).float(), dim=1).flatten(2).transpose(1, 2)
+        n_patches = keys.shape[1]
+        for index, of_image in zip(batch["index"].tolist(), keys.cpu().numpy(), strict=True):
+            generator = np.random.default_rng((self.seed, index))
+            chosen = generator.choice(n_patches, min(self.per_image, n_patches), replace=False)
+            self.drawn.append((index, of_image[chosen]))
+
+    def on_test_epoch_end(self) -> None:
+        """Gather what all processes drew, in the order of the images."""
+        self.drawn = sorted(all_gather_objects(self.drawn), key=lambda drawn: drawn[0])
+
+    def keys(self) -> np.ndarray:
+        """What was drawn, n×C float32."""
+        return np.concatenate([keys for _, keys in self.drawn])

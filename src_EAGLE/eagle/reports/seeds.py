@@ -1,0 +1,88 @@
+"""The same run with several seeds: how much of a score is the seed's."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from eagle.config.validation import with_overrides
+from eagle.console import text_table
+from eagle.data.datasets.catalog import open_dataset
+from eagle.errors import DataError
+from eagle.evaluation.score_tables import PROTOCOLS, write_json
+from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
+from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR
+from eagle.training.resume import LAST, LAST_NAME
+from eagle.training.run import BEST_NAME, train
+
+SCORES = ("mIoU", "accuracy")
+FILE_NAME = "seeds.json"
+
+
+def run_seeds(seeds: Sequence[int], training: DictConfig, evaluation: DictConfig) -> str:
+    """Train with every seed, score each run's last and best checkpoint, and write all scores to ``seeds.json``.
+
+    Runs lie in ``seed_N`` of the folder that ``experiment_name`` names; begun ones go on, so that the same command can
+    be given again.
+
+    Args:
+        seeds: distinct.
+        training: a validated TrainConfig with an experiment_name.
+        evaluation: a validated EvalConfig.
+
+    Returns:
+        A table of mean ± standard deviation over the seeds, and how the best checkpoint is selected.
+
+    Raises:
+        ConfigError, DataError, TrainingError, WeightsError: see their one-line messages.
+    """
+    if not open_dataset(training, "val").has_labels:
+        raise DataError("the validation images have no labels to score against; seeds are compared by their scores")
+    folder = Path(training.output_root) / training.experiment_name
+    reports: dict[str, dict[int, Any]] = {"last": {}, "best": {}}
+    for seed in seeds:
+        place = {"output_root": str(folder), "experiment_name": f"seed_{seed}", "ckpt_path": LAST}
+        run_dir = train(with_overrides(training, seed=seed, **place))
+        for name, file_name in (("last", LAST_NAME), ("best", BEST_NAME)):
+            content = evaluate_checkpoint(run_dir / file_name, evaluation)
+            reports[name][seed] = content["scores"]
+    selection = selection_rule(run_dir)
+    write_json(folder / FILE_NAME, {"selection of best": selection, **reports})
+    return f"{seeds_table(reports)}\n\nbest: {selection}"
+
+
+def seeds_table(reports: Mapping[str, Mapping[int, Any]]) -> str:
+    """Mean ± standard deviation of every map's scores under both protocols.
+
+    Args:
+        reports: by checkpoint's name and seed, what ``eagle.evaluation.score_tables.results`` gives.
+    """
+    header = ["checkpoint", "map", *(f"{protocol} {score}" for protocol in PROTOCOLS for score in SCORES)]
+    rows = []
+    for name, by_seed in reports.items():
+        scores = list(by_seed.values())
+        for map_name in scores[0]:
+            cells = [
+                mean_and_deviation([entry[map_name][protocol][score] for entry in scores])
+                for protocol in PROTOCOLS
+                for score in SCORES
+            ]
+            rows.append([name, map_name, *cells])
+    return text_table(header, rows)
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """``mean ± sample standard deviation``; the deviation of a single value is not known."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def selection_rule(run_dir: Path) -> str:
+    """In words, how a run chose its best checkpoint."""
+    header = (run_dir / "metrics.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    if LABELLED_MONITOR in header:
+        return f"highest {LABELLED_MONITOR} of the run's validations, i.e. chosen with the labels that it is scored on"
+    return f"lowest {LABEL_FREE_MONITOR} of the run's validations, without labels"

@@ -1,1 +1,0 @@
-"""Masks for anyone's photographs and videos from a trained segmenter."""

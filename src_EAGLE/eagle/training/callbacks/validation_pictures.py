@@ -1,0 +1,128 @@
+"""What a run predicts, drawn after each validation: pictures, confusion matrix, frequencies."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from eagle.data.datasets.base import SegmentationDataset
+from eagle.data.label_images import write_image
+from eagle.data.loading.sharding import Shard
+from eagle.distributed import all_reduce_sum
+from eagle.evaluation.picture import Picture
+from eagle.figures.rendering import rendered
+from eagle.figures.validation import ValidationFigures, label_free_validation, labelled_validation
+from eagle.files import remove_unfinished, write_csv_atomically
+from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.training.loggers import log_picture
+
+FOLDER_NAME = "pictures"
+_FILE_NAME = re.compile(r"step_(\d+)_(grid|confusion|frequencies)\.(png|csv)")
+
+
+class ValidationPictures(pl.Callback):
+    """Draws each validation into ``step_<batches done>_{grid,confusion,frequencies}.png`` and for the loggers.
+
+    Confusion matrix and frequencies, also written as CSV, count the validation images of all processes; the grid shows
+    images of rank zero's share, the same ones every time. Without labels the clusters have colours and numbers of
+    their own, there is no confusion matrix, and the linear probe, which has learned nothing, is not shown.
+
+    Args:
+        folder: of the files; rank zero alone writes.
+        dataset: the validation images.
+        n_images: rows of the grid, at least 1.
+        kept: of which validations, by batches done, the files stay; those of the latest always do.
+    """
+
+    def __init__(self, folder: Path, dataset: SegmentationDataset, n_images: int, kept: set[int]) -> None:
+        self._folder = folder
+        self._dataset = dataset
+        self._n_images = n_images
+        self._kept = kept
+        self._shown: set[int] = set()
+        self._pictures: list[Picture] = []
+        self._cluster_pixels = torch.zeros(0)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with nothing, also where a validation was left in its middle."""
+        n_clusters = len(cast(LitUnsupervisedSegmenter, pl_module).cluster_probe.clusters)
+        self._cluster_pixels = torch.zeros(n_clusters, dtype=torch.int64, device=pl_module.device)
+        self._pictures = []
+        share = [*Shard(len(self._dataset), trainer.global_rank, trainer.world_size)]
+        spread = np.linspace(0, len(share) - 1, min(self._n_images, len(share))).astype(int)
+        self._shown = {share[i] for i in spread} if trainer.is_global_zero else set()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,  # noqa: ARG002
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: Mapping[str, Tensor],
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int = 0,  # noqa: ARG002
+    ) -> None:
+        """Count pixels and keep pictures."""
+        self._cluster_pixels += torch.bincount(outputs["cluster"].flatten(), minlength=len(self._cluster_pixels))
+        for row, index in enumerate(batch["index"].tolist()):
+            if index in self._shown:
+                clusters = {name: ids[row].cpu().numpy() for name, ids in outputs.items()}
+                img, label = batch["img"][row].float().cpu(), batch["label"][row].cpu().numpy()
+                self._pictures.append(Picture(index, img, label, clusters))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gather the counts, before the module scores and forgets them, and draw."""
+        metric = cast(LitUnsupervisedSegmenter, pl_module).cluster_metrics
+        with metric.sync_context():
+            confusion = metric.confusion.cpu().numpy()
+        cluster_pixels = all_reduce_sum(self._cluster_pixels).cpu().numpy()
+        if not trainer.is_global_zero:
+            return
+        when = f"After {trainer.global_step} batches"
+        if confusion.any():
+            drawn = labelled_validation(when, self._pictures, confusion, self._dataset.classes)
+        else:
+            drawn = label_free_validation(when, self._pictures, cluster_pixels)
+        self._write(trainer, drawn)
+        self._prune(trainer.global_step)
+
+    def _write(self, trainer: pl.Trainer, drawn: ValidationFigures) -> None:
+        remove_unfinished(self._folder)
+        stem = f"step_{trainer.global_step:08}"
+        for name, (header, *rows) in drawn.tables.items():
+            write_csv_atomically(self._folder / f"{stem}_{name}.csv", header, rows)
+        for name, figure in drawn.figures.items():
+            pixels = rendered(figure)
+            write_image(self._folder / f"{stem}_{name}.png", pixels)
+            # Under the step that Lightning gives this validation's scores: the number of the last batch, from 0.
+            log_picture(trainer.loggers, f"validation/{name}", pixels, trainer.global_step - 1)
+
+    def _prune(self, latest: int) -> None:
+        """Delete the files of validations that are not to stay."""
+        for path in self._folder.iterdir():
+            found = _FILE_NAME.fullmatch(path.name)
+            if found and int(found[1]) not in self._kept | {latest}:
+                path.unlink()
+
+
+def kept_validations(n_kept: int, val_freq: int, max_steps: int) -> set[int]:
+    """Of which validations the pictures stay: the first, the last, and others evenly between them.
+
+    With the latest one's there are never more: until the last is there, one of these is missing.
+
+    Args:
+        n_kept: at least 1, which is the last alone.
+        val_freq: batches between validations.
+        max_steps: batches of the run.
+
+    Returns:
+        At most ``n_kept`` numbers of batches done.
+    """
+    n_validations = max_steps // val_freq
+    first = n_validations if n_kept == 1 else 1
+    spread = np.linspace(first, n_validations, min(n_kept, n_validations)).round()
+    return {int(number) * val_freq for number in spread}

@@ -1,0 +1,78 @@
+"""Room for a run's cached keys: memory, or a folder named by everything that decides them."""
+
+import hashlib
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from eagle.data.datasets.base import SegmentationDataset
+from eagle.data.loading.transforms import CLEAN_VIEW
+from eagle.errors import ConfigError
+from eagle.models.backbone import KeyBackbone
+from eagle.models.key_cache import KeyCache
+from eagle.models.key_files import BYTES_PER_VALUE, GIGABYTE, KeyFiles
+from eagle.training.memory import available_memory
+
+# Enough of a SHA-256 to tell caches apart.
+NAME_LENGTH = 24
+
+
+def open_disk_cache(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset) -> KeyCache:
+    """The cache of the clean views of ``dataset`` below ``cache_dir``; other weights, files or views have another one.
+
+    Args:
+        cfg: has cache_dir, res, precision, model_type, dino_patch_size and backbone_kwargs.
+        backbone: with its weights.
+        dataset: the training images.
+
+    Raises:
+        ConfigError: the disk has no room, or the dataset does not say which files it reads.
+        EagleError: the folder cannot be used.
+    """
+    folder = Path(cfg.cache_dir).absolute() / f"keys_{_fingerprint(cfg, backbone, dataset)}"
+    return KeyCache(backbone, KeyFiles(folder, len(dataset), _key_shape(cfg, backbone)))
+
+
+def memory_to_hold(cfg: Any, backbone: KeyBackbone, n_images: int, n_batches: int, n_processes: int) -> int:
+    """Bytes that ``cache_features=ram`` comes to hold on this machine.
+
+    Args:
+        cfg: has res and batch_size.
+        backbone: gives the keys.
+        n_images: of the training set.
+        n_batches: still to come; a process keeps the images that it meets in them.
+        n_processes: of this machine, each with a cache of its own.
+
+    Raises:
+        ConfigError: the machine has not as much memory.
+    """
+    n_kept = n_processes * min(n_images, n_batches * cfg.batch_size)
+    needed, free = n_kept * prod(_key_shape(cfg, backbone)) * BYTES_PER_VALUE, available_memory()
+    if needed > free:
+        raise ConfigError(
+            f"cache_features: ram needs {needed / GIGABYTE:.1f} GB of memory for the keys of {n_kept} images, where "
+            f"{free / GIGABYTE:.1f} GB are free; set cache_features=disk, or off"
+        )
+    return needed
+
+
+def _key_shape(cfg: Any, backbone: KeyBackbone) -> tuple[int, int, int]:
+    side = cfg.res // backbone.patch_size
+    return side, side, backbone.n_feats
+
+
+def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset) -> str:
+    """Hash of weights, blocks, view and the images' paths, sizes and times of change."""
+    digest = hashlib.sha256()
+    model = (cfg.model_type, cfg.dino_patch_size, dict(cfg.backbone_kwargs), backbone.key_blocks)
+    digest.update(repr((model, CLEAN_VIEW, cfg.res, cfg.precision)).encode())
+    for name, tensor in backbone.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for index in range(len(dataset)):
+        path = dataset.image_path(index)
+        if path is None:
+            raise ConfigError("cache_features: this dataset does not name its files; use ram or off")
+        status = path.stat()
+        digest.update(f"{path.absolute()} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:NAME_LENGTH]

@@ -1,0 +1,163 @@
+"""Where a run's numbers go: always to a CSV file; with its pictures to Weights & Biases and TensorBoard by key, never
+waiting for a login.
+"""
+
+import configparser
+import csv
+import io
+import logging
+import netrc
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from eagle.config.validation import plain
+from eagle.files import write_text_atomically
+
+WANDB_SERVER = "https://api.wandb.ai"
+WANDB_ID_NAME = "wandb_id.txt"
+
+logger = logging.getLogger(__name__)
+
+
+class RunCSVLogger(CSVLogger):
+    """``metrics.csv`` of a run; a resumed one keeps the rows of the batches it has done, which Lightning would delete.
+
+    Args:
+        run_dir: folder of ``metrics.csv``.
+        batches_done: rows of later steps are dropped, since they are logged again.
+    """
+
+    def __init__(self, run_dir: Path, batches_done: int) -> None:
+        super().__init__(run_dir.parent, run_dir.name, version="", flush_logs_every_n_steps=1)
+        self._metrics_file = run_dir / "metrics.csv"
+        self._batches_done = batches_done
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """Lightning's writer, which goes on with the rows that stay."""
+        if self._experiment is not None:
+            return self._experiment
+        header, rows = self._rows_that_stay()
+        writer = super().experiment
+        if header:
+            text = io.StringIO()
+            table = csv.DictWriter(text, header)
+            table.writeheader()
+            table.writerows(rows)
+            write_text_atomically(self._metrics_file, text.getvalue())
+            writer.metrics_keys = header
+        return writer
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Add a row, without Lightning's count of epochs: to it a run is one."""
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
+    def _rows_that_stay(self) -> tuple[list[str], list[dict[str, str]]]:
+        if not self._batches_done or not self._metrics_file.is_file():
+            return [], []
+        with self._metrics_file.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            rows = [row for row in table if (row["step"] or "").isdigit() and int(row["step"]) < self._batches_done]
+        return list(table.fieldnames or []), rows
+
+
+def make_loggers(cfg: DictConfig, run_dir: Path, batches_done: int = 0) -> list[Logger]:
+    """The loggers of a run; ``metrics.csv`` lies in the run folder itself.
+
+    Args:
+        cfg: the validated configuration; wandb and tensorboard say which to add.
+        run_dir: the run's folder.
+        batches_done: of a resumed run.
+    """
+    loggers: list[Logger] = [RunCSVLogger(run_dir, batches_done)]
+    if cfg.tensorboard:
+        loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", purge_step=batches_done or None))
+    if cfg.wandb:
+        online = logged_in_to_wandb()
+        if not online:
+            rank_zero_only(logger.warning)(
+                "wandb: offline, as WANDB_MODE says or since nobody is logged in to %s; `wandb sync` uploads it later",
+                _wandb_server(),
+            )
+        loggers.append(
+            WandbLogger(
+                name=run_dir.name,
+                id=_wandb_id(run_dir, resumed=batches_done > 0),
+                resume="allow",
+                save_dir=run_dir,
+                project=cfg.project_name,
+                entity=cfg.entity,
+                offline=not online,
+            )
+        )
+    for added in loggers[1:]:
+        added.log_hyperparams(plain(cfg))
+    return loggers
+
+
+def _wandb_id(run_dir: Path, resumed: bool) -> str:
+    """A new run's random id, or the one that a resumed run was given: its curves go on in one place."""
+    path = run_dir / WANDB_ID_NAME
+    if resumed and path.is_file():
+        return path.read_text(encoding="utf-8").strip()
+    run_id = secrets.token_hex(4)
+    rank_zero_only(write_text_atomically)(path, f"{run_id}\n")
+    return run_id
+
+
+def finish(loggers: Sequence[Logger]) -> None:
+    """End the Weights & Biases run, where there is one: the next run of this process would go on with it."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        wandb.finish()
+
+
+def log_picture(loggers: Sequence[Logger], name: str, pixels: np.ndarray, step: int) -> None:
+    """Give a picture to the loggers that take pictures; call it in the process of rank zero alone.
+
+    Args:
+        loggers: of the run.
+        name: of the picture.
+        pixels: H×W×3 uint8.
+        step: as in ``log_metrics``.
+    """
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [pixels], step)
+
+
+def logged_in_to_wandb() -> bool:
+    """Whether an API key is at hand, so that an online run would not ask for one."""
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return False
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(_wandb_server()).netloc) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _wandb_server() -> str:
+    """The server that wandb logs to: a self-hosted one is named by the environment or by ``wandb login --host``."""
+    settings = configparser.ConfigParser(interpolation=None)
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR", Path.home() / ".config" / "wandb"))
+    with suppress(configparser.Error, OSError, UnicodeDecodeError):
+        settings.read(folder / "settings", encoding="utf-8")
+    return os.environ.get("WANDB_BASE_URL") or str(settings.get("default", "base_url", fallback=WANDB_SERVER))

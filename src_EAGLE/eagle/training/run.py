@@ -1,0 +1,196 @@
+"""A training run from configuration to checkpoints."""
+
+import logging
+import warnings
+from datetime import datetime
+from pathlib import Path
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+
+from eagle.config.schema import TrainConfig
+from eagle.config.validation import absolute_paths, check_resolution, with_overrides
+from eagle.console import shell_command
+from eagle.data.datasets.catalog import dataset_label
+from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.distributed import joined_processes, machine_arguments
+from eagle.errors import ConfigError
+from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
+from eagle.models.key_files import GIGABYTE
+from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
+from eagle.training.callbacks.best_checkpoint import BestCheckpoint
+from eagle.training.callbacks.last_checkpoint import LastCheckpoint
+from eagle.training.callbacks.nonfinite import NonFiniteStop
+from eagle.training.callbacks.progress import RunProgressBar
+from eagle.training.callbacks.random_states import RandomStates
+from eagle.training.callbacks.replaced_images import ReplacedImages
+from eagle.training.callbacks.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
+from eagle.training.checkpoint_writing import AtomicCheckpointIO
+from eagle.training.feature_cache import memory_to_hold, open_disk_cache
+from eagle.training.loggers import finish, make_loggers
+from eagle.training.resume import LAST, LAST_NAME, PREVIOUS_NAME, find_resumption
+from eagle.training.run_record import record_run
+from eagle.training.slurm import in_slurm, job_id
+
+BEST_NAME = "best.ckpt"
+
+# Released runs: devices, and images per device and step.
+RELEASED_BATCHES = {"cocostuff27": (2, 32), "cityscapes": (1, 32)}
+
+logger = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> Path:
+    """Train EAGLE; everything that can be known to be wrong is said before the first batch.
+
+    Args:
+        cfg: a validated TrainConfig.
+
+    Returns:
+        The run folder: ``config.yml``, ``metrics.csv``, ``pictures/``, ``best.ckpt`` (by cluster mIoU, or by the
+        label-free loss where there are no labels) and ``last.ckpt``.
+
+    Raises:
+        ConfigError, DataError, TrainingError, WeightsError: see their one-line messages.
+    """
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    run_dir = _run_dir(cfg)
+    resumption = find_resumption(cfg, run_dir)
+    batches_done = resumption.step if resumption else 0
+    data = SegmentationDataModule(cfg, batches_done)
+    segmenter = LitUnsupervisedSegmenter(len(data.train_set.classes), cfg)
+    patch_size = segmenter.net.model.patch_size
+    for name in ("res", "val_res"):
+        check_resolution(name, cfg[name], patch_size)
+    _check_patches(cfg, patch_size)
+    joined_processes(cfg)
+    data.check()
+    if cfg.compile:
+        segmenter.compile_network()
+    if cfg.cache_features == "disk":
+        segmenter.use_key_cache(open_disk_cache(cfg, segmenter.net.model, data.train_set))
+    trainer = _trainer(cfg, run_dir, data)
+    if cfg.cache_features == "ram":
+        n_batches = cfg.max_steps - batches_done
+        held = memory_to_hold(cfg, segmenter.net.model, len(data.train_set), n_batches, trainer.num_devices)
+        if trainer.is_global_zero:
+            logger.info("cache_features: ram will hold up to %.2f GB of keys in memory", held / GIGABYTE)
+    if trainer.is_global_zero:
+        remove_unfinished(run_dir)
+        places = absolute_paths(TrainConfig, cfg, Path.cwd()) | {"output_root": str(run_dir.parent.resolve())}
+        saved = with_overrides(cfg, **places, experiment_name=run_dir.name, ckpt_path=None)
+        write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
+        record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
+    _warn_about_batch(cfg, trainer.world_size)
+    with warnings.catch_warnings():
+        # All meant: the folder holds config.yml, num_workers is the user's choice, the frozen backbone is in eval mode,
+        # and metrics are the same on all devices when they are logged.
+        warnings.filterwarnings(
+            "ignore",
+            ".*exists and is not empty.*|.*does not have many workers.*|.*module.s. in eval mode.*"
+            "|.*recommended to use .*sync_dist=True.*",
+        )
+        with nameless_errors_name(run_dir):
+            try:
+                trainer.fit(segmenter, data, ckpt_path=resumption.path if resumption else None, weights_only=True)
+                if trainer.global_step > batches_done:
+                    trainer.save_checkpoint(run_dir / LAST_NAME, weights_only=False)
+            finally:
+                finish(trainer.loggers)
+    run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
+    if trainer.is_global_zero:
+        logger.info("run folder: %s", run_dir)
+    return run_dir
+
+
+def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
+    labelled = data.val_set.has_labels
+    best = BestCheckpoint(
+        run_dir / BEST_NAME,
+        LABELLED_MONITOR if labelled else LABEL_FREE_MONITOR,
+        mode="max" if labelled else "min",
+    )
+    # A run shorter than val_freq has one validation too, or nothing would choose its best checkpoint.
+    validated_every = min(cfg.val_freq, cfg.max_steps)
+    last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, validated_every, resume_command(run_dir))
+    replaced = [ReplacedImages(data.train_set, run_dir, data.val_set.skipped)] if cfg.on_bad_image == "skip" else []
+    return pl.Trainer(
+        **machine_arguments(cfg),
+        deterministic=cfg.deterministic,
+        default_root_dir=run_dir,
+        plugins=[AtomicCheckpointIO(LAST_NAME, PREVIOUS_NAME)],
+        max_steps=cfg.max_steps,
+        max_epochs=-1,
+        val_check_interval=validated_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=cfg.scalar_log_freq,
+        logger=make_loggers(cfg, run_dir, data.batches_done),
+        callbacks=[
+            NonFiniteStop(run_dir),
+            RandomStates(),
+            *replaced,
+            *_pictures(cfg, run_dir, data),
+            best,
+            last,
+            RunProgressBar(refresh_rate=cfg.scalar_log_freq),
+        ],
+        enable_model_summary=False,
+    )
+
+
+def _pictures(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> list[pl.Callback]:
+    if not cfg.n_images:
+        return []
+    kept = kept_validations(cfg.pictures_kept, cfg.val_freq, cfg.max_steps)
+    return [ValidationPictures(run_dir / FOLDER_NAME, data.val_set, cfg.n_images, kept)]
+
+
+def _check_patches(cfg: DictConfig, patch_size: int) -> None:
+    n_patches = (cfg.res // patch_size) ** 2
+    if cfg.eigen_cluster > n_patches:
+        raise ConfigError(
+            f"eigen_cluster: {cfg.eigen_cluster} eigenvectors need as many patches, but res={cfg.res} has {n_patches} "
+            f"of {patch_size}×{patch_size} pixels; raise res or lower eigen_cluster"
+        )
+
+
+def _warn_about_batch(cfg: DictConfig, world_size: int) -> None:
+    """Say where a batch has no negative pairs, or a step has not as many images as the dataset's released run."""
+    images = cfg.batch_size * world_size
+    if cfg.batch_size == 1 and (images == 1 or not cfg.gather_batch):
+        rank_zero_only(logger.warning)(
+            "batch_size: a batch of one image has no negative pairs, so neg_inter_weight has no effect"
+        )
+    devices, per_device = RELEASED_BATCHES.get(cfg.dataset_name, (world_size, cfg.batch_size))
+    if images != devices * per_device:
+        alone = max(1, devices * per_device // world_size)
+        gather = " gather_batch=true" if world_size > 1 else ""
+        rank_zero_only(logger.warning)(
+            "batch_size: %d images per step (%d × %d), the released %s run had %d: set devices=%d batch_size=%d, or "
+            "batch_size=%d%s on this number of devices",
+            images, world_size, cfg.batch_size, cfg.dataset_name, devices * per_device, devices, per_device, alone,
+            gather,
+        )  # fmt: skip
+
+
+def _run_dir(cfg: DictConfig) -> Path:
+    """The run's folder: that of the checkpoint to go on from, or a named or new one.
+
+    A new one is named by the time or, under SLURM, by the job, which finds it when it is requeued. Where processes'
+    clocks differ, rank zero's name counts, and it alone writes.
+    """
+    if cfg.ckpt_path not in (None, LAST):
+        return Path(cfg.ckpt_path).parent
+    if cfg.ckpt_path == LAST and cfg.experiment_name is None:
+        raise ConfigError(f"ckpt_path: {LAST} needs experiment_name, the run to go on with")
+    when = f"job_{job_id()}" if in_slurm() else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    name = cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{when}"
+    return Path(cfg.output_root) / name
+
+
+def resume_command(run_dir: Path) -> str:
+    """What to type to go on with a run."""
+    script = Path(__file__).parents[2] / "train_segmentation_eigen.py"
+    return shell_command(script, "--config-name", str((run_dir / "config.yml").resolve()), f"ckpt_path={LAST}")

@@ -1,0 +1,342 @@
+"""Checkpoints as the published Lightning 1.x runs wrote them, slim ones, and files that are none."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from omegaconf import AnyNode, OmegaConf
+from PIL import Image
+from torch.nn import functional as F
+
+from conftest import TINY_VIT
+from eagle.checkpoints import load_segmenter
+from eagle.checkpoints.formats import read_stored
+from eagle.checkpoints.loading import convert
+from eagle.config.schema import DatasetConfig, EvalConfig
+from eagle.config.validation import validated
+from eagle.data.datasets.cocostuff import CocoStuff
+from eagle.errors import CheckpointError
+from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
+from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.training.run import train
+from miniatures import write_cocostuff
+from published import PICKLED_CONFIGS, published_tensors, write_published
+
+
+@pytest.mark.parametrize("config", sorted(PICKLED_CONFIGS))
+def test_load_segmenter__published_checkpoints_of_every_omegaconf(golden, tmp_path, config):
+    """Tensors and configuration arrive, leftovers are passed over, no backbone file and no network is needed."""
+    tensors = published_tensors(golden.path(f"state_dict_keys_{config.split(',')[0]}.json"))
+    loaded = load_segmenter(write_published(tmp_path / "published.ckpt", tensors, PICKLED_CONFIGS[config]))
+    state = loaded.state_dict()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in state.items())
+    unused = {name.split(".")[0] for name in tensors.keys() - state.keys()}
+    assert unused == {"train_cluster_probe", "decoder", "CELoss"}
+    assert (loaded.cfg.dim, loaded.cfg.dino_patch_size, loaded.n_classes) == (512, 8, 27)
+    assert loaded.cfg.extra_clusters == (1 if "vitb8" in config else 5)
+
+
+def plain_coco_evaluation(segmenter, dataset, res):
+    """Method §9 as a plain loop: accuracy of the linear probe, confusion of the cluster probe."""
+    right = labelled = 0
+    confusion = np.zeros((len(segmenter.cluster_probe.clusters), 27), dtype=int)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    for index in range(len(dataset)):
+        image, label = dataset.image(index), dataset.label(index)
+        scale = res / min(image.size)
+        size = tuple(res if side == min(image.size) else int(side * scale) for side in image.size)
+        left, top = round((size[0] - res) / 2), round((size[1] - res) / 2)
+        pixels = np.asarray(image.resize(size, Image.Resampling.NEAREST))[top : top + res, left : left + res]
+        ids = np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))[top:, left:][:res, :res]
+        img = ((torch.from_numpy(pixels.copy()).float() / 255 - mean) / std).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            code = segmenter.net.keys_and_code(img)[1]
+            code = (code + segmenter.net.keys_and_code(img.flip(3))[1].flip(3)) / 2
+            code = F.interpolate(code, (res, res), mode="bilinear", align_corners=False)
+            linear = segmenter.linear_probe(code).argmax(1)[0].numpy()
+            cluster = segmenter.cluster_probe(code, 4.0, log_probs=True)[1].argmax(1)[0].numpy()
+        valid = (ids >= 0) & (ids < 27)
+        right += int((linear == ids)[valid].sum())
+        labelled += int(valid.sum())
+        np.add.at(confusion, (cluster[valid], ids[valid]), 1)
+    return 100 * right / labelled, confusion
+
+
+@pytest.mark.parametrize("architecture", ["cocostuff_vits8", "cityscapes_vitb8"])
+def test_evaluate__published_checkpoint_equals_a_plain_loop(golden, tmp_path, monkeypatch, architecture):
+    """``python eval_segmentation.py model_paths=[…]`` as typed, datasets in their usual place."""
+    from scipy.optimize import linear_sum_assignment
+
+    tensors = published_tensors(golden.path(f"state_dict_keys_{architecture}.json"), seed=1)
+    path = write_published(tmp_path / "released.ckpt", tensors, PICKLED_CONFIGS[f"{architecture}, OmegaConf 2.0.6"])
+    write_cocostuff(tmp_path / "datasets", n=3)
+    monkeypatch.setattr(DatasetConfig, "pytorch_data_dir", str(tmp_path / "datasets"))
+    cfg = validated(EvalConfig, {"res": 48, "run_crf": False, "num_workers": 0, "accelerator": "cpu", "batch_size": 2})
+    scores = evaluate_checkpoint(path, cfg)["scores"]
+    linear, confusion = plain_coco_evaluation(
+        load_segmenter(path), CocoStuff(tmp_path / "datasets/cocostuff", "val", "cocostuff27"), 48
+    )
+    assert scores["linear"]["published"]["accuracy"] == pytest.approx(linear, abs=0.05)
+    rows, columns = linear_sum_assignment(confusion[:27], maximize=True)
+    matched = confusion[:27][rows, columns]
+    assert scores["cluster"]["strict"]["accuracy"] == pytest.approx(100 * matched.sum() / confusion.sum(), abs=0.05)
+    by_class = dict(zip(columns.tolist(), range(27), strict=True))
+    for class_id, iou in enumerate(scores["cluster"]["published"]["IoU"].values()):
+        row = by_class[class_id]
+        union = confusion[row].sum() + confusion[:27, class_id].sum() - confusion[row, class_id]
+        expected = pytest.approx(100 * confusion[row, class_id] / union, abs=0.1) if union else None
+        assert iou == expected
+
+
+def test_load_segmenter__keeps_what_lightning_recorded_of_the_run(golden, make_config, tmp_path):
+    """Which step the released runs counted is in their files: convert keeps it through both formats."""
+    tensors = published_tensors(golden.path("state_dict_keys_cocostuff_vits8.json"))
+    path = write_published(tmp_path / "released.ckpt", tensors, PICKLED_CONFIGS["cocostuff_vits8, OmegaConf 2.1.2"])
+    convert(path, tmp_path / "slim.safetensors")
+    convert(tmp_path / "slim.safetensors", tmp_path / "back.ckpt")
+    for name in ("released.ckpt", "slim.safetensors", "back.ckpt"):
+        record = load_segmenter(tmp_path / name).training_record
+        assert record == {"pytorch-lightning_version": "1.4.9", "global_step": 70, "epoch": 3}
+    tiny_checkpoint(make_config, tmp_path / "bare.ckpt")
+    assert load_segmenter(tmp_path / "bare.ckpt").training_record == {}
+
+
+def tiny_checkpoint(make_config, path, **overrides):
+    segmenter = LitUnsupervisedSegmenter(5, make_config(**overrides)).eval()
+    hyper_parameters = dict(segmenter.hparams)
+    torch.save({"state_dict": segmenter.state_dict(), "hyper_parameters": hyper_parameters}, path)
+    return segmenter
+
+
+def test_load_segmenter__values_that_no_longer_exist_are_passed_over(make_config, tmp_path, caplog):
+    tiny_checkpoint(make_config, tmp_path / "old.ckpt")
+    content = torch.load(tmp_path / "old.ckpt", weights_only=True)
+    content["hyper_parameters"]["cfg"] |= {"precision": 16, "crop_type": "super"}
+    torch.save(content, tmp_path / "old.ckpt")
+    cfg = load_segmenter(tmp_path / "old.ckpt").cfg
+    assert (cfg.precision, cfg.crop_type, cfg.dim) == ("32-true", None, 32)
+    assert "precision" in caplog.text
+    content["hyper_parameters"]["cfg"]["projection_type"] = "cubic"
+    torch.save(content, tmp_path / "old.ckpt")
+    with pytest.raises(CheckpointError, match=r"does not describe a model: unknown value of projection_type 'cubic'"):
+        load_segmenter(tmp_path / "old.ckpt")
+
+
+def test_convert__slim_and_back_keep_every_tensor_and_the_class_map(make_config, tmp_path):
+    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    class_map = {
+        "classes": [{"name": f"class {i}", "color": [i, 2 * i, 255]} for i in range(5)],
+        "assignments": {"linear": [0, 1, 2, 3, 4], "cluster": [3, 2, 1, 0, 4, -1, -1, -1, -1, -1]},
+    }
+    (tmp_path / "run_eval.json").write_text(json.dumps({"class_map": class_map}))
+    convert(tmp_path / "run.ckpt", tmp_path / "slim.safetensors")
+    convert(tmp_path / "slim.safetensors", tmp_path / "back.ckpt")
+    original = load_segmenter(tmp_path / "run.ckpt")
+    for name in ("slim.safetensors", "back.ckpt"):
+        loaded = load_segmenter(tmp_path / name)
+        assert loaded.cfg == original.cfg
+        assert all(torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in original.state_dict().items())
+    assert json.loads((tmp_path / "back_eval.json").read_text())["class_map"] == class_map
+    assert read_stored(tmp_path / "back.ckpt").class_map.to_plain() == class_map
+
+
+def test_read_stored__names_of_an_evaluation_hold_for_its_checkpoint_alone(make_run, caplog):
+    """Evaluated, trained on, written under the same name: the old matching names nothing of the new clusters."""
+    path = train(make_run()) / "best.ckpt"
+    evaluate_checkpoint(path, validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"}))
+    assert read_stored(path).class_map is not None
+    assert "evaluate" not in caplog.text
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["cluster_probe.clusters"] += 0.1
+    torch.save(content, path)
+    assert read_stored(path).class_map is None
+    assert f"best_eval.json: made of another checkpoint than {path}" in caplog.text
+
+
+CLASSES = [{"name": f"class {i}", "color": [i, i, i]} for i in range(5)]
+ASSIGNED = {"cluster": [0, 1, 2, 3, 4, -1, -1, -1, -1, -1]}
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "reason"),
+    [
+        ({"classes": [{"name": "a", "color": [300, 0, 0]}], "assignments": {}}, "a colour is not three numbers"),
+        ({"classes": [{"name": "a", "color": [-1, 0, 0]}], "assignments": {}}, "a colour is not three numbers"),
+        ({"classes": [{"name": "a", "color": [0, 0]}], "assignments": {}}, "reshape"),
+        ({"classes": CLASSES, "assignments": [1, 2]}, "passed over"),
+        ({"classes": CLASSES, "assignments": {"cluster": 7}}, "passed over"),
+        ({"classes": CLASSES, "assignments": {"cluster": [9] * 10}}, "a class is not among the 5"),
+        ({"classes": CLASSES, "assignments": {"cluster": [-2] * 10}}, "a class is not among the 5"),
+        ({"classes": CLASSES, "assignments": {"cluster": [0, 1]}}, "assignments of cluster: 2 for 10 clusters"),
+        ({"classes": CLASSES, "assignments": {"linear+crf": [0]}}, "assignments of linear+crf: 1 for 5 clusters"),
+        ({"assignments": ASSIGNED}, "lacks 'classes'"),
+        ("text", "passed over"),
+    ],
+)
+def test_read_stored__damaged_evaluation_is_passed_over_with_one_warning(
+    make_config, tmp_path, caplog, evaluation, reason
+):
+    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    beside = tmp_path / "run_eval.json"
+    beside.write_text(json.dumps({"class_map": {"classes": CLASSES, "assignments": ASSIGNED}}))
+    assert read_stored(tmp_path / "run.ckpt").class_map.assignments == ASSIGNED
+    beside.write_text(json.dumps({"class_map": evaluation}))
+    caplog.clear()
+    assert read_stored(tmp_path / "run.ckpt").class_map is None
+    (record,) = caplog.records
+    assert str(beside) in record.getMessage()
+    assert reason in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"experiment_name": "${oc.env:EAGLE_TEST_SECRET}"},
+        {"backbone_kwargs": TINY_VIT | {"class_token": ["a", "b ${oc.env:EAGLE_TEST_SECRET}"]}},
+        {"backbone_kwargs": OmegaConf.create({"img_size": "${oc.env:EAGLE_TEST_SECRET}"})},
+        {"output_root": AnyNode("${oc.env:EAGLE_TEST_SECRET}")},
+    ],
+)
+@pytest.mark.parametrize("kind", [dict, OmegaConf.create, "slim"])
+def test_load_segmenter__a_checkpoint_cannot_read_this_machine(make_config, tmp_path, monkeypatch, value, kind):
+    """Interpolations would be resolved here, and land in converted YAML and reports."""
+    monkeypatch.setenv("EAGLE_TEST_SECRET", "7")
+    path = tmp_path / "run.ckpt"
+    tiny_checkpoint(make_config, path)
+    if kind == "slim":
+        convert(path, tmp_path / "run.safetensors")
+        path = tmp_path / "run.safetensors"
+        description = yaml.safe_load(path.with_suffix(".yml").read_text())
+        description["cfg"] |= OmegaConf.to_container(OmegaConf.create(value))
+        path.with_suffix(".yml").write_text(yaml.safe_dump(description))
+    else:
+        content = torch.load(path, weights_only=True)
+        content["hyper_parameters"]["cfg"] = kind(content["hyper_parameters"]["cfg"] | value)
+        torch.save(content, path)
+    for use in (load_segmenter, lambda source: convert(source, tmp_path / "out.safetensors")):
+        with pytest.raises(CheckpointError, match=rf"{path.name}: its {next(iter(value))} is .*may interpolate$"):
+            use(path)
+    assert not (tmp_path / "out.yml").exists()
+
+
+def test_load_segmenter__interpolations_that_steer_nothing_are_left_alone(make_config, tmp_path):
+    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    content = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    cfg = content["hyper_parameters"]["cfg"] | {"log_dir": "${experiment_name}"}
+    content["hyper_parameters"]["cfg"] = OmegaConf.create(cfg)
+    torch.save(content, tmp_path / "run.ckpt")
+    assert load_segmenter(tmp_path / "run.ckpt").cfg.dim == 32
+
+
+def test_convert__drops_optimiser_state_and_leftovers(golden, tmp_path):
+    tensors = published_tensors(golden.path("state_dict_keys_cocostuff_vits8.json"))
+    path = write_published(tmp_path / "p.ckpt", tensors, PICKLED_CONFIGS["cocostuff_vits8, OmegaConf 2.1.2"])
+    convert(path, tmp_path / "slim.safetensors")
+    used = sum(tensor.numel() * 4 for tensor in load_segmenter(path).state_dict().values())
+    assert (tmp_path / "slim.safetensors").stat().st_size < 1.01 * used < path.stat().st_size
+
+
+@pytest.mark.parametrize(("name", "message"), [("x.pth", r"ends in \.ckpt or \.safetensors")])
+def test_convert__other_suffixes_are_refused(make_config, tmp_path, name, message):
+    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    with pytest.raises(CheckpointError, match=message):
+        convert(tmp_path / "run.ckpt", tmp_path / name)
+
+
+def test_load_segmenter__slim_file_without_its_yaml_or_damaged(make_config, tmp_path):
+    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    slim = tmp_path / "slim.safetensors"
+    convert(tmp_path / "run.ckpt", slim)
+    whole = slim.read_bytes()
+    slim.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"slim\.safetensors: it or slim\.yml is not readable"):
+        load_segmenter(slim)
+    slim.write_bytes(whole)
+    slim.with_suffix(".yml").unlink()
+    with pytest.raises(CheckpointError, match=r"slim\.yml: missing"):
+        load_segmenter(slim)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"bad\.ckpt: not a readable checkpoint \(empty, cut off or damaged"),
+        (b"\n<!DOCTYPE html><title>Quota exceeded</title>", r"bad\.ckpt: is a web page"),
+        (b"PK\x03\x04 cut off", r"bad\.ckpt: not a readable checkpoint"),
+        (b"\x80\x02}q\x00X\x03", r"bad\.ckpt: not a readable checkpoint"),
+        (None, r"bad\.ckpt: no such checkpoint"),
+    ],
+)
+def test_load_segmenter__unreadable_files_are_named_in_one_line(tmp_path, content, message):
+    path = tmp_path / "bad.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_segmenter(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_load_segmenter__truncated_checkpoint(make_config, tmp_path, share):
+    tiny_checkpoint(make_config, tmp_path / "whole.ckpt")
+    whole = (tmp_path / "whole.ckpt").read_bytes()
+    (tmp_path / "torn.ckpt").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match=r"torn\.ckpt: not a readable checkpoint") as caught:
+        load_segmenter(tmp_path / "torn.ckpt")
+    assert "\n" not in str(caught.value)
+
+
+def test_load_segmenter__another_models_file_is_refused(tmp_path):
+    content = {"state_dict": {"layer.weight": torch.zeros(2)}, "hyper_parameters": {"n_classes": 2, "cfg": {}}}
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match=r"other\.ckpt: holds no segmenter"):
+        load_segmenter(tmp_path / "other.ckpt")
+
+
+def test_load_segmenter__wrong_architecture_names_the_tensors(make_config, tmp_path):
+    tiny_checkpoint(make_config, tmp_path / "wide.ckpt")
+    content = torch.load(tmp_path / "wide.ckpt", weights_only=True)
+    content["hyper_parameters"]["cfg"]["backbone_kwargs"] = TINY_VIT | {"embed_dim": 96, "depth": 3}
+    torch.save(content, tmp_path / "wide.ckpt")
+    with pytest.raises(CheckpointError, match=r"has an unknown net\.model\.blocks\.3\.attn\.proj\.bias") as caught:
+        load_segmenter(tmp_path / "wide.ckpt")
+    assert "\n" not in str(caught.value)
+
+
+class Payload:
+    """Runs a command when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_load_segmenter__malicious_pickle_runs_nothing(tmp_path, old_format):
+    content = {"state_dict": {}, "hyper_parameters": Payload(tmp_path / "executed")}
+    torch.save(content, tmp_path / "evil.ckpt", _use_new_zipfile_serialization=not old_format)
+    with pytest.raises(CheckpointError, match=r"evil\.ckpt: not a readable checkpoint \(.*posix\.system") as caught:
+        load_segmenter(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "executed").exists()
+    assert "\n" not in str(caught.value)
+
+
+def test_load_segmenter__callbacks_of_old_lightning_are_not_called(tmp_path):
+    """A pickle that calls an allowed name gets a stand-in, which takes nothing and does nothing."""
+
+    class Called:
+        def __reduce__(self):
+            from pytorch_lightning.callbacks import ModelCheckpoint
+
+            return ModelCheckpoint, (str(tmp_path / "made"),)
+
+    torch.save({"state_dict": {}, "hyper_parameters": {}, "callbacks": Called()}, tmp_path / "odd.ckpt")
+    with pytest.raises(CheckpointError):
+        load_segmenter(tmp_path / "odd.ckpt")
+    assert not (tmp_path / "made").exists()

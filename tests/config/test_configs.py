@@ -1,0 +1,230 @@
+"""Every file in configs/ is a complete, valid configuration, and the published ones hold the published values."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+import crop_datasets
+from conftest import ROOT, TINY_VIT
+from eagle.config import command_line
+from eagle.config.command_line import parse_command_line
+from eagle.config.schema import EvalConfig, TrainConfig
+from eagle.config.validation import CONFIG_DIR
+from eagle.errors import ConfigError
+from eagle.losses.object_nce import ObjectNCELoss
+from fixtures.write_published_configs import PUBLISHED_KEYS
+from miniatures import WRITERS
+
+# The commands that have keys of their own, or take a configuration's.
+COMMANDS = sorted([*(ROOT / "src_EAGLE").glob("*.py"), *(ROOT / "scripts").glob("*.py")])
+SCHEMAS = {"train_config": TrainConfig, "eval_config": EvalConfig, "crop_config": crop_datasets.CropConfig}
+SOURCES = ROOT / "src_EAGLE"
+FILES = sorted(path.stem for path in CONFIG_DIR.glob("*.yml"))
+
+# Keys of a recipe that say where things lie and which machine computes.
+MACHINE_KEYS = {"pytorch_data_dir", "output_root", "experiment_name", "num_workers", "project_name", "entity"}
+# The published files set it for another dataset_name.
+UNUSED_KEYS = {"dir_dataset_n_classes"}
+RECIPES = {
+    "train_config_cocostuff": ("train_config_cocostuff", {}),
+    "train_config_cityscapes": ("train_config_cityscapes", {}),
+    "train_config_cocostuff_vitb8": ("train_config_cocostuff", {"model_type": "vit_base"}),
+    "train_config_cityscapes_vits8": ("train_config_cityscapes", {"model_type": "vit_small"}),
+}
+
+
+def composed(name, *words):
+    schema = next(schema for prefix, schema in SCHEMAS.items() if name.startswith(prefix))
+    return parse_command_line(schema, ["--config-name", name, *words])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file__composes_and_validates(name):
+    config = composed(name)
+    for key, value in OmegaConf.load(CONFIG_DIR / f"{name}.yml").items():
+        if key in ("pytorch_data_dir", "output_root") and value:
+            assert Path(config[key]) == ROOT / Path(value).relative_to("..")
+        elif key == "model_paths":
+            assert list(config[key]) == [str(ROOT / "models/EAGLE_COCO_ViTS8.ckpt")]
+        else:
+            assert config[key] == value
+
+
+@pytest.mark.parametrize("place", [".", "src_EAGLE", "src_EAGLE/configs", None])
+def test_default_folders__are_the_repositorys_wherever_a_command_runs(monkeypatch, tmp_path, place):
+    monkeypatch.chdir(ROOT / place if place else tmp_path)
+    for config in (parse_command_line(TrainConfig, []), composed("train_config_cocostuff")):
+        assert (config.pytorch_data_dir, config.output_root) == (str(ROOT / "datasets"), str(ROOT / "outputs"))
+    assert list(composed("eval_config").model_paths) == [str(ROOT / "models/EAGLE_COCO_ViTS8.ckpt")]
+
+
+def test_given_paths__are_relative_to_where_the_command_runs(monkeypatch, tmp_path):
+    """On the command line and in the user's own YAML, as the published ones have them."""
+    (tmp_path / "own.yml").write_text("output_root: ../\npretrained_weights: weights.pth\n")
+    monkeypatch.chdir(tmp_path)
+    config = parse_command_line(TrainConfig, ["--config-name", "own", "pytorch_data_dir=data"])
+    assert (config.output_root, config.pytorch_data_dir, config.pretrained_weights) == ("../", "data", "weights.pth")
+    assert composed("train_config_cocostuff", "output_root=mine").output_root == "mine"
+
+
+def test_files_of_configs__edited_in_place_count_from_their_folder(monkeypatch, tmp_path):
+    """`output_root: outputs` there never becomes src_EAGLE/outputs, and words are no paths."""
+    monkeypatch.setattr(command_line, "CONFIG_DIR", tmp_path)
+    values = {
+        "output_root": "outputs",
+        "pytorch_data_dir": "/data",
+        "pretrained_weights": "random",
+        "crop_type": "five",
+    }
+    (tmp_path / "train_config_edited.yml").write_text(yaml.safe_dump(values))
+    monkeypatch.chdir(ROOT / "src_EAGLE")
+    assert values | {"output_root": str(tmp_path / "outputs")} == {
+        name: value for name, value in composed("train_config_edited").items() if name in values
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.stem)
+def test_commands__every_default_folder_is_in_the_repository(command):
+    spec = importlib.util.spec_from_file_location(command.stem, command)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    schemas = [item for item in vars(module).values() if dataclasses.is_dataclass(item)]
+    defaults = [field.default for schema in schemas for field in dataclasses.fields(schema)]
+    paths = [default for default in defaults if isinstance(default, str) and "/" in default and "://" not in default]
+    assert all(Path(path).is_relative_to(ROOT) and not Path(path).is_relative_to(ROOT / "src_EAGLE") for path in paths)
+
+
+@pytest.fixture
+def published(golden):
+    """Reads the keys and values of a published YAML file."""
+    return lambda name: json.loads(golden.path(f"configs/{name}.json").read_text())
+
+
+def as_published_yaml(path, content):
+    """Written as the publishers wrote it: learning rates as 5e-4, which YAML takes for text."""
+    path.write_text(yaml.safe_dump(content))
+    assert "lr: 5e-4\n" in path.read_text() or "lr" not in content
+    return path
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe__has_every_published_hyper_parameter(name, published):
+    source, ours = RECIPES[name]
+    config = composed(name)
+    expected = {key: value for key, value in published(source).items() if key in config} | ours
+    expected |= {key: float(value) for key, value in expected.items() if key.startswith("lr")}
+    compared = expected.keys() - MACHINE_KEYS - UNUSED_KEYS
+    assert len(compared) == 41
+    assert {key: config[key] for key in compared} == {key: expected[key] for key in compared}
+
+
+def test_recipe__smoothing_is_cityscapes_alone():
+    smoothing = {name: ObjectNCELoss(composed(name), 4).label_smoothing for name in FILES if name in RECIPES}
+    assert {name: value for name, value in smoothing.items() if "cityscapes" in name} == {
+        "train_config_cityscapes": 0.1,
+        "train_config_cityscapes_vits8": 0.1,
+    }
+    assert {value for name, value in smoothing.items() if "cocostuff" in name} == {0}
+
+
+def test_potsdam__differs_from_cocostuff_where_its_comments_say():
+    name = "train_config_potsdam"
+    config, base = composed(name), composed("train_config_cocostuff")
+    differing = {key for key in config if config[key] != base[key]}
+    assert differing == {"dataset_name", "crop_type", "model_type", "extra_clusters", "max_steps"}
+
+
+def test_fidelity__both_files_compose():
+    for fidelity in ("released", "paper"):
+        assert composed("train_config_cocostuff", f"fidelity={fidelity}").photometric == fidelity
+
+
+@pytest.mark.parametrize(
+    ("schema", "word", "expected"),
+    [
+        (EvalConfig, "model_paths=x.ckpt", ["x.ckpt"]),
+        (EvalConfig, "model_paths=[a.ckpt,b.ckpt]", ["a.ckpt", "b.ckpt"]),
+        (crop_datasets.CropConfig, "dataset_name=potsdam", ["potsdam"]),
+        (crop_datasets.CropConfig, "splits=val", ["val"]),
+        (TrainConfig, "key_blocks=3", [3]),
+        (TrainConfig, "key_blocks=null", None),
+    ],
+)
+def test_list_key__lone_value_is_a_list_of_one(schema, word, expected):
+    assert parse_command_line(schema, [word])[word.split("=")[0]] == expected
+
+
+@pytest.mark.parametrize("word", ["key_blocks=last", "key_blocks=true", "key_blocks=2.5", "key_blocks={a: 1}"])
+def test_list_key__wrong_type_is_still_an_error(word):
+    with pytest.raises(ConfigError, match=r"^key_blocks: "):
+        parse_command_line(TrainConfig, [word])
+
+
+def test_lone_key__a_list_is_still_an_error():
+    with pytest.raises(ConfigError, match=r"^model_type: "):
+        parse_command_line(TrainConfig, ["model_type=[vit_small]"])
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"),
+    [(TrainConfig, "train_config_cocostuff"), (TrainConfig, "train_config_cityscapes"), (EvalConfig, "eval_config")],
+)
+def test_published_yaml__loads_as_it_is_and_says_what_has_no_effect(tmp_path, caplog, schema, name, published):
+    path = as_published_yaml(tmp_path / "people_have.yml", published(name))
+    config = parse_command_line(schema, ["--config-name", str(path)])
+    for key, value in published(name).items():
+        if key in config:
+            assert config[key] == (float(value) if key.startswith("lr") else value)
+        elif key != "hydra":
+            assert f"{key}: this published key has no effect here" in caplog.text
+    assert "res: " not in caplog.text
+
+
+def test_stegos_yaml__loads_too(tmp_path, caplog):
+    path = tmp_path / "people_have.yml"
+    path.write_text(yaml.safe_dump(PUBLISHED_KEYS))
+    assert parse_command_line(TrainConfig, ["--config-name", str(path)]).neg_inter_weight == 0.63
+    assert "num_neighbors: this published key has no effect here" in caplog.text
+
+
+def run_command(script, folder, *words):
+    """A command as typed in ``folder``; its output."""
+    command = [sys.executable, SOURCES / f"{script}.py", *map(str, words)]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("dataset", ["cocostuff27", "cityscapes"])
+def test_published_yaml__trains_and_evaluates_by_the_real_commands(tmp_path, dataset, published):
+    """One batch of a miniature; only what a CPU second needs is overridden."""
+    WRITERS[dataset](tmp_path / "data")
+    crop = ["dataset_name=" + dataset, f"pytorch_data_dir={tmp_path / 'data'}", "splits=train", "num_processes=1"]
+    crop_datasets.crop_datasets(parse_command_line(crop_datasets.CropConfig, crop))
+    name = f"train_config_{dataset.removesuffix('27')}"
+    (tmp_path / "src").mkdir()
+    train = as_published_yaml(tmp_path / "train.yml", published(name))
+    small = f"backbone_kwargs={TINY_VIT}".replace("'", ""), "dim=32", "res=32", "val_res=32"
+    short = "batch_size=2", "max_steps=1", "num_workers=0", "accelerator=cpu", "pretrained_weights=random"
+    here = f"pytorch_data_dir={tmp_path / 'data'}", "output_root=../outputs", "experiment_name=run"
+    said = run_command("train_segmentation_eigen", tmp_path / "src", "--config-name", train, *small, *short, *here)
+    assert "use_head: this published key has no effect here" in said
+    assert "batch_size: 2 images per step" in said
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    (tmp_path / "outputs/run/last.ckpt").rename(checkpoints / "EAGLE_COCO_ViTS8.ckpt")
+    evaluation = as_published_yaml(tmp_path / "eval.yml", published("eval_config"))
+    quick = here[0], "res=32", "num_workers=0", "accelerator=cpu"
+    said = run_command("eval_segmentation", tmp_path / "src", "--config-name", evaluation, *quick)
+    assert "model_type: this published key has no effect here (model and dataset come from the checkpoint)" in said
+    assert re.search(r"pytorch-lightning_version \d+\.\d+\S*, global_step 1, epoch 1", said)
+    assert json.loads((checkpoints / "EAGLE_COCO_ViTS8_eval.json").read_text())["training"]["global_step"] == 1
+    assert list((checkpoints / "EAGLE_COCO_ViTS8_predictions").iterdir()), "run_prediction: true writes class maps"

@@ -1,0 +1,290 @@
+"""COCO-Stuff, Cityscapes and Potsdam on miniatures of their trees."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import loadmat, savemat
+from torchvision.datasets import Cityscapes as TorchvisionCityscapes
+
+from eagle.config.schema import DatasetConfig
+from eagle.config.validation import validated
+from eagle.data.datasets.base import VOID, read_sample
+from eagle.data.datasets.catalog import open_dataset
+from eagle.data.datasets.cocostuff_labels import SUPERCATEGORIES, fine_labels
+from eagle.errors import ConfigError, DataError
+from miniatures import WRITERS, label_map, save, write_cityscapes, write_cocostuff, write_potsdam
+
+COCO_NAMES = [
+    "electronic",
+    "appliance",
+    "food-things",
+    "furniture-things",
+    "indoor",
+    "kitchen",
+    "accessory",
+    "animal",
+    "outdoor",
+    "person",
+    "sports",
+    "vehicle",
+    "ceiling",
+    "floor",
+    "food-stuff",
+    "furniture-stuff",
+    "raw-material",
+    "textile",
+    "wall",
+    "window",
+    "building",
+    "ground",
+    "plant",
+    "sky",
+    "solid",
+    "structural",
+    "water",
+]
+N_CLASSES = {"cocostuff27": 27, "cocostuff15": 15, "cocostuff3": 3, "cityscapes": 27, "potsdam": 3, "potsdamraw": 3}
+
+
+def opened(data_dir, name, split="train", **keys):
+    values = {"dataset_name": name, "pytorch_data_dir": str(data_dir), **keys}
+    return open_dataset(validated(DatasetConfig, values), split)
+
+
+def coco_reference(golden):
+    """The golden 182 → 27 mapping as a table of 256, −1 for void."""
+    mapping = json.loads(golden.path("cocostuff_182_to_27.json").read_text())
+    table = np.full(256, VOID)
+    for fine, coarse in mapping.items():
+        table[int(fine)] = coarse
+    return table
+
+
+@pytest.mark.parametrize("name", N_CLASSES)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_every_dataset__samples_fit_their_classes(tmp_path, name, split):
+    WRITERS[name](tmp_path)
+    dataset = opened(tmp_path, name, split)
+    classes = dataset.classes
+    assert len(classes) == N_CLASSES[name] == len(set(classes.names))
+    assert (classes.palette.shape, classes.palette.dtype) == ((len(classes), 3), np.uint8)
+    assert dataset.has_labels
+    assert len({dataset.name(i) for i in range(len(dataset))}) == len(dataset)
+    seen = set()
+    for index in range(len(dataset)):
+        image, label = read_sample(dataset, index)
+        assert (image.mode, label.dtype) == ("RGB", np.int32)
+        seen |= set(np.unique(label).tolist())
+    assert VOID in seen
+    assert len(seen) > 2
+    assert seen <= {VOID, *range(len(classes))}
+
+
+def test_cocostuff__table_is_the_golden_mapping(golden):
+    order = list(SUPERCATEGORIES)
+    assert order == COCO_NAMES
+    labels = fine_labels()
+    assert sorted(labels) == list(range(182))
+    assert len({name for name, _ in labels.values()}) == 182
+    assert [order.index(labels[i][1]) for i in range(182)] == coco_reference(golden)[:182].tolist()
+
+
+@pytest.mark.parametrize(("fine", "name"), [(0, "person"), (16, "cat"), (147, "river"), (168, "tree"), (181, "wood")])
+def test_cocostuff__some_names_of_the_public_list(fine, name):
+    assert fine_labels()[fine][0] == name
+
+
+def test_cocostuff27__every_fine_id_maps_as_golden(tmp_path, golden):
+    write_cocostuff(tmp_path)
+    fine = np.array([*range(182), *[255] * 10], dtype=np.uint8).reshape(12, 16)
+    save(tmp_path / "cocostuff/annotations/train2017/000000000100.png", fine)
+    expected = coco_reference(golden)[fine]
+    np.testing.assert_array_equal(opened(tmp_path, "cocostuff27").label(0), expected)
+
+
+@pytest.mark.parametrize("name", ["cocostuff15", "cocostuff3"])
+def test_cocostuff__coarser_variants_follow_from_27(tmp_path, golden, name):
+    write_cocostuff(tmp_path)
+    dataset = opened(tmp_path, name)
+    stored = np.asarray(Image.open(tmp_path / f"cocostuff/annotations/train2017/{dataset.name(0)}.png"))
+    coarse = coco_reference(golden)[stored]
+    if name == "cocostuff15":
+        expected = np.where(coarse >= 12, coarse - 12, VOID)
+        assert list(dataset.classes.names) == COCO_NAMES[12:]
+    else:
+        expected = np.select([coarse == 23, coarse == 22, coarse == 21], [0, 1, 2], VOID)
+        assert dataset.classes.names == ("sky", "plant", "ground")
+    np.testing.assert_array_equal(dataset.label(0), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "ids"),
+    [
+        ("cocostuff27", "train", range(100, 106)),
+        ("cocostuff27", "val", range(901, 906)),
+        ("cocostuff15", "train", range(101, 106)),
+        ("cocostuff15", "val", range(901, 906)),
+        ("cocostuff3", "train", range(100, 105)),
+        ("cocostuff3", "val", range(900, 905)),
+    ],
+)
+def test_cocostuff__each_variant_takes_its_list(tmp_path, name, split, ids):
+    write_cocostuff(tmp_path)
+    dataset = opened(tmp_path, name, split)
+    assert [dataset.name(i) for i in range(len(dataset))] == [f"{i:012d}" for i in ids]
+
+
+def test_cocostuff__id_that_is_no_class(tmp_path):
+    write_cocostuff(tmp_path)
+    path = tmp_path / "cocostuff/annotations/train2017/000000000100.png"
+    save(path, np.full((48, 60), 182, dtype=np.uint8))
+    with pytest.raises(DataError, match=f"{path}: label id 182"):
+        opened(tmp_path, "cocostuff27").label(0)
+
+
+def test_cityscapes__classes_are_torchvisions():
+    from eagle.data.datasets.cityscapes import CITYSCAPES_CLASSES
+
+    official = sorted((c for c in TorchvisionCityscapes.classes if 7 <= c.id <= 33), key=lambda c: c.id)
+    assert CITYSCAPES_CLASSES.names == tuple(c.name for c in official)
+    assert CITYSCAPES_CLASSES.palette.tolist() == [list(c.color) for c in official]
+
+
+def test_cityscapes__same_samples_as_torchvision(tmp_path):
+    write_cityscapes(tmp_path)
+    dataset = opened(tmp_path, "cityscapes", "val")
+    theirs = TorchvisionCityscapes(str(tmp_path / "cityscapes"), "val", "fine", "semantic")
+    index_of = {path.rsplit("/", 1)[1].removesuffix("_leftImg8bit.png"): i for i, path in enumerate(theirs.images)}
+    assert [dataset.name(i) for i in range(len(dataset))] == sorted(index_of)
+    for index in range(len(dataset)):
+        image, raw = theirs[index_of[dataset.name(index)]]
+        np.testing.assert_array_equal(np.asarray(dataset.image(index)), np.asarray(image))
+        raw = np.asarray(raw).astype(int)
+        np.testing.assert_array_equal(dataset.label(index), np.where((raw >= 7) & (raw <= 33), raw - 7, VOID))
+
+
+def test_cityscapes__ids_outside_7_to_33_are_void(tmp_path):
+    write_cityscapes(tmp_path)
+    ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    save(tmp_path / "cityscapes/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png", ids)
+    label = opened(tmp_path, "cityscapes").label(0).ravel()
+    assert label[7:34].tolist() == list(range(27))
+    assert set(label[:7]) | set(label[34:]) == {VOID}
+
+
+def test_potsdam__splits_pixels_and_classes(tmp_path):
+    write_potsdam(tmp_path)
+    train, val = opened(tmp_path, "potsdam", "train"), opened(tmp_path, "potsdam", "val")
+    assert [train.name(i) for i in range(len(train))] == ["3", "1", "20"], "labelled_train.txt alone, as released"
+    assert [val.name(i) for i in range(len(val))] == ["0", "12", "5"]
+    np.testing.assert_array_equal(np.asarray(train.image(0)), loadmat(tmp_path / "potsdam/imgs/3.mat")["img"][:, :, :3])
+    fine = loadmat(tmp_path / "potsdam/gt/3.mat")["gt"]
+    expected = np.select([np.isin(fine, pair) for pair in ((0, 4), (1, 5), (2, 3))], [0, 1, 2], VOID)
+    np.testing.assert_array_equal(train.label(0), expected)
+
+
+def test_potsdam__unlabelled_tiles_by_key_and_void_even_where_a_label_lies(tmp_path):
+    write_potsdam(tmp_path)
+    savemat(tmp_path / "potsdam/gt/7.mat", {"gt": label_map(0, (0, 1))})
+    train = opened(tmp_path, "potsdam", potsdam_unlabelled=True)
+    assert [train.name(i) for i in range(len(train))] == ["3", "1", "20", "7"]
+    assert train.label(3).shape == (48, 60)
+    assert (train.label(3) == VOID).all()
+    val = opened(tmp_path, "potsdam", "val", potsdam_unlabelled=True)
+    assert [val.name(i) for i in range(len(val))] == ["0", "12", "5"]
+
+
+def test_potsdamraw__tiles_in_numeric_order(tmp_path):
+    WRITERS["potsdamraw"](tmp_path, photographs=(10, 2), size=(4, 3))
+    dataset = opened(tmp_path, "potsdamraw")
+    assert [dataset.name(i) for i in (0, 1, 14, 15, 224, 225)] == [
+        "2_0_0",
+        "2_0_1",
+        "2_0_14",
+        "2_1_0",
+        "2_14_14",
+        "10_0_0",
+    ]
+    assert len(dataset) == 450
+    assert (dataset.label(224) == VOID).all()
+    (tmp_path / "potsdamraw/processed/imgs/10_3_4.mat").unlink()
+    with pytest.raises(DataError, match=r"10_3_4\.mat: no such file \(1 of 450"):
+        opened(tmp_path, "potsdamraw")
+
+
+@pytest.mark.parametrize(
+    ("name", "gone"),
+    [
+        ("cocostuff27", "cocostuff"),
+        ("cocostuff27", "cocostuff/curated/train2017/Coco164kFull_Stuff_Coarse.txt"),
+        ("cocostuff15", "cocostuff/images/train2017"),
+        ("cocostuff27", "cocostuff/images/train2017/000000000103.jpg"),
+        ("cocostuff3", "cocostuff/annotations/train2017/000000000102.png"),
+        ("cityscapes", "cityscapes"),
+        ("cityscapes", "cityscapes/leftImg8bit/train"),
+        ("cityscapes", "cityscapes/gtFine"),
+        ("cityscapes", "cityscapes/gtFine/train/aachen/aachen_000001_000019_gtFine_labelIds.png"),
+        ("potsdam", "potsdam"),
+        ("potsdam", "potsdam/unlabelled_train.txt"),
+        ("potsdam", "potsdam/imgs/7.mat"),
+        ("potsdam", "potsdam/gt/20.mat"),
+        ("potsdamraw", "potsdamraw"),
+        ("potsdamraw", "potsdamraw/processed"),
+    ],
+)
+def test_missing__path_and_command_in_one_line(tmp_path, name, gone):
+    WRITERS[name](tmp_path)
+    target = tmp_path / gone
+    target.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path, name, potsdam_unlabelled=True)
+    message = str(caught.value)
+    archive = gone.split("/")[0]
+    assert message.startswith(str(target))
+    assert f"python download_datasets.py datasets=[{archive}] unzip=true pytorch_data_dir={tmp_path}`" in message
+    assert "\n" not in message
+
+
+def test_missing__empty_folders(tmp_path):
+    (tmp_path / "cityscapes/leftImg8bit/train").mkdir(parents=True)
+    (tmp_path / "potsdamraw/processed/imgs").mkdir(parents=True)
+    for name in ("cityscapes", "potsdamraw"):
+        with pytest.raises(DataError, match=rf"holds no .*datasets=\[{name}\]"):
+            opened(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as a MATLAB file"),
+        (b"no mat file at all" * 20, "cannot be read as a MATLAB file"),
+        ({"other": np.zeros((4, 4, 4), np.uint8)}, "has no variable 'img'"),
+        ({"img": np.zeros((4, 4), np.uint8)}, "not height × width"),
+        ({"img": np.zeros((4, 4, 4))}, "not height × width"),
+    ],
+)
+def test_potsdam__damaged_tile_is_named(tmp_path, content, message):
+    write_potsdam(tmp_path)
+    path = tmp_path / "potsdam/imgs/3.mat"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        savemat(path, content)
+    with pytest.raises(DataError, match=message) as caught:
+        opened(tmp_path, "potsdam").image(0)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_potsdam__fine_id_that_is_no_class(tmp_path):
+    write_potsdam(tmp_path)
+    savemat(tmp_path / "potsdam/gt/3.mat", {"gt": np.full((48, 60), 6)})
+    with pytest.raises(DataError, match="label id 6"):
+        opened(tmp_path, "potsdam").label(0)
+
+
+def test_catalog__near_name(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'cityscapes'"):
+        opened(tmp_path, "cityscape")

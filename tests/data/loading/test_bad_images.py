@@ -1,0 +1,137 @@
+"""What ``on_bad_image`` makes of images that cannot be read, in training, evaluation and cropping."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+import crop_datasets as crop_command
+from eagle.config.command_line import parse_command_line
+from eagle.config.schema import EvalConfig
+from eagle.config.validation import validated
+from eagle.data.datasets.catalog import open_dataset
+from eagle.data.datasets.directory import DirectoryDataset
+from eagle.data.loading.bad_images import readable_part
+from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.data.loading.sampler import epoch_draws
+from eagle.data.loading.views import TrainingViews
+from eagle.errors import DataError
+from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
+from eagle.training.run import train
+from miniatures import label_map, save, write_directory
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A directory dataset whose training image 1 is cut off and whose label of validation image 2 has colours."""
+    write_directory(tmp_path)
+    path = tmp_path / "mine/imgs/train/1.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    Image.new("RGB", (60, 48)).save(tmp_path / "mine/labels/val/2.png")
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def make_run(root, make_config):
+    def make(**overrides):
+        values = {
+            "pytorch_data_dir": str(root.parent), "dir_dataset_name": "mine", "res": 32, "val_res": 32, "batch_size": 2,
+            "max_steps": 4, "val_freq": 2, "scalar_log_freq": 1, "output_root": str(root.parent / "outputs"),
+            "experiment_name": "run", "accelerator": "cpu", "on_bad_image": "skip",
+        }  # fmt: skip
+        return make_config(**{**values, **overrides})
+
+    return make
+
+
+def batches(root, num_workers):
+    views = TrainingViews(DirectoryDataset(root, "train"), 32, "released", "skip")
+    return list(DataLoader(views, 2, sampler=epoch_draws(4, seed=0, epoch=0), num_workers=num_workers))
+
+
+def test_training__a_bad_draw_becomes_the_same_other_one_with_any_worker_count(root):
+    alone, helped = batches(root, 0), batches(root, 2)
+    for first, second in zip(alone, helped, strict=True):
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    drawn = torch.cat([batch["drawn"] for batch in alone])
+    index = torch.cat([batch["index"] for batch in alone])
+    assert sorted(drawn.tolist()) == [0, 1, 2, 3]
+    assert torch.equal(drawn != index, drawn == 1)
+    assert [len(batch["img"]) for batch in alone] == [2, 2]
+
+
+def test_training__stops_by_default(root):
+    views = TrainingViews(DirectoryDataset(root, "train"), 32, "released")
+    with pytest.raises(DataError, match=r"1\.jpg: cannot be read"):
+        list(DataLoader(views, 2, sampler=epoch_draws(4, seed=0, epoch=0)))
+
+
+def test_run__counts_bad_images_and_scores_the_rest(make_run, root, caplog):
+    run_dir = train(make_run())
+    lines = (run_dir / "bad_images.txt").read_text().splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(root / "imgs/train/1.jpg"), str(root / "labels/val/2.png")]
+    assert "1 bad training images replaced by others, 1 bad validation images left out" in caplog.text
+    state = torch.load(run_dir / "last.ckpt", weights_only=True)["callbacks"]
+    assert {"bad": [1]} in state.values(), "a resumed run goes on counting"
+    evaluation = validated(EvalConfig, {"num_workers": 0, "accelerator": "cpu", "run_crf": False})
+    with pytest.raises(DataError, match=r"2\.png: a label map has one channel"):
+        evaluate_checkpoint(run_dir / "last.ckpt", evaluation)
+    evaluate_checkpoint(run_dir / "last.ckpt", validated(EvalConfig, {**evaluation, "on_bad_image": "skip"}))
+    report = json.loads((run_dir / "last_eval.json").read_text())
+    assert report["images"] == 2
+    assert report["skipped_images"] == lines[1:]
+
+
+def test_run__scores_with_a_bad_image_equal_those_without_it(make_run, root):
+    run_dir = train(make_run(max_steps=1))
+    evaluation = {"num_workers": 0, "accelerator": "cpu", "run_crf": False}
+    skipping = validated(EvalConfig, {**evaluation, "on_bad_image": "skip"})
+    with_bad = evaluate_checkpoint(run_dir / "last.ckpt", skipping)["scores"]
+    (root / "imgs/val/2.jpg").unlink()
+    assert evaluate_checkpoint(run_dir / "last.ckpt", validated(EvalConfig, evaluation))["scores"] == with_bad
+
+
+def test_run__without_bad_images_leaves_no_file(make_run, tmp_path):
+    write_directory(tmp_path, "whole")
+    assert not (train(make_run(dir_dataset_name="whole", max_steps=2)) / "bad_images.txt").exists()
+
+
+def test_run__default_stops_before_the_first_batch_and_says_how_many(make_run, root):
+    (root / "imgs/train/3.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1\.jpg: cannot be .*\(2 of the 4 images looked at are bad\)"):
+        train(make_run(on_bad_image="error"))
+    assert not (root.parent / "outputs").exists()
+
+
+def test_run__nothing_but_bad_images(make_run, root):
+    for path in (root / "imgs/val").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"val/0\.jpg: .*\(3 of the 3 images looked at are bad\)"):
+        train(make_run())
+
+
+def test_run__void_validation_labels_only_are_told_before_training(make_run, root):
+    for path in (root / "labels/val").iterdir():
+        save(path, np.full((48, 60), 255, dtype=np.uint8))
+    with pytest.raises(DataError, match="every validation label is void"):
+        SegmentationDataModule(make_run()).check()
+
+
+def test_readable_part__keeps_names_labels_and_order(root):
+    part = readable_part(DirectoryDataset(root, "train"), "skip", "images")
+    assert [part.name(index) for index in range(len(part))] == ["0", "2", "3"]
+    assert np.array_equal(part.label(1) % 256, label_map(2, (0, 1, 2, 255)))
+    assert part.image_path(1) == root / "imgs/train/2.jpg"
+    assert len(part.skipped) == 1
+
+
+def test_crops__of_the_readable_images_only(root, capsys, make_run):
+    words = [f"pytorch_data_dir={root.parent}", "dataset_name=directory", "dir_dataset_name=mine", "splits=train"]
+    words += ["num_processes=1", "on_bad_image=skip"]
+    crop_command.crop_datasets(parse_command_line(crop_command.CropConfig, words))
+    assert capsys.readouterr().out.endswith("15 crops, 15 made now; 1 bad images left out\n")
+    assert len(open_dataset(make_run(crop_type="five"), "train")) == 15

@@ -1,0 +1,42 @@
+from itertools import islice
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eagle.data.loading.sampler import TrainingBatches, epoch_draws
+
+SIZES = {"n": st.integers(1, 40), "batch_size": st.integers(1, 7), "world_size": st.integers(1, 5)}
+
+
+def first_batches(n_batches, *arguments):
+    return list(islice(TrainingBatches(*arguments), n_batches))
+
+
+def test_epoch_draws__epochs_differ_and_repeat_exactly():
+    first = epoch_draws(50, seed=3, epoch=0)
+    assert sorted(draw.image for draw in first) == list(range(50))
+    assert len({draw.seed for draw in first}) == 50
+    assert first == epoch_draws(50, seed=3, epoch=0)
+    assert first != epoch_draws(50, seed=3, epoch=1)
+    assert first != epoch_draws(50, seed=4, epoch=0)
+
+
+@given(**SIZES)
+def test_training_batches__are_the_epochs_dealt_out_to_the_processes(n, batch_size, world_size):
+    """Two epochs, read draw by draw across the processes; the epochs' last batches are smaller."""
+    per_epoch = TrainingBatches(n, 3, batch_size, 0, 0, world_size).batches_per_epoch
+    ranks = [first_batches(2 * per_epoch, n, 3, batch_size, 0, rank, world_size) for rank in range(world_size)]
+    for epoch in range(2):
+        batches = [batches[epoch * per_epoch : (epoch + 1) * per_epoch] for batches in ranks]
+        assert all(len(batch) == batch_size for own in batches for batch in own[:-1])
+        dealt = [[draw for batch in own for draw in batch] for own in batches]
+        order = [draw for row in zip(*dealt, strict=True) for draw in row]
+        assert order[:n] == epoch_draws(n, 3, epoch)
+        assert len(order) - n < world_size
+
+
+@given(**SIZES, done=st.integers(0, 30))
+def test_training_batches__begin_after_the_batches_done(n, batch_size, world_size, done):
+    for rank in range(world_size):
+        whole = first_batches(done + 5, n, 3, batch_size, 0, rank, world_size)
+        assert first_batches(5, n, 3, batch_size, done, rank, world_size) == whole[done:]

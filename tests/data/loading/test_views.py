@@ -1,0 +1,75 @@
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import functional as TF
+
+from eagle.data.datasets.base import Classes, SegmentationDataset
+from eagle.data.loading.transforms import Photometric, label_tensor, normalize, resize_and_crop, unnormalize
+from eagle.data.loading.views import Draw, EvaluationViews, TrainingViews
+
+
+class Ramp(SegmentationDataset):
+    """Images whose red channel is their label, so that misalignment shows."""
+
+    has_labels = True
+    classes = Classes(tuple(str(i) for i in range(200)), np.zeros((200, 3), np.uint8))
+
+    def __init__(self, height=45, width=64):
+        self.ids = np.random.default_rng(0).integers(0, 200, (height, width)).astype(np.int32)
+
+    def __len__(self):
+        return 6
+
+    def name(self, index):
+        return str(index)
+
+    def image(self, index):
+        return Image.fromarray(np.repeat(self.ids[:, :, None], 3, axis=2).astype(np.uint8))
+
+    def label(self, index):
+        return self.ids
+
+
+def test_views__image_and_label_stay_aligned():
+    sample = EvaluationViews(Ramp(), 32)[0]
+    red = (unnormalize(sample["img"])[0] * 255).round().long()
+    assert sample["img"].shape == (3, 32, 32)
+    assert torch.equal(red, sample["label"])
+
+
+def test_resize_and_crop__nearest_short_side_then_centre():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8))
+    resized = image.resize((32 * 80 // 50, 32), Image.Resampling.NEAREST)
+    left = round((resized.width - 32) / 2)
+    assert np.array_equal(np.asarray(resize_and_crop(image, 32)), np.asarray(resized)[:, left : left + 32])
+
+
+def test_label_tensor__void_survives():
+    label = np.full((9, 9), -1, dtype=np.int32)
+    assert (label_tensor(label, 6) == -1).all()
+
+
+def test_training_views__blur_half_of_the_images_and_nothing_else():
+    views = TrainingViews(Ramp(), 32, "released")
+    samples = [views[Draw(0, seed)] for seed in range(60)]
+    blurred = [not torch.equal(s["img"], s["img_aug"]) for s in samples]
+    assert 15 < sum(blurred) < 45
+    assert all(torch.equal(samples[0]["img"], s["img"]) for s in samples)
+
+
+def test_training_views__blurring_before_or_after_normalising_is_the_same():
+    rgb = torch.rand(3, 16, 16)
+    blur = lambda x: TF.gaussian_blur(x, [3, 3], [1.1, 1.1])  # noqa: E731
+    assert torch.allclose(normalize(blur(rgb)), blur(normalize(rgb)), atol=1e-5)
+
+
+def test_photometric__a_seed_decides_and_the_global_state_rests():
+    rgb = torch.rand(3, 16, 16)
+    transform = Photometric("paper")
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = transform(rgb, 5)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert torch.equal(transform(rgb, 5), first)
+    assert any(not torch.equal(transform(rgb, seed), first) for seed in range(6, 12))

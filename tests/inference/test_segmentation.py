@@ -1,0 +1,290 @@
+"""Masks of photographs and videos: the right pixels, names and colours, whatever the size."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eagle.checkpoints import load_segmenter
+from eagle.config.command_line import parse_command_line
+from eagle.config.schema import EvalConfig
+from eagle.config.validation import validated
+from eagle.data.bundled import PHOTOGRAPHS
+from eagle.data.class_map import NO_CLASS, ClassMap, named_clusters
+from eagle.data.datasets.base import Classes
+from eagle.data.label_images import overlay
+from eagle.errors import ConfigError, DataError
+from eagle.inference.folder import segment
+from eagle.inference.masks import Legend
+from eagle.inference.photograph import label_map, sampled
+from eagle.inference.shares import write_legend
+from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
+from eagle.training.run import train
+from segment_images import SegmentConfig
+
+
+@pytest.fixture
+def checkpoint(make_run):
+    return train(make_run()) / "last.ckpt"
+
+
+def config(checkpoint, images, output_dir, **overrides):
+    values = {"checkpoint": str(checkpoint), "images": [str(image) for image in images], "output_dir": str(output_dir)}
+    return validated(SegmentConfig, values | {"accelerator": "cpu"} | overrides)
+
+
+def photograph(path, size, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 4 + 1, size[0] // 4 + 1, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.mark.parametrize("band_pixels", [50, 1 << 20])
+def test_label_map__in_bands_is_bilinear_upsampling_of_the_unpadded_part(monkeypatch, band_pixels):
+    monkeypatch.setattr("eagle.inference.photograph.BAND_PIXELS", band_pixels)
+    scores = torch.randn(1, 5, 6, 9)
+    size, covered = (44, 70), (48, 72)
+    whole = torch.nn.functional.interpolate(scores, covered, mode="bilinear")[:, :, : size[0], : size[1]]
+    assert torch.allclose(sampled(scores, covered, size, size, slice(0, 44)), whole, atol=1e-5)
+    assert (label_map(scores, covered, size, size) == whole.argmax(dim=1)[0].numpy()).mean() > 0.999
+    assert label_map(scores, covered, size, (101, 33)).shape == (101, 33)
+
+
+def test_segment__equals_the_evaluations_predictions(checkpoint, tmp_path):
+    """An image that needs no resizing gets, class for class, what run_prediction writes; legend and shares agree."""
+    images = sorted((tmp_path / "data/halves/imgs/val").iterdir())
+    for path in images:
+        Image.open(path).resize((48, 32)).save(path)
+        label = tmp_path / "data/halves/labels/val" / path.name
+        Image.open(label).resize((48, 32), Image.Resampling.NEAREST).save(label)
+    options = {"run_crf": False, "crop": False, "run_prediction": True, "num_workers": 0, "accelerator": "cpu"}
+    evaluate_checkpoint(checkpoint, validated(EvalConfig, options))
+    for probe in ("cluster", "linear"):
+        content = segment(config(checkpoint, images, tmp_path / probe, probe=probe))
+        assert [entry["name"] for entry in content["classes"]] == ["class 0", "class 1"]
+        for path in images:
+            predicted = np.asarray(Image.open(checkpoint.parent / "last_predictions" / probe / "ids" / path.name))
+            ids = np.asarray(Image.open(tmp_path / probe / f"{path.stem}_ids.png"))
+            assert (ids == predicted).mean() > 0.999
+            shares = content["images"][str(path)]["shares"]
+            names = {**{i: f"class {i}" for i in range(2)}, 255: "no class"}
+            assert shares == {names[i]: pytest.approx((ids == i).mean(), abs=1e-5) for i in np.unique(ids).tolist()}
+            color = Image.open(tmp_path / probe / f"{path.stem}_color.png")
+            assert np.array_equal(np.asarray(color), ids), "a palette PNG whose indices are the ids"
+            drawn = np.asarray(color.convert("RGB"))
+            for entry in content["classes"]:
+                assert (drawn[ids == entry["id"]] == entry["color"]).all()
+    assert json.loads((tmp_path / "cluster" / "segments.json").read_text())["map"] == "cluster"
+
+
+@pytest.mark.parametrize("overrides", [{}, {"run_crf": True}, {"full_resolution": True, "window": 32}, {"res": 64}])
+def test_segment__masks_have_the_photographs_size(checkpoint, tmp_path, overrides):
+    path = photograph(tmp_path / "photo with spaces é.jpg", (131, 67))
+    content = segment(config(checkpoint, [path], tmp_path / "masks", **overrides))
+    for kind in ("ids", "color", "overlay"):
+        assert Image.open(tmp_path / "masks" / f"{path.stem}_{kind}.png").size == (131, 67)
+    entry = content["images"][str(path)]
+    assert entry["size"] == [131, 67]
+    assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-4)
+    assert all(name.startswith("cluster ") for name in entry["shares"]), "no evaluation has named the clusters"
+
+
+@pytest.mark.parametrize("overrides", [{}, {"run_crf": True}])
+def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path, overrides):
+    """Ids, colours, shares and legend of 300 clusters agree with each other."""
+    checkpoint = train(make_run(labels=False, extra_clusters=298)) / "last.ckpt"
+    path = photograph(tmp_path / "a.png", (256, 192))
+    content = segment(config(checkpoint, [path], tmp_path / "masks", res=192, **overrides))
+    image = Image.open(tmp_path / "masks/a_ids.png")
+    assert image.mode == "I;16"
+    ids = np.asarray(image)
+    assert 255 < ids.max() < 300
+    colors = np.array([entry["color"] for entry in content["classes"]])
+    assert len(np.unique(colors, axis=0)) == 300
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "masks/a_color.png")), colors[ids])
+    names, counts = np.unique(ids, return_counts=True)
+    shares = {f"cluster {i}": pytest.approx(n / ids.size, abs=1e-5) for i, n in zip(names, counts, strict=True)}
+    assert content["images"][str(path)]["shares"] == shares
+    assert (tmp_path / "masks/legend.png").is_file()
+
+
+def test_segment__unreadable_files_are_listed_and_not_fatal(checkpoint, tmp_path, caplog):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photograph(folder / "a.png", (40, 40))
+    photograph(folder / "a.jpg", (40, 40))
+    (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    content = segment(config(checkpoint, [folder], tmp_path / "masks"))
+    assert list(content["unreadable"]) == [str(folder / "torn.jpg")]
+    assert "torn.jpg: cannot be read as an image" in caplog.text
+    written = {path.name for path in (tmp_path / "masks").iterdir()}
+    assert {"a_png_ids.png", "a_jpg_ids.png", "segments.json"} <= written, "neither overwrites the other"
+
+
+def test_segment__upright_as_a_viewer_shows_it(checkpoint, tmp_path):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((32, 48, 3), dtype=np.uint8)).save(path, exif=exif)
+    segment(config(checkpoint, [path], tmp_path / "masks"))
+    assert Image.open(tmp_path / "masks/turned_ids.png").size == (32, 48)
+
+
+def test_segment__nothing_named_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"images: name at least one .* bundled=true"):
+        segment(config("last.ckpt", [], tmp_path))
+
+
+def test_segment__bundled_photographs(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("eagle.data.bundled.PHOTOGRAPHS", PHOTOGRAPHS[:2])
+    content = segment(config(checkpoint, [], tmp_path / "masks", bundled=True))
+    assert [(Path(name).name, entry["size"]) for name, entry in content["images"].items()] == [
+        ("astronaut.png", [512, 512]),
+        ("chelsea.png", [451, 300]),
+    ]
+
+
+def test_overlay__tints_and_outlines():
+    classes = Classes(("a", "b"), np.array([[200, 0, 0], [0, 0, 200]], dtype=np.uint8))
+    ids = np.zeros((20, 20), dtype=int)
+    ids[:, 10:] = 1
+    pixels = overlay(Image.new("RGB", (20, 20), (100, 100, 100)), ids, classes.palette)
+    assert pixels[5, 2].tolist() == [150, 50, 50]
+    assert pixels[5, 15].tolist() == [50, 50, 150]
+    assert (pixels[:, 9] == 255).all()
+
+
+def test_legend__linear_probe_has_the_datasets_names_without_an_evaluation():
+    classes = Classes(("sky", "road"), np.zeros((2, 3), dtype=np.uint8))
+    assert Legend(None, "linear", 2, classes).name(1) == "road"
+    assert Legend(None, "cluster", 3, classes).name(2) == "cluster 2"
+
+
+@pytest.mark.parametrize(("scored", "wanted"), [("cluster", "cluster+crf"), ("cluster+crf", "cluster")])
+def test_legend__names_stay_whether_or_not_masks_are_refined(scored, wanted):
+    classes = Classes(("sky", "road"), np.zeros((2, 3), dtype=np.uint8))
+    other_probe = {"linear": [0, 1], "linear+crf": [0, 1]}
+    legend = Legend(ClassMap(classes, {**other_probe, scored: [1, NO_CLASS, 0]}), wanted, 3, None)
+    assert legend.ids(np.array([[0, 1, 2]])).tolist() == [[1, NO_CLASS, 0]]
+    assert legend.classes == classes
+    assert Legend(ClassMap(classes, other_probe), wanted, 3, None).name(2) == "cluster 2"
+
+
+def test_segment__clusters_by_the_names_that_a_person_gave(checkpoint, tmp_path):
+    """Two clusters of one name are one class, with its own pixels, colour and share; the rest has none."""
+    images = sorted((tmp_path / "data/halves/imgs/val").iterdir())
+    numbered = segment(config(checkpoint, images, tmp_path / "numbered"))
+    assert [entry["name"] for entry in numbered["classes"]] == ["cluster 0", "cluster 1", "cluster 2"]
+    cases = (("ground\nsky\nground\n", [0, 1, 0]), ("\nsky\n\n", [255, 0, 255]), ("sky\nground\nwall", [0, 1, 2]))
+    for lines, table in cases:
+        listing = tmp_path / "names.txt"
+        listing.write_text(lines)
+        named = segment(config(checkpoint, images, tmp_path / "named", cluster_names=str(listing)))
+        assert [entry["name"] for entry in named["classes"]] == list(dict.fromkeys(lines.split()))
+        for path in images:
+            before = np.asarray(Image.open(tmp_path / "numbered" / f"{path.stem}_ids.png"))
+            after = np.asarray(Image.open(tmp_path / "named" / f"{path.stem}_ids.png"))
+            assert np.array_equal(np.array(table)[before], after)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"sky\n", r"names\.txt: 1 lines for 2 clusters"),
+        (b"a\nb\nc\n", r"names\.txt: 3 lines for 2 clusters"),
+        (b"\n\n", r"names\.txt: names no cluster"),
+        (b"\xff\xfe\x00", r"names\.txt: cannot be read as text"),
+    ],
+)
+def test_named_clusters__says_what_is_wrong_with_the_file(tmp_path, content, message):
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        named_clusters(tmp_path / "names.txt", "cluster", 2)
+
+
+def test_named_clusters__missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
+        named_clusters(tmp_path / "none.txt", "cluster", 2)
+
+
+def test_write_legend__has_each_class_in_its_colour_as_long_as_its_share(tmp_path):
+    classes = Classes(("sky", "road", "car"), np.array([[200, 0, 0], [0, 0, 200], [0, 120, 0]], dtype=np.uint8))
+    legend = Legend(ClassMap(classes, {"cluster": [0, 1, 2, NO_CLASS]}), "cluster", 4, None)
+    write_legend(tmp_path / "legend.png", legend, [{"sky": 0.6, "no class": 0.4}, {"sky": 0.2, "road": 0.8}])
+    pixels = np.asarray(Image.open(tmp_path / "legend.png")).astype(int)
+    bars = [(pixels == color).all(axis=2) for color in classes.palette]
+    sky, road, car = (int(bar.sum()) for bar in bars)
+    assert sky == pytest.approx(road, rel=0.05), "0.4 each of an image, on average"
+    assert sky > 1000
+    assert car == 0
+    none = (pixels == 0).all(axis=2)
+    none[none.sum(axis=1) < 100] = False
+    assert none.sum() == pytest.approx(sky / 2, rel=0.1), "text has no such long black lines"
+    rows = [np.argwhere(bar)[:, 0].mean() for bar in (bars[0], bars[1], none)]
+    assert rows == sorted(rows), "in the order of the ids, no class last"
+
+
+def test_command_line__paths_come_first(tmp_path):
+    (tmp_path / "a=b.jpg").touch()
+    cfg = parse_command_line(
+        SegmentConfig, ["x.jpg", str(tmp_path / "a=b.jpg"), "--checkpoint", "c.ckpt", "res=8"], positional="images"
+    )
+    assert cfg.images == ["x.jpg", str(tmp_path / "a=b.jpg")]
+    assert (cfg.checkpoint, cfg.res) == ("c.ckpt", 8)
+    with pytest.raises(ConfigError, match=r"checkpoint: must be given"):
+        parse_command_line(SegmentConfig, ["x.jpg"], positional="images")
+
+
+def probed(video):
+    """Width, height, frames a second and frames of a video file."""
+    entries = "stream=width,height,avg_frame_rate,nb_read_frames"
+    command = ["ffprobe", "-v", "error", "-count_frames", "-show_entries", entries, "-of", "csv=p=0", str(video)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_segment__folder_of_frames_becomes_an_overlay_video_too(checkpoint, tmp_path):
+    frames = tmp_path / "walk"
+    frames.mkdir()
+    for number in range(3):
+        photograph(frames / f"{number:03d}.png", (48, 40), seed=number)
+    (frames / "001b.png").write_bytes(b"torn")
+    content = segment(config(checkpoint, [frames], tmp_path / "masks", frame_rate=2.5))
+    assert content["videos"] == {str(frames): "walk_overlay.mp4"}
+    assert probed(tmp_path / "masks/walk_overlay.mp4") == "48,40,5/2,3"
+    assert len(content["images"]) == 3
+    assert json.loads((tmp_path / "masks/segments.json").read_text()) == content
+    photograph(frames / "002.png", (50, 40))
+    with pytest.raises(DataError, match=r"002_overlay\.png: 50×40 pixels, the frames before it 48×40"):
+        segment(config(checkpoint, [frames], tmp_path / "masks2", frame_rate=2.5))
+    assert len(list((tmp_path / "masks2").glob("*_ids.png"))) == 3
+    assert not list((tmp_path / "masks2").glob("*.mp4"))
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_segment__video_becomes_an_overlay_video(checkpoint, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    make = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=47x35:rate=5:duration=1", "-pix_fmt", "yuv444p"]
+    subprocess.run([*make, str(clip)], check=True)
+    (tmp_path / "no.mp4").write_bytes(b"nothing")
+    content = segment(config(checkpoint, [clip, tmp_path / "no.mp4"], tmp_path / "masks"))
+    entry = content["images"][str(clip)]
+    assert (entry["frames"], entry["size"]) == (5, [47, 35])
+    assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert probed(tmp_path / "masks/clip_overlay.mp4") == "48,36,5/1,5", "five frames, sides made even as H.264 asks"
+    assert list(content["unreadable"]) == [str(tmp_path / "no.mp4")]
+
+
+def test_segment__slim_checkpoint_carries_the_names(checkpoint, tmp_path):
+    from eagle.checkpoints.loading import convert
+
+    evaluate_checkpoint(checkpoint, validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"}))
+    convert(checkpoint, tmp_path / "slim.safetensors")
+    assert load_segmenter(tmp_path / "slim.safetensors").n_classes == 2
+    content = segment(config(tmp_path / "slim.safetensors", [photograph(tmp_path / "a.png", (48, 40))], tmp_path / "m"))
+    assert [entry["name"] for entry in content["classes"]] == ["class 0", "class 1"]

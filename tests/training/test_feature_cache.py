@@ -1,0 +1,258 @@
+"""Cached keys in memory and on disk: what is kept, what decides it, and what a cut run or a full disk leaves."""
+
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from eagle.config.validation import with_overrides
+from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.errors import ConfigError, EagleError
+from eagle.models.key_cache import KeyCache
+from eagle.models.key_files import KeyFiles
+from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.training.feature_cache import memory_to_hold, open_disk_cache
+from eagle.training.memory import available_memory
+from eagle.training.run import train
+from miniatures import picture, save, write_directory
+
+
+@pytest.fixture
+def setting(make_config, tmp_path):
+    """A dataset of four images with its configuration and backbone."""
+    write_directory(tmp_path)
+    cfg = make_config(
+        pytorch_data_dir=str(tmp_path), dir_dataset_name="mine", cache_dir=str(tmp_path / "cache"), res=32, val_res=32,
+        cache_features="disk", batch_size=4, output_root=str(tmp_path / "runs"), max_steps=3, accelerator="cpu",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    segmenter = LitUnsupervisedSegmenter(3, cfg).eval()
+    return cfg, segmenter, SegmentationDataModule(cfg)
+
+
+def counted(backbone):
+    passes = []
+    backbone.register_forward_pre_hook(lambda _m, args: passes.append(len(args[0])))
+    return passes
+
+
+def cache_folders(cfg):
+    return sorted(Path(cfg.cache_dir).iterdir())
+
+
+@pytest.fixture(params=["ram", "disk"])
+def cache(request, setting):
+    cfg, segmenter, data = setting
+    backbone = segmenter.net.model
+    return KeyCache(backbone) if request.param == "ram" else open_disk_cache(cfg, backbone, data.train_set)
+
+
+def test_cache__gives_the_backbones_keys_and_asks_once(setting, cache):
+    _, segmenter, data = setting
+    batch = next(iter(data.train_dataloader()))
+    img, index = batch["img"], batch["index"]
+    expected, passes = segmenter.net.model(img), counted(segmenter.net.model)
+    first, second = cache(img[:3], index[:3]), cache(img[[2, 3, 0]], index[[2, 3, 0]])
+    assert passes == [3, 1]
+    assert torch.allclose(first, expected[:3], atol=2e-3)
+    assert torch.allclose(second, expected[[2, 3, 0]], atol=2e-3)
+
+
+def test_cache__losses_differ_by_rounding_only(setting, cache):
+    _, segmenter, data = setting
+    batch = next(iter(data.train_dataloader()))
+    fixed = {
+        "coords": torch.rand(3, 4, 11, 11, 2) * 2 - 1,
+        "perms": torch.tensor([[1, 2, 3, 0]]),
+        "eigenvectors": (torch.randn(4, 16, 4), torch.randn(4, 16, 4)),
+    }
+    plain = segmenter.losses(batch, 500, **fixed)["loss/total"]
+    segmenter.use_key_cache(cache)
+    for _ in range(2):
+        cached = segmenter.losses(batch, 500, **fixed)["loss/total"]
+        assert float(cached.detach()) == pytest.approx(float(plain.detach()), rel=1e-3)
+
+
+def test_disk_cache__a_second_run_computes_nothing_and_gets_the_same(setting):
+    cfg, segmenter, data = setting
+    batch = next(iter(data.train_dataloader()))
+    backbone = segmenter.net.model
+    expected, passes = backbone(batch["img"]), counted(backbone)
+    first = open_disk_cache(cfg, backbone, data.train_set)(batch["img"], batch["index"])
+    assert passes == [4]
+    second = open_disk_cache(cfg, backbone, data.train_set)(batch["img"], batch["index"])
+    assert passes == [4]
+    assert torch.equal(first, second)
+    assert torch.allclose(first, expected, atol=2e-3)
+    assert len(cache_folders(cfg)) == 1
+
+
+def test_disk_cache__an_interrupted_run_keeps_what_it_has(setting, monkeypatch):
+    cfg, segmenter, data = setting
+    batch = next(iter(data.train_dataloader()))
+    img, index = batch["img"], batch["index"]
+    backbone = segmenter.net.model
+    expected = backbone(img)
+    open_disk_cache(cfg, backbone, data.train_set)(img[:2], index[:2])
+
+    def cut_off(file):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            open_disk_cache(cfg, backbone, data.train_set)(img[2:3], index[2:3])
+    passes = counted(backbone)
+    keys = open_disk_cache(cfg, backbone, data.train_set)(img, index)
+    assert passes == [2], "the two rows that were not whole"
+    assert torch.allclose(keys, expected, atol=2e-3)
+
+
+def test_disk_cache__runs_at_the_same_time_see_each_others_rows(setting):
+    cfg, segmenter, data = setting
+    batch = next(iter(data.train_dataloader()))
+    backbone = segmenter.net.model
+    one, other = (open_disk_cache(cfg, backbone, data.train_set) for _ in range(2))
+    passes = counted(backbone)
+    one(batch["img"][:3], batch["index"][:3])
+    other(batch["img"], batch["index"])
+    one(batch["img"], batch["index"])
+    assert passes == [3, 1]
+
+
+@pytest.mark.parametrize("change", ["weights", "blocks", "res", "precision", "touched", "another image"])
+def test_disk_cache__whatever_decides_the_keys_names_another_folder(setting, make_config, change):
+    cfg, segmenter, data = setting
+    open_disk_cache(cfg, segmenter.net.model, data.train_set)
+    overrides = {"blocks": {"key_blocks": [0, 1]}, "res": {"res": 40}, "precision": {"precision": "bf16-mixed"}}
+    changed = make_config(**{**cfg, **overrides.get(change, {})})
+    other = LitUnsupervisedSegmenter(3, changed)
+    if change != "weights":
+        other.net.model.load_state_dict(segmenter.net.model.state_dict())
+    path = data.train_set.image_path(1)
+    if change == "touched":
+        os.utime(path, ns=(1, 1))
+    if change == "another image":
+        save(path.with_name("9.jpg"), picture(9))
+        shutil.copy(path.parents[2] / "labels/train/0.png", path.parents[2] / "labels/train/9.png")
+    open_disk_cache(changed, other.net.model, SegmentationDataModule(changed).train_set)
+    assert len(cache_folders(cfg)) == 2
+
+
+def test_disk_cache__a_full_disk_is_refused_before_training(setting, monkeypatch):
+    cfg, _, _ = setting
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10, 9, 4 * 16 * 144 * 2 - 1))
+    with pytest.raises(ConfigError, match="set cache_dir to another disk") as caught:
+        train(cfg)
+    assert "\n" not in str(caught.value)
+    assert cache_folders(cfg) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10, 9, 4 * 16 * 144 * 2))
+    train(cfg)
+
+
+def test_disk_cache__a_disk_that_fills_up_later_is_named(setting, monkeypatch):
+    cfg, segmenter, data = setting
+    cache = open_disk_cache(cfg, segmenter.net.model, data.train_set)
+    batch = next(iter(data.train_dataloader()))
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EagleError, match=r"keys_.*No space left.*cache_dir"):
+        cache(batch["img"], batch["index"])
+
+
+ROW_BYTES = 4 * 4 * 144 * 2
+
+
+def test_memory_cache__what_it_will_hold_is_said_and_too_much_refused_before_training(setting, monkeypatch, caplog):
+    cfg = with_overrides(setting[0], cache_features="ram", experiment_name="run")
+    monkeypatch.setattr("eagle.training.feature_cache.available_memory", lambda: 4 * ROW_BYTES - 1)
+    with pytest.raises(ConfigError, match=r"cache_features: ram needs .* 4 images, .* set cache_features=disk, or off"):
+        train(cfg)
+    assert not (Path(cfg.output_root) / "run").exists()
+    monkeypatch.setattr("eagle.training.feature_cache.available_memory", lambda: 4 * ROW_BYTES)
+    with caplog.at_level("INFO"):
+        train(cfg)
+    assert "cache_features: ram will hold up to 0.00 GB of keys in memory" in caplog.text
+
+
+def test_memory_to_hold__grows_with_processes_and_no_further_than_the_run_gets(setting):
+    cfg, segmenter, _ = setting
+    backbone = segmenter.net.model
+    assert memory_to_hold(cfg, backbone, n_images=1000, n_batches=10_000, n_processes=2) == 2 * 1000 * ROW_BYTES
+    assert memory_to_hold(cfg, backbone, n_images=1000, n_batches=3, n_processes=2) == 2 * 3 * 4 * ROW_BYTES
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "least"),
+    [
+        ("0::/job/step\n", {"job": "3000", "job/step": "max"}, 3000),
+        ("4:memory:/x\n0::/job/step\n", {"job": "3000", "job/step": "2000"}, 2000),
+        ("0::/\n", {".": "1000"}, 1000),
+        ("0::/job\n", {"job": "max"}, None),
+        ("4:memory:/x\n", {}, None),
+    ],
+)
+def test_available_memory__control_groups_may_leave_less(tmp_path, monkeypatch, own, limits, least):
+    (tmp_path / "own").write_text(own)
+    for group, limit in limits.items():
+        (tmp_path / "groups" / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / group / "memory.max").write_text(limit + "\n")
+    monkeypatch.setattr("eagle.training.memory.OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr("eagle.training.memory.GROUPS", tmp_path / "groups")
+    free = available_memory()
+    assert free == least if least else free > 1_000_000
+
+
+def test_training__two_runs_share_the_cache(setting, monkeypatch):
+    cfg, _, data = setting
+    passes = []
+    original = LitUnsupervisedSegmenter.use_key_cache
+
+    def watched(self, cache):
+        original(self, cache)
+        passes.append(counted(self.net.model))
+
+    monkeypatch.setattr(LitUnsupervisedSegmenter, "use_key_cache", watched)
+    for name in ("one", "two"):
+        train(with_overrides(cfg, experiment_name=name))
+    assert len(cache_folders(cfg)) == 1
+    assert sum(passes[0]) == sum(passes[1]) + len(data.train_set)
+
+
+def test_key_files__a_folder_of_something_else_is_named(tmp_path):
+    KeyFiles(tmp_path / "keys", 3, (2, 2, 4))
+    with pytest.raises(EagleError, match="keys of 5 images; remove it"):
+        KeyFiles(tmp_path / "keys", 5, (2, 2, 4))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EagleError, match="cannot be used as a cache"):
+        KeyFiles(tmp_path / "file" / "keys", 3, (2, 2, 4))
+
+
+def test_key_files__rows_are_those_put(tmp_path):
+    store = KeyFiles(tmp_path / "keys", 5, (2, 3, 4))
+    keys = torch.randn(2, 2, 3, 4).half()
+    store.put([4, 1], keys)
+    assert store.missing([0, 1, 4, 2]) == [0, 3]
+    assert torch.equal(store.get([1, 4, 1]), keys[[1, 0, 1]])
+    assert (tmp_path / "keys" / "keys.f16").stat().st_size == 5 * 2 * 3 * 4 * np.dtype(np.float16).itemsize
+
+
+def test_key_files__leave_no_descriptor_open(tmp_path):
+    """Runs that follow each other in one process would run out of them."""
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        store = KeyFiles(tmp_path / "keys", 5, (2, 3, 4))
+        store.put([1, 2], torch.ones(2, 2, 3, 4).half())
+    del store
+    with pytest.raises(EagleError, match="keys of 6 images"):
+        KeyFiles(tmp_path / "keys", 6, (2, 3, 4))
+    assert psutil.Process().num_fds() == before

@@ -1,0 +1,68 @@
+import pytest
+from pytorch_lightning.loggers import CSVLogger
+
+from eagle.config.schema import TrainConfig
+from eagle.config.validation import validated
+from eagle.training.loggers import finish, logged_in_to_wandb, make_loggers
+
+
+@pytest.fixture
+def no_login(monkeypatch, tmp_path):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_HOST", "WANDB_BASE_URL", "WANDB_CONFIG_DIR", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_wandb_login__is_looked_up_and_never_asked_for(no_login, monkeypatch, tmp_path):
+    assert not logged_in_to_wandb()
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
+    (tmp_path / ".netrc").chmod(0o600)
+    assert logged_in_to_wandb()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert not logged_in_to_wandb()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert logged_in_to_wandb()
+
+
+@pytest.mark.parametrize("named_by", ["environment", "wandb login --host"])
+def test_wandb_login__of_a_self_hosted_server(no_login, monkeypatch, tmp_path, named_by):
+    (tmp_path / ".netrc").write_text("machine wandb.example:8080 login user password " + "0" * 40)
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("WANDB_HOST", "the machine's display name")
+    assert not logged_in_to_wandb()
+    if named_by == "environment":
+        monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example:8080")
+    else:
+        settings = tmp_path / ".config" / "wandb" / "settings"
+        settings.parent.mkdir(parents=True)
+        settings.write_text("[default]\nbase_url = https://wandb.example:8080\n")
+    assert logged_in_to_wandb()
+
+
+def test_make_loggers__csv_always_tensorboard_by_key(tmp_path):
+    (only,) = make_loggers(validated(TrainConfig, {}), tmp_path / "run")
+    assert isinstance(only, CSVLogger)
+    loggers = make_loggers(validated(TrainConfig, {"tensorboard": True}), tmp_path / "run")
+    loggers[1].log_metrics({"loss/total": 1.0}, step=0)
+    loggers[1].save()
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_make_loggers__wandb_without_login_writes_offline_and_says_so(no_login, tmp_path, caplog):
+    logger = make_loggers(validated(TrainConfig, {"wandb": True}), tmp_path / "run")[1]
+    assert "nobody is logged in to https://api.wandb.ai" in caplog.text
+    logger.log_metrics({"loss/total": 1.0}, step=0)
+    logger.experiment.finish()
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_make_loggers__a_resumed_run_is_the_same_wandb_run(no_login, tmp_path):
+    cfg = validated(TrainConfig, {"wandb": True})
+    made = []
+    for batches_done in (0, 3, 0):
+        loggers = make_loggers(cfg, tmp_path / "run", batches_done)
+        made.append(loggers[1])
+        finish(loggers)
+    first, resumed, another = made
+    assert first.version == resumed.version != another.version

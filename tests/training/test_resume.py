@@ -1,0 +1,355 @@
+"""A run that is stopped, killed or torn goes on as if nothing had happened."""
+
+import csv
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from conftest import ROOT, run_values
+from eagle.config.schema import TrainConfig
+from eagle.config.validation import validated
+from eagle.errors import CheckpointError, ConfigError, StoppedRunError
+from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.training.callbacks.random_states import random_state, set_random_state
+from eagle.training.run import train
+from miniatures import write_halves
+
+# Nine images in batches of two: epochs end after batches 5, 10, …; validations lie across them.
+N_IMAGES, VAL_FREQ, MAX_STEPS = 9, 3, 13
+
+
+@pytest.fixture(scope="module")
+def make_config(tmp_path_factory):
+    """Gives configurations of runs on one dataset."""
+    folder = tmp_path_factory.mktemp("resume")
+    write_halves(folder / "data" / "halves", n=N_IMAGES)
+
+    def make(**overrides):
+        values = {"max_steps": MAX_STEPS, "val_freq": VAL_FREQ, "checkpoint_freq": 4}
+        return validated(TrainConfig, run_values(folder) | values | overrides)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def straight(make_config):
+    """The run folder of a run that nothing stopped."""
+    return train(make_config(experiment_name="straight"))
+
+
+def stop_at(monkeypatch, hook, step, number=signal.SIGTERM):
+    """Send this process a signal in the middle of a batch of training or validation."""
+    original = getattr(LitUnsupervisedSegmenter, hook)
+
+    def stopping(module, batch, batch_idx):
+        if module.global_step == step and (hook == "training_step" or batch_idx == 0):
+            os.kill(os.getpid(), number)
+        return original(module, batch, batch_idx)
+
+    monkeypatch.setattr(LitUnsupervisedSegmenter, hook, stopping)
+
+
+def checkpoint(run_dir, name="last.ckpt"):
+    return torch.load(run_dir / name, weights_only=True)
+
+
+def assert_same_run(run_dir, other):
+    """Parameters, optimiser, best checkpoint and every logged number, bit by bit."""
+    for name in ("last.ckpt", "best.ckpt"):
+        ours, theirs = checkpoint(run_dir, name), checkpoint(other, name)
+        assert ours["global_step"] == theirs["global_step"]
+        assert all(torch.equal(tensor, theirs["state_dict"][key]) for key, tensor in ours["state_dict"].items())
+        adam, expected = (content["optimizer_states"][0]["state"] for content in (ours, theirs))
+        assert all(torch.equal(state["exp_avg_sq"], expected[number]["exp_avg_sq"]) for number, state in adam.items())
+    assert (run_dir / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "num_workers"),
+    [
+        ("training_step", 0, 0),
+        ("training_step", 4, 2),  # the epoch's last batch
+        ("training_step", 5, 0),  # validated
+        ("training_step", 9, 0),  # the epoch's last batch again
+        ("validation_step", 6, 0),
+    ],
+)
+def test_resume__after_sigterm_equals_the_straight_run(make_config, straight, monkeypatch, hook, step, num_workers):
+    name, before = f"{hook}_{step}", signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        stop_at(patch, hook, step)
+        with pytest.raises(
+            StoppedRunError, match=r"SIGTERM: stopped after batch \d+, saved .*ckpt_path=last"
+        ) as caught:
+            train(make_config(experiment_name=name, num_workers=num_workers))
+    assert caught.value.exit_status == 143
+    assert checkpoint(straight.parent / name)["global_step"] == (step + 1 if hook == "training_step" else step)
+    run_dir = train(make_config(experiment_name=name, ckpt_path="last"))
+    assert_same_run(run_dir, straight)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def pictures_of(run_dir):
+    return {path.name: path.read_bytes() for path in (run_dir / "pictures").iterdir()}
+
+
+def test_resume__pictures_go_on_and_change_nothing(make_config, straight, monkeypatch):
+    """A run with pictures is the run without; a resumed one draws the same pictures, and counts those from before."""
+    values = {"n_images": 2, "pictures_kept": 2}
+    drawn = train(make_config(experiment_name="drawn", **values))
+    assert_same_run(drawn, straight)
+    with monkeypatch.context() as patch:
+        stop_at(patch, "validation_step", 9)
+        with pytest.raises(StoppedRunError):
+            train(make_config(experiment_name="drawn_and_stopped", **values))
+    run_dir = train(make_config(experiment_name="drawn_and_stopped", ckpt_path="last", **values))
+    assert_same_run(run_dir, straight)
+    pictures = pictures_of(run_dir)
+    assert {int(name.split("_")[1]) for name in pictures} == {3, 12}
+    assert pictures == pictures_of(drawn)
+
+
+def test_stop__in_the_last_batch_ends_the_run_as_usual(make_config, straight, monkeypatch):
+    stop_at(monkeypatch, "training_step", MAX_STEPS - 1)
+    assert_same_run(train(make_config(experiment_name="stopped_at_the_end")), straight)
+
+
+def test_resume__a_run_without_a_checkpoint_begins(make_config, straight):
+    """What a cluster's script can always say; the numbers logged before the first checkpoint are logged again."""
+    run_dir = straight.parent / "begun"
+    run_dir.mkdir()
+    (run_dir / "metrics.csv").write_text("loss/total,step\n1.0,0\n")
+    assert_same_run(train(make_config(experiment_name="begun", ckpt_path="last")), straight)
+
+
+def test_resume__longer_run_equals_a_long_one(make_config, straight):
+    train(make_config(experiment_name="longer", max_steps=7))
+    assert_same_run(train(make_config(experiment_name="longer", ckpt_path="last")), straight)
+
+
+def test_resume__finished_run_changes_nothing(make_config, straight):
+    """Given again, and again, and then longer, it is still the run that nothing stopped."""
+    run_dir = train(make_config(experiment_name="finished", max_steps=7))
+    before = [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt")]
+    for _ in range(2):
+        train(make_config(experiment_name="finished", max_steps=7, ckpt_path="last"))
+        assert [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt")] == before
+    assert len(json.loads((run_dir / "run.json").read_text())) == 3
+    assert_same_run(train(make_config(experiment_name="finished", ckpt_path="last")), straight)
+
+
+def test_resume__in_another_folder_keeps_the_best_checkpoint(make_config, monkeypatch):
+    """The best of this run lies before the place where it is stopped."""
+    scores = iter([0.5, 0.2, 0.3, 0.4])
+    original = LitUnsupervisedSegmenter.on_validation_epoch_end
+
+    def scored(module):
+        original(module)
+        module.trainer.callback_metrics["test/cluster/mIoU"] = torch.tensor(next(scores))
+
+    monkeypatch.setattr(LitUnsupervisedSegmenter, "on_validation_epoch_end", scored)
+    here = train(make_config(experiment_name="here", max_steps=7))
+    there = here.rename(here.with_name("there"))
+    assert checkpoint(there, "best.ckpt")["global_step"] == VAL_FREQ
+    train(make_config(experiment_name="there", ckpt_path="last"))
+    assert next(scores, None) is None
+    assert checkpoint(there, "best.ckpt")["global_step"] == VAL_FREQ
+    (there / "best.ckpt").unlink()
+    scores = iter([0.1])
+    elsewhere = there.rename(there.with_name("elsewhere"))
+    train(make_config(experiment_name="elsewhere", ckpt_path="last", max_steps=15))
+    assert checkpoint(elsewhere, "best.ckpt")["global_step"] == 15, "what is gone cannot be the best"
+
+
+def test_train__shorter_than_val_freq_is_validated_at_its_end(make_config):
+    run_dir = train(make_config(experiment_name="short", max_steps=2))
+    assert checkpoint(run_dir, "best.ckpt")["global_step"] == 2
+
+
+def test_resume__tensorboard_has_each_batch_once(make_config):
+    cfg = make_config(experiment_name="curves", max_steps=7, tensorboard=True)
+    run_dir = train(cfg)
+    early = run_dir / "early.ckpt"
+    early.write_bytes((run_dir / "previous.ckpt").read_bytes())
+    assert checkpoint(run_dir, "early.ckpt")["global_step"] == 4
+    train(make_config(max_steps=7, tensorboard=True, ckpt_path=str(early)))
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss/total")] == list(range(7))
+
+
+def run_to_the_end(cfg):
+    torch.set_num_threads(1)
+    train(cfg)
+
+
+def start(context, cfg):
+    process = context.Process(target=run_to_the_end, args=(cfg,))
+    process.start()
+    return process
+
+
+def kill_after(process, metrics, n_rows, delay):
+    """Kill a run some seconds after that many rows were logged; whether it was still running."""
+    while process.is_alive() and (not metrics.exists() or metrics.read_text().count("\n") <= n_rows):
+        time.sleep(0.005)
+    time.sleep(delay)
+    running = process.is_alive()
+    process.kill()
+    process.join()
+    return running
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "kills"),
+    [(0, 3), pytest.param(0, 12, marks=pytest.mark.slow), pytest.param(2, 12, marks=pytest.mark.slow)],
+)
+def test_resume__after_kill_9_equals_the_straight_run(make_config, num_workers, kills):
+    """Killed again and again, each time in another batch. A forked server's children wait long for loader processes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["eagle.training.run"])
+    draw = random.Random(num_workers)
+    batches = 8
+    values = {"max_steps": batches * (kills + 1), "checkpoint_freq": 2, "val_freq": 6, "num_workers": num_workers}
+    whole = make_config(experiment_name=f"whole_{num_workers}_{kills}", **values)
+    torn = make_config(experiment_name=f"killed_{num_workers}_{kills}", **values)
+    whole_dir, torn_dir = (Path(cfg.output_root) / cfg.experiment_name for cfg in (whole, torn))
+    processes = [start(context, whole)]
+    cfg, n_killed = torn, 0
+    for turn in range(kills):
+        n_rows = batches * turn + draw.randrange(3, batches)
+        n_killed += kill_after(start(context, cfg), torn_dir / "metrics.csv", n_rows, draw.uniform(0, 0.05))
+        cfg = make_config(**{**torn, "ckpt_path": "last"})
+    processes.append(start(context, cfg))
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert n_killed == kills
+    assert_same_run(torn_dir, whole_dir)
+
+
+def test_resume__torn_checkpoint_gives_way_to_the_one_before(make_config, straight, caplog):
+    run_dir = train(make_config(experiment_name="torn", max_steps=9, checkpoint_freq=2))
+    assert (checkpoint(run_dir)["global_step"], checkpoint(run_dir, "previous.ckpt")["global_step"]) == (9, 8)
+    whole = (run_dir / "last.ckpt").read_bytes()
+    (run_dir / ".last-0a_b1c2d.ckpt").write_bytes(whole[:100])  # as a kill leaves it
+    (run_dir / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert_same_run(train(make_config(experiment_name="torn", ckpt_path="last")), straight)
+    assert re.search(r"last\.ckpt: not a readable checkpoint .*; going on from previous\.ckpt", caplog.text)
+    assert not list(run_dir.glob(".*"))
+    for name in ("last.ckpt", "previous.ckpt"):
+        (run_dir / name).write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match=r"ckpt_path: nothing to go on from: .*last\.ckpt.*; .*previous\.ckpt"):
+        train(make_config(experiment_name="torn", ckpt_path="last"))
+
+
+def test_resume__other_keys_that_decide_the_result_are_refused(make_config, straight):
+    message = r"last\.ckpt: cannot go on as another run: lr was 0\.0005, now 0\.1; resume with the run's config\.yml"
+    with pytest.raises(ConfigError, match=message):
+        train(make_config(experiment_name="straight", ckpt_path="last", lr=0.1))
+    cfg = make_config(experiment_name="straight", ckpt_path="last", num_workers=1, tensorboard=False)
+    assert train(cfg) == straight
+
+
+def test_resume__what_cannot_be_gone_on_from(make_config, straight, tmp_path):
+    with pytest.raises(CheckpointError, match=r"nothing to go on from: \S+nowhere\.ckpt: no such checkpoint"):
+        train(make_config(ckpt_path=str(tmp_path / "nowhere.ckpt")))
+    with pytest.raises(ConfigError, match="ckpt_path: last needs experiment_name"):
+        train(make_config(experiment_name=None, ckpt_path="last"))
+    whole = checkpoint(straight)
+    model = {name: whole[name] for name in ("state_dict", "hyper_parameters")}
+    released = {**whole, "optimizer_states": whole["optimizer_states"] * 7, "global_step": 7}
+    del released["random_states"]
+    for content in (model, released):
+        torch.save(content, tmp_path / "model.ckpt")
+        with pytest.raises(CheckpointError, match=r"model\.ckpt holds a model but no state of a run"):
+            train(make_config(ckpt_path=str(tmp_path / "model.ckpt")))
+        assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"], "nothing is written beside it"
+
+
+def test_run_record__says_what_a_run_was_made_with(make_config):
+    run_dir = train(make_config(experiment_name="recorded", max_steps=1))
+    train(make_config(experiment_name="recorded", max_steps=2, ckpt_path="last"))
+    first, second = json.loads((run_dir / "run.json").read_text())
+    assert first["command"] == sys.argv
+    assert first["packages"]["torch"] == importlib.metadata.version("torch")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (first["git"] or {}).get("commit", "") == head.stdout.strip()
+    assert first["resumed_from"] is None
+    assert second["resumed_from"] == str(run_dir / "last.ckpt")
+
+
+def test_random_state__puts_every_generator_back():
+    def drawn():
+        return random.random(), float(np.random.rand()), torch.rand(3).tolist()  # noqa: NPY002
+
+    state = random_state(torch.device("cpu"))
+    first = drawn()
+    assert drawn() != first
+    set_random_state(state, torch.device("cpu"))
+    assert drawn() == first
+
+
+@pytest.mark.parametrize("name", ["requeued", None])
+def test_slurm__warned_of_its_end_a_job_saves_asks_to_be_requeued_and_goes_on(
+    make_config, straight, monkeypatch, tmp_path, name
+):
+    asked = tmp_path / "asked"
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    job = {"JOB_ID": "4711", "JOB_NAME": "eagle", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for variable, value in (job | {"ARRAY_JOB_ID": "4700", "ARRAY_TASK_ID": "11", "NODELIST": "127.0.0.1"}).items():
+        monkeypatch.setenv(f"SLURM_{variable}", value)
+    with monkeypatch.context() as patch:
+        stop_at(patch, "training_step", 6, signal.SIGUSR1)
+        with pytest.raises(StoppedRunError, match=r"SIGUSR1: .*; SLURM starts job 4700_11 again"):
+            train(make_config(experiment_name=name))
+    assert asked.read_text() == "requeue 4700_11\n"
+    # The job's script is the same: it does not say ckpt_path.
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    run_dir = train(make_config(experiment_name=name))
+    assert run_dir.name == (name or "halves_vit_small_job_4700_11")
+    assert_same_run(run_dir, straight)
+
+
+def test_command__sigterm_exits_143_and_the_printed_command_resumes(make_config, tmp_path):
+    """Through real processes, as typed."""
+    cfg = make_config(experiment_name="typed run", max_steps=100_000)
+    run_dir = Path(cfg.output_root) / "typed run"
+    words = [f"{name}={value}" for name, value in run_values(run_dir.parents[1]).items() if name != "backbone_kwargs"]
+    words += ["backbone_kwargs={embed_dim: 48, depth: 4, num_heads: 3, img_size: 112}", "model_type=vit_small"]
+    words += ["experiment_name=typed run", "max_steps=100000"]
+    command = [sys.executable, "train_segmentation_eigen.py", "--config-name", "train_config_directory", *words]
+    place = {"cwd": ROOT / "src_EAGLE", "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **place)
+    while process.poll() is None and not (run_dir / "last.ckpt").exists():
+        time.sleep(0.05)
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert "Traceback" not in stderr
+    printed = re.search(r"go on with: (.*)", stderr)[1]
+    step = checkpoint(run_dir)["global_step"]
+    again = [*shlex.split(printed), f"max_steps={step + 2}", "num_workers=1"]
+    done = subprocess.run(again, **(place | {"cwd": tmp_path}), timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert checkpoint(run_dir)["global_step"] == step + 2
+    with (run_dir / "metrics.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["loss/total"]]
+    assert steps == list(range(step + 2))
