@@ -4,18 +4,21 @@ BIN := .venv/bin
 # A process for each core, each with one thread: more of them wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
-.PHONY: quickstart test test-slow lint
+.PHONY: help quickstart test test-slow lint
 
-quickstart: .venv/installed
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: .venv/installed ## make data, fetch a backbone, train, evaluate
 	$(BIN)/python scripts/quickstart.py
 
-test: .venv/installed lint
+test: .venv/installed lint ## lint, type-check and test
 	$(PYTEST) -m "not slow"
 
-test-slow: .venv/installed
+test-slow: .venv/installed ## whole flows, killed and resumed runs
 	$(PYTEST) -m slow
 
-lint: .venv/installed
+lint: .venv/installed ## ruff, mypy and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
