@@ -10,6 +10,7 @@ from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 
 from eagle.config import DatasetConfig
 from eagle.config_validation import validated
+from eagle.data import potsdam
 from eagle.data.catalog import open_dataset
 from eagle.data.cocostuff_labels import SUPERCATEGORIES, fine_labels
 from eagle.data.dataset import VOID, read_sample
@@ -191,6 +192,17 @@ def test_potsdam__unlabelled_means_void_even_where_a_label_lies(tmp_path):
     write_potsdam(tmp_path)
     savemat(tmp_path / "potsdam/gt/7.mat", {"gt": label_map(0, (0, 1))})
     assert (opened(tmp_path, "potsdam").label(3) == VOID).all()
+
+
+def test_potsdam__an_unlabelled_tile_is_read_once(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(potsdam, "loadmat", lambda path, **values: read.append(path.name) or loadmat(path, **values))
+    write_potsdam(tmp_path)
+    image, label = read_sample(opened(tmp_path, "potsdam"), 3)
+    assert read == ["7.mat"]
+    assert label.shape == (image.height, image.width) == (48, 60)
+    assert label.dtype == np.int32
+    assert (label == VOID).all()
 
 
 def test_potsdamraw__tiles_in_numeric_order(tmp_path):
