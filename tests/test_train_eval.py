@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from conftest import ROOT
 from eagle.checkpoints import load_segmenter
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
+from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
 from eagle.reports.comparison import compare
@@ -237,6 +239,16 @@ def test_evaluate__dataset_with_other_classes_is_refused(make_run):
     torch.save(checkpoint, run_dir / "other.ckpt")
     with pytest.raises(ConfigError, match="has 3 classes, the checkpoint 2"):
         evaluate_checkpoint(run_dir / "other.ckpt", eval_config(run_crf=False))
+
+
+def test_val_dataloader__its_workers_last_from_one_validation_to_the_next(make_run):
+    loader = SegmentationDataModule(make_run(num_workers=1)).val_dataloader()
+    indices, workers = [], []
+    for _ in range(2):
+        indices.append([index for batch in loader for index in batch["index"].tolist()])
+        workers.append({process.pid for process in multiprocessing.active_children()})
+    assert indices == [list(range(len(loader.dataset)))] * 2
+    assert workers[0] == workers[1] != set()
 
 
 def test_compare__k_means_stands_beside_the_trained_probes(make_run, tmp_path):

@@ -10,6 +10,7 @@ from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import validated
+from eagle.data.datasets import potsdam
 from eagle.data.datasets.base import VOID, read_sample
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.datasets.cocostuff_labels import SUPERCATEGORIES, fine_labels
@@ -194,6 +195,17 @@ def test_potsdam__unlabelled_tiles_by_key_and_void_even_where_a_label_lies(tmp_p
     assert (train.label(3) == VOID).all()
     val = opened(tmp_path, "potsdam", "val", potsdam_unlabelled=True)
     assert [val.name(i) for i in range(len(val))] == ["0", "12", "5"]
+
+
+def test_potsdam__an_unlabelled_tile_is_read_once(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(potsdam, "loadmat", lambda path, **values: read.append(path.name) or loadmat(path, **values))
+    write_potsdam(tmp_path)
+    image, label = read_sample(opened(tmp_path, "potsdam", potsdam_unlabelled=True), 3)
+    assert read == ["7.mat"]
+    assert label.shape == (image.height, image.width) == (48, 60)
+    assert label.dtype == np.int32
+    assert (label == VOID).all()
 
 
 def test_potsdamraw__tiles_in_numeric_order(tmp_path):

@@ -9,14 +9,15 @@ unlabelled list is added by ``potsdam_unlabelled``, and its tiles are void to th
 without lists; as in STEGO both splits are all tiles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
 from eagle.data.datasets.archive_files import fetch_command, read_listing, require_files, require_folder
@@ -78,8 +79,8 @@ class Potsdam(SegmentationDataset):
         """Class ids, all void for a tile without labels; raises DataError for an id that is no fine class."""
         path = self._tiles[index].label
         if path is None:
-            image = self.image(index)
-            return np.full((image.height, image.width), VOID, dtype=np.int32)
+            # From the file's header: the image itself was read just before.
+            return np.full(_mat_shape(self._tiles[index].image, "img")[:2], VOID, dtype=np.int32)
         ids = _read_mat(path, "gt")
         if ids.ndim != 2:
             raise DataError(f"{path}: 'gt' has the shape {ids.shape}, not height × width")
@@ -120,13 +121,31 @@ def open_potsdamraw(root: Path) -> Potsdam:
 
 
 def _read_mat(path: Path, name: str) -> np.ndarray:
-    try:
+    with _errors_name(path):
         content = loadmat(path, variable_names=[name])
+    return np.asarray(_variable(content, name, path))
+
+
+def _mat_shape(path: Path, name: str) -> tuple[int, ...]:
+    """The shape of a variable, without reading it."""
+    with _errors_name(path):
+        shapes = {variable: shape for variable, shape, _ in whosmat(path)}
+    return _variable(shapes, name, path)
+
+
+def _variable(content: Mapping[str, Any], name: str, path: Path) -> Any:
+    if name not in content:
+        raise DataError(f"{path}: has no variable '{name}'; replace the file")
+    return content[name]
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Turn what scipy raises into a DataError that names the file."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # scipy raises a dozen kinds for damaged files
         reason = str(error).splitlines()[0] if isinstance(error, MatReadError) and str(error) else type(error).__name__
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); repair or remove it") from error
-    if name not in content:
-        raise DataError(f"{path}: has no variable '{name}'; replace the file")
-    return np.asarray(content[name])
