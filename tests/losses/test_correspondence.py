@@ -16,7 +16,7 @@ def config(**overrides):
 
 @pytest.mark.parametrize("which", ["cocostuff", "cityscapes"])
 @pytest.mark.parametrize("size", ["small", "full"])
-def test_correspondence__published_losses_and_gradients(golden, which, size):
+def test_correspondence__released_losses_and_gradients(golden, which, size):
     name = f"e_corr_{which}_{size}"
     data, meta = golden.tensors(name), golden.metadata(name)
     loss = CorrespondenceLoss(
@@ -41,8 +41,7 @@ def test_correspondence__published_losses_and_gradients(golden, which, size):
         assert (code.grad - data[key]).norm() / data[key].norm() < 1e-3
 
 
-def test_correspondence__identical_codes_and_features_prefer_the_truth():
-    """Codes that correlate as the features do must score better than shuffled ones."""
+def test_correspondence__true_codes_score_better_than_shuffled_ones():
     torch.manual_seed(0)
     feats = torch.randn(4, 16, 7, 7)
     loss = CorrespondenceLoss(config(feature_samples=7))
@@ -82,7 +81,7 @@ def test_correspondence__clamps_can_be_lifted():
 
 
 def test_sample__equals_grid_sample_and_its_gradient():
-    """Corners, borders and points beyond them included; each set of points in the image that is named for it."""
+    """Includes corners, borders and points outside; each point set samples the image given for it."""
     torch.manual_seed(0)
     features = torch.randn(2, 3, 4, 5, requires_grad=True)
     points = torch.rand(3, 7, 7, 2) * 2.4 - 1.2
