@@ -23,7 +23,7 @@ def test_write_ids__every_id_and_void_survive_the_round_trip(tmp_path, n_ids, mo
     assert read_label(tmp_path / "a.png").tolist() == [[none, *range(n_ids)]]
     for image in (ids[:, 1:], ids[:, 1:2]):
         write_ids(tmp_path / "b.png", image, n_ids)
-        assert Image.open(tmp_path / "b.png").mode == mode, "whatever ids an image happens to hold"
+        assert Image.open(tmp_path / "b.png").mode == mode, "for any ids in the image"
 
 
 def test_id_type__too_many_ids_for_a_png_are_refused():

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eagle.losses.correspondence import CorrespondenceLoss, grid_corners, negative_permutation, patch_rows, sample
+from eagle.losses.correspondence import CorrespondenceLoss, grid_corners, patch_rows, sample
 
 
 def config(**overrides):
@@ -50,16 +50,6 @@ def test_correspondence__true_codes_score_better_than_shuffled_ones():
     shuffled = feats.flatten(2)[:, :, torch.randperm(49)].view_as(feats)
     true, false = (loss(feats, feats, feats, c, c, c, coords, perms)["pos_inter_loss"] for c in (feats, shuffled))
     assert true < false
-
-
-@pytest.mark.parametrize("batch_size", [2, 3, 8])
-def test_negative_permutation__no_image_is_its_own_negative(batch_size):
-    for seed in range(20):
-        torch.manual_seed(seed)
-        perm = negative_permutation(batch_size, torch.device("cpu"))
-        assert not (perm == torch.arange(batch_size)).any()
-        assert perm.min() >= 0
-        assert perm.max() < batch_size
 
 
 def test_correspondence__batch_of_one_and_one_patch_are_finite():

@@ -45,7 +45,7 @@ def projections(draw):
     kind = draw(st.sampled_from(["random", "one vector", "zero", "views alike"]))
     if kind == "one vector":
         source = target = source[:1].expand_as(source).clone()
-    elif kind == "zero":  # what normalising a zero projection gives
+    elif kind == "zero":  # the normalised zero projection
         source = target = torch.zeros_like(source)
     elif kind == "views alike":
         target = source.clone()
@@ -118,7 +118,7 @@ def test_correspondence__reordering_the_images_changes_nothing(seed, n_images):
     loss = correspondence()
     coords, perm = loss.random_coords(n_images, feats.device), negative_permutation(n_images, feats.device)
     order = torch.randperm(n_images)
-    place = order.argsort()  # where each image goes
+    place = order.argsort()  # new position of each image
     plain = loss(feats, feats, feats_aug, code, code, code_aug, coords, perm[None])
     inputs = (each[order] for each in (feats, feats, feats_aug, code, code, code_aug))
     reordered = loss(*inputs, coords[:, order], place[perm[order]][None])

@@ -53,7 +53,7 @@ def test_weights__dinov2_release_names_with_registers(tmp_path):
     ("change", "message"),
     [
         (lambda s: s.pop("cls_token"), r"lacks cls_token"),
-        (lambda s: s.update(stranger=torch.zeros(1)), r"has unexpected stranger"),
+        (lambda s: s.update(stranger=torch.zeros(1)), r"has an unknown stranger"),
         (lambda s: s.update(cls_token=torch.zeros(1, 1, 7)), r"cls_token is \(1, 1, 7\), not \(1, 1, 48\)"),
     ],
 )

@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from eagle.checkpoints.formats import StoredSegmenter, read_stored, write_stored
 from eagle.config.validation import complete_config
 from eagle.errors import CheckpointError, ConfigError
+from eagle.models.weights import tensor_mismatches
 from eagle.segmenter import PUBLISHED_LEFTOVERS, LitUnsupervisedSegmenter
 
 # Architecture keys; an invalid value is an error.
@@ -53,8 +53,10 @@ def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegme
         segmenter = LitUnsupervisedSegmenter(stored.n_classes, _usable(stored.cfg, path), pretrained=False)
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not describe a model: {error}") from error
-    _check_tensors(path, stored.tensors, segmenter.state_dict())
-    segmenter.load_state_dict(dict(stored.tensors))
+    tensors = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith(PUBLISHED_LEFTOVERS)}
+    if mismatches := tensor_mismatches(tensors, segmenter.state_dict()):
+        raise CheckpointError(f"{path}: does not fit the model in its configuration: {mismatches}")
+    segmenter.load_state_dict(tensors)
     segmenter.training_record = dict(stored.training)
     return segmenter
 
@@ -67,9 +69,7 @@ def convert(source: Path, target: Path) -> None:
     """
     stored = read_stored(source)
     segmenter = build_segmenter(stored, source)
-    cfg = dict(segmenter.hparams["cfg"])
-    tensors = segmenter.state_dict()
-    write_stored(StoredSegmenter(stored.n_classes, cfg, tensors, stored.class_map, stored.training), target)
+    write_stored(replace(stored, cfg=dict(segmenter.hparams["cfg"]), tensors=segmenter.state_dict()), target)
 
 
 def _usable(cfg: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -85,17 +85,3 @@ def _usable(cfg: Mapping[str, Any], path: Path) -> dict[str, Any]:
             logger.warning("%s: ignored in its configuration: %s", path, error)
             del usable[name]
     return usable
-
-
-def _check_tensors(path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    given = {name for name in state if not name.startswith(PUBLISHED_LEFTOVERS)}
-    problems = [f"lacks {name}" for name in sorted(wanted.keys() - given)]
-    problems += [f"has an unknown {name}" for name in sorted(given - wanted.keys())]
-    problems += [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
-        for name in sorted(given & wanted.keys())
-        if state[name].shape != wanted[name].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
-        raise CheckpointError(f"{path}: does not fit the model in its configuration: {shown}")

@@ -68,4 +68,4 @@ def _reason(error: Exception) -> str:
         if refused:
             return " ".join(refused[0].split())[:160]
     text = " ".join(str(error).split())[:120]
-    return f"empty, truncated or damaged: {text}" if text else "empty, truncated or damaged"
+    return "empty, truncated or damaged" + (f": {text}" if text else "")

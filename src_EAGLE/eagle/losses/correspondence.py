@@ -56,8 +56,8 @@ class CorrespondenceLoss(nn.Module):
             code: codes of the anchor image, B×D×h×w.
             code_pos: codes of its positive.
             code_pos_aug: codes of the positive's augmented view.
-            coords: sampled points of anchor, positive and augmented view, 3×B×s×s×2 in [-1, 1]; None draws them
-                uniformly.
+            coords: c1, c2, c3 as 3×B×s×s×2 in [-1, 1]: points of the anchor, of its positive and negatives, and of the
+                augmented view; None draws them uniformly.
             perms: index of each image's negative, n×B; None draws ``neg_samples`` of them. A batch of one has no
                 negatives: its negative losses and correlations are zero.
 

@@ -1,8 +1,9 @@
 """Object-centric contrastive loss ObjNCE (method §5; paper equations 8 to 10).
 
-Φ_l is the prototype of the patches with cue label l, R a patch's semantic weight, CE the cross entropy to its label:
+Φ_l is the prototype of the patches with cue label l, CE a patch's cross entropy to its own label, and w its semantic
+weight (``eagle.losses.patch_weights``); all means are over patches:
 
-    local  = mean(R · CE(Z Φᵀ / τ)),    global = mean(R · CE(Z̃ Φᵀ / τ))
+    local  = mean(w · CE(Z Φᵀ / τ)),    global = mean(w · CE(Z̃ Φᵀ / τ))
     ObjNCE = ½ [(1 - g) · local + g · global],    g = global_loss_weight, τ = contrastive_temp
 """
 
@@ -46,8 +47,8 @@ class ObjectNCELoss(nn.Module):
             source: Z, (B·N)×D unit vectors, from which the prototypes are made.
             target: Z̃, (B·N)×D, the same patches in the other view.
             cue: M, B×h×w int64 labels of the source.
-            similarity: patch weights, B×N (see ``patch_weights``), or matrices with these row means, B×N×N.
-            n_labels: upper bound of the labels; None reads their maximum, which synchronises with the device.
+            similarity: patch weights w, B×N, or matrices with these row means, B×N×N.
+            n_labels: exclusive upper bound of the labels; None reads their maximum, which synchronises with the device.
 
         Returns:
             Scalar, float32.

@@ -91,7 +91,9 @@ class KeyBackbone(nn.Module):
 
     def _with_position(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """Prefix (class, register) and patch tokens with position embeddings, B×N×C → B×(prefix + N)×C."""
-        prefix = [token.expand(len(patches), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        prefix = [
+            token.expand(patches.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None
+        ]
         n_positioned = self._n_prefix if self._prefix_has_position else 0
         assert self.pos_embed is not None  # checked in build_backbone
         position = resample_position_embedding(self.pos_embed, self._grid_size, grid, n_positioned, self._rule)
@@ -156,7 +158,9 @@ def timm_name(model_type: str, patch_size: int) -> tuple[str, str | None]:
 def _create_vit(name: str, timm_kwargs: dict[str, Any]) -> VisionTransformer:
     if not timm.is_model(name.split(".")[0]):
         near = timm.list_models(f"*{name.split('.')[0]}*")[:3]
-        raise ConfigError(f"model_type: timm has no model '{name}'" + (f"; near it: {', '.join(near)}" if near else ""))
+        raise ConfigError(
+            f"model_type: timm has no model '{name}'" + (f"; similar names: {', '.join(near)}" if near else "")
+        )
     try:
         vit = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True, **timm_kwargs)
     except (TypeError, AssertionError, RuntimeError) as error:

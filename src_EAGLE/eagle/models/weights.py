@@ -46,7 +46,8 @@ def load_backbone_weights(
     except Exception as error:  # timm does not specify what it raises for an unknown format
         raise WeightsError(f"{origin}: does not hold the weights of {name} ({error})") from error
     state = {key: value for key, value in state.items() if not key.startswith(_NOT_BACKBONE)}
-    _check_fit(origin, name, state, vit.state_dict())
+    if mismatches := tensor_mismatches(state, vit.state_dict()):
+        raise WeightsError(f"{origin}: does not fit {name}: {mismatches}")
     vit.load_state_dict(state)
 
 
@@ -58,7 +59,7 @@ def read_weights(path: Path) -> Mapping[str, Any]:
     """
     if not path.is_file():
         raise WeightsError(
-            f"{path}: no such weights file; `python download_models.py --list` shows what can be fetched"
+            f"{path}: no such weights file; `python download_models.py --list` lists the available weights"
         )
     try:
         if path.suffix == ".safetensors":
@@ -68,8 +69,20 @@ def read_weights(path: Path) -> Mapping[str, Any]:
         reason = " ".join(str(error).split())[:120] or "empty or truncated"
         raise WeightsError(f"{path}: not a readable weights file ({reason})") from error
     if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a table of named tensors")
+        raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not named tensors")
     return loaded
+
+
+def tensor_mismatches(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Missing, unknown and mis-shaped tensors of a state dict, in words; empty if it fits."""
+    problems = [f"lacks {name}" for name in sorted(wanted.keys() - state.keys())]
+    problems += [f"has an unknown {name}" for name in sorted(state.keys() - wanted.keys())]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in sorted(state.keys() & wanted.keys())
+        if state[name].shape != wanted[name].shape
+    ]
+    return "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
 
 
 def download_name(timm_name: str) -> str | None:
@@ -80,8 +93,8 @@ def download_name(timm_name: str) -> str | None:
 
 
 def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
-    """The state dict from timm's hub, except for DINO ViT-S/8, whose hub weights differ from the released ones."""
-    fetch = f"run `python download_models.py models=[{weights_name}]` where there is a network, or "
+    """The state dict from timm's hub, except for DINO ViT-S/8: the hub lacks the weights that released EAGLE uses."""
+    fetch = f"run `python download_models.py models=[{weights_name}]` with a network connection, or "
     if weights_name == "dino_vits8":
         raise WeightsError(
             f"no weights for DINO ViT-S/8 in {WEIGHTS_DIR}: {fetch}name a file with pretrained_weights=PATH. Released "
@@ -108,20 +121,3 @@ def _backbone_part(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
         if any(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return state
-
-
-def _check_fit(origin: str, name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    missing = sorted(wanted.keys() - state.keys())
-    extra = sorted(state.keys() - wanted.keys())
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
-        for key in wanted.keys() & state.keys()
-        if state[key].shape != wanted[key].shape
-    ]
-    problems = [
-        f"{title} {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
-        for title, names in (("lacks", missing), ("has unexpected", extra), ("", sorted(shapes)))
-        if names
-    ]
-    if problems:
-        raise WeightsError(f"{origin}: does not fit {name}: {'; '.join(problem.strip() for problem in problems)}")

@@ -34,7 +34,7 @@ def color_affinity(img: Tensor, grid: tuple[int, int], mode: str = "released") -
         mode: "released" uses the normalised image ÷ 255, so all entries are close to one; "paper" uses RGB in [0, 1].
 
     Returns:
-        B×N×N float32 in (0, 1] with N = h·w.
+        B×N×N float32 in [0, 1] with N = h·w.
     """
     small = F.interpolate(img.float(), size=grid, mode="bilinear", align_corners=False)
     pixels = (unnormalize(small) if mode == "paper" else small / 255).flatten(2).transpose(1, 2)

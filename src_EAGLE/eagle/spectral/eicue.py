@@ -61,10 +61,12 @@ def released_signs(vectors: Tensor) -> Tensor:
 
 
 def eicue(vectors: Tensor, grid: tuple[int, int], codebook: ClusterLookup) -> tuple[Tensor, Tensor]:
-    """Cluster the non-trivial eigenvectors with a learnable codebook.
+    """Cluster the non-trivial eigenvectors V (B×(k-1)×h×w) with a learnable codebook.
+
+    With P = cos(V, centres): L_eig = -mean_over_positions(Σ_c softmax(P)_c P_c) and M = argmax_c P_c.
 
     Args:
-        vectors: B×N×k by ascending eigenvalue; the first, proportional to √degree, is dropped to give V.
+        vectors: B×N×k by ascending eigenvalue; V omits the first, which is proportional to √degree.
         grid: (h, w) with h·w = N.
         codebook: centres in R^(k-1).
 

@@ -90,12 +90,12 @@ def _by_subspace_iteration(laplacian: Tensor, degree: Tensor, k: int, block: int
     trivial = degree.sqrt() / degree.sum(dim=1, keepdim=True).sqrt()
     generator = torch.Generator().manual_seed(SEED)
     start = torch.randn(n, block, generator=generator, dtype=laplacian.dtype).to(laplacian.device)
-    basis = _orthonormal(start.expand(b, -1, -1))
-    product = _apply(laplacian, trivial, basis)
+    basis = torch.linalg.qr(start.expand(b, -1, -1)).Q
+    product = _deflated_product(laplacian, trivial, basis)
     ritz, basis, product = _rayleigh_ritz(basis, product)
     for _ in range(MAX_ITERATIONS):
-        basis = _orthonormal(_filtered(laplacian, trivial, basis, product, ritz))
-        product = _apply(laplacian, trivial, basis)
+        basis = torch.linalg.qr(_filtered(laplacian, trivial, basis, product, ritz)).Q
+        product = _deflated_product(laplacian, trivial, basis)
         ritz, basis, product = _rayleigh_ritz(basis, product)
         converged = _converged(ritz, basis, product, k - 1)
         if converged.all():
@@ -105,15 +105,10 @@ def _by_subspace_iteration(laplacian: Tensor, degree: Tensor, k: int, block: int
     return values, torch.cat([trivial[:, :, None], basis[:, :, : k - 1]], dim=2), converged
 
 
-def _apply(laplacian: Tensor, trivial: Tensor, vectors: Tensor) -> Tensor:
+def _deflated_product(laplacian: Tensor, trivial: Tensor, vectors: Tensor) -> Tensor:
     """(M - t·tᵀ)·vectors: M = I - L with its trivial eigenvector t (eigenvalue 1) deflated."""
     t = trivial[:, :, None]
     return torch.baddbmm(vectors - t @ (t.transpose(1, 2) @ vectors), laplacian, vectors, alpha=-1)
-
-
-def _orthonormal(vectors: Tensor) -> Tensor:
-    """An orthonormal basis of the vectors' span."""
-    return torch.linalg.qr(vectors).Q
 
 
 def _filtered(laplacian: Tensor, trivial: Tensor, basis: Tensor, product: Tensor, ritz: Tensor) -> Tensor:
@@ -124,7 +119,7 @@ def _filtered(laplacian: Tensor, trivial: Tensor, basis: Tensor, product: Tensor
     edge = torch.maximum(ritz[:, -1], ritz[:, 0] / FILTER_REACH)[:, None, None]
     previous, current = basis, product / edge
     for _ in range(FILTER_DEGREE - 1):
-        previous, current = current, 2 / edge * _apply(laplacian, trivial, current) - previous
+        previous, current = current, 2 / edge * _deflated_product(laplacian, trivial, current) - previous
     return current
 
 
