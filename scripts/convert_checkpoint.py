@@ -14,12 +14,12 @@ from eagle.config.schema import REQUIRED, key
 class ConvertConfig:
     """Every key of ``convert_checkpoint.py``."""
 
-    source: str = key(REQUIRED, "Checkpoint to read: .ckpt, published or ours, or .safetensors with its .yml")
-    target: str = key(REQUIRED, "File to write: NAME.safetensors (and NAME.yml), or NAME.ckpt")
+    source: str = key(REQUIRED, "Checkpoint to read: .ckpt (released or ours), or .safetensors with its .yml")
+    target: str = key(REQUIRED, "File to write: NAME.safetensors (with NAME.yml), or NAME.ckpt")
 
 
 def convert_checkpoint(cfg: DictConfig) -> None:
-    """Write a segmenter without optimiser state: slim .safetensors with a YAML of its configuration, or back."""
+    """Convert between .ckpt and slim .safetensors with a YAML configuration; optimiser state is dropped."""
     source, target = Path(cfg.source), Path(cfg.target)
     convert(source, target)
     print(f"{source} ({source.stat().st_size / 1e6:.1f} MB) → {target} ({target.stat().st_size / 1e6:.1f} MB)")

@@ -14,13 +14,15 @@ from eagle.inference.export import export_checkpoint
 class ExportConfig:
     """Every key of ``export_checkpoint.py``."""
 
-    source: str = key(REQUIRED, "Checkpoint to read: .ckpt, published or ours, or .safetensors with its .yml")
+    source: str = key(REQUIRED, "Checkpoint to read: .ckpt (released or ours), or .safetensors with its .yml")
     target: str = key(REQUIRED, "File to write: NAME.pt2 (torch.export) or NAME.onnx")
-    cluster_alpha: float = key(4.0, "Sharpness of the cluster probe's probabilities", above=0)
+    cluster_alpha: float = key(
+        4.0, "Alpha of the cluster probe: its probabilities are softmax(alpha · cosine similarity)", above=0
+    )
 
 
 def export(cfg: DictConfig) -> None:
-    """Write backbone, head and both probes as one graph, batch and image size free, checked against eager mode."""
+    """Export backbone, head and both probes as one graph with dynamic batch and image size, checked against eager."""
     target = Path(cfg.target)
     difference = export_checkpoint(Path(cfg.source), target, cfg.cluster_alpha)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, log-probabilities within {difference:.1e} of eager mode")

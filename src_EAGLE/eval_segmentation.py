@@ -11,7 +11,7 @@ from eagle.reports.checkpoint_evaluation import evaluate_checkpoints
 
 
 def eval_segmentation(cfg: DictConfig) -> None:
-    """Score both probes of checkpoints: mIoU and accuracy under both protocols, with and without CRF."""
+    """Score both probes of each checkpoint: mIoU and accuracy under both protocols, with and without CRF."""
     if not cfg.model_paths:
         raise ConfigError("model_paths: name at least one checkpoint, e.g. model_paths=[../outputs/RUN/best.ckpt]")
     evaluate_checkpoints([Path(path) for path in cfg.model_paths], cfg)

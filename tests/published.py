@@ -1,4 +1,4 @@
-"""Checkpoints byte for byte as the published Lightning 1.x runs wrote them, with old OmegaConf's pickles inside."""
+"""Checkpoints in the format of the released ones: Lightning 1.x files with pickled OmegaConf 2.0 to 2.3 configs."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ PICKLED_CONFIGS = {
 
 
 def published_tensors(key_list: Path, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random tensors of the names and shapes in ``state_dict_keys_*.json``."""
+    """Random tensors with the names and shapes in ``state_dict_keys_*.json``."""
     generator = torch.Generator().manual_seed(seed)
     shapes = json.loads(key_list.read_text())
     return OrderedDict(
@@ -28,8 +28,8 @@ def published_tensors(key_list: Path, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def write_published(path: Path, tensors: dict[str, torch.Tensor], pickled_config: bytes, n_classes: int = 27) -> Path:
-    """A checkpoint whose ``cfg`` is exactly ``pickled_config``, a protocol-2 pickle, and whose callbacks' states are
-    keyed by class, as Lightning before 1.5 keyed them."""
+    """Write a checkpoint whose ``cfg`` is exactly ``pickled_config``, a protocol-2 pickle, and whose callback states
+    have class keys, as in Lightning before 1.5."""
     checkpoint = {
         "epoch": 3,
         "global_step": 70,
@@ -51,7 +51,7 @@ def write_published(path: Path, tensors: dict[str, torch.Tensor], pickled_config
             content = source.read(entry)
             if entry.filename.endswith("data.pkl"):
                 assert content.count(string) == 1
-                # The body sets each memo entry before it reads it, so it may follow another pickle's entries.
+                # The body writes each memo entry before reading it, so it may follow another pickle's entries.
                 content = content.replace(string, body)
             target.writestr(entry.filename, content)
     whole.unlink()

@@ -1,4 +1,4 @@
-"""Checkpoints as the published Lightning 1.x runs wrote them, slim ones, and files that are none."""
+"""Checkpoints in the released format, slim ones, and files that are not checkpoints."""
 
 import json
 
@@ -26,8 +26,8 @@ from published import PICKLED_CONFIGS, published_tensors, write_published
 
 
 @pytest.mark.parametrize("config", sorted(PICKLED_CONFIGS))
-def test_load_segmenter__published_checkpoints_of_every_omegaconf(golden, tmp_path, config):
-    """Tensors and configuration arrive, leftovers are passed over, no backbone file and no network is needed."""
+def test_load_segmenter__released_checkpoints_of_every_omegaconf(golden, tmp_path, config):
+    """Loads tensors and configuration, ignores leftovers, and needs neither a backbone file nor a network."""
     tensors = published_tensors(golden.path(f"state_dict_keys_{config.split(',')[0]}.json"))
     loaded = load_segmenter(write_published(tmp_path / "published.ckpt", tensors, PICKLED_CONFIGS[config]))
     state = loaded.state_dict()
@@ -65,8 +65,8 @@ def plain_coco_evaluation(segmenter, dataset, res):
 
 
 @pytest.mark.parametrize("architecture", ["cocostuff_vits8", "cityscapes_vitb8"])
-def test_evaluate__published_checkpoint_equals_a_plain_loop(golden, tmp_path, monkeypatch, architecture):
-    """``python eval_segmentation.py model_paths=[…]`` as typed, datasets in their usual place."""
+def test_evaluate__released_checkpoint_equals_a_plain_loop(golden, tmp_path, monkeypatch, architecture):
+    """``python eval_segmentation.py model_paths=[…]`` with the datasets in their default folder."""
     from scipy.optimize import linear_sum_assignment
 
     tensors = published_tensors(golden.path(f"state_dict_keys_{architecture}.json"), seed=1)
@@ -91,7 +91,7 @@ def test_evaluate__published_checkpoint_equals_a_plain_loop(golden, tmp_path, mo
 
 
 def test_load_segmenter__keeps_what_lightning_recorded_of_the_run(golden, make_config, tmp_path):
-    """Which step the released runs counted is in their files: convert keeps it through both formats."""
+    """``convert`` keeps the recorded step in both formats."""
     tensors = published_tensors(golden.path("state_dict_keys_cocostuff_vits8.json"))
     path = write_published(tmp_path / "released.ckpt", tensors, PICKLED_CONFIGS["cocostuff_vits8, OmegaConf 2.1.2"])
     convert(path, tmp_path / "slim.safetensors")
@@ -110,7 +110,7 @@ def tiny_checkpoint(make_config, path, **overrides):
     return segmenter
 
 
-def test_load_segmenter__values_that_no_longer_exist_are_passed_over(make_config, tmp_path, caplog):
+def test_load_segmenter__values_that_no_longer_exist_are_ignored(make_config, tmp_path, caplog):
     tiny_checkpoint(make_config, tmp_path / "old.ckpt")
     content = torch.load(tmp_path / "old.ckpt", weights_only=True)
     content["hyper_parameters"]["cfg"] |= {"precision": 16, "crop_type": "super"}
@@ -142,8 +142,8 @@ def test_convert__slim_and_back_keep_every_tensor_and_the_class_map(make_config,
     assert read_stored(tmp_path / "back.ckpt").class_map.to_plain() == class_map
 
 
-def test_read_stored__names_of_an_evaluation_hold_for_its_checkpoint_alone(make_run, caplog):
-    """Evaluated, trained on, written under the same name: the old matching names nothing of the new clusters."""
+def test_read_stored__evaluation_of_another_checkpoint_is_ignored(make_run, caplog):
+    """After more training under the same file name, the old matching no longer applies."""
     path = train(make_run()) / "best.ckpt"
     evaluate_checkpoint(path, validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"}))
     assert read_stored(path).class_map is not None
@@ -152,7 +152,8 @@ def test_read_stored__names_of_an_evaluation_hold_for_its_checkpoint_alone(make_
     content["state_dict"]["cluster_probe.clusters"] += 0.1
     torch.save(content, path)
     assert read_stored(path).class_map is None
-    assert f"best_eval.json: made of another checkpoint than {path}" in caplog.text
+    assert "best_eval.json: ignored with its class names (made with another checkpoint)" in caplog.text
+    assert f"evaluate {path} again" in caplog.text
 
 
 CLASSES = [{"name": f"class {i}", "color": [i, i, i]} for i in range(5)]
@@ -165,19 +166,17 @@ ASSIGNED = {"cluster": [0, 1, 2, 3, 4, -1, -1, -1, -1, -1]}
         ({"classes": [{"name": "a", "color": [300, 0, 0]}], "assignments": {}}, "a colour is not three numbers"),
         ({"classes": [{"name": "a", "color": [-1, 0, 0]}], "assignments": {}}, "a colour is not three numbers"),
         ({"classes": [{"name": "a", "color": [0, 0]}], "assignments": {}}, "reshape"),
-        ({"classes": CLASSES, "assignments": [1, 2]}, "passed over"),
-        ({"classes": CLASSES, "assignments": {"cluster": 7}}, "passed over"),
+        ({"classes": CLASSES, "assignments": [1, 2]}, "ignored"),
+        ({"classes": CLASSES, "assignments": {"cluster": 7}}, "ignored"),
         ({"classes": CLASSES, "assignments": {"cluster": [9] * 10}}, "a class is not among the 5"),
         ({"classes": CLASSES, "assignments": {"cluster": [-2] * 10}}, "a class is not among the 5"),
         ({"classes": CLASSES, "assignments": {"cluster": [0, 1]}}, "assignments of cluster: 2 for 10 clusters"),
         ({"classes": CLASSES, "assignments": {"linear+crf": [0]}}, "assignments of linear+crf: 1 for 5 clusters"),
         ({"assignments": ASSIGNED}, "lacks 'classes'"),
-        ("text", "passed over"),
+        ("text", "ignored"),
     ],
 )
-def test_read_stored__damaged_evaluation_is_passed_over_with_one_warning(
-    make_config, tmp_path, caplog, evaluation, reason
-):
+def test_read_stored__damaged_evaluation_is_ignored_with_one_warning(make_config, tmp_path, caplog, evaluation, reason):
     tiny_checkpoint(make_config, tmp_path / "run.ckpt")
     beside = tmp_path / "run_eval.json"
     beside.write_text(json.dumps({"class_map": {"classes": CLASSES, "assignments": ASSIGNED}}))
@@ -201,7 +200,7 @@ def test_read_stored__damaged_evaluation_is_passed_over_with_one_warning(
 )
 @pytest.mark.parametrize("kind", [dict, OmegaConf.create, "slim"])
 def test_load_segmenter__a_checkpoint_cannot_read_this_machine(make_config, tmp_path, monkeypatch, value, kind):
-    """Interpolations would be resolved here, and land in converted YAML and reports."""
+    """A resolved interpolation would appear in converted YAML and reports."""
     monkeypatch.setenv("EAGLE_TEST_SECRET", "7")
     path = tmp_path / "run.ckpt"
     tiny_checkpoint(make_config, path)
@@ -221,7 +220,7 @@ def test_load_segmenter__a_checkpoint_cannot_read_this_machine(make_config, tmp_
     assert not (tmp_path / "out.yml").exists()
 
 
-def test_load_segmenter__interpolations_that_steer_nothing_are_left_alone(make_config, tmp_path):
+def test_load_segmenter__interpolations_of_unused_keys_are_not_resolved(make_config, tmp_path):
     tiny_checkpoint(make_config, tmp_path / "run.ckpt")
     content = torch.load(tmp_path / "run.ckpt", weights_only=True)
     cfg = content["hyper_parameters"]["cfg"] | {"log_dir": "${experiment_name}"}
@@ -262,7 +261,7 @@ def test_load_segmenter__slim_file_without_its_yaml_or_damaged(make_config, tmp_
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"bad\.ckpt: not a readable checkpoint \(empty, cut off or damaged"),
+        (b"", r"bad\.ckpt: not a readable checkpoint \(empty, truncated or damaged"),
         (b"\n<!DOCTYPE html><title>Quota exceeded</title>", r"bad\.ckpt: is a web page"),
         (b"PK\x03\x04 cut off", r"bad\.ckpt: not a readable checkpoint"),
         (b"\x80\x02}q\x00X\x03", r"bad\.ckpt: not a readable checkpoint"),
@@ -288,7 +287,7 @@ def test_load_segmenter__truncated_checkpoint(make_config, tmp_path, share):
     assert "\n" not in str(caught.value)
 
 
-def test_load_segmenter__another_models_file_is_refused(tmp_path):
+def test_load_segmenter__file_of_another_model_is_refused(tmp_path):
     content = {"state_dict": {"layer.weight": torch.zeros(2)}, "hyper_parameters": {"n_classes": 2, "cfg": {}}}
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match=r"other\.ckpt: holds no segmenter"):
@@ -328,7 +327,7 @@ def test_load_segmenter__malicious_pickle_runs_nothing(tmp_path, old_format):
 
 
 def test_load_segmenter__callbacks_of_old_lightning_are_not_called(tmp_path):
-    """A pickle that calls an allowed name gets a stand-in, which takes nothing and does nothing."""
+    """A pickle that calls an allowed name gets a stand-in, which accepts no arguments."""
 
     class Called:
         def __reduce__(self):

@@ -36,7 +36,7 @@ def recorded(golden):
 
 
 def normalised(rgb):
-    """B×3×H×W image of B×H×W×3 bytes, half a level up so that truncation gives the same bytes back."""
+    """B×H×W×3 bytes → normalised B×3×H×W image, half a level higher so that truncation restores the bytes."""
     image = (torch.as_tensor(rgb).float() + 0.5) / 255
     return ((image - MEAN) / STD).permute(0, 3, 1, 2)
 
@@ -79,7 +79,7 @@ def test_torch__agrees_with_pydensecrf_on_a_photograph():
     image, logits = normalised(photograph(100, 128)[None]), random_logits(1, 6, 13, 16)
     ours, theirs = dense_crf(image, logits, "torch"), dense_crf(image, logits, "pydensecrf")
     assert_same_refinement(ours, theirs)
-    # The comparison means something only if the CRF changed the map.
+    # The comparison is meaningful only if the CRF changed the map.
     upsampled = torch.nn.functional.interpolate(logits, size=(100, 128), mode="bilinear", align_corners=False)
     assert (ours.argmax(1) != upsampled.argmax(1)).float().mean() > 0.01
 
@@ -176,7 +176,7 @@ def test_pool__equals_serial_and_is_reused():
 
 @needs_pydensecrf
 def test_pool__survives_threads_started_before_it(tmp_path):
-    """A forked pool hangs here; run in a process of its own so that a hang ends as a failure."""
+    """A forked pool hangs here; the test runs in a subprocess, so a hang becomes a failure."""
     script = tmp_path / "caller.py"
     script.write_text(
         textwrap.dedent(

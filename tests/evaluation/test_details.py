@@ -13,7 +13,7 @@ def evaluation():
 
 
 def looped_accuracy(index):
-    """Python loops over the pixels of an image whose clusters' classes are known."""
+    """Accuracy by a loop over pixels."""
     clusters, label = Tiles().clusters(index).ravel().tolist(), Tiles().label(index).ravel().tolist()
     right = [
         CLASS_OF_CLUSTER[cluster] == wanted for cluster, wanted in zip(clusters, label, strict=True) if wanted >= 0
@@ -21,7 +21,7 @@ def looped_accuracy(index):
     return 100 * sum(right) / len(right) if right else float("nan")
 
 
-def test_details__hold_every_image_as_it_was_scored(evaluation):
+def test_details__hold_every_image_as_scored(evaluation):
     details = evaluation.details
     assert details.map_name == "cluster+crf"
     assert [image.index for image in details.images] == list(range(N_IMAGES))
@@ -49,7 +49,7 @@ def test_details__do_not_depend_on_the_batch_size(evaluation):
     ]
 
 
-def test_details__of_plain_maps_are_of_the_plain_cluster_map():
+def test_details__without_crf_hold_the_cluster_map():
     details = evaluated_tiles(refine=None).details
     assert details.map_name == "cluster"
     assert all((image.clusters() == Tiles().clusters(image.index)).all() for image in details.images)
@@ -84,7 +84,7 @@ def test_best_median_worst__equals_sorting_by_hand(n_images):
 
 
 def searched(clusters, confidence, cluster, side, step):
-    """Best mean, top and left of a cluster by a look at every window."""
+    """Best mean, top and left of a cluster by exhaustive search."""
     own = np.where(clusters == cluster, confidence, 0.0)
     tops, lefts = (range(0, n // step * step - side + 1, step) for n in own.shape)
     places = [(top, left) for top in tops for left in lefts]
@@ -114,7 +114,7 @@ def test_image_examples__lie_within_images_of_any_size():
         assert found[0].confidence == 1
 
 
-def test_examples__a_cluster_fills_its_windows_each_of_another_image(evaluation):
+def test_examples__windows_of_a_cluster_come_from_different_images(evaluation):
     examples = evaluation.details.examples
     assert {example.cluster for example in examples} == {0, 1, 2, 4}, "no pixel fell into cluster 3"
     for cluster in (0, 1, 2, 4):
@@ -125,8 +125,8 @@ def test_examples__a_cluster_fills_its_windows_each_of_another_image(evaluation)
         assert [e.confidence for e in own] == sorted((e.confidence for e in own), reverse=True)
 
 
-def test_best_examples__joining_parts_is_taking_all_at_once(evaluation):
-    """What makes several processes agree with one."""
+def test_best_examples__merging_parts_equals_all_at_once(evaluation):
+    """So several processes agree with one."""
     examples = evaluation.details.examples
     parts = [best_examples(examples[start::3], 4) for start in (2, 0, 1)]
     assert best_examples([example for part in parts for example in part], 4) == best_examples(examples, 4)

@@ -11,7 +11,7 @@ N_CLUSTERS = 5
 
 
 def pixels():
-    """Clusters and labels of many pixels; clusters 3 and 4 are extra ones."""
+    """Clusters and labels of many pixels; clusters 3 and 4 are extra clusters."""
     rng = np.random.default_rng(0)
     label = rng.choice(3, 4000, p=(0.7, 0.2, 0.1))
     cluster = np.where(rng.random(4000) < 0.6, (label + 1) % 3, rng.integers(0, N_CLUSTERS, 4000))
@@ -19,7 +19,7 @@ def pixels():
 
 
 def counted(cluster, label):
-    """The confusion matrix by a plain loop."""
+    """Confusion matrix by a loop over pixels."""
     confusion = np.zeros((N_CLUSTERS, 3), dtype=np.int64)
     for i, j in zip(cluster, label, strict=True):
         confusion[i, j] += 1

@@ -18,7 +18,7 @@ GOLDENS = [
 
 
 @pytest.mark.parametrize("name", GOLDENS)
-def test_metrics__published_values(golden, name):
+def test_metrics__released_values(golden, name):
     data, meta = golden.tensors(name), golden.metadata(name)
     hungarian = meta["compute_hungarian"] == "True"
     metric = UnsupervisedMetrics("m/", int(meta["n_classes"]), int(meta["extra_clusters"]), hungarian)
@@ -32,7 +32,7 @@ def test_metrics__published_values(golden, name):
 
 
 def loop_scores(preds, targets, n_classes, extra, count_extra):
-    """Independent reference: python loops over pixels and classes."""
+    """Reference: loops over pixels and classes."""
     pairs = [(p, t) for p, t in zip(preds, targets, strict=True) if 0 <= t < n_classes]
     counts = np.zeros((n_classes, n_classes))
     for p, t in pairs:
@@ -72,13 +72,13 @@ def two_class_scores(confusion):
 @pytest.mark.parametrize(
     ("confusion", "published", "strict"),
     [
-        # The extra cluster holds two pixels of class 0 and four of class 1: they leave the counts, or are errors.
+        # The extra cluster holds two pixels of class 0 and four of class 1: ignored, or errors.
         ([[6, 0], [1, 3], [2, 4]], (6 / 7, 3 / 4, 9 / 10), (6 / 9, 3 / 8, 9 / 16)),
         # The first two clusters are matched crosswise.
         ([[1, 5], [4, 0], [0, 10]], (4 / 5, 5 / 6, 9 / 10), (4 / 5, 5 / 16, 9 / 20)),
-        # Nothing in the extra cluster: both protocols agree.
+        # The extra cluster is empty: both protocols agree.
         ([[6, 2], [1, 3], [0, 0]], (6 / 9, 3 / 6, 9 / 12), (6 / 9, 3 / 6, 9 / 12)),
-        # Class 1 lies in the extra cluster alone: not scored, or missed.
+        # Class 1 occurs only in the extra cluster: not scored, or missed.
         ([[8, 0], [0, 0], [0, 2]], (1, None, 1), (1, 0, 8 / 10)),
     ],
 )

@@ -28,7 +28,7 @@ def test_filter__close_to_direct_gaussian(d, spread):
     values = torch.stack([features[:, 0].sin(), features[:, -1].cos()], dim=1)
     direct = direct_gaussian(features, values)
     error = (averaged(PermutohedralLattice(features), values) - direct).square().mean().sqrt()
-    # The lattice approximates the Gaussian; doing nothing and averaging everything are both several times worse.
+    # The lattice approximates the Gaussian; the identity and the global mean are both several times worse.
     assert error < 0.06
     assert error < 0.4 * (values - direct).square().mean().sqrt()
     assert error < 0.4 * (values.mean(0) - direct).square().mean().sqrt()
@@ -44,7 +44,7 @@ def test_filter__regular_grid_has_gaussian_impulse_response():
     variance = (response[:, None] * offsets.square()).sum(0) / response.sum()
     torch.testing.assert_close((response[:, None] * offsets).sum(0) / response.sum(), torch.zeros(2), atol=0.2, rtol=0)
     torch.testing.assert_close(variance, torch.full((2,), 9.0), atol=1.5, rtol=0)
-    # The kernel's integral is 2 π σ²; splat and slice flatten its peak, which costs the lattice an eighth of it.
+    # The kernel's integral is 2 π σ²; splat and slice flatten the peak by an eighth.
     assert response.sum().item() == pytest.approx(2 * torch.pi * 9, rel=0.15)
 
 
@@ -60,7 +60,7 @@ def test_filter__is_linear():
     torch.testing.assert_close(lattice.filter(2 * a - 3 * b), 2 * lattice.filter(a) - 3 * lattice.filter(b))
 
 
-def test_filter__order_of_points_is_immaterial():
+def test_filter__order_of_points_does_not_matter():
     features, values = random_features(300, 5, 2.0), random_values(300, 3)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(3))
     permuted = PermutohedralLattice(features[order]).filter(values[order])
@@ -68,7 +68,7 @@ def test_filter__order_of_points_is_immaterial():
 
 
 def test_filter__one_point_sees_only_itself():
-    # At the origin, a vertex. Its way back through its own simplex, half a weight per axis, exists in one direction.
+    # The origin is a vertex, and its simplex holds the return path, half a weight per axis, in one direction only.
     filtered = PermutohedralLattice(torch.zeros(1, 2)).filter(torch.tensor([[3.0]]))
     torch.testing.assert_close(filtered, torch.tensor([[3.0 * (1 + 0.5**3) / (1 + 0.5**2)]]))
 

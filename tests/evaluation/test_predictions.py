@@ -1,4 +1,4 @@
-"""Predicted label maps as PNG: an id is what a reader gets back, however many there are."""
+"""Predicted label maps as PNG files: ids survive the round trip for any number of classes."""
 
 import numpy as np
 import pytest
@@ -16,17 +16,17 @@ from eagle.evaluation.predictions import PredictionFolder
 @pytest.mark.parametrize(
     ("n_ids", "mode", "none"), [(2, "L", 255), (255, "L", 255), (256, "I;16", 65535), (300, "I;16", 65535)]
 )
-def test_write_ids__every_id_and_none_come_back(tmp_path, n_ids, mode, none):
+def test_write_ids__every_id_and_void_survive_the_round_trip(tmp_path, n_ids, mode, none):
     ids = np.arange(-1, n_ids).reshape(1, -1)
     write_ids(tmp_path / "a.png", ids, n_ids)
     assert Image.open(tmp_path / "a.png").mode == mode
     assert read_label(tmp_path / "a.png").tolist() == [[none, *range(n_ids)]]
     for image in (ids[:, 1:], ids[:, 1:2]):
         write_ids(tmp_path / "b.png", image, n_ids)
-        assert Image.open(tmp_path / "b.png").mode == mode, "whatever ids an image happens to hold"
+        assert Image.open(tmp_path / "b.png").mode == mode, "for any ids in the image"
 
 
-def test_id_type__more_than_a_file_holds_are_refused():
+def test_id_type__too_many_ids_for_a_png_are_refused():
     assert id_type(65535) == np.uint16
     with pytest.raises(DataError, match=r"65536 classes or clusters: .* 65535 at most"):
         id_type(65536)
@@ -49,7 +49,7 @@ class OneImage:
         return "photo"
 
 
-def test_prediction_folder__finds_the_class_of_clusters_beyond_255(tmp_path):
+def test_prediction_folder__maps_clusters_above_255_to_classes(tmp_path):
     clusters = np.arange(300).reshape(15, 20)
     class_of_cluster = np.full(300, NO_CLASS)
     class_of_cluster[[0, 1, 299]] = [1, 0, 1]

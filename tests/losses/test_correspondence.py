@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eagle.losses.correspondence import CorrespondenceLoss, grid_corners, negative_permutation, patch_rows, sample
+from eagle.losses.correspondence import CorrespondenceLoss, grid_corners, patch_rows, sample
 
 
 def config(**overrides):
@@ -16,7 +16,7 @@ def config(**overrides):
 
 @pytest.mark.parametrize("which", ["cocostuff", "cityscapes"])
 @pytest.mark.parametrize("size", ["small", "full"])
-def test_correspondence__published_losses_and_gradients(golden, which, size):
+def test_correspondence__released_losses_and_gradients(golden, which, size):
     name = f"e_corr_{which}_{size}"
     data, meta = golden.tensors(name), golden.metadata(name)
     loss = CorrespondenceLoss(
@@ -41,8 +41,7 @@ def test_correspondence__published_losses_and_gradients(golden, which, size):
         assert (code.grad - data[key]).norm() / data[key].norm() < 1e-3
 
 
-def test_correspondence__identical_codes_and_features_prefer_the_truth():
-    """Codes that correlate as the features do must score better than shuffled ones."""
+def test_correspondence__true_codes_score_better_than_shuffled_ones():
     torch.manual_seed(0)
     feats = torch.randn(4, 16, 7, 7)
     loss = CorrespondenceLoss(config(feature_samples=7))
@@ -51,16 +50,6 @@ def test_correspondence__identical_codes_and_features_prefer_the_truth():
     shuffled = feats.flatten(2)[:, :, torch.randperm(49)].view_as(feats)
     true, false = (loss(feats, feats, feats, c, c, c, coords, perms)["pos_inter_loss"] for c in (feats, shuffled))
     assert true < false
-
-
-@pytest.mark.parametrize("batch_size", [2, 3, 8])
-def test_negative_permutation__no_image_is_its_own_negative(batch_size):
-    for seed in range(20):
-        torch.manual_seed(seed)
-        perm = negative_permutation(batch_size, torch.device("cpu"))
-        assert not (perm == torch.arange(batch_size)).any()
-        assert perm.min() >= 0
-        assert perm.max() < batch_size
 
 
 def test_correspondence__batch_of_one_and_one_patch_are_finite():
@@ -82,7 +71,7 @@ def test_correspondence__clamps_can_be_lifted():
 
 
 def test_sample__equals_grid_sample_and_its_gradient():
-    """Corners, borders and points beyond them included; each set of points in the image that is named for it."""
+    """Includes corners, borders and points outside; each point set samples the image given for it."""
     torch.manual_seed(0)
     features = torch.randn(2, 3, 4, 5, requires_grad=True)
     points = torch.rand(3, 7, 7, 2) * 2.4 - 1.2

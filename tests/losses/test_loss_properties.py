@@ -1,4 +1,4 @@
-"""What must hold of the two losses for any codes and cues, degenerate ones included."""
+"""Properties of both losses for any codes and cues, including degenerate ones."""
 
 from types import SimpleNamespace
 
@@ -38,14 +38,14 @@ def correspondence(**overrides):
 
 @st.composite
 def projections(draw):
-    """Z and Z̃ of two or one images of N patches with their cue and patch weights; often degenerate."""
+    """Z and Z̃ of one or two images of N patches, with cue and patch weights; often degenerate."""
     torch.manual_seed(draw(SEEDS))
     n_images, n_patches = draw(st.integers(1, 2)), draw(st.integers(1, 9))
     source, target = F.normalize(torch.randn(2, n_images * n_patches, 6), dim=2)
     kind = draw(st.sampled_from(["random", "one vector", "zero", "views alike"]))
     if kind == "one vector":
         source = target = source[:1].expand_as(source).clone()
-    elif kind == "zero":  # what normalising a zero projection gives
+    elif kind == "zero":  # the normalised zero projection
         source = target = torch.zeros_like(source)
     elif kind == "views alike":
         target = source.clone()
@@ -70,7 +70,7 @@ def test_object_nce__is_finite_and_not_negative_with_finite_gradients(inputs, mo
 
 @given(projections(), st.sampled_from(["mean", "learned"]), SMOOTHING, SEEDS)
 def test_object_nce__renumbering_patches_or_images_changes_nothing(inputs, mode, smoothing, seed):
-    """Not for medoids: of equally central patches any may be taken."""
+    """Except medoids: their ties depend on the order."""
     source, target, cue, weights = inputs
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     loss = object_nce(mode, smoothing)
@@ -81,7 +81,7 @@ def test_object_nce__renumbering_patches_or_images_changes_nothing(inputs, mode,
 
 
 @given(SEEDS, SMOOTHING)
-def test_object_nce__medoids_do_not_depend_on_the_order_either_where_they_are_unique(seed, smoothing):
+def test_object_nce__unique_medoids_do_not_depend_on_the_order(seed, smoothing):
     torch.manual_seed(seed)
     source, target = F.normalize(torch.randn(2, 40, 6), dim=2)  # ten members a label: no ties in general position
     cue, weights, order = torch.arange(40).remainder(N_LABELS), torch.rand(40), torch.randperm(40)
@@ -118,7 +118,7 @@ def test_correspondence__reordering_the_images_changes_nothing(seed, n_images):
     loss = correspondence()
     coords, perm = loss.random_coords(n_images, feats.device), negative_permutation(n_images, feats.device)
     order = torch.randperm(n_images)
-    place = order.argsort()  # where each image goes
+    place = order.argsort()  # new position of each image
     plain = loss(feats, feats, feats_aug, code, code, code_aug, coords, perm[None])
     inputs = (each[order] for each in (feats, feats, feats_aug, code, code, code_aug))
     reordered = loss(*inputs, coords[:, order], place[perm[order]][None])
@@ -137,7 +137,7 @@ def test_negatives__are_other_images(batch_size, seed):
 
 
 def test_correspondence__a_batch_of_one_has_no_negatives():
-    """The image is not pushed away from itself: both negative results are zero, the positive ones are as ever."""
+    """Negative loss and correlation are zero; the positive loss is unchanged."""
     torch.manual_seed(0)
     feats, code = torch.randn(1, 5, 3, 3), torch.randn(1, 6, 3, 3, requires_grad=True)
     loss = correspondence()
@@ -182,11 +182,11 @@ def test_whole_step__is_finite_with_finite_gradients(make_config, kind, step):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
 
 
-def test_train__batch_of_one_says_in_one_line_that_there_are_no_negatives(make_run, caplog):
+def test_train__batch_of_one_warns_that_there_are_no_negatives(make_run, caplog):
     train(make_run(batch_size=1, max_steps=1))
     assert [r.message for r in caplog.records if r.message.startswith("batch_size: a batch of one")]
 
 
-def test_train__more_eigenvectors_than_patches_is_told_before_training(make_run):
+def test_train__more_eigenvectors_than_patches_is_refused_before_training(make_run):
     with pytest.raises(ConfigError, match=r"eigen_cluster: 17 eigenvectors .* res=32 has 16 of 8×8 pixels; raise res"):
         train(make_run(eigen_cluster=17))

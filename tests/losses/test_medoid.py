@@ -21,7 +21,7 @@ def by_loop(patches, labels, n_labels):
 @BOTH_FORMS
 @pytest.mark.parametrize("block", [4, 16, 1000])
 def test_medoids__equal_a_loop(monkeypatch, form, block):
-    """Whatever the size of the blocks; label 3 has no members."""
+    """For any block size; label 3 has no members."""
     monkeypatch.setattr(medoid, "ROW_BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     patches = torch.randn(60, 5, generator=generator)
@@ -30,8 +30,8 @@ def test_medoids__equal_a_loop(monkeypatch, form, block):
 
 
 @BOTH_FORMS
-def test_medoids__of_a_tie_the_first_member(form):
-    """Distances are whole numbers, so that equal sums are equal exactly."""
+def test_medoids__ties_go_to_the_first_member(form):
+    """Distances are integers, so ties are exact."""
     patches = torch.tensor([[0.0], [5.0], [0.0], [8.0], [8.0], [5.0]])
     labels = torch.tensor([1, 0, 1, 2, 2, 0])
     assert form(patches, labels, 3).tolist() == [1, 0, 3] == by_loop(patches, labels, 3)

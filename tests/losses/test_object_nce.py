@@ -22,7 +22,7 @@ def config(**overrides):
         ("cityscapes", "prototype"),
     ],
 )
-def test_object_nce__published_losses_and_gradients(golden, which, mode):
+def test_object_nce__released_losses_and_gradients(golden, which, mode):
     data = golden.tensors(f"f_infonce_{which}_{mode}")
     loss = ObjectNCELoss(config(dataset_name=which, centroid_mode=mode), 27, dim=24)
     if mode == "learned":
@@ -75,7 +75,7 @@ def test_object_nce__one_label_in_the_whole_batch_is_finite(smoothing):
     assert torch.isfinite(source.grad).all()
 
 
-def test_object_nce__naming_the_labels_otherwise_changes_nothing():
+def test_object_nce__permuting_the_labels_changes_nothing():
     torch.manual_seed(0)
     source, target = F.normalize(torch.randn(2, 32, 6), dim=2)
     cue = torch.randint(0, 4, (2, 4, 4))

@@ -17,7 +17,7 @@ def golden_backbone(golden):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_backbone__published_keys(golden, golden_backbone, size):
+def test_backbone__released_keys(golden, golden_backbone, size):
     data = golden.tensors(f"a_dino_{size}")
     keys = golden_backbone(data["img"])
     assert keys.shape == data["kk"].shape
@@ -25,8 +25,8 @@ def test_backbone__published_keys(golden, golden_backbone, size):
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2"])
-def test_backbone__keys_are_those_of_timm(name):
-    """Independent route: timm's own forward with hooks on the qkv layers, at the model's own grid."""
+def test_backbone__keys_equal_timms(name):
+    """Reference: timm's forward with hooks on the qkv layers, at the stored grid."""
     import timm
 
     kwargs = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 56}

@@ -5,7 +5,7 @@ from eagle.models.head import SegmentationHead
 
 
 @pytest.mark.parametrize("size", ["112x112", "96x128", "56x224"])
-def test_head__published_codes(golden, size):
+def test_head__released_codes(golden, size):
     head = SegmentationHead(144, 32).eval()
     head.load_state_dict(golden.tensors("b_heads_state"))
     expected = golden.tensors(f"b_code_{size}")["code_kk"]

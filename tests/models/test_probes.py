@@ -10,7 +10,7 @@ def data(golden):
 
 
 @pytest.mark.parametrize("alpha", [None, 1, 4])
-def test_cluster_lookup__published_values_and_gradients(data, alpha):
+def test_cluster_lookup__released_values_and_gradients(data, alpha):
     probe = ClusterLookup(16, 7)
     probe.load_state_dict({"clusters": data["clusters"]})
     x = data["x"].clone().requires_grad_()
@@ -23,7 +23,7 @@ def test_cluster_lookup__published_values_and_gradients(data, alpha):
 
 
 @pytest.mark.parametrize("alpha", [1, 4])
-def test_cluster_lookup__published_log_probs(data, alpha):
+def test_cluster_lookup__released_log_probs(data, alpha):
     probe = ClusterLookup(16, 7)
     probe.load_state_dict({"clusters": data["clusters"]})
     loss, log_probs = probe(data["x"], alpha, log_probs=True)

@@ -33,7 +33,7 @@ def test_weights__dino_training_checkpoint_gives_the_teacher(state, tmp_path):
 
 
 def test_weights__dinov2_release_names_with_registers(tmp_path):
-    """Meta's files carry register_tokens and a mask_token, and a position for the class token."""
+    """Meta's files have register_tokens, a mask_token and a position embedding for the class token."""
     kwargs = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 56}
     name = "vit_small_patch14_reg4_dinov2"
     torch.manual_seed(0)
@@ -53,7 +53,7 @@ def test_weights__dinov2_release_names_with_registers(tmp_path):
     ("change", "message"),
     [
         (lambda s: s.pop("cls_token"), r"lacks cls_token"),
-        (lambda s: s.update(stranger=torch.zeros(1)), r"has besides stranger"),
+        (lambda s: s.update(stranger=torch.zeros(1)), r"has an unknown stranger"),
         (lambda s: s.update(cls_token=torch.zeros(1, 1, 7)), r"cls_token is \(1, 1, 7\), not \(1, 1, 48\)"),
     ],
 )
@@ -72,7 +72,7 @@ def test_weights__unreadable_file_is_named(tmp_path, name, content):
         build_backbone("vit_small", 8, str(tmp_path / name), **TINY_VIT)
 
 
-def test_weights__no_file_and_no_network_says_which_command_helps(monkeypatch, tmp_path):
+def test_weights__no_file_and_no_network_names_the_download_command(monkeypatch, tmp_path):
     create = timm.create_model
 
     def offline(name, pretrained=False, **kwargs):
@@ -88,15 +88,15 @@ def test_weights__no_file_and_no_network_says_which_command_helps(monkeypatch, t
         build_backbone("vit_small_patch14_dinov2")
 
 
-def test_weights__downloaded_file_is_found_by_the_models_name(monkeypatch, tmp_path, state):
+def test_weights__downloaded_file_is_found_by_model_name(monkeypatch, tmp_path, state):
     monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
     torch.save(state, tmp_path / "dino_vits8_300ep.pth")
     loaded = build_backbone("vit_small", 8, None, **TINY_VIT).state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in state)
 
 
-def test_weights__vits8_is_the_300_epoch_file_and_no_other(monkeypatch, tmp_path, state):
-    """The 800-epoch weights, timm's or those that an earlier version saved as dino_vits8.pth, never stand in."""
+def test_weights__vits8_is_only_the_300_epoch_file(monkeypatch, tmp_path, state):
+    """The 800-epoch weights, from timm or saved as dino_vits8.pth by an earlier version, are not used instead."""
     monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
     asked = []
     create = timm.create_model

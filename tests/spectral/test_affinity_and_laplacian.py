@@ -11,7 +11,7 @@ def relative_error(actual, expected):
     return float((actual - expected).norm() / expected.norm())
 
 
-def test_affinities_and_laplacian__published_14x14(golden):
+def test_affinities_and_laplacian__released_14x14(golden):
     data = golden.tensors("c_eigen_14x14_b2")
     color = color_affinity(data["img"], (14, 14))
     assert relative_error(color, data["color_affinity"]) < 1e-4
@@ -19,7 +19,7 @@ def test_affinities_and_laplacian__published_14x14(golden):
     assert relative_error(laplacian, data["laplacian"]) < 1e-4
 
 
-def test_affinities_and_laplacian__published_28x28(golden):
+def test_affinities_and_laplacian__released_28x28(golden):
     data = golden.tensors("c_eigen_28x28_b1")
     rows = data["rows"]
     color, feature = color_affinity(data["img"], (28, 28)), feature_affinity(data["code"])

@@ -2,18 +2,11 @@ import pytest
 import torch
 
 from eagle.models.probes import ClusterLookup
-from eagle.spectral.eicue import eicue, fix_signs, laplacian_eigenvectors, released_signs
-
-
-def test_fix_signs__does_not_depend_on_the_solvers_signs():
-    vectors = torch.randn(2, 49, 4, generator=torch.Generator().manual_seed(0))
-    flips = torch.tensor([1.0, -1.0, -1.0, 1.0])
-    assert torch.equal(fix_signs(vectors), fix_signs(vectors * flips))
-    assert ((fix_signs(vectors) > 0).float().mean(dim=1) <= 0.5).all()
+from eagle.spectral.eicue import eicue, laplacian_eigenvectors, released_signs
 
 
 def test_released_signs__are_the_recorded_ones(golden):
-    """The recorded blocks are those after the released rule; ``flipped`` says which images it negated."""
+    """The golden blocks are recorded after the released rule; ``flipped`` marks the images it negated."""
     for name in ("c_eigen_14x14_b2", "c_eigen_28x28_b1"):
         data = golden.tensors(name)
         before = torch.where(data["flipped"][:, None, None], -1, 1) * data["eigenvectors"]
@@ -41,7 +34,7 @@ def test_laplacian_eigenvectors__signs_by_key():
 
 
 def test_eicue__finds_two_objects():
-    """Two halves of orthogonal codes on one colour: the cue must tell them apart, patch for patch."""
+    """Two halves with orthogonal codes and one colour: the cue separates them exactly."""
     code = torch.zeros(1, 8, 6, 6)
     code[:, 0, :, :3] = 1
     code[:, 1, :, 3:] = 1

@@ -16,7 +16,7 @@ METHODS = ["eigh", "subspace"]
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("name", "grid"), [("c_eigen_14x14_b2", (14, 14)), ("c_eigen_28x28_b1", (28, 28))])
-def test_eigenpairs__published_values_and_vectors(golden, name, grid, method):
+def test_eigenpairs__released_values_and_vectors(golden, name, grid, method):
     data = golden.tensors(name)
     affinity = color_affinity(data["img"], grid) + feature_affinity(data["code"])
     laplacian, degree = normalized_laplacian(affinity)
@@ -28,8 +28,8 @@ def test_eigenpairs__published_values_and_vectors(golden, name, grid, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_eigenpairs__equal_scipys_generalised_problem(method):
-    """L v = λ v with v = D^½ u is (D - A) u = λ D u, which scipy solves on its own path."""
+def test_eigenpairs__equal_scipys_generalised_solution(method):
+    """With v = D^½ u, L v = λ v is (D - A) u = λ D u, which scipy solves."""
     affinity = torch.rand(2, 30, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     affinity = affinity @ affinity.transpose(1, 2)
     laplacian, degree = normalized_laplacian(affinity)
@@ -57,7 +57,7 @@ def test_eigenpairs__unknown_method():
 
 
 def clustered_laplacian(n, blocks, noise=0.02):
-    """A graph of loosely joined groups, as real images give."""
+    """A graph of loosely connected groups, as in real images."""
     generator = torch.Generator().manual_seed(0)
     group = torch.arange(n) * blocks // n
     affinity = (group[:, None] == group[None, :]).float() * torch.linspace(0.5, 1, n)[:, None].sqrt()
@@ -73,7 +73,7 @@ def test_subspace__finds_the_cue_of_the_full_decomposition():
 
 
 def test_subspace__image_that_does_not_converge_is_decomposed_in_full(monkeypatch):
-    """Without iterations nothing converges, so the answer must be the full decomposition's to the bit."""
+    """With no convergence the result is bitwise that of the full decomposition."""
     monkeypatch.setattr(eigensolver, "RESIDUAL_TOLERANCE", 0.0)
     laplacian, degree = clustered_laplacian(200, 3)
     for ours, exact in zip(
@@ -84,7 +84,7 @@ def test_subspace__image_that_does_not_converge_is_decomposed_in_full(monkeypatc
         assert torch.equal(ours, exact)
 
 
-def test_subspace__neither_reads_nor_moves_the_random_state():
+def test_subspace__neither_reads_nor_changes_the_random_state():
     laplacian, degree = clustered_laplacian(200, 3)
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -95,7 +95,7 @@ def test_subspace__neither_reads_nor_moves_the_random_state():
 
 
 def test_subspace__isolated_patches_still_give_eigenvectors():
-    """√degree is no null vector where a patch has no neighbours; the full decomposition must take over."""
+    """√degree is no null vector if a patch has no neighbours: the full decomposition takes over."""
     affinity = torch.ones(1, 150, 150)
     affinity[:, 0, :] = affinity[:, :, 0] = 0
     laplacian, degree = normalized_laplacian(affinity)
@@ -104,12 +104,12 @@ def test_subspace__isolated_patches_still_give_eigenvectors():
 
 
 @pytest.mark.parametrize(("name", "where"), [("mps", "cpu"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
-def test_decomposing_device__is_the_cpu_for_apples_gpus_only(name, where):
-    assert eigensolver.decomposing_device(torch.device(name)) == torch.device(where)
+def test_solver_device__is_the_cpu_for_apple_gpus_only(name, where):
+    assert eigensolver.solver_device(torch.device(name)) == torch.device(where)
 
 
 class Decompositions(TorchDispatchMode):
-    """Records where matrices are decomposed, and answers what has no answer without data: all have converged."""
+    """Records the devices of decompositions; ``all`` is True, as meta tensors have no data."""
 
     def __init__(self):
         super().__init__()
@@ -125,10 +125,8 @@ class Decompositions(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("method", "used"), [("eigh", {"_linalg_eigh"}), ("subspace", {"_linalg_eigh", "linalg_qr"})])
-def test_eigenpairs__of_a_device_without_decompositions_are_found_on_the_cpu_and_brought_back(
-    monkeypatch, method, used
-):
-    """``meta`` stands in for Apple's GPUs, which torch has no fake tensors of elsewhere."""
+def test_eigenpairs__device_without_decompositions_uses_the_cpu(monkeypatch, method, used):
+    """``meta`` stands in for Apple's GPUs."""
     monkeypatch.setattr(eigensolver, "WITHOUT_DECOMPOSITIONS", ("meta",))
     with FakeTensorMode(), torch.no_grad(), Decompositions() as decompositions:
         laplacian, degree = normalized_laplacian(torch.rand(2, 196, 196, device="meta"))

@@ -1,4 +1,4 @@
-"""What must hold of affinities, Laplacian, eigenpairs and cue for any image and codes, degenerate ones included."""
+"""Properties of affinities, Laplacian, eigenpairs and cue for any image and codes, including degenerate ones."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ METHOD = st.sampled_from(METHODS)
 
 
 def drawn_code(kind, n_images, n_patches, dim, seed):
-    """Codes B×N×D of a kind."""
+    """Codes of the given kind, B×N×D."""
     code = torch.randn(n_images, n_patches, dim, generator=torch.Generator().manual_seed(seed))
     if kind == "constant":
         return code[:, :1].expand_as(code).clone()
@@ -37,7 +37,7 @@ def drawn_code(kind, n_images, n_patches, dim, seed):
 
 @st.composite
 def graphs(draw):
-    """Affinities of two images, by codes alone or by codes and colours; often degenerate."""
+    """Affinities of two images from codes, with or without colours; often degenerate."""
     grid, seed = draw(GRIDS), draw(st.integers(0, 99))
     code = drawn_code(draw(st.sampled_from(KINDS)), 2, grid[0] * grid[1], 6, seed)
     img = torch.randn(2, 3, 4 * grid[0], 4 * grid[1], generator=torch.Generator().manual_seed(seed))
@@ -91,7 +91,7 @@ def test_laplacian__renumbering_the_patches_renumbers_it_and_keeps_the_eigenvalu
 
 
 @given(st.sampled_from(KINDS), st.integers(1, 20), st.integers(0, 99))
-def test_feature_affinity__follows_the_patches_and_not_the_codes_scale_or_basis(kind, n_patches, seed):
+def test_feature_affinity__permutes_with_patches_and_ignores_scale_and_rotation(kind, n_patches, seed):
     code = drawn_code(kind, 2, n_patches, 6, seed)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(n_patches, generator=generator)
@@ -104,7 +104,7 @@ def test_feature_affinity__follows_the_patches_and_not_the_codes_scale_or_basis(
 @given(st.sampled_from(KINDS), st.integers(0, 99), METHOD)
 @settings(max_examples=30)
 def test_eigenpairs__large_degenerate_graphs_agree_between_the_solvers(kind, seed, method):
-    """144 patches, where the block iteration starts to work; eigenvalues are unique even where vectors are not."""
+    """144 patches are enough for the block iteration; eigenvalues are unique even if eigenvectors are not."""
     code = drawn_code(kind, 1, 144, 16, seed)
     img = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(seed))
     laplacian, degree = normalized_laplacian(feature_affinity(code) + color_affinity(img, (12, 12)))
@@ -122,7 +122,7 @@ def test_eigenpairs__large_degenerate_graphs_agree_between_the_solvers(kind, see
 )
 def test_eicue__does_not_depend_on_the_solvers_signs(n_patches, k, seed, decimals, flips):
     torch.manual_seed(seed)
-    # Rounded, so that signs balance, entries are zero and magnitudes tie now and then.
+    # Rounding produces zero entries and ties of signs and magnitudes.
     vectors = torch.randn(2, n_patches, k).round(decimals=decimals)
     flipped = vectors * torch.tensor(flips[:k])
     codebook = ClusterLookup(max(k - 1, 1), 5)
@@ -151,7 +151,7 @@ def test_eicue__is_finite_with_finite_gradients_for_any_image(kind, grid, seed, 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("n", [9, 200])
-def test_eigenpairs__an_image_that_is_not_finite_gives_nan_and_leaves_the_others_alone(method, n):
+def test_eigenpairs__non_finite_image_gives_nan_without_affecting_others(method, n):
     affinity = torch.rand(3, n, n, generator=torch.Generator().manual_seed(0))
     affinity = affinity + affinity.transpose(1, 2)
     healthy = smallest_eigenpairs(*normalized_laplacian(affinity), 3, method)

@@ -1,4 +1,4 @@
-"""Checkpoints, published or our own: loading, formats, and reading pickles without running what is in them."""
+"""Checkpoints, released or ours: loading, file formats, and reading pickles without running their code."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["load_segmenter"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``load_segmenter``, and torch with it, when it is first asked for."""
+    """Import ``load_segmenter``, and with it torch, on first access."""
     if name in __all__:
         from eagle.checkpoints import loading
 

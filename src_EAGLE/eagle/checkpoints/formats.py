@@ -1,4 +1,4 @@
-"""The two file formats of a trained segmenter: Lightning checkpoints, and slim .safetensors with a YAML beside."""
+"""The two file formats of a trained segmenter: Lightning .ckpt, and slim .safetensors with a YAML file."""
 
 import dataclasses
 import hashlib
@@ -25,12 +25,12 @@ from eagle.files import write_text_atomically, written_atomically
 
 CKPT, SLIM = ".ckpt", ".safetensors"
 
-# The tensor that a matching of clusters to classes is of, and the key of its hash in an evaluation's JSON.
-_CLUSTERS, _PROBE_KEY = "cluster_probe.clusters", "cluster_probe"
-# The tensors that have a row for each cluster of a probe.
-_CLUSTERS_OF = {"cluster": _CLUSTERS, "linear": "linear_probe.weight"}
+# Tensor whose hash ties a saved matching to its checkpoint, and the key of that hash in an evaluation's JSON.
+_CENTRES, _HASH_KEY = "cluster_probe.clusters", "cluster_probe"
+# Per probe, the tensor with one row per cluster.
+_ROW_PER_CLUSTER = {"cluster": _CENTRES, "linear": "linear_probe.weight"}
 
-# What a Lightning checkpoint says of its run. ``global_step`` counts steps as that version of Lightning did.
+# Lightning's record of a training run. What ``global_step`` counts depends on the Lightning version.
 TRAINING_RECORD = ("pytorch-lightning_version", "global_step", "epoch")
 
 logger = logging.getLogger(__name__)
@@ -38,14 +38,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredSegmenter:
-    """What a file says about a segmenter; nothing is checked against the model yet.
+    """Content of a segmenter's file, not yet checked against the model.
 
     Attributes:
-        n_classes: classes of its dataset.
-        cfg: its training configuration, plain.
-        tensors: its state dict.
-        class_map: names of its classes and clusters, where the file or an evaluation beside it gives them.
-        training: what Lightning recorded of the run: those of ``TRAINING_RECORD`` that the file has.
+        n_classes: number of classes of its dataset.
+        cfg: training configuration in plain containers.
+        tensors: state dict.
+        class_map: names of classes and clusters, from the file or its evaluation; None if neither has them.
+        training: the entries of ``TRAINING_RECORD`` that the file has.
     """
 
     n_classes: int
@@ -56,11 +56,11 @@ class StoredSegmenter:
 
 
 def read_stored(path: Path) -> StoredSegmenter:
-    """Read a checkpoint of either format, published or our own, without running code in it.
+    """Read a checkpoint of either format, released or ours, without running code in it.
 
     Args:
-        path: ``NAME.ckpt`` (or any other torch.save file), or ``NAME.safetensors`` with ``NAME.yml`` beside it. The
-            class map of a .ckpt is the one of ``NAME_eval.json``, where that is there and of the same clusters.
+        path: ``NAME.ckpt`` (or any other torch.save file), or ``NAME.safetensors`` with ``NAME.yml``. The class map of
+            a .ckpt comes from ``NAME_eval.json`` if that evaluated the same clusters.
 
     Raises:
         CheckpointError: the file is missing, unreadable or not a segmenter's.
@@ -69,10 +69,10 @@ def read_stored(path: Path) -> StoredSegmenter:
 
 
 def write_stored(stored: StoredSegmenter, path: Path) -> None:
-    """Write a segmenter as ``NAME.ckpt`` or ``NAME.safetensors`` with ``NAME.yml``, by the path's suffix.
+    """Write a segmenter as ``NAME.ckpt``, or as ``NAME.safetensors`` with ``NAME.yml``, by the suffix of ``path``.
 
     Raises:
-        CheckpointError: the suffix is neither.
+        CheckpointError: any other suffix.
     """
     if path.suffix == SLIM:
         description: dict[str, Any] = {"n_classes": stored.n_classes, "cfg": stored.cfg, **stored.training}
@@ -94,27 +94,23 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
 
 
 def evaluation_file(path: Path) -> Path:
-    """Where the evaluation of a checkpoint is, or will be, written."""
+    """Path of a checkpoint's evaluation JSON."""
     return path.with_name(f"{path.stem}_eval.json")
 
 
 def probe_entry(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """What an evaluation's JSON says of the clusters that it was made of: a hash; nothing where there are none.
-
-    Args:
-        tensors: a segmenter's state dict.
-    """
-    clusters = tensors.get(_CLUSTERS)
-    if clusters is None:
+    """The evaluation JSON's entry with a hash of the cluster centres; empty for a state dict without them."""
+    centres = tensors.get(_CENTRES)
+    if centres is None:
         return {}
-    return {_PROBE_KEY: hashlib.sha256(clusters.detach().float().cpu().numpy().tobytes()).hexdigest()[:16]}
+    return {_HASH_KEY: hashlib.sha256(centres.detach().float().cpu().numpy().tobytes()).hexdigest()[:16]}
 
 
 def _read_ckpt(path: Path) -> StoredSegmenter:
     content = read_pickle(path)
     tensors, hyper_parameters = content.get("state_dict"), content.get("hyper_parameters")
     if not isinstance(tensors, Mapping) or not isinstance(hyper_parameters, Mapping):
-        raise CheckpointError(f"{path}: not a segmenter's checkpoint: it lacks state_dict or hyper_parameters")
+        raise CheckpointError(f"{path}: not a segmenter checkpoint: it lacks state_dict or hyper_parameters")
     return _stored(path, hyper_parameters, tensors, _evaluated_class_map(path, tensors), _training_record(content))
 
 
@@ -139,8 +135,8 @@ def _training_record(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_lengths(class_map: ClassMap, tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError where a probe's assignments are of another number of clusters than it has."""
-    for probe, tensor in _CLUSTERS_OF.items():
+    """Raise ValueError if a map's assignments do not match its probe's number of clusters."""
+    for probe, tensor in _ROW_PER_CLUSTER.items():
         for name, classes in class_map.assignments.items():
             if name.startswith(probe) and tensor in tensors and len(classes) != len(tensors[tensor]):
                 raise ValueError(f"assignments of {name}: {len(classes)} for {len(tensors[tensor])} clusters")
@@ -154,24 +150,24 @@ def _stored(
     training: dict[str, Any],
 ) -> StoredSegmenter:
     if not {"n_classes", "cfg"} <= description.keys():
-        raise CheckpointError(f"{path}: not a segmenter's: its hyper-parameters lack n_classes or cfg")
+        raise CheckpointError(f"{path}: not a segmenter checkpoint: its hyper-parameters lack n_classes or cfg")
     try:
         cfg = stored_cfg(path, description)
         return StoredSegmenter(int(description["n_classes"]), cfg, tensors, class_map, training)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its n_classes or cfg is of another kind ({error})") from error
+        raise CheckpointError(f"{path}: its n_classes or cfg is malformed ({error})") from error
 
 
 def stored_cfg(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain training configuration among a file's hyper-parameters.
+    """The training configuration in a file's hyper-parameters, as plain containers.
 
     Raises:
-        CheckpointError: a value is an interpolation, such as ``${oc.env:NAME}``: using it would read this machine's
-            environment for whoever wrote the file. Keys that steer nothing here are never used.
+        CheckpointError: a value of a key in TrainConfig is an interpolation such as ``${oc.env:NAME}``. Resolving it
+            would expose this machine's environment to the author of the file. Unknown keys are never resolved.
     """
     cfg = _plain(description["cfg"])
     used = {field.name: cfg[field.name] for field in dataclasses.fields(TrainConfig) if field.name in cfg}
-    # OmegaConf's nodes can lie anywhere in a stranger's pickle; in its plain form only strings interpolate.
+    # An untrusted pickle can nest OmegaConf nodes anywhere; in plain form only strings can interpolate.
     for name, value in plain(OmegaConf.create(used, flags={"allow_objects": True})).items():
         if "${" in str(value):
             raise CheckpointError(f"{path}: its {name} is {value!r}; only your own YAML files may interpolate")
@@ -185,9 +181,9 @@ def _plain(cfg: Any) -> dict[str, Any]:
 
 
 def _evaluated_class_map(path: Path, tensors: Mapping[str, Tensor]) -> ClassMap | None:
-    """The class map of a checkpoint's evaluation; None where there is none, or it has none, or was of other clusters.
+    """The class map in a checkpoint's evaluation; None without one, or if other clusters were evaluated.
 
-    An evaluation that does not say which clusters it was of (an older or a hand-written one) is believed.
+    An evaluation without a hash of its clusters (an old or hand-written one) is trusted.
     """
     beside = evaluation_file(path)
     if not beside.is_file():
@@ -198,13 +194,10 @@ def _evaluated_class_map(path: Path, tensors: Mapping[str, Tensor]) -> ClassMap 
             return None
         class_map = class_map_from_plain(evaluation["class_map"])
         _check_lengths(class_map, tensors)
+        if _HASH_KEY in evaluation and evaluation[_HASH_KEY] != probe_entry(tensors).get(_HASH_KEY):
+            raise ValueError("made with another checkpoint")
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else error
-        logger.warning("%s: passed over (%s), so its class names are left out; evaluate %s again", beside, reason, path)
-        return None
-    if _PROBE_KEY in evaluation and evaluation[_PROBE_KEY] != probe_entry(tensors).get(_PROBE_KEY):
-        logger.warning(
-            "%s: made of another checkpoint than %s, so its class names are left out; evaluate that again", beside, path
-        )
+        logger.warning("%s: ignored with its class names (%s); evaluate %s again", beside, reason, path)
         return None
     return class_map

@@ -1,76 +1,79 @@
-"""Load a trained segmenter from a checkpoint, published or our own, without running code in it."""
+"""Load a trained segmenter from a checkpoint, released or ours, without running code in it."""
 
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from eagle.checkpoints.formats import StoredSegmenter, read_stored, write_stored
 from eagle.config.validation import complete_config
 from eagle.errors import CheckpointError, ConfigError
+from eagle.models.weights import tensor_mismatches
 from eagle.segmenter import PUBLISHED_LEFTOVERS, LitUnsupervisedSegmenter
 
-# Keys that decide what the model is; a value that is none here cannot be passed over.
+# Architecture keys; an invalid value is an error.
 _MODEL_KEYS = {
     "model_type", "dino_patch_size", "backbone_kwargs", "key_blocks", "dim", "projection_type", "eigen_cluster",
     "eigen_cluster_out", "extra_clusters", "centroid_mode", "dataset_name", "dir_dataset_n_classes",
 }  # fmt: skip
 
-# Tensors that every segmenter has: a file without any of them is something else.
-_HALLMARKS = ("net.", "cluster_probe.", "linear_probe.")
+# Every segmenter has tensors with these prefixes.
+_SEGMENTER_PREFIXES = ("net.", "cluster_probe.", "linear_probe.")
 
 logger = logging.getLogger(__name__)
 
 
 def load_segmenter(path: str | Path, map_location: Any = "cpu") -> LitUnsupervisedSegmenter:
-    """The segmenter of a checkpoint, in eval mode; its backbone comes from the checkpoint too.
-
-    Its ``training_record`` has the file's ``pytorch-lightning_version``, ``global_step`` and ``epoch``.
+    """Load a segmenter, backbone included, from a checkpoint.
 
     Args:
         path: a Lightning .ckpt with ``state_dict`` and ``hyper_parameters`` {``n_classes``, ``cfg``}, or a slim
             .safetensors with its .yml (``scripts/convert_checkpoint.py``).
         map_location: device of the result.
 
+    Returns:
+        The segmenter in eval mode. Its ``training_record`` has the file's ``pytorch-lightning_version``,
+        ``global_step`` and ``epoch``.
+
     Raises:
-        CheckpointError: the file is missing, unreadable or not such a checkpoint, or tensors are missing, unknown or
-            of another shape; all are named.
+        CheckpointError: the file is missing, unreadable or not a segmenter's; or tensors are missing, unknown or
+            of the wrong shape, which the message lists.
     """
     return build_segmenter(read_stored(Path(path)), Path(path)).to(map_location).eval()
 
 
 def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegmenter:
-    """The segmenter that a file describes; raises CheckpointError where its tensors do not fit its configuration."""
-    if not any(name.startswith(_HALLMARKS) for name in stored.tensors):
-        raise CheckpointError(f"{path}: holds no segmenter: it has none of the tensors {', '.join(_HALLMARKS)}")
+    """Build a segmenter from a file's content; raises CheckpointError if its tensors do not fit its configuration."""
+    if not any(name.startswith(_SEGMENTER_PREFIXES) for name in stored.tensors):
+        prefixes = ", ".join(_SEGMENTER_PREFIXES)
+        raise CheckpointError(f"{path}: holds no segmenter: no tensor name begins with {prefixes}")
     try:
         segmenter = LitUnsupervisedSegmenter(stored.n_classes, _usable(stored.cfg, path), pretrained=False)
     except ConfigError as error:
-        raise CheckpointError(f"{path}: the configuration in it does not describe a model: {error}") from error
-    _check_tensors(path, stored.tensors, segmenter.state_dict())
-    segmenter.load_state_dict(dict(stored.tensors))
+        raise CheckpointError(f"{path}: its configuration does not describe a model: {error}") from error
+    tensors = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith(PUBLISHED_LEFTOVERS)}
+    if mismatches := tensor_mismatches(tensors, segmenter.state_dict()):
+        raise CheckpointError(f"{path}: does not fit the model in its configuration: {mismatches}")
+    segmenter.load_state_dict(tensors)
     segmenter.training_record = dict(stored.training)
     return segmenter
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write a checkpoint in the format of the target's suffix, without optimiser state and unused tensors.
+    """Convert a checkpoint to the format of the target's suffix, without optimiser state and unused tensors.
 
     Raises:
-        CheckpointError: as ``load_segmenter``, or the target's suffix is neither .ckpt nor .safetensors.
+        CheckpointError: as for ``load_segmenter``, or the target's suffix is neither .ckpt nor .safetensors.
     """
     stored = read_stored(source)
     segmenter = build_segmenter(stored, source)
-    cfg = dict(segmenter.hparams["cfg"])
-    tensors = segmenter.state_dict()
-    write_stored(StoredSegmenter(stored.n_classes, cfg, tensors, stored.class_map, stored.training), target)
+    write_stored(replace(stored, cfg=dict(segmenter.hparams["cfg"]), tensors=segmenter.state_dict()), target)
 
 
 def _usable(cfg: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The configuration without values that are none here and do not describe the model, e.g. an old precision."""
+    """The configuration without values that are invalid here, e.g. an old precision; architecture keys all stay."""
     usable = dict(cfg)
     with suppress(ConfigError):
         complete_config(usable)
@@ -79,20 +82,6 @@ def _usable(cfg: Mapping[str, Any], path: Path) -> dict[str, Any]:
         try:
             complete_config({name: cfg[name]})
         except ConfigError as error:
-            logger.warning("%s: passed over in its configuration: %s", path, error)
+            logger.warning("%s: ignored in its configuration: %s", path, error)
             del usable[name]
     return usable
-
-
-def _check_tensors(path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    given = {name for name in state if not name.startswith(PUBLISHED_LEFTOVERS)}
-    problems = [f"lacks {name}" for name in sorted(wanted.keys() - given)]
-    problems += [f"has an unknown {name}" for name in sorted(given - wanted.keys())]
-    problems += [
-        f"{name} is {tuple(state[name].shape)}, its configuration says {tuple(wanted[name].shape)}"
-        for name in sorted(given & wanted.keys())
-        if state[name].shape != wanted[name].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
-        raise CheckpointError(f"{path}: does not fit the model that its configuration describes: {shown}")

@@ -1,4 +1,4 @@
-"""Read torch.save files of strangers: tensors, plain containers and OmegaConf's, and nothing that runs."""
+"""Read untrusted torch.save files: only tensors, plain containers and OmegaConf's are allowed, and no code is run."""
 
 import pickle
 from collections import defaultdict
@@ -12,13 +12,13 @@ from omegaconf import DictConfig, ListConfig, base, nodes
 from eagle.errors import CheckpointError
 from eagle.files import looks_like_html
 
-# What a DictConfig consists of, as OmegaConf 2.0 to 2.3 pickle it.
+# The classes in a DictConfig's pickle, for OmegaConf 2.0 to 2.3.
 _OMEGACONF = [
     DictConfig, ListConfig, base.Metadata, base.ContainerMetadata, nodes.AnyNode, nodes.IntegerNode,
     nodes.FloatNode, nodes.StringNode, nodes.BooleanNode, Any, defaultdict, dict, list, int, float, str, bool,
 ]  # fmt: skip
 
-# Lightning before 1.5 keys callbacks' states by their classes, and has a dict of its own for hyper-parameters.
+# Lightning before 1.5 pickles callback classes, as keys of their states, and its own dict class for hyper-parameters.
 _LIGHTNING_CALLBACKS = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
@@ -28,28 +28,28 @@ _LIGHTNING_DICT = "pytorch_lightning.utilities.parsing.AttributeDict"
 
 
 class _StandIn:
-    """Takes the place of a Lightning class that a file only names."""
+    """Replaces a Lightning class that a file refers to by name only."""
 
 
 def read_pickle(path: Path) -> Mapping[str, Any]:
-    """The mapping in a torch.save file, on the CPU.
+    """The mapping in a torch.save file, with tensors on the CPU and stand-ins for callback classes.
 
     Args:
-        path: zip format or torch's older one; callbacks' classes come back as stand-ins.
+        path: a file in torch's zip format or its older one.
 
     Raises:
-        CheckpointError: the file is missing, empty, cut off, a web page, or asks for anything but tensors, plain
-            containers and OmegaConf's; nothing in it has been run.
+        CheckpointError: the file is missing, empty, truncated, a web page, or holds anything but tensors, plain
+            containers and OmegaConf's.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     with path.open("rb") as file:
         if looks_like_html(file.read(1024)):
-            raise CheckpointError(f"{path}: is a web page, not a checkpoint; fetch it again with download_models.py")
+            raise CheckpointError(f"{path}: is a web page, not a checkpoint; download it again with download_models.py")
     try:
         with torch.serialization.safe_globals(_allowed()):
             content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
-    except Exception as error:  # a damaged pickle can make any operation of the unpickler fail
+    except Exception as error:  # a damaged pickle can raise anything
         raise CheckpointError(f"{path}: not a readable checkpoint ({_reason(error)})") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
@@ -62,10 +62,10 @@ def _allowed() -> list[Any]:
 
 
 def _reason(error: Exception) -> str:
-    """One line: what the file asked for where that was refused, else what failed."""
+    """One line: the class or function that was refused, or what failed."""
     if isinstance(error, pickle.UnpicklingError):
         refused = [line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line]
         if refused:
             return " ".join(refused[0].split())[:160]
     text = " ".join(str(error).split())[:120]
-    return f"empty, cut off or damaged: {text}" if text else "empty, cut off or damaged"
+    return "empty, truncated or damaged" + (f": {text}" if text else "")

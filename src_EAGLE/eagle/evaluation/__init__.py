@@ -1,1 +1,1 @@
-"""Metrics, dense CRF and the evaluator, which scores any maps and knows no segmenter."""
+"""Metrics, dense CRF, and an evaluator that scores the probe maps of any model (method §9)."""

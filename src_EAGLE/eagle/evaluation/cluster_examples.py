@@ -1,4 +1,4 @@
-"""Where each cluster shows itself most clearly: a few square windows a cluster, from different images."""
+"""Example windows of each cluster: the squares with its highest mean probability, from different images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ from itertools import groupby, islice
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-# Windows are so many blocks wide, and lie a block apart; their side by the image's short side.
+# Windows are WINDOW_BLOCKS blocks wide, about WINDOW_SHARE of the image's short side, and start at block borders.
 WINDOW_BLOCKS = 4
 WINDOW_SHARE = 0.3
-# Confidence is summed in whole units, so that the sum is exact and the same in any order.
+# Confidence is summed in integer units, so the sum is exact in any order.
 _UNITS = 1 << 16
 
 
 @dataclass(frozen=True)
 class ClusterExample:
-    """A window that a cluster fills.
+    """An example window of a cluster.
 
     Attributes:
-        cluster: which.
-        index: the image's number in the dataset.
+        cluster: the cluster id.
+        index: the image's index in the dataset.
         top: first row of the window, in pixels of the evaluated image.
         left: first column.
-        side: rows and columns.
-        confidence: mean over the window of the cluster's probability, 0 at pixels of other clusters.
+        side: height and width in pixels.
+        confidence: mean probability of the cluster over the window; pixels of other clusters count 0.
     """
 
     cluster: int
@@ -36,13 +36,13 @@ class ClusterExample:
 
 
 def image_examples(index: int, clusters: np.ndarray, confidence: np.ndarray, n_clusters: int) -> list[ClusterExample]:
-    """An image's window of highest confidence for every cluster that some window meets.
+    """The window of highest confidence in one image, for each cluster that occurs in a window.
 
     Args:
-        index: the image's number.
+        index: the image's index in the dataset.
         clusters: H×W cluster ids.
         confidence: H×W, the probability of each pixel's cluster.
-        n_clusters: clusters of the map.
+        n_clusters: number of clusters.
     """
     block = max(1, round(WINDOW_SHARE * min(clusters.shape) / WINDOW_BLOCKS))
     rows, columns = (side // block for side in clusters.shape)
@@ -64,7 +64,7 @@ def image_examples(index: int, clusters: np.ndarray, confidence: np.ndarray, n_c
 
 
 def best_examples(examples: Iterable[ClusterExample], per_cluster: int) -> list[ClusterExample]:
-    """The most confident windows of each cluster, in the clusters' order; the lower image number first among equals."""
+    """The most confident windows of each cluster, ordered by cluster; ties go to the lower image index."""
     ordered = sorted(examples, key=lambda example: (example.cluster, -example.confidence, example.index))
     groups = groupby(ordered, key=lambda example: example.cluster)
     return [example for _, group in groups for example in islice(group, per_cluster)]

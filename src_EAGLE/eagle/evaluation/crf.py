@@ -1,4 +1,4 @@
-"""Dense CRF refinement of class probabilities, the published evaluation's last step.
+"""Dense CRF refinement of class probabilities (method §9).
 
 Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (NIPS 2011): a
 Gaussian and a bilateral pairwise term with Potts compatibility, ten mean-field iterations.
@@ -27,23 +27,22 @@ BACKENDS = ("auto", "pydensecrf", "torch")
 
 
 def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: CrfPool | None = None) -> Tensor:
-    """Refine a map of class probabilities so that its borders follow the image's.
+    """Refine class probabilities so that their borders follow the image's.
 
     Args:
-        image: B×3×H×W, normalised with ImageNet's mean and standard deviation.
+        image: B×3×H×W, ImageNet-normalised.
         log_probs: B×C×h×w log-probabilities or logits; upsampled bilinearly to H×W.
-        backend: "torch" computes on the image's device (on the CPU for devices other than CPU and CUDA);
-            "pydensecrf" is the published library, on the CPU, an optional extra; "auto" is torch everywhere: with two
-            free cores it took two thirds of the time of two pydensecrf processes. Where other programs compete for
-            the cores torch's threads wait for each other, and pydensecrf with a pool can be the faster one.
-        pool: processes for pydensecrf; without one it runs in this process. The torch backend does not use it.
+        backend: "torch" runs on the image's device if that is CUDA, else on the CPU. "pydensecrf" is the library of the
+            released code, on the CPU, an optional extra. "auto" is torch: on two free cores it took two thirds of the
+            time of two pydensecrf processes. On busy cores pydensecrf with a pool can be faster.
+        pool: processes for pydensecrf; None runs it in this process. Ignored by torch.
 
     Returns:
         B×C×H×W float32 probabilities on the image's device.
 
     Raises:
-        ConfigError: the backend is unknown, or is pydensecrf and that cannot be loaded.
-        ValueError: the shapes do not fit each other.
+        ConfigError: the backend is unknown, or pydensecrf cannot be loaded.
+        ValueError: the shapes do not match.
     """
     return dense_crf_maps(image, [log_probs], backend, pool)[0]
 
@@ -52,20 +51,20 @@ def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: Crf
 def dense_crf_maps(
     image: Tensor, maps: Sequence[Tensor], backend: str = "auto", pool: CrfPool | None = None
 ) -> list[Tensor]:
-    """Refine several maps of the same images, e.g. both probes', with one lattice per image.
+    """``dense_crf`` for several maps of the same images, e.g. of both probes; each image's lattice is built once.
 
     Args:
         image: as for ``dense_crf``.
-        maps: B×C×h×w log-probabilities each; C, h and w may differ.
+        maps: B×C×h×w log-probabilities each; C, h and w may differ between maps.
         backend: as for ``dense_crf``.
         pool: as for ``dense_crf``.
 
     Returns:
-        One B×C×H×W tensor of float32 probabilities per map, on the image's device.
+        B×C×H×W float32 probabilities per map, on the image's device.
 
     Raises:
-        ConfigError: as ``dense_crf``.
-        ValueError: as ``dense_crf``.
+        ConfigError: as for ``dense_crf``.
+        ValueError: as for ``dense_crf``.
     """
     if backend not in BACKENDS:
         raise ConfigError(unknown_name_message("CRF backend", backend, BACKENDS))
@@ -82,17 +81,17 @@ def _check_shapes(image: Tensor, maps: Sequence[Tensor]) -> None:
         raise ValueError(f"image must be B×3×H×W, not {tuple(image.shape)}")
     for log_probs in maps:
         if log_probs.ndim != 4 or len(log_probs) != len(image):
-            raise ValueError(f"log_probs must be {len(image)}×C×h×w, as the image, not {tuple(log_probs.shape)}")
+            raise ValueError(f"log_probs must be {len(image)}×C×h×w, like the image, not {tuple(log_probs.shape)}")
 
 
 def _bgr_bytes(image: Tensor) -> Tensor:
-    """B×H×W×3 uint8 of a B×3×H×W normalised image, truncated as torchvision's ToPILImage does."""
+    """B×3×H×W normalised image → B×H×W×3 BGR uint8, truncated like torchvision's ToPILImage."""
     rgb = (unnormalize(image.float()) * 255).clamp(0, 255).to(torch.uint8)
     return rgb.flip(1).permute(0, 2, 3, 1).contiguous()
 
 
 def _log_unary(log_probs: Tensor, size: torch.Size) -> Tensor:
-    """B×C×H×W log of the upsampled probabilities, floored at 1e-5: the negative of the unary energy."""
+    """Negative unary energy: log of the upsampled probabilities, floored at 1e-5, B×C×H×W."""
     upsampled = F.interpolate(log_probs.float(), size=tuple(size), mode="bilinear", align_corners=False)
     return upsampled.softmax(1).clamp(1e-5, 1).log()
 
@@ -108,14 +107,12 @@ def _by_pydensecrf(bgr: Tensor, log_unaries: list[Tensor], pool: CrfPool | None)
 
 def _by_torch(bgr: Tensor, log_unaries: list[Tensor]) -> list[Tensor]:
     _, height, width, _ = bgr.shape
-    grid = torch.meshgrid(
-        torch.arange(height, device=bgr.device), torch.arange(width, device=bgr.device), indexing="ij"
-    )
-    places = torch.stack([grid[1], grid[0]], dim=-1).flatten(0, 1).float()
-    gaussian = PermutohedralLattice(places / GAUSSIAN_SXY, normalise=True)
+    rows, columns = (torch.arange(n, device=bgr.device) for n in (height, width))
+    positions = torch.cartesian_prod(rows, columns).flip(1).float()  # (x, y)
+    gaussian = PermutohedralLattice(positions / GAUSSIAN_SXY, normalise=True)
     refined = [torch.empty_like(log_unary) for log_unary in log_unaries]
     for i, colours in enumerate(bgr.flatten(1, 2).float()):
-        features = torch.cat([places / BILATERAL_SXY, colours / BILATERAL_SRGB], dim=1)
+        features = torch.cat([positions / BILATERAL_SXY, colours / BILATERAL_SRGB], dim=1)
         bilateral = PermutohedralLattice(features, normalise=True)
         for log_unary, out in zip(log_unaries, refined, strict=True):
             table = log_unary[i].flatten(1).T.contiguous()
@@ -124,7 +121,7 @@ def _by_torch(bgr: Tensor, log_unaries: list[Tensor]) -> list[Tensor]:
 
 
 def _mean_field(log_unary: Tensor, gaussian: PermutohedralLattice, bilateral: PermutohedralLattice) -> Tensor:
-    """The approximate marginals, P×C, of a CRF whose negative unary energies are given as P×C."""
+    """Approximate marginals of the CRF, P×C, from its negative unary energies, P×C."""
     marginals = log_unary.softmax(1)
     for _ in range(ITERATIONS):
         smoothness = gaussian.filter(marginals)

@@ -1,4 +1,4 @@
-"""Processes that run pydensecrf side by side without the dead-locks of a forked pool."""
+"""Pool of processes for pydensecrf, without the dead-locks of a forked pool."""
 
 import multiprocessing
 from collections.abc import Iterable
@@ -17,14 +17,14 @@ Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
 class CrfPool:
-    """A context manager that keeps processes for ``dense_crf``'s pydensecrf backend; they start with the first job.
+    """Context manager with processes for the pydensecrf backend of ``dense_crf``; they start with the first job.
 
-    The processes are spawned, not forked: a fork copies the locks of OpenMP and torch threads but not the threads that
-    would release them, which hangs the published evaluation. A spawned process imports the program's main file, which
-    therefore needs the usual ``if __name__ == "__main__"`` guard.
+    The processes are spawned, not forked: a fork copies the locks of OpenMP and torch threads without the threads that
+    would release them, which hangs the released evaluation. A spawned process imports the program's main file, which
+    therefore needs an ``if __name__ == "__main__"`` guard.
 
     Args:
-        processes: how many; None for one per core that this process may use, 0 to run every job in this process.
+        processes: number of processes; None for one per usable core, 0 to run every job in this process.
 
     Raises:
         ConfigError: ``processes`` is negative.
@@ -33,11 +33,11 @@ class CrfPool:
     def __init__(self, processes: int | None = None) -> None:
         self.processes = usable_cores() if processes is None else processes
         if self.processes < 0:
-            raise ConfigError(f"crf_processes: {processes} is too small; the least is 0")
+            raise ConfigError(f"crf_processes: {processes} is too small; the minimum is 0")
         self._executor: ProcessPoolExecutor | None = None
 
     def refine(self, jobs: Iterable[Job]) -> list[NDArray[np.float32]]:
-        """Run every job, a pair (H×W×3 BGR bytes, C×H×W unary), and return its C×H×W probabilities, in order.
+        """Run jobs (H×W×3 BGR bytes, C×H×W unary energies) and return their C×H×W probabilities in order.
 
         Raises:
             ConfigError: pydensecrf is not installed or cannot be loaded.
@@ -60,7 +60,7 @@ class CrfPool:
             ) from error
 
     def close(self) -> None:
-        """End the processes; jobs that have not begun are dropped. The pool starts afresh when used again."""
+        """Stop the processes and cancel pending jobs; the next use starts new processes."""
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
             self._executor = None
@@ -75,7 +75,7 @@ class CrfPool:
 
 
 def pydensecrf_worker() -> ModuleType:
-    """The module that runs pydensecrf; raises ConfigError, saying how to install it, where it cannot be loaded."""
+    """The module that runs pydensecrf; raises ConfigError with install instructions if that cannot be loaded."""
     try:
         import_module("pydensecrf.densecrf")
         return import_module("eagle.evaluation.pydensecrf_worker")

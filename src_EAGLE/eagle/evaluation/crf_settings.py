@@ -1,4 +1,4 @@
-"""The published settings of the dense CRF, shared by its backends."""
+"""Dense CRF settings of the released evaluation, for both backends."""
 
 ITERATIONS = 10
 GAUSSIAN_SXY = 1  # pixels

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of single images and clusters, for the report."""
+"""Per-image results and cluster examples of an evaluation, for the report."""
 
 import numpy as np
 
@@ -7,17 +7,17 @@ from eagle.evaluation.cluster_examples import ClusterExample, best_examples, ima
 from eagle.evaluation.image_results import ImageResult, image_result
 
 MOST_EXAMPLES = 6
-# All clusters together; a report of many clusters shows fewer windows of each.
+# Over all clusters; with many clusters each has fewer examples.
 MOST_EXAMPLES_IN_ALL = 240
 
 
 class Details:
-    """Every image's result and every cluster's clearest windows, of one map.
+    """Results of every image and example windows of every cluster, for one map.
 
     Args:
-        map_name: which map.
-        n_clusters: its clusters.
-        n_classes: classes of the labels.
+        map_name: name of the map.
+        n_clusters: number of its clusters.
+        n_classes: number of classes of the labels.
     """
 
     def __init__(self, map_name: str, n_clusters: int, n_classes: int) -> None:
@@ -32,8 +32,8 @@ class Details:
         """Add an image.
 
         Args:
-            index: its number in the dataset.
-            clusters: H×W cluster ids, those that are scored.
+            index: its index in the dataset.
+            clusters: H×W cluster ids, as scored.
             confidence: H×W, the probability of each pixel's cluster.
             label: H×W class ids; those outside [0, n_classes) are void.
         """
@@ -42,6 +42,6 @@ class Details:
         self.examples = best_examples([*self.examples, *found], self._per_cluster)
 
     def sync(self) -> None:
-        """Gather what all processes kept; the same as of one process that saw every image."""
+        """Gather the details of all processes; the result equals that of one process with all images."""
         self.images = sorted(all_gather_objects(self.images), key=lambda image: image.index)
         self.examples = best_examples(all_gather_objects(self.examples), self._per_cluster)

@@ -1,4 +1,4 @@
-"""Score probe maps on a labelled dataset, with and without CRF, on whatever device Lightning is given."""
+"""Score probe maps on a labelled dataset, with and without CRF (method §9)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Refine = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
 
 
 class ProbeMaps(Protocol):
-    """Anything that maps images to named log-probabilities at their own size.
+    """A callable from images to named log-probability maps at image size.
 
     Attributes:
         n_clusters: channels of each map, by name.
@@ -38,7 +38,7 @@ class ProbeMaps(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by map name (a name with ``+crf`` is the refined map), some pictures, and what the report shows."""
+    """Metrics by map name (CRF-refined maps end in ``+crf``), pictures, and details for the report."""
 
     metrics: dict[str, UnsupervisedMetrics]
     pictures: list[Picture]
@@ -46,15 +46,15 @@ class Evaluation:
 
 
 class Evaluator(pl.LightningModule):
-    """Accumulates a confusion matrix for each map while Lightning's Trainer walks the loader.
+    """Accumulates a confusion matrix per map during ``Trainer.test``.
 
     Args:
-        probes: see ProbeMaps; the map "linear" is read as classes, others are matched.
-        n_classes: classes of the labels.
-        refine: the dense CRF, to score refined maps too; None scores the plain ones only.
+        probes: see ProbeMaps; channels of the map "linear" are classes, those of other maps are matched to classes.
+        n_classes: number of classes of the labels.
+        refine: dense CRF, to score refined maps too; None scores the unrefined maps only.
         shown: indices of the images kept as pictures.
-        predictions: where to write every image's clusters; None for nowhere.
-        detailed: keep Details of the last map, i.e. the most refined one.
+        predictions: folder for every image's clusters; None writes nothing.
+        detailed: keep Details of the last map, which is the refined one if there is a CRF.
     """
 
     def __init__(
@@ -83,46 +83,45 @@ class Evaluator(pl.LightningModule):
         self.details = Details(self.names[-1], n_clusters, n_classes) if detailed else None
 
     def test_step(self, batches: list[Mapping[str, Tensor]], batch_idx: int) -> None:  # noqa: ARG002
-        """Score images, one batch for each shape of them."""
+        """Score a list of batches, one per image shape."""
         for batch in batches:
             maps = self._maps(batch["img"])
             clusters = {name: scores.argmax(dim=1) for name, scores in maps.items()}
             for name, metric in zip(self.names, self.metrics, strict=True):
                 cast(UnsupervisedMetrics, metric).update(clusters[name], batch["label"])
-            self._keep(batch, {name: ids.cpu().numpy() for name, ids in clusters.items()})
+            self._store_images(batch, {name: ids.cpu().numpy() for name, ids in clusters.items()})
             if self.details is not None:
-                self._note(batch, maps[self.details.map_name], clusters[self.details.map_name])
+                self._add_details(batch, maps[self.details.map_name], clusters[self.details.map_name])
 
     def _maps(self, img: Tensor) -> dict[str, Tensor]:
-        """Every map, B×C×H×W: log-probabilities of the plain ones, probabilities of the refined ones."""
+        """All maps, B×C×H×W: log-probabilities of the probes and, if refined, CRF probabilities."""
         maps = self.probes(img)
         if self.refine is not None:
             refined = self.refine(img, list(maps.values()))
             maps |= {name + CRF_SUFFIX: probs for name, probs in zip(maps, refined, strict=True)}
         return maps
 
-    def _keep(self, batch: Mapping[str, Tensor], clusters: Mapping[str, np.ndarray]) -> None:
+    def _store_images(self, batch: Mapping[str, Tensor], clusters: Mapping[str, np.ndarray]) -> None:
         """Write predictions and collect pictures."""
         for row, index in enumerate(batch["index"].tolist()):
-            ids = {name: of_batch[row] for name, of_batch in clusters.items()}
+            image_clusters = {name: ids[row] for name, ids in clusters.items()}
             if self.predictions is not None:
-                for name, of_image in ids.items():
-                    self.predictions.write(name, index, of_image)
+                for name, ids in image_clusters.items():
+                    self.predictions.write(name, index, ids)
             if index in self.shown:
                 label = batch["label"][row].cpu().numpy()
-                self.pictures.append(Picture(index, batch["img"][row].float().cpu(), label, ids))
+                self.pictures.append(Picture(index, batch["img"][row].float().cpu(), label, image_clusters))
 
-    def _note(self, batch: Mapping[str, Tensor], scores: Tensor, clusters: Tensor) -> None:
-        """Add a batch to the details."""
+    def _add_details(self, batch: Mapping[str, Tensor], scores: Tensor, clusters: Tensor) -> None:
         assert self.details is not None
         chosen = scores.gather(1, clusters[:, None]).squeeze(1).float()
         confidence = chosen if self.refine else chosen.exp()
         arrays = (part.cpu().numpy() for part in (clusters, confidence, batch["label"]))
-        for index, *of_image in zip(batch["index"].tolist(), *arrays, strict=True):
-            self.details.update(index, *of_image)
+        for index, *image_arrays in zip(batch["index"].tolist(), *arrays, strict=True):
+            self.details.update(index, *image_arrays)
 
     def on_test_epoch_end(self) -> None:
-        """Gather the counts, pictures and details of all devices; they have written their predictions by then."""
+        """Gather counts, pictures and details of all devices; their predictions are already on disk."""
         for metric in self.metrics:
             cast(UnsupervisedMetrics, metric).sync()
         self.pictures = sorted(all_gather_objects(self.pictures), key=lambda picture: picture.index)
@@ -141,21 +140,21 @@ def evaluate(
     predictions: PredictionFolder | None = None,
     detailed: bool = False,
 ) -> Evaluation:
-    """Walk a labelled dataset once and score every map.
+    """Score every map on a labelled dataset in one pass.
 
     Args:
-        trainer: decides device and precision.
+        trainer: sets device and precision.
         probes: see ProbeMaps.
-        views: the images.
+        views: the images and labels.
         batch_size: images per batch; does not change the result.
         num_workers: loader processes.
-        refine: the dense CRF, to score refined maps too.
-        n_pictures: evenly spread images kept for figures.
-        predictions: where to write every image's prediction; None for nowhere.
+        refine: dense CRF, to score refined maps too; None for no CRF.
+        n_pictures: number of evenly spaced images kept for figures.
+        predictions: folder for every image's prediction; None writes nothing.
         detailed: keep Details of the last map.
 
     Raises:
-        DataError: the dataset has no labels, or void ones only.
+        DataError: the dataset has no labels, or only void ones.
     """
     if not views.dataset.has_labels:
         raise DataError("the dataset has no labels to score against")

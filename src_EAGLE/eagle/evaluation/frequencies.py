@@ -1,4 +1,4 @@
-"""Share of the labelled pixels of each class beside that of the cluster matched to it (STEGO's histograms)."""
+"""Pixel shares of each class in the labels and of its matched cluster in the predictions (STEGO's histograms)."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ HEADER = ("name", "cluster", "labelled_pixels", "labelled_percent", "predicted_p
 
 @dataclass(frozen=True)
 class Frequencies:
-    """Pixels of classes with the clusters matched to them, and of the clusters without a class after them.
+    """Pixel counts per class and its matched cluster, followed by the clusters without a class.
 
     Attributes:
-        names: n, of classes, then of clusters.
+        names: n names: classes, then clusters without a class.
         colors: n×3 uint8, as on label maps.
-        clusters: n cluster numbers.
-        labelled: pixel counts of the classes, none where there are no labels.
-        predicted: n pixel counts.
+        clusters: n cluster ids.
+        labelled: labelled pixels of each class; empty without labels.
+        predicted: n counts of predicted pixels.
     """
 
     names: tuple[str, ...]
@@ -31,16 +31,16 @@ class Frequencies:
 
     @property
     def labelled_percent(self) -> np.ndarray:
-        """Of all labelled pixels."""
+        """``labelled`` as a percentage of all labelled pixels."""
         return _percent(self.labelled)
 
     @property
     def predicted_percent(self) -> np.ndarray:
-        """Of all pixels that were counted."""
+        """``predicted`` as a percentage of all counted pixels."""
         return _percent(self.predicted)
 
     def table(self) -> list[list[str]]:
-        """A row of cells for each name under HEADER; a cluster without a class has no labelled pixels."""
+        """One row of cells per name, with the columns of HEADER; label cells are empty for clusters without a class."""
         unlabelled = [["", ""]] * (len(self.names) - len(self.labelled))
         return [
             [name, str(cluster), *labelled, *predicted]
@@ -55,11 +55,11 @@ class Frequencies:
 
 
 def class_frequencies(confusion: np.ndarray, class_of_cluster: np.ndarray, classes: Classes) -> Frequencies:
-    """Of labelled pixels: every class with its cluster, then the clusters without a class.
+    """Frequencies over labelled pixels: each class with its cluster, then the clusters without a class.
 
     Args:
         confusion: (n + extra)×n counts, row = cluster, column = label.
-        class_of_cluster: each cluster's class, −1 for none; every class has one cluster.
+        class_of_cluster: class of each cluster, −1 for none; every class has one cluster.
         classes: names and palette.
     """
     unmatched = np.flatnonzero(class_of_cluster == NO_CLASS)
@@ -75,11 +75,7 @@ def class_frequencies(confusion: np.ndarray, class_of_cluster: np.ndarray, class
 
 
 def cluster_frequencies(counts: np.ndarray) -> Frequencies:
-    """Of all pixels, where there are no labels: the clusters by number.
-
-    Args:
-        counts: pixels of each cluster.
-    """
+    """Frequencies of the clusters over all pixels of unlabelled images; ``counts`` are the pixels of each cluster."""
     clusters = numbered_clusters(len(counts))
     return Frequencies(clusters.names, clusters.palette, np.arange(len(counts)), counts[:0], counts)
 

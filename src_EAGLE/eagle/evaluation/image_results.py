@@ -1,4 +1,4 @@
-"""What became of each image of an evaluation, small enough to keep for all of them, and the best and worst ones."""
+"""Per-image results of an evaluation, compact enough to keep for every image, and the best and worst of them."""
 
 import zlib
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image's predicted clusters and what they met in its label.
+    """Predicted clusters of one image and their overlap with its labels.
 
-    Which class a cluster is shows at the end of an evaluation; until then an image has no score.
+    The matching of clusters to classes is known only after the last image, so scores are computed on demand.
 
     Attributes:
-        index: its number in the dataset.
-        pairs: m×3 int64, a row for each pair that occurs: cluster, class, pixels.
+        index: the image's index in the dataset.
+        pairs: non-zero entries of the image's confusion matrix, m×3 int64: cluster, class, pixels.
         shape: (H, W).
-        packed: the H×W cluster ids, compressed; some kilobytes where segments are large.
-        dtype: of the ids.
+        packed: the H×W cluster ids, compressed to some kilobytes.
+        dtype: dtype of the ids.
     """
 
     index: int
@@ -32,13 +32,10 @@ class ImageResult:
         return np.frombuffer(zlib.decompress(self.packed), dtype=self.dtype).reshape(self.shape)
 
     def accuracy(self, class_of_cluster: np.ndarray) -> float:
-        """Correct pixels in percent of the labelled ones; pixels of clusters without a class are errors (strict).
+        """Percentage of labelled pixels that are correct, by the strict protocol; NaN without labelled pixels.
 
         Args:
-            class_of_cluster: each cluster's class, −1 for none.
-
-        Returns:
-            NaN where nothing is labelled.
+            class_of_cluster: class of each cluster, −1 for none.
         """
         clusters, classes, pixels = self.pairs.T
         total = pixels.sum()
@@ -46,21 +43,21 @@ class ImageResult:
 
 
 def image_result(index: int, clusters: np.ndarray, label: np.ndarray, n_clusters: int, n_classes: int) -> ImageResult:
-    """Count and pack one image.
+    """The result of one image.
 
     Args:
-        index: its number in the dataset.
+        index: its index in the dataset.
         clusters: H×W cluster ids.
         label: H×W class ids; those outside [0, n_classes) are void.
-        n_clusters: clusters of the map.
-        n_classes: classes of the labels.
+        n_clusters: number of clusters.
+        n_classes: number of classes.
     """
     labelled = (label >= 0) & (label < n_classes)
     cells = clusters[labelled].astype(np.int64) * n_classes + label[labelled]
     counts = np.bincount(cells, minlength=n_clusters * n_classes)
-    (met,) = counts.nonzero()
+    (occurring,) = counts.nonzero()
     ids = clusters.astype(np.min_scalar_type(n_clusters))
-    pairs = np.stack([met // n_classes, met % n_classes, counts[met]], axis=1)
+    pairs = np.stack([occurring // n_classes, occurring % n_classes, counts[occurring]], axis=1)
     height, width = ids.shape
     return ImageResult(index, pairs, (height, width), zlib.compress(ids.tobytes(), level=1), ids.dtype.str)
 
@@ -68,15 +65,15 @@ def image_result(index: int, clusters: np.ndarray, label: np.ndarray, n_clusters
 def best_median_worst(
     results: Sequence[ImageResult], class_of_cluster: np.ndarray, n_each: int
 ) -> dict[str, list[tuple[float, ImageResult]]]:
-    """Images with the highest, middle and lowest accuracy, none of them twice; the lower number first among equals.
+    """Disjoint groups of images with the highest, middle and lowest accuracy; ties go to the lower index.
 
     Args:
-        results: of the whole dataset; images without a labelled pixel are passed over.
-        class_of_cluster: each cluster's class, −1 for none.
-        n_each: the most images of a kind; a dataset of less than three times as many gives fewer.
+        results: all images of the dataset; those without labelled pixels are ignored.
+        class_of_cluster: class of each cluster, −1 for none.
+        n_each: largest number of images per group; fewer if there are less than 3·n_each images.
 
     Returns:
-        "best" (the best one first), "median" and "worst" (the worst one first): accuracy and image.
+        (accuracy, image) pairs of "best" (best first), "median" and "worst" (worst first).
     """
     scored = [(result.accuracy(class_of_cluster), result) for result in results]
     ranked = [pair for pair in scored if not np.isnan(pair[0])]

@@ -11,15 +11,14 @@ from torchmetrics import Metric
 
 @dataclass(frozen=True)
 class Scores:
-    """Result of a confusion matrix.
+    """Scores of a matched confusion matrix, in percent.
 
     Attributes:
-        miou: mean over classes of tp / (tp + fp + fn) in percent; classes that occur neither in labels nor in
-            predictions are left out; NaN where nothing was labelled.
-        accuracy: correct pixels in percent of those counted; NaN where nothing was labelled.
-        iou: the same for each class, NaN where it is left out.
-        class_accuracy: correct pixels in percent of each class's labelled ones.
-        confusion: n×n pixel counts, row = class that the pixel's cluster was matched to, column = label.
+        miou: mean of ``iou`` over classes that occur in labels or predictions; NaN without labelled pixels.
+        accuracy: correct pixels / counted pixels; NaN without labelled pixels.
+        iou: tp / (tp + fp + fn) of each class; NaN if it occurs neither in labels nor in predictions.
+        class_accuracy: correct pixels / labelled pixels of each class.
+        confusion: n×n pixel counts, row = predicted class after matching, column = label.
     """
 
     miou: float
@@ -33,10 +32,10 @@ def match_clusters(confusion: np.ndarray) -> np.ndarray:
     """Hungarian matching that maximises correct pixels.
 
     Args:
-        confusion: (n + extra)×n counts, row = cluster, column = label. Extra clusters take no part.
+        confusion: (n + extra)×n counts, row = cluster, column = label; extra clusters stay unmatched.
 
     Returns:
-        n + extra class numbers, one for each cluster; −1 for extra clusters.
+        Class of each of the n + extra clusters; −1 for extra clusters.
     """
     n_classes = confusion.shape[1]
     clusters, classes = linear_sum_assignment(confusion[:n_classes], maximize=True)
@@ -50,9 +49,9 @@ def score(confusion: np.ndarray, class_of_cluster: np.ndarray, count_extra: bool
 
     Args:
         confusion: (n + extra)×n counts, row = cluster, column = label.
-        class_of_cluster: each cluster's class, −1 for none.
-        count_extra: False is the published protocol, which leaves pixels of unmatched clusters out; True is the
-            strict one, where they are errors.
+        class_of_cluster: class of each cluster, −1 for none.
+        count_extra: False for the published protocol, which ignores pixels of unmatched clusters; True for the strict
+            protocol, which counts them as errors.
     """
     n_classes = confusion.shape[1]
     matched = np.zeros((n_classes, n_classes), dtype=np.int64)
@@ -75,13 +74,13 @@ def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 class UnsupervisedMetrics(Metric):
-    """Accumulates exact pixel counts and matches clusters to classes.
+    """Confusion matrix with exact counts, scored after matching clusters to classes.
 
     Args:
-        prefix: put before the names of the results, e.g. ``test/cluster/``.
-        n_classes: classes; labels outside [0, n_classes) are void.
-        extra_clusters: clusters beyond the classes.
-        compute_hungarian: match clusters to classes; without it cluster i is class i.
+        prefix: prefix of the result names, e.g. ``test/cluster/``.
+        n_classes: number of classes; labels outside [0, n_classes) are void.
+        extra_clusters: number of clusters beyond n_classes.
+        compute_hungarian: match clusters to classes by Hungarian matching; otherwise cluster i is class i.
         count_extra: protocol of ``compute``, see ``score``.
     """
 
@@ -101,7 +100,7 @@ class UnsupervisedMetrics(Metric):
         self.add_state("confusion", default=empty, dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add predicted clusters and labels of the same shape, integers; void labels are passed over."""
+        """Add predicted clusters and labels, integer tensors of the same shape; void labels are ignored."""
         n_clusters = self.n_classes + self.extra_clusters
         preds, target = preds.flatten().long(), target.flatten().long()
         valid = (target >= 0) & (target < self.n_classes) & (preds >= 0) & (preds < n_clusters)
@@ -115,7 +114,7 @@ class UnsupervisedMetrics(Metric):
         return {f"{self.prefix}mIoU": scores.miou, f"{self.prefix}Accuracy": scores.accuracy}
 
     def class_of_cluster(self) -> np.ndarray:
-        """Each cluster's class under the matching, −1 for none."""
+        """Class of each cluster, −1 for none."""
         if self.compute_hungarian:
             return match_clusters(self.confusion.cpu().numpy())
         return np.where(np.arange(len(self.confusion)) < self.n_classes, np.arange(len(self.confusion)), -1)

@@ -1,11 +1,11 @@
 """High-dimensional Gaussian filtering on the permutohedral lattice, in plain tensor operations.
 
-Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (Eurographics 2010): a point is
-spread over the d + 1 vertices of the simplex that encloses it (splat), the vertices are blurred along each of the
-lattice's d + 1 axes, and the points read their simplex again (slice). Only vertices that some point touches exist.
+Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (Eurographics 2010). Splat
+spreads each point over the d + 1 vertices of its enclosing simplex, blur filters the vertices along each of the
+lattice's d + 1 axes, and slice interpolates each point from its simplex. Only vertices of these simplices are stored.
 
-Every one of those steps is a sparse matrix times a tall table whose rows are a point's or vertex's channels. They run
-as ``embedding_bag``, which is that product, two to three times as fast on a CPU as torch's sparse CSR matrices.
+Each step is a sparse matrix times a dense table with one row of channels per point or vertex. ``embedding_bag``
+computes that product two to three times as fast on a CPU as torch's sparse CSR matrices.
 """
 
 import math
@@ -15,19 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Channels of a large lattice pass in blocks whose table stays under 32 MiB of float32: beyond that glibc maps fresh,
-# zeroed pages for every intermediate table, which was seen to take longer than the arithmetic.
+# Channels are filtered in blocks whose table stays under 32 MiB: for larger tables glibc maps and zeroes new pages each
+# time, which took longer than the arithmetic.
 _TABLE_VALUES = 6 * 2**20
 
 
 class PermutohedralLattice:
-    """The Gaussian kernel exp(-|f_p - f_q|² / 2) between all points p, q, as a linear map of P×C values.
+    """The Gaussian kernel matrix K[p, q] = exp(-|f_p - f_q|² / 2), as a linear map on P×C values.
 
     Args:
-        features: P×d positions in units of the kernel's standard deviation; computed in float32, on their device.
-        normalise: use D^-1/2 K D^-1/2 instead of the kernel matrix K, where D is the diagonal of its row sums (the
-            symmetric normalisation of Krähenbühl and Koltun, "Parameter Learning and Convergent Inference for Dense
-            Random Fields", ICML 2013).
+        features: P×d positions in units of the kernel's standard deviation; computed in float32 on their device.
+        normalise: use D^-1/2 K D^-1/2, where D is the diagonal matrix of row sums of K (Krähenbühl and Koltun,
+            "Parameter Learning and Convergent Inference for Dense Random Fields", ICML 2013).
 
     Raises:
         ValueError: the features are not P×d with P, d >= 1, or span more lattice cells than int64 can number.
@@ -48,8 +47,8 @@ class PermutohedralLattice:
         vertex_of = torch.empty_like(order)
         vertex_of[order] = torch.repeat_interleave(counts)
         corners = torch.full((self.n_points,), len(keys) + 1, device=features.device)
-        # The blurs [1/2, 1, 1/2] lead a vertex back to itself by no step at all, or by one along each of the d + 1 axes
-        # (they sum to zero), all up or all down: 1 + 2 · 2^-(d+1), divided out so that the kernel is 1 at its centre.
+        # Divide by the blurs' weight from a vertex to itself, so that the kernel is 1 at its centre. The d + 1 axes sum
+        # to zero: no step has weight 1; one step along every axis, all up or all down, has weight 2 · 2^-(d+1).
         self._slice = _WeightedSums(
             vertex_of.view_as(codes).T.flatten(), _offsets(corners), weights.T.flatten() / (1 + 2.0 ** -len(keys))
         )
@@ -59,13 +58,13 @@ class PermutohedralLattice:
             self._slice = replace(self._slice, weights=(self._slice.weights.view(self.n_points, -1) * scale).flatten())
 
     def filter(self, values: Tensor) -> Tensor:
-        """Filter every channel by itself.
+        """Filter each channel: row p of the result is Σ_q K[p, q] · values[q].
 
         Args:
-            values: P×C, float32, on the features' device.
+            values: P×C float32, on the features' device.
 
         Returns:
-            P×C float32: row p is the sum over all points q, itself included, of kernel(p, q) · values[q].
+            P×C float32.
         """
         n_blocks = math.ceil(values.shape[1] * max(self.n_vertices, self.n_points) / _TABLE_VALUES)
         return torch.cat([self._filter_block(block.contiguous()) for block in values.chunk(n_blocks, dim=1)], dim=1)
@@ -78,7 +77,7 @@ class PermutohedralLattice:
 
 @dataclass(frozen=True)
 class _WeightedSums:
-    """A sparse matrix in CSR form: row i of the product sums weights · table[indices] from offsets[i] to [i + 1]."""
+    """A sparse matrix in CSR form: row i of a product sums weights · table[indices] over offsets[i]:offsets[i + 1]."""
 
     indices: Tensor
     offsets: Tensor
@@ -95,14 +94,14 @@ def _offsets(counts: Tensor) -> Tensor:
 
 
 def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor]:
-    """The lattice points around each feature vector and their barycentric weights.
+    """The d + 1 lattice vertices around each point and their barycentric weights.
 
     Args:
         features: d×P float32.
 
     Returns:
-        keys: d×(d+1)×P int64, the first d of the d + 1 coordinates (which sum to 0) of each point's vertices, one for
-            each remainder 0..d; and the vertices' weights, (d+1)×P float32, which sum to 1 over the vertices.
+        Vertex coordinates, d×(d+1)×P int64, one vertex per remainder 0..d (the last of the d + 1 coordinates is
+        omitted, as they sum to 0), and vertex weights, (d+1)×P float32, which sum to 1 per point.
     """
     d, n_points = features.shape
     elevated = _elevate(features)
@@ -110,12 +109,12 @@ def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor]:
     above = (elevated / (d + 1)).ceil() * (d + 1)
     nearest = torch.where(above - elevated < elevated - below, above, below)
 
-    # Rank of each coordinate's residual, the largest first; ties go to the earlier coordinate.
+    # Rank the residuals in descending order; ties go to the earlier coordinate.
     residual = elevated - nearest
     rank = torch.stack(
         [(residual[:i] >= residual[i]).sum(0) + (residual[i + 1 :] > residual[i]).sum(0) for i in range(d + 1)]
     )
-    # Rounding may have left the plane of zero sum: move the coordinates that rounding pushed furthest back onto it.
+    # Rounding can leave the plane of zero sum: move the coordinates with the largest rounding error back onto it.
     rank += (nearest.sum(0) / (d + 1)).round().long()
     wrap = (rank < 0).long() - (rank > d).long()
     rank += wrap * (d + 1)
@@ -133,25 +132,25 @@ def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _elevate(features: Tensor) -> Tensor:
-    """Rotate d×P features onto the plane of zero sum in d + 1 dimensions, scaled so that the blur has unit variance."""
+    """Rotate d×P features into the zero-sum plane of R^(d+1), scaled so that the blur has unit variance."""
     d = features.shape[0]
     deviation = math.sqrt(2 / 3) * (d + 1)
     scales = [deviation / math.sqrt((i + 1) * (i + 2)) for i in range(d)]
     scaled = features * features.new_tensor(scales)[:, None]
-    # Row i of the basis is (1, …, 1, -i, 0, …, 0) with i ones: a coordinate is a suffix sum less i times its own value.
+    # Basis vector i is (1, …, 1, -i, 0, …, 0) with i ones, so coordinate i is a suffix sum minus i times its own value.
     suffix = F.pad(scaled.flip(0).cumsum(0).flip(0), (0, 0, 0, 1))
     own = F.pad(scaled, (0, 0, 1, 0)) * torch.arange(d + 1, device=features.device)[:, None]
     return suffix - own
 
 
 def _encode(keys: Tensor) -> tuple[Tensor, list[int]]:
-    """Number the lattice cells of the keys' bounding box, which makes a neighbour's number a constant away.
+    """Number the vertices in their bounding box, so that neighbours along an axis differ by a constant.
 
     Args:
-        keys: d×(d+1)×P int64.
+        keys: vertex coordinates, d×(d+1)×P int64.
 
     Returns:
-        The (d+1)×P numbers and, for each of the d + 1 axes, the step to the next vertex along it.
+        Vertex numbers, (d+1)×P, and the constant for each of the d + 1 axes.
     """
     d = keys.shape[0]
     flat = keys.flatten(1)
@@ -167,7 +166,7 @@ def _encode(keys: Tensor) -> tuple[Tensor, list[int]]:
 
 
 def _blur(vertices: Tensor, step: int) -> _WeightedSums:
-    """The kernel [1/2, 1, 1/2] along one axis over the sorted vertex numbers; absent vertices count as zero."""
+    """The kernel [1/2, 1, 1/2] along one axis, on sorted vertex numbers; missing vertices count as zero."""
     n_vertices = len(vertices)
     itself = torch.arange(n_vertices, device=vertices.device)
     position = torch.searchsorted(vertices, vertices + step).clamp_(max=n_vertices - 1)

@@ -1,4 +1,4 @@
-"""One image of an evaluation, with what was predicted for it."""
+"""One image of an evaluation with its label and predictions."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ class Picture:
     """One evaluated image, for figures.
 
     Attributes:
-        index: its number in the dataset.
+        index: its index in the dataset.
         img: 3×H×W, normalised.
         label: H×W class ids, −1 = void.
-        clusters: by map name, H×W cluster ids.
+        clusters: H×W cluster ids by map name.
     """
 
     index: int

@@ -14,11 +14,11 @@ from eagle.data.palette import colored
 class PredictionFolder:
     """``<root>/<map>/ids/NAME.png`` (class ids; see ``write_ids``) and ``<root>/<map>/color/NAME.png`` for each image.
 
-    Which class a cluster is shows at the end of an evaluation, so that ids hold clusters until ``finish``.
+    The matching is known only after the last image: ``ids`` holds cluster ids until ``finish``.
 
     Args:
         root: the folder.
-        dataset: gives the images' names.
+        dataset: the evaluated dataset, for the image names.
     """
 
     def __init__(self, root: Path, dataset: SegmentationDataset) -> None:
@@ -26,14 +26,14 @@ class PredictionFolder:
         self._dataset = dataset
 
     def write(self, map_name: str, index: int, clusters: np.ndarray) -> None:
-        """Keep an image's cluster ids, H×W."""
+        """Write an image's H×W cluster ids."""
         write_ids(self._path(map_name, "ids", index), clusters, int(clusters.max()) + 1)
 
     def finish(self, class_of_cluster: Mapping[str, np.ndarray], classes: Classes) -> None:
-        """Turn the clusters of every map into classes and draw them.
+        """Replace cluster ids by class ids and write the colour images.
 
         Args:
-            class_of_cluster: by map name, each cluster's class, −1 for none.
+            class_of_cluster: class of each cluster (−1 for none), by map name.
             classes: names and palette.
         """
         for map_name, table in class_of_cluster.items():

@@ -1,4 +1,4 @@
-"""The dense CRF of one map by pydensecrf; what a pool's processes import, so nothing heavier than numpy."""
+"""Dense CRF of one map with pydensecrf; worker processes import this module, so it needs only numpy."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ def refine(bgr: NDArray[np.uint8], unary: NDArray[np.float32]) -> NDArray[np.flo
 
     Args:
         bgr: H×W×3 uint8.
-        unary: C×H×W float32, -log of the probabilities.
+        unary: C×H×W float32, -log(probabilities).
 
     Returns:
         C×H×W float32 probabilities.

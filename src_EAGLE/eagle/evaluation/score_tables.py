@@ -1,4 +1,4 @@
-"""Tables and JSON of an evaluation."""
+"""Score tables and JSON of an evaluation."""
 
 import json
 import math
@@ -13,12 +13,12 @@ from eagle.data.datasets.base import Classes
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.files import write_text_atomically
 
-# Whether a protocol counts pixels of unmatched extra clusters as errors.
+# Protocol → whether pixels of unmatched extra clusters count as errors.
 PROTOCOLS = {"published": False, "strict": True}
 
 
 def results(metrics: Mapping[str, UnsupervisedMetrics], classes: Classes) -> dict[str, Any]:
-    """Every score by map name and protocol, percentages; NaN becomes None so that the JSON is valid."""
+    """All scores in percent, by map name and protocol; NaN becomes None, as JSON has no NaN."""
     report: dict[str, Any] = {name: {} for name in metrics}
     for name, metric in metrics.items():
         for protocol, count_extra in PROTOCOLS.items():
@@ -55,7 +55,7 @@ def class_table(report: Mapping[str, Any], classes: Classes) -> str:
 
 
 def comparison_table(report: Mapping[str, Any]) -> str:
-    """Mean IoU and accuracy (published protocol) of every method's maps: plain, then refined by the CRF."""
+    """Mean IoU and accuracy (published protocol) of every method's maps, unrefined, then refined by the CRF."""
     maps: list[str] = []
     for scores in report.values():
         maps += [name for name in scores if name not in maps and not name.startswith("kmeans")]

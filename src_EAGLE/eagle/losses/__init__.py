@@ -1,1 +1,1 @@
-"""Training losses, one to a file, and λ, which weighs the object-centric one."""
+"""Training losses, one per file, and the schedule of λ, the weight of the object-centric loss."""

@@ -1,4 +1,11 @@
-"""Correspondence distillation: code correlations follow feature correlations (method §7; STEGO equations 2 to 4)."""
+"""Correspondence distillation: codes learn to correlate as keys do (method §7; STEGO equations 2 to 4).
+
+fd and cd are the cosine similarities between two sets of points, of their keys and of their codes (B×P×P):
+
+    loss  = -clamp(cd, 0, 0.8) · (fd - shift)
+    shift = |mean(fd) - mean(cd) - shift_bias|                   for positive pairs
+    shift = (mean(fd) + mean(cd) - shift_bias) · shift_value     for negative pairs
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +20,7 @@ NO_LOWER_LIMIT = -9999.0
 
 
 class CorrespondenceLoss(nn.Module):
-    """Correlation losses of positive pairs (the two views of an image) and negative pairs (other images).
+    """Correlation losses of positive pairs (two views of an image) and negative pairs (two images).
 
     Args:
         cfg: has feature_samples, neg_samples, shift_value, shift_bias, pointwise, zero_clamp and stabalize.
@@ -43,16 +50,16 @@ class CorrespondenceLoss(nn.Module):
         """Losses and code correlations of sampled points.
 
         Args:
-            feats: keys of the image, B×C×h×w.
+            feats: keys of the anchor image, B×C×h×w.
             feats_pos: keys of its positive.
             feats_pos_aug: keys of the positive's augmented view.
-            code: codes of the image, B×D×h×w.
+            code: codes of the anchor image, B×D×h×w.
             code_pos: codes of its positive.
             code_pos_aug: codes of the positive's augmented view.
-            coords: 3×B×s×s×2 in [-1, 1], the points of the image, the positive and the augmented view; None draws
-                them uniformly.
-            perms: n×B indices, each image's negative; None draws ``neg_samples`` permutations, but none for a batch
-                of one, which holds no other image: its negative losses and correlations are zero.
+            coords: c1, c2, c3 as 3×B×s×s×2 in [-1, 1]: points of the anchor, of its positive and negatives, and of the
+                augmented view; None draws them uniformly.
+            perms: index of each image's negative, n×B; None draws ``neg_samples`` of them. A batch of one has no
+                negatives: its negative losses and correlations are zero.
 
         Returns:
             ``pos_inter_loss`` (scalar mean), ``pos_inter_cd`` (B×s×s×s×s), and ``neg_inter_loss`` and
@@ -63,17 +70,17 @@ class CorrespondenceLoss(nn.Module):
                 coords = self.random_coords(len(feats), feats.device)
             if perms is None:
                 perms = self.random_perms(len(feats), feats.device)
-            here, there, augmented = (grid_corners(points, *feats.shape[2:]) for points in coords)
-            key_rows, key_pos_rows, key_aug_rows = (patch_rows(keys) for keys in (feats, feats_pos, feats_pos_aug))
-            code_rows, code_pos_rows, code_aug_rows = (patch_rows(codes) for codes in (code, code_pos, code_pos_aug))
+            anchor, positive, positive_aug = (grid_corners(points, *feats.shape[2:]) for points in coords)
+            key_rows, key_pos_rows, key_aug_rows = map(patch_rows, (feats, feats_pos, feats_pos_aug))
+            code_rows, code_pos_rows, code_aug_rows = map(patch_rows, (code, code_pos, code_pos_aug))
             pos_loss, pos_cd = self._pair(
-                sample(key_aug_rows, augmented), sample(key_pos_rows, there),
-                sample(code_aug_rows, augmented), sample(code_pos_rows, there), positive=True,
+                sample(key_aug_rows, positive_aug), sample(key_pos_rows, positive),
+                sample(code_aug_rows, positive_aug), sample(code_pos_rows, positive), is_positive=True,
             )  # fmt: skip
-            points, code_points = sample(key_rows, here), sample(code_rows, here)
+            keys, codes = sample(key_rows, anchor), sample(code_rows, anchor)
             negatives = [
                 self._pair(
-                    points, sample(key_rows, there, perm), code_points, sample(code_rows, there, perm), positive=False
+                    keys, sample(key_rows, positive, perm), codes, sample(code_rows, positive, perm), is_positive=False
                 )
                 for perm in perms
             ] or [(torch.zeros_like(pos_loss), torch.zeros_like(pos_cd))]
@@ -86,18 +93,18 @@ class CorrespondenceLoss(nn.Module):
         }
 
     def random_coords(self, batch_size: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-        """Three independent uniform coordinate sets, 3×B×s×s×2 in [-1, 1]; a generator is one of the device."""
+        """Three independent uniform coordinate sets, 3×B×s×s×2 in [-1, 1]; ``generator`` must be on ``device``."""
         s = self.feature_samples
         return torch.rand(3, batch_size, s, s, 2, device=device, generator=generator) * 2 - 1
 
     def random_perms(self, batch_size: int, device: torch.device) -> Tensor:
-        """``neg_samples`` negatives of each image, n×B; 0×1 for a batch of one."""
+        """Indices of ``neg_samples`` negatives per image, n×B; 0×1 for a batch of one."""
         if batch_size == 1:
             return torch.empty(0, 1, dtype=torch.long, device=device)
         return torch.stack([negative_permutation(batch_size, device) for _ in range(self.neg_samples)])
 
-    def _pair(self, f1: Tensor, f2: Tensor, c1: Tensor, c2: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
-        """Loss and code correlation of every point of the first image with every point of the second, B×P×P."""
+    def _pair(self, f1: Tensor, f2: Tensor, c1: Tensor, c2: Tensor, is_positive: bool) -> tuple[Tensor, Tensor]:
+        """Loss and code correlation cd between two sets of points, B×P×P; keys f are B×P×C, codes c are B×P×D."""
         with torch.no_grad():
             fd = correlation(f1, f2)
             mean_fd = fd.mean()
@@ -105,8 +112,8 @@ class CorrespondenceLoss(nn.Module):
                 fd -= fd.mean(dim=2, keepdim=True)
                 fd += mean_fd - fd.mean()
         cd = correlation(c1, c2)
-        # The gradient through mean(cd) is part of the method: without it the gradient is another one.
-        if positive:
+        # Do not detach mean(cd): the method's gradient flows through the shift.
+        if is_positive:
             shift = (mean_fd - cd.mean() - self.shift_bias).abs()
         else:
             shift = (mean_fd + cd.mean() - self.shift_bias) * self.shift_value
@@ -115,11 +122,11 @@ class CorrespondenceLoss(nn.Module):
 
 @dataclass(frozen=True)
 class Corners:
-    """The four patches around each of B×s×s points, and what each counts in a bilinear sample.
+    """The four patches around each sampled point and their bilinear weights.
 
     Attributes:
-        indices: B×P×4 row-major patch indices; P = s² points, the two s transposed as published.
-        weights: B×P×4, each point's sum to one.
+        indices: B×P×4 row-major patch indices. P = s²; the s×s grid is transposed, as in the released code.
+        weights: B×P×4; the four weights of a point sum to one.
     """
 
     indices: Tensor
@@ -127,52 +134,52 @@ class Corners:
 
 
 def grid_corners(coords: Tensor, h: int, w: int) -> Corners:
-    """Corners of B×s×s×2 points in [-1, 1] (x, y) on h×w patches; −1 and 1 are the centres of the outermost."""
+    """Corners of B×s×s×2 points (x, y) in [-1, 1] on h×w patches; ±1 are the centres of the border patches."""
     limits = torch.stack([coords.new_full((), w - 1), coords.new_full((), h - 1)])
-    places = (coords.transpose(1, 2).flatten(1, 2) + 1) / 2 * limits
-    places = torch.minimum(places.clamp(min=0), limits)
-    low = places.floor()
+    positions = (coords.transpose(1, 2).flatten(1, 2) + 1) / 2 * limits
+    positions = torch.minimum(positions.clamp(min=0), limits)
+    low = positions.floor()
     high = torch.minimum(low + 1, limits)
     (left, top), (right, bottom) = low.long().unbind(2), high.long().unbind(2)
-    x, y = (places - low).unbind(2)
+    x, y = (positions - low).unbind(2)
     indices = torch.stack([top * w + left, top * w + right, bottom * w + left, bottom * w + right], dim=2)
     weights = torch.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], dim=2)
     return Corners(indices, weights)
 
 
 def patch_rows(features: Tensor) -> Tensor:
-    """B×C×h×w → B×h·w×C float32: a patch's features side by side, as sampling reads them."""
+    """B×C×h×w → B×N×C float32, contiguous rows, N = h·w."""
     return features.flatten(2).transpose(1, 2).float().contiguous()
 
 
 def sample(rows: Tensor, corners: Corners, images: Tensor | None = None) -> Tensor:
-    """Bilinear samples of B×N×C patch rows at each image's points, B×P×C.
+    """Bilinear samples of patch rows, B×P×C.
 
-    Whole rows are read and, backward, added: a fraction of what ``grid_sample`` costs channel by channel, and, unlike
-    that, the same in every run under deterministic algorithms.
+    Equals ``grid_sample`` (border padding, align_corners True). Gathering whole rows is faster than its loop over
+    channels, and the backward pass is reproducible under deterministic algorithms.
 
     Args:
-        rows: of all images.
-        corners: of B sets of points.
-        images: B indices of the image that each set samples; None is its own.
+        rows: features of all images, B×N×C.
+        corners: B sets of P points.
+        images: index of the image that each set samples, B; None samples set b from image b.
     """
     n_images, n_patches, n_channels = rows.shape
-    chosen = torch.arange(n_images, device=rows.device) if images is None else images
-    indices = (chosen[:, None, None] * n_patches + corners.indices).flatten()
+    images = torch.arange(n_images, device=rows.device) if images is None else images
+    indices = (images[:, None, None] * n_patches + corners.indices).flatten()
     neighbours = rows.reshape(-1, n_channels).index_select(0, indices).unflatten(0, (-1, 4))
     samples = torch.bmm(corners.weights.reshape(-1, 1, 4), neighbours)
-    return samples.view(len(chosen), -1, n_channels)
+    return samples.view(len(images), -1, n_channels)
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine similarity of all points of two sets, B×P×C and B×Q×C → B×P×Q."""
+    """Cosine similarity between all points of two sets, B×P×C and B×Q×C → B×P×Q."""
     return F.normalize(a, dim=2, eps=NORM_EPS) @ F.normalize(b, dim=2, eps=NORM_EPS).transpose(1, 2)
 
 
 def negative_permutation(batch_size: int, device: torch.device) -> Tensor:
-    """Each image's negative: a random permutation whose fixed points move on by one.
+    """Index of each image's negative, B int64: a random permutation whose fixed points i become i + 1 modulo B.
 
-    The result need not be a permutation; in a batch of one the image is its own negative.
+    The result need not be a permutation. In a batch of one the image is its own negative.
     """
     perm = torch.randperm(batch_size, device=device)
     fixed = perm == torch.arange(batch_size, device=device)

@@ -1,32 +1,32 @@
-"""Medoids of labelled patches: of each label's members the one closest to all the others (method §5)."""
+"""Medoids: the member of each label with the least total distance to the other members (method §5)."""
 
 import torch
 from torch import Tensor
 
-# Rows of the distance matrix held at once.
+# Rows of the distance matrix in memory at once.
 ROW_BLOCK = 1024
 
 
 def medoids(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
-    """Row of every label's medoid: the first of its members with the least sum of Euclidean distances to them all.
+    """Row of each label's medoid, the member with the least sum of Euclidean distances to all members of its label.
 
-    Never holds more than 1024 rows of distances. On the CPU only distances within a label are computed; elsewhere all
-    are, half of them by symmetry, because the labels' sizes are not known on the host without waiting for the device.
+    Ties go to the first member. The CPU computes distances within each label only. A GPU computes the upper triangle
+    of all distances and masks it, because reading the label sizes would synchronise it with the host.
 
     Args:
         patches: M×D floating point.
         labels: M int64 in [0, n_labels).
-        n_labels: rows of the result.
+        n_labels: number of labels.
 
     Returns:
-        n_labels int64; 0 for a label without members.
+        n_labels int64 row numbers; 0 for a label without members.
     """
     return (medoids_by_label if patches.device.type == "cpu" else medoids_by_mask)(patches, labels, n_labels)
 
 
 @torch.no_grad()
 def medoids_by_label(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
-    """``medoids`` one label after the other; reads the labels on the host."""
+    """``medoids``, one label at a time."""
     chosen = torch.zeros(n_labels, dtype=torch.long, device=patches.device)
     sizes = labels.bincount(minlength=n_labels).tolist()
     for label, rows in enumerate(labels.argsort(stable=True).split(sizes)):
@@ -39,7 +39,7 @@ def medoids_by_label(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
 
 @torch.no_grad()
 def medoids_by_mask(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
-    """``medoids`` by masked blocks of all distances; never waits for the device."""
+    """``medoids`` from masked blocks of all distances, without synchronising with the device."""
     sums = patches.new_zeros(len(patches))
     for start in range(0, len(patches), ROW_BLOCK):
         block = slice(start, min(start + ROW_BLOCK, len(patches)))

@@ -1,4 +1,11 @@
-"""Object-centric contrastive loss ObjNCE with prototypes of the cue's labels (method §5; paper equations 8 to 10)."""
+"""Object-centric contrastive loss ObjNCE (method §5; paper equations 8 to 10).
+
+Φ_l is the prototype of the patches with cue label l, CE a patch's cross entropy to its own label, and w its semantic
+weight (``eagle.losses.patch_weights``); all means are over patches:
+
+    local  = mean(w · CE(Z Φᵀ / τ)),    global = mean(w · CE(Z̃ Φᵀ / τ))
+    ObjNCE = ½ [(1 - g) · local + g · global],    g = global_loss_weight, τ = contrastive_temp
+"""
 
 from typing import Any
 
@@ -12,12 +19,12 @@ CITYSCAPES_SMOOTHING = 0.1
 
 
 class ObjectNCELoss(nn.Module):
-    """Pull every patch to the prototype of its object cue, in its own view and across the two.
+    """Pull each patch towards the prototype of its object, within its view and across views.
 
     Args:
         cfg: has contrastive_temp, global_loss_weight, centroid_mode, and label_smoothing or dataset_name.
-        n_classes: rows of the prototype table that ``centroid_mode: learned`` uses; labels count modulo it.
-        dim: channels of that table.
+        n_classes: rows of the learnable prototype table of ``centroid_mode: learned``; labels are taken modulo it.
+        dim: channels of that table; None for ``cfg.dim``.
     """
 
     def __init__(self, cfg: Any, n_classes: int, dim: int | None = None) -> None:
@@ -34,15 +41,14 @@ class ObjectNCELoss(nn.Module):
     def forward(
         self, source: Tensor, target: Tensor, cue: Tensor, similarity: Tensor, n_labels: int | None = None
     ) -> Tensor:
-        """½[(1-g)·local + g·global] for one direction.
+        """ObjNCE of one direction, source → target.
 
         Args:
-            source: Z, (B·N)×D unit vectors whose cue forms the prototypes.
-            target: Z̃, the same patches in the other view.
-            cue: B×h×w int64 labels of the source.
-            similarity: the weights of ``eagle.losses.patch_weights``, B×N, or the matrices whose row means they are,
-                B×N×N.
-            n_labels: labels lie below it; None reads the largest, for which the host waits for the device.
+            source: Z, (B·N)×D unit vectors, from which the prototypes are made.
+            target: Z̃, (B·N)×D, the same patches in the other view.
+            cue: M, B×h×w int64 labels of the source.
+            similarity: patch weights w, B×N, or matrices with these row means, B×N×N.
+            n_labels: exclusive upper bound of the labels; None reads their maximum, which synchronises with the device.
 
         Returns:
             Scalar, float32.
@@ -55,16 +61,16 @@ class ObjectNCELoss(nn.Module):
             present = members.any(dim=0)
             prototypes = self.prototypes(source, labels, members)
             local = self._contrast(source, prototypes, present, labels, weights)
-            cross_view = self._contrast(target, prototypes, present, labels, weights)
+            cross_view = self._contrast(target, prototypes, present, labels, weights)  # the global term
             return ((1 - self.global_weight) * local + self.global_weight * cross_view) / 2
 
     def prototypes(self, source: Tensor, labels: Tensor, members: Tensor) -> Tensor:
-        """One vector for each label, K×D, meaningless where it has no members; gradient flows through it.
+        """Prototypes Φ, K×D, with gradient; the row of a label without members is arbitrary.
 
         Args:
             source: M×D patches.
             labels: M int64 in [0, K).
-            members: M×K bool, the same one-hot.
+            members: M×K bool, the one-hot labels.
         """
         n_labels = members.shape[1]
         if self.learned_centroids is not None:
@@ -79,12 +85,12 @@ class ObjectNCELoss(nn.Module):
         logits = (patches @ prototypes.T / self.temperature).masked_fill(~present, -torch.inf)
         if self.label_smoothing == 0:
             return (F.cross_entropy(logits, labels, reduction="none") * weights).mean()
-        # As published for Cityscapes: the mean comes first, so the weights act as one global factor.
+        # As in the released Cityscapes code: the loss is averaged first, so the weights act as one global factor.
         return (_smoothed_cross_entropy(logits, present, labels, self.label_smoothing) * weights).mean()
 
 
 def _smoothed_cross_entropy(logits: Tensor, present: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Mean cross entropy to targets with ``smoothing`` spread over the other labels that are present."""
+    """Mean cross entropy with label smoothing: mass ``smoothing`` is spread over the other labels present."""
     off_target = smoothing / (present.sum() - 1).clamp(min=1)
     targets = (off_target * present).expand_as(logits).scatter(1, labels[:, None], 1 - smoothing)
     log_probs = F.log_softmax(logits, dim=1).masked_fill(~present, 0)

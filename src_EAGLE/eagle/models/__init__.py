@@ -1,1 +1,1 @@
-"""The frozen backbone, the segmentation head, the probes, and the keys that are kept."""
+"""The frozen backbone, the segmentation head, the probes, and the cache of keys."""

@@ -14,7 +14,7 @@ from eagle.errors import ConfigError
 from eagle.models.position_embedding import PositionRule, position_rule, resample_position_embedding
 from eagle.models.weights import download_name, load_backbone_weights
 
-# (model_type, dino_patch_size): the architecture's timm name, and its weights' name in eagle.downloads.catalog.MODELS.
+# (model_type, dino_patch_size): timm name of the architecture, name of the weights in eagle.downloads.catalog.MODELS.
 DINO_NAMES = {
     ("vit_small", 8): ("vit_small_patch8_224.dino", "dino_vits8"),
     ("vit_small", 16): ("vit_small_patch16_224.dino", "dino_vits16"),
@@ -24,14 +24,14 @@ DINO_NAMES = {
 
 
 class KeyBackbone(nn.Module):
-    """A ViT's patch keys K; its parameters carry timm's names, which are DINO's and the published checkpoints'.
+    """Computes the patch keys K of a frozen ViT: always in eval mode, no gradients.
 
-    Always in eval mode and without gradients.
+    Its parameters have timm's names, which DINO and the released checkpoints share.
 
     Args:
         vit: a timm VisionTransformer built with ``dynamic_img_size=True``.
         key_blocks: ascending, distinct block numbers; None for the last three.
-        rule: how position embeddings follow the image size.
+        rule: how position embeddings are resampled to the image's patch grid.
 
     Raises:
         ConfigError: ``key_blocks`` are not ascending blocks of this model.
@@ -59,7 +59,7 @@ class KeyBackbone(nn.Module):
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """Pixels (height, width) of the pre-training images, whose grid the position embeddings have."""
+        """(height, width) in pixels at which the position embeddings need no resampling."""
         return self._grid_size[0] * self.patch_size, self._grid_size[1] * self.patch_size
 
     def train(self, mode: bool = True) -> "KeyBackbone":  # noqa: ARG002
@@ -68,13 +68,15 @@ class KeyBackbone(nn.Module):
 
     @torch.no_grad()
     def forward(self, img: Tensor) -> Tensor:
-        """Keys of the chosen blocks, channels in block order, head-major within a block.
+        """K: the keys of ``key_blocks``, concatenated on channels, head-major within a block.
+
+        Nothing after the last block's keys is computed.
 
         Args:
             img: B×3×H×W, ImageNet-normalised; H and W are multiples of the patch size.
 
         Returns:
-            K, B×(blocks·C)×h×w. Of the last chosen block only the keys are computed.
+            K, B×(blocks·C)×h×w.
         """
         patches: Tensor = self.patch_embed(img)
         h, w = patches.shape[1:3]
@@ -88,12 +90,12 @@ class KeyBackbone(nn.Module):
         return torch.cat([k[:, self._n_prefix :] for k in keys], dim=-1).transpose(1, 2).unflatten(2, (h, w))
 
     def _with_position(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patch tokens with position embeddings, after the prefix (class, register) tokens."""
+        """Prefix (class, register) and patch tokens with position embeddings, B×N×C → B×(prefix + N)×C."""
         prefix = [
             token.expand(patches.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None
         ]
         n_positioned = self._n_prefix if self._prefix_has_position else 0
-        assert self.pos_embed is not None  # build_backbone refuses models without
+        assert self.pos_embed is not None  # checked in build_backbone
         position = resample_position_embedding(self.pos_embed, self._grid_size, grid, n_positioned, self._rule)
         if self._prefix_has_position:
             tokens = torch.cat([*prefix, patches], dim=1) + position
@@ -102,10 +104,10 @@ class KeyBackbone(nn.Module):
         return self.norm_pre(tokens)
 
     def _keys_only(self, block: Any, tokens: Tensor) -> Tensor:
-        """A block's keys without its queries, values, attention and MLP.
+        """A block's keys alone, without queries, values, attention or MLP.
 
-        A block that goes on computes them again: a hundredth of the backbone's work, for which a hook on its qkv layer
-        would keep torch.compile from seeing the backbone as one graph.
+        Blocks before the last compute their keys twice, about 1 % of the backbone's work. A hook on the qkv layer would
+        avoid this but break the graph for torch.compile.
         """
         rows = slice(self.embed_dim, 2 * self.embed_dim)
         bias = None if block.attn.qkv.bias is None else block.attn.qkv.bias[rows]
@@ -119,13 +121,13 @@ def build_backbone(
     key_blocks: Sequence[int] | None = None,
     **timm_kwargs: Any,
 ) -> KeyBackbone:
-    """The frozen backbone of a configuration.
+    """Build the frozen backbone and load its weights.
 
     Args:
-        model_type: ``vit_small`` or ``vit_base`` for DINO with ``patch_size``; any other value is a timm model name,
-            whose own patch size counts.
-        patch_size: 8 or 16, for DINO.
-        pretrained_weights: None for the weights that belong to the name, a .pth or .safetensors file, or "random".
+        model_type: ``vit_small`` or ``vit_base`` for DINO with ``patch_size``, or a timm model name, which fixes the
+            patch size.
+        patch_size: 8 or 16, for DINO only.
+        pretrained_weights: None for the model's own weights, a .pth or .safetensors file, or "random".
         key_blocks: blocks whose keys form K; None for the last three.
         timm_kwargs: further arguments of ``timm.create_model``.
 
@@ -141,7 +143,7 @@ def build_backbone(
 
 
 def timm_name(model_type: str, patch_size: int) -> tuple[str, str | None]:
-    """The timm name of ``model_type`` and ``dino_patch_size``, and what ``download_models.py`` calls its weights.
+    """The timm name of a backbone, and the name of its weights in ``download_models.py`` (None if not offered there).
 
     Raises:
         ConfigError: DINO does not have this patch size.
@@ -156,7 +158,9 @@ def timm_name(model_type: str, patch_size: int) -> tuple[str, str | None]:
 def _create_vit(name: str, timm_kwargs: dict[str, Any]) -> VisionTransformer:
     if not timm.is_model(name.split(".")[0]):
         near = timm.list_models(f"*{name.split('.')[0]}*")[:3]
-        raise ConfigError(f"model_type: timm has no model '{name}'" + (f"; near it: {', '.join(near)}" if near else ""))
+        raise ConfigError(
+            f"model_type: timm has no model '{name}'" + (f"; similar names: {', '.join(near)}" if near else "")
+        )
     try:
         vit = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True, **timm_kwargs)
     except (TypeError, AssertionError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Segmentation head: frozen keys to codes (method §2)."""
+"""Segmentation head: from keys K to codes S (method §2)."""
 
 from torch import Tensor, nn
 
@@ -8,12 +8,14 @@ CHANNEL_DROPOUT = 0.1
 
 
 class SegmentationHead(nn.Module):
-    """Codes S = cluster1(drop(K)) + cluster2(drop(K)); a linear branch plus a two-layer one.
+    """S = cluster1(drop(K)) + cluster2(drop(K)): a linear branch plus a two-layer branch.
+
+    ``drop`` is channel dropout, drawn independently per branch and active in training only.
 
     Args:
         n_feats: channels of K.
-        dim: channels of a code.
-        projection_type: "nonlinear" for both branches, "linear" for the first alone.
+        dim: channels D of S.
+        projection_type: "nonlinear" for both branches, "linear" for cluster1 only.
     """
 
     def __init__(self, n_feats: int, dim: int, projection_type: str = "nonlinear") -> None:
@@ -27,19 +29,19 @@ class SegmentationHead(nn.Module):
         )
 
     def forward(self, keys: Tensor) -> Tensor:
-        """K, B×n_feats×h×w → S, B×dim×h×w; in training each branch drops channels of its own."""
+        """K, B×n_feats×h×w → S, B×dim×h×w."""
         code = self.cluster1(self.dropout(keys))
         return code if self.cluster2 is None else code + self.cluster2(self.dropout(keys))
 
 
 class Featurizer(SegmentationHead):
-    """The head with its backbone as ``model``: the published ``net``, whose tensor names it keeps.
+    """Segmentation head plus backbone (``model``), with the tensor names of ``net`` in the released checkpoints.
 
     Args:
         backbone: the frozen backbone.
-        dim: channels of a code.
+        dim: channels D of S.
         projection_type: as in SegmentationHead.
-        dropout: whether the keys handed to the losses are dropped out too (a draw of their own).
+        dropout: whether the K returned for the losses also goes through dropout, as a third draw.
     """
 
     def __init__(self, backbone: KeyBackbone, dim: int, projection_type: str, dropout: bool) -> None:
@@ -48,10 +50,10 @@ class Featurizer(SegmentationHead):
         self._drop_returned_keys = dropout
 
     def keys_and_code(self, img: Tensor) -> tuple[Tensor, Tensor]:
-        """B×3×H×W image → (K, S); K is dropped out in training where the configuration says so."""
+        """B×3×H×W image → (K, S); in training, K goes through dropout if ``dropout`` is set."""
         return self.from_keys(self.model(img))
 
     def from_keys(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """``keys_and_code`` of keys that the backbone has already given."""
+        """``keys_and_code`` from keys that the backbone has already computed."""
         code = self(keys)
         return (self.dropout(keys) if self._drop_returned_keys else keys), code

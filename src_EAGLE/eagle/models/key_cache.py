@@ -1,4 +1,4 @@
-"""Keys of images that the frozen backbone has already seen."""
+"""Cache of the frozen backbone's keys: each clean training image passes the backbone once."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,16 +10,16 @@ from eagle.models.backbone import KeyBackbone
 
 
 class KeyStore(Protocol):
-    """Where keys are kept: half precision, h×w×C an image, by the image's number."""
+    """Storage of keys on the CPU, h×w×C float16 per image, by image index."""
 
-    def missing(self, numbers: Sequence[int]) -> list[int]:
-        """Positions in ``numbers`` of the images that are not there yet."""
+    def missing(self, indices: Sequence[int]) -> list[int]:
+        """Positions in ``indices`` of images that are not stored yet."""
 
-    def put(self, numbers: Sequence[int], keys: Tensor) -> None:
-        """Keep B×h×w×C float16 keys, on the CPU."""
+    def put(self, indices: Sequence[int], keys: Tensor) -> None:
+        """Store B×h×w×C float16 keys."""
 
-    def get(self, numbers: Sequence[int]) -> Tensor:
-        """B×h×w×C float16 keys of images that are there, on the CPU."""
+    def get(self, indices: Sequence[int]) -> Tensor:
+        """B×h×w×C float16 keys of stored images."""
 
 
 class MemoryStore:
@@ -28,27 +28,27 @@ class MemoryStore:
     def __init__(self) -> None:
         self._keys: dict[int, Tensor] = {}
 
-    def missing(self, numbers: Sequence[int]) -> list[int]:
+    def missing(self, indices: Sequence[int]) -> list[int]:
         """See KeyStore."""
-        return [row for row, number in enumerate(numbers) if number not in self._keys]
+        return [row for row, index in enumerate(indices) if index not in self._keys]
 
-    def put(self, numbers: Sequence[int], keys: Tensor) -> None:
+    def put(self, indices: Sequence[int], keys: Tensor) -> None:
         """See KeyStore."""
-        self._keys |= {number: row.clone() for number, row in zip(numbers, keys, strict=True)}
+        self._keys |= {index: row.clone() for index, row in zip(indices, keys, strict=True)}
 
-    def get(self, numbers: Sequence[int]) -> Tensor:
+    def get(self, indices: Sequence[int]) -> Tensor:
         """See KeyStore."""
-        return torch.stack([self._keys[number] for number in numbers])
+        return torch.stack([self._keys[index] for index in indices])
 
 
 class KeyCache:
-    """Gives the keys of clean training images; each image passes the backbone once.
+    """Returns the keys of clean training images, from the store if they are there.
 
-    Right only while an image number always means the same pixels, i.e. without geometric augmentation.
+    Valid only while an index always gives the same pixels, i.e. without geometric augmentation.
 
     Args:
-        backbone: computes what is not there yet.
-        store: where keys are kept; None for this process's memory.
+        backbone: computes missing keys.
+        store: storage of the keys; None for this process's memory.
     """
 
     def __init__(self, backbone: KeyBackbone, store: KeyStore | None = None) -> None:
@@ -56,28 +56,35 @@ class KeyCache:
         self._store = MemoryStore() if store is None else store
 
     def __call__(self, img: Tensor, index: Tensor) -> Tensor:
-        """K, B×C×h×w float32, of B×3×H×W images with the numbers B ``index``; only new images pass the backbone.
+        """Keys of a batch; only new images pass the backbone.
 
-        The host waits for the device where an image is new or ``index`` is not on the CPU.
+        Synchronises with the device if an image is new or ``index`` is not on the CPU.
+
+        Args:
+            img: B×3×H×W, ImageNet-normalised.
+            index: B int64, each image's index in the dataset.
+
+        Returns:
+            K, B×C×h×w float32.
         """
-        numbers = index.tolist()
-        missing = self._store.missing(numbers)
+        indices = index.tolist()
+        missing = self._store.missing(indices)
         if missing:
             computed = self._backbone(rows_of(img, missing)).permute(0, 2, 3, 1).half().cpu()
-            self._store.put([numbers[row] for row in missing], computed)
-        keys = self._store.get(numbers)
+            self._store.put([indices[row] for row in missing], computed)
+        keys = self._store.get(indices)
         if img.is_cuda:
             keys = keys.pin_memory()
         return keys.to(img.device, non_blocking=True).float().permute(0, 3, 1, 2)
 
 
 def rows_of(batch: Tensor, rows: Sequence[int]) -> Tensor:
-    """The rows of a batch that the host names, taken without waiting for the device."""
-    if len(rows) == len(batch) and list(rows) == list(range(len(batch))):
+    """The given rows of a batch, without synchronising with the device."""
+    if list(rows) == list(range(len(batch))):
         return batch
     return batch.index_select(0, device_rows(rows, batch.device))
 
 
 def device_rows(rows: Sequence[int], device: torch.device) -> Tensor:
-    """Row numbers as an int64 tensor on the device, copied without waiting for it."""
+    """Row numbers as an int64 tensor on the device, without synchronising with it."""
     return torch.tensor(list(rows), dtype=torch.long).to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Keys in files that several runs and processes share, at the same time and after an interruption."""
+"""Key cache on disk, shared by concurrent runs and processes and valid after an interruption."""
 
 import os
 import shutil
@@ -17,18 +17,18 @@ GIGABYTE = 1e9
 
 
 class KeyFiles:
-    """A KeyStore in a folder: ``keys.f16``, a memory map of every image's h×w×C keys, and ``done.u8``, a flag for each.
+    """A KeyStore in a folder: ``keys.f16``, a memory map with one h×w×C row per image, and ``done.u8``, a flag per row.
 
-    A row is on the disk before its flag is set, so that whatever a killed run leaves is right; runs that share the
-    folder write the same rows.
+    A row is on disk before its flag is set, so a killed run leaves only valid rows. Runs that share the folder write
+    identical rows.
 
     Args:
-        folder: of these keys alone; made where it does not exist.
+        folder: holds these two files only; created if missing.
         n_images: number of rows.
         shape: (h, w, C) of a row.
 
     Raises:
-        ConfigError: the disk has no room for the rows that are not there yet.
+        ConfigError: the disk has no room for the missing rows.
         EagleError: the folder holds something else or cannot be written.
     """
 
@@ -48,17 +48,17 @@ class KeyFiles:
             raise EagleError(f"{folder}: cannot be used as a cache ({error.strerror or error})") from error
         self._refuse_full_disk(folder, n_images - int(self._done.sum()))
 
-    def missing(self, numbers: Sequence[int]) -> list[int]:
+    def missing(self, indices: Sequence[int]) -> list[int]:
         """See KeyStore."""
-        return [row for row, number in enumerate(numbers) if not self._done[number]]
+        return [row for row, index in enumerate(indices) if not self._done[index]]
 
-    def put(self, numbers: Sequence[int], keys: Tensor) -> None:
-        """See KeyStore; raises EagleError where the disk does not take them."""
+    def put(self, indices: Sequence[int], keys: Tensor) -> None:
+        """See KeyStore; raises EagleError if they cannot be written."""
         try:
-            # Not through the map: there a full disk ends the process with a signal.
+            # A write through the memory map would kill the process with SIGBUS on a full disk.
             with (self._folder / "keys.f16").open("r+b") as file:
-                for number, row in zip(numbers, keys.contiguous().numpy(), strict=True):
-                    file.seek(number * self._row_bytes)
+                for index, row in zip(indices, keys.contiguous().numpy(), strict=True):
+                    file.seek(index * self._row_bytes)
                     file.write(row.tobytes())
                 file.flush()
                 os.fsync(file.fileno())
@@ -67,24 +67,24 @@ class KeyFiles:
                 f"{self._folder}: keys cannot be written ({error.strerror or error}); set cache_dir to another disk, "
                 "or cache_features=off"
             ) from error
-        self._done[list(numbers)] = 1
+        self._done[list(indices)] = 1
 
-    def get(self, numbers: Sequence[int]) -> Tensor:
+    def get(self, indices: Sequence[int]) -> Tensor:
         """See KeyStore."""
-        return torch.from_numpy(self._keys[list(numbers)])
+        return torch.from_numpy(self._keys[list(indices)])
 
     def _refuse_full_disk(self, folder: Path, n_images: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         needed, free = n_images * self._row_bytes, shutil.disk_usage(folder).free
         if needed > free:
             raise ConfigError(
-                f"cache_features: disk needs {needed / GIGABYTE:.1f} GB in {folder}, where {free / GIGABYTE:.1f} GB "
-                "are free; set cache_dir to another disk, or cache_features=off"
+                f"cache_features: disk needs {needed / GIGABYTE:.1f} GB in {folder}, but {free / GIGABYTE:.1f} GB are "
+                "free; set cache_dir to another disk, or cache_features=off"
             )
 
 
 def _make(folder: Path, sizes: dict[str, int]) -> None:
-    """The folder with files of these sizes, all zero; where another process was faster, its folder stays."""
+    """Create the folder with zero-filled files of these sizes; keep it if another process creates it first."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         temporary.chmod(0o755)

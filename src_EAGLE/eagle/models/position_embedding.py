@@ -1,4 +1,4 @@
-"""Position embeddings at another grid than the pre-training one; each model family resamples them its own way."""
+"""Resample position embeddings to a patch grid other than the pre-training one, by each model family's rule."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class PositionRule:
-    """How a family's stored grid is resampled (bicubic, align_corners False).
+    """How a model family resamples its position embeddings (bicubic, align_corners False).
 
     Attributes:
-        scale_offset: where set, sampling positions come from the scale factor (new + offset) / old instead of from
-            the output size, as in DINO's code.
-        antialias: whether the filter widens when the grid shrinks.
+        scale_offset: DINO's offset: sampling positions follow the scale factor (new + offset) / stored; None derives
+            them from the output size.
+        antialias: whether to antialias when the grid shrinks.
     """
 
     scale_offset: float | None = None
@@ -22,7 +22,7 @@ class PositionRule:
 
 
 def position_rule(timm_name: str) -> PositionRule:
-    """The rule of the family that a timm model name belongs to: DINO, DINOv2, or timm's own for all others."""
+    """The resampling rule of a timm model: DINO's, DINOv2's, or timm's own for all others."""
     if timm_name.endswith(".dino"):
         return PositionRule(scale_offset=0.1)
     if "dinov2" in timm_name and "reg" not in timm_name:
@@ -33,14 +33,14 @@ def position_rule(timm_name: str) -> PositionRule:
 def resample_position_embedding(
     embedding: Tensor, stored: tuple[int, int], grid: tuple[int, int], n_prefix: int, rule: PositionRule
 ) -> Tensor:
-    """Position embeddings for ``grid``; untouched where it is the stored one.
+    """Position embeddings for a patch grid; unchanged if it equals the stored one.
 
     Args:
         embedding: 1×(n_prefix + H₀·W₀)×C.
-        stored: (H₀, W₀), the pre-training grid.
-        grid: (h, w) asked for.
-        n_prefix: leading entries that belong to prefix tokens and stay as they are.
-        rule: the family's rule.
+        stored: pre-training grid (H₀, W₀).
+        grid: new grid (h, w).
+        n_prefix: number of leading entries for prefix tokens, which are kept unchanged.
+        rule: the model family's rule.
 
     Returns:
         1×(n_prefix + h·w)×C.
@@ -61,9 +61,9 @@ def resample_position_embedding(
 
 
 def _resampled_for_any_grid(image: Tensor, grid: tuple[int, int], offset: float) -> Tensor:
-    """The scale-factor rule without a branch on the grid's size, for graphs in which that is a variable.
+    """The scale-factor rule without a branch on the grid size, for exported graphs with dynamic size.
 
-    Where the grid is the stored one the offset is dropped, and every sample falls on an entry.
+    On the stored grid the offset is zero, so every sample falls on a stored entry.
     """
     sizes = [torch.full((), new, dtype=image.dtype, device=image.device) for new in grid]
     stored = image.shape[2:]

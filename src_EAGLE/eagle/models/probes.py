@@ -1,4 +1,4 @@
-"""ClusterLookup: cosine k-means by gradient descent, used as cluster probe and as EiCue codebook (method §6)."""
+"""ClusterLookup: cosine k-means by gradient descent, the cluster probe and the EiCue codebooks (method §6)."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Channels upsampled at once when only their norm is wanted.
+# Channels upsampled at once to compute a norm.
 NORM_CHUNK = 32
 NORM_EPS = 1e-12
 
 
 class ClusterLookup(nn.Module):
-    """Learnable centres that positions are assigned to by cosine similarity.
+    """Learnable cluster centres, N(0, 1) initialised; positions are assigned by cosine similarity.
 
     Args:
-        dim: channels of a position.
+        dim: channels of positions and centres.
         n_classes: number of centres.
     """
 
@@ -24,22 +24,23 @@ class ClusterLookup(nn.Module):
         self.clusters = nn.Parameter(torch.randn(n_classes, dim))
 
     def inner(self, x: Tensor) -> Tensor:
-        """Inner product of every position with every unit centre, B×dim×h×w → B×n_classes×h×w, float32."""
+        """Inner products of positions with unit-length centres, B×dim×h×w → B×n_classes×h×w float32."""
         with torch.autocast(x.device.type, enabled=False):
             return torch.einsum("bdhw,nd->bnhw", x.float(), F.normalize(self.clusters.float(), dim=1))
 
     def similarity(self, x: Tensor) -> Tensor:
-        """Cosine similarity of every position to every centre, B×dim×h×w → B×n_classes×h×w, float32."""
+        """Cosine similarities of positions and centres, B×dim×h×w → B×n_classes×h×w float32."""
         return self.inner(F.normalize(x.float(), dim=1))
 
     def upsampled_similarity(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """``similarity`` of the bilinearly upsampled x, without holding its dim channels at full size."""
+        """``similarity`` of bilinearly upsampled x, without storing its ``dim`` channels at full size."""
         return self.resampled_similarity(x, lambda part: upsampled(part, size))
 
     def resampled_similarity(self, x: Tensor, resample: Callable[[Tensor], Tensor]) -> Tensor:
-        """``similarity`` of ``resample(x)``, for a linear interpolation that treats channels alike.
+        """``similarity`` of ``resample(x)``, where ``resample`` is linear and the same for every channel.
 
-        Interpolation may follow the inner product; only the norms need the resampled channels, a few at a time.
+        Such a map commutes with the inner product, so it is applied to the n_classes scores. Only the norms need the
+        resampled channels, a few at a time.
         """
         return resample(self.inner(x)) / _resampled_norm(x.float(), resample)
 
@@ -48,15 +49,14 @@ class ClusterLookup(nn.Module):
 
         Args:
             x: B×dim×h×w.
-            alpha: sharpness of the soft assignment; None assigns each position to its nearest centre.
-            log_probs: return log-probabilities (soft assignment only).
+            alpha: probs = softmax(alpha · cos); None for the one-hot nearest centre.
+            log_probs: return log_softmax(alpha · cos) instead of probs; needs an alpha.
 
         Returns:
-            The loss, minus the mean over positions of the expected similarity, and the (log-)probabilities,
-            B×n_classes×h×w.
+            The loss -mean_over_positions(Σ_c probs_c cos_c), a scalar, and the (log-)probabilities, B×n_classes×h×w.
 
         Raises:
-            ValueError: ``log_probs`` of a hard assignment.
+            ValueError: ``log_probs`` without alpha.
         """
         similarity = self.similarity(x)
         if alpha is None:
@@ -71,11 +71,11 @@ class ClusterLookup(nn.Module):
 
 
 def upsampled(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """B×C×h×w bilinearly at another size."""
+    """Bilinear interpolation, B×C×h×w → B×C×H×W with size (H, W), align_corners False."""
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def _resampled_norm(x: Tensor, resample: Callable[[Tensor], Tensor]) -> Tensor:
-    """L2 norm over channels of the resampled x, with one channel."""
+    """L2 norm over the channels of ``resample(x)``, B×1×H×W."""
     squares = sum(resample(part).square().sum(dim=1, keepdim=True) for part in x.split(NORM_CHUNK, dim=1))
     return torch.as_tensor(squares).sqrt().clamp(min=NORM_EPS)

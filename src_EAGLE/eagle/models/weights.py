@@ -1,4 +1,4 @@
-"""Backbone weights from a file or by the model's name."""
+"""Load backbone weights from a file, or by model name."""
 
 import pickle
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from eagle.default_folders import default_folder
 from eagle.downloads.catalog import MODELS, local_weights
 from eagle.errors import WeightsError
 
-# Where download_models.py leaves its files.
+# The folder of download_models.py.
 WEIGHTS_DIR = Path(default_folder("models"))
 
-# Parts of training checkpoints that a backbone does not have.
+# Heads in training checkpoints that are not part of the backbone.
 _NOT_BACKBONE = ("head.", "head_dist.", "fc.", "fc_norm.")
 
 
@@ -31,66 +31,79 @@ def load_backbone_weights(
     Args:
         vit: the model, changed in place.
         name: its timm name.
-        source: a .pth or .safetensors file; None for the file that ``download_models.py`` left in ``models/``, else
-            the same weights from timm's hub.
-        weights_name: what ``download_models.py`` calls the weights; None for a model that it does not fetch.
+        source: a .pth or .safetensors file; None for the file that ``download_models.py`` saved in ``models/``, or
+            the same weights from timm's hub if there is no such file.
+        weights_name: name of the weights in ``download_models.py``; None if not offered there.
 
     Raises:
-        WeightsError: no such file, an unreadable one, tensors that do not fit, or neither file nor hub.
+        WeightsError: the file is missing or unreadable, its tensors do not fit, or the hub cannot be reached.
     """
     path = Path(source) if source is not None else weights_name and local_weights(WEIGHTS_DIR, weights_name)
     state = _backbone_part(read_weights(path)) if path else _from_hub(name, weights_name)
     origin = str(path or f"timm's {name}")
     try:
         state = checkpoint_filter_fn(state, vit)
-    except Exception as error:  # timm guesses the format from the names; what it raises is not specified
+    except Exception as error:  # timm does not specify what it raises for an unknown format
         raise WeightsError(f"{origin}: does not hold the weights of {name} ({error})") from error
     state = {key: value for key, value in state.items() if not key.startswith(_NOT_BACKBONE)}
-    _check_fit(origin, name, state, vit.state_dict())
+    if mismatches := tensor_mismatches(state, vit.state_dict()):
+        raise WeightsError(f"{origin}: does not fit {name}: {mismatches}")
     vit.load_state_dict(state)
 
 
 def read_weights(path: Path) -> Mapping[str, Any]:
-    """The content of a .safetensors file or of a ``torch.save`` file, read without running code in it.
+    """Read a .safetensors or ``torch.save`` file without running code in it.
 
     Raises:
-        WeightsError: the file is missing, empty, cut off, or holds more than tensors and plain containers.
+        WeightsError: the file is missing, empty, truncated, or holds anything but tensors and plain containers.
     """
     if not path.is_file():
         raise WeightsError(
-            f"{path}: no such weights file; `python download_models.py --list` shows what can be fetched"
+            f"{path}: no such weights file; `python download_models.py --list` lists the available weights"
         )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120] or "empty or cut off"
+        reason = " ".join(str(error).split())[:120] or "empty or truncated"
         raise WeightsError(f"{path}: not a readable weights file ({reason})") from error
     if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a table of named tensors")
+        raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not named tensors")
     return loaded
 
 
+def tensor_mismatches(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Missing, unknown and mis-shaped tensors of a state dict, in words; empty if it fits."""
+    problems = [f"lacks {name}" for name in sorted(wanted.keys() - state.keys())]
+    problems += [f"has an unknown {name}" for name in sorted(state.keys() - wanted.keys())]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in sorted(state.keys() & wanted.keys())
+        if state[name].shape != wanted[name].shape
+    ]
+    return "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+
+
 def download_name(timm_name: str) -> str | None:
-    """What ``download_models.py`` calls the weights of a timm model; None where it does not fetch them."""
+    """Name of a timm model's weights in ``download_models.py``; None if not offered there."""
     architecture = timm_name.split(".")[0]
     names = (name for name, model in MODELS.items() if (model.timm_name or "").split(".")[0] == architecture)
     return next(names, None)
 
 
 def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
-    """The state dict that timm's hub keeps for the name, where those are the weights asked for."""
-    fetch = f"run `python download_models.py models=[{weights_name}]` where there is a network, or "
+    """The state dict from timm's hub, except for DINO ViT-S/8: the hub lacks the weights that released EAGLE uses."""
+    fetch = f"run `python download_models.py models=[{weights_name}]` with a network connection, or "
     if weights_name == "dino_vits8":
         raise WeightsError(
             f"no weights for DINO ViT-S/8 in {WEIGHTS_DIR}: {fetch}name a file with pretrained_weights=PATH. Released "
-            "EAGLE uses dino_deitsmall8_300ep_pretrain.pth; timm has only dino_deitsmall8_pretrain.pth (800 epochs), "
-            "which model_type=vit_small_patch8_224.dino takes"
+            "EAGLE uses dino_deitsmall8_300ep_pretrain.pth; timm has only dino_deitsmall8_pretrain.pth (800 epochs): "
+            "set model_type=vit_small_patch8_224.dino to use that"
         )
     try:
         return timm.create_model(timm_name, pretrained=True, num_classes=0).state_dict()
-    except Exception as error:  # any of a dozen network, cache and "no pretrained weights" errors
+    except Exception as error:  # network, cache and "no pretrained weights" errors share no base class
         fetch = fetch if weights_name else ""
         raise WeightsError(
             f"no weights for {timm_name} in {WEIGHTS_DIR}, and timm could not fetch them: {fetch}name a file with "
@@ -99,7 +112,7 @@ def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
 
 
 def _backbone_part(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The backbone's tensors in a file: of a DINO training checkpoint the teacher's, without wrappers' prefixes."""
+    """The backbone's tensors, without wrapper prefixes; of a DINO training checkpoint, the teacher's."""
     for wrapper in ("teacher", "model", "state_dict"):
         if isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
@@ -108,20 +121,3 @@ def _backbone_part(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
         if any(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return state
-
-
-def _check_fit(origin: str, name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    missing = sorted(wanted.keys() - state.keys())
-    extra = sorted(state.keys() - wanted.keys())
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
-        for key in wanted.keys() & state.keys()
-        if state[key].shape != wanted[key].shape
-    ]
-    problems = [
-        f"{title} {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
-        for title, names in (("lacks", missing), ("has besides", extra), ("", sorted(shapes)))
-        if names
-    ]
-    if problems:
-        raise WeightsError(f"{origin}: does not fit {name}: {'; '.join(problem.strip() for problem in problems)}")

@@ -1,4 +1,4 @@
-"""Affinities between the patches of an image: codes and colours (method §4; paper equations 3 and 4)."""
+"""Affinities A_f (codes) and A_c (colours) between the patches of an image (method §4; paper equations 3 and 4)."""
 
 import torch
 from torch import Tensor
@@ -11,13 +11,13 @@ COLOR_SIGMA = 0.1
 
 @torch.no_grad()
 def feature_affinity(code: Tensor) -> Tensor:
-    """Non-negative inner products of un-normalised codes, divided by the image's largest.
+    """A_f = relu(S Sᵀ) of un-normalised codes, divided by its maximum per image.
 
     Args:
-        code: B×N×D.
+        code: S, B×N×D.
 
     Returns:
-        B×N×N float32 in [0, 1]; all zero for an image whose codes have no positive inner product.
+        B×N×N float32 in [0, 1]; all zero for an image without positive inner products.
     """
     with torch.autocast(code.device.type, enabled=False):
         code = code.float()
@@ -26,20 +26,19 @@ def feature_affinity(code: Tensor) -> Tensor:
 
 @torch.no_grad()
 def color_affinity(img: Tensor, grid: tuple[int, int], mode: str = "released") -> Tensor:
-    """Gaussian of the colour distance between patches, divided by the image's largest.
+    """A_c = exp(-‖p_i - p_j‖² / (2·0.1²)) of patch colours p, divided by its maximum per image.
 
     Args:
         img: B×3×H×W, ImageNet-normalised.
-        grid: (h, w), the patch grid that the image is resized to (bilinear).
-        mode: "released" takes the normalised image ÷ 255, which leaves all entries close to one; "paper" takes RGB
-            in [0, 1].
+        grid: patch grid (h, w), to which the image is resized bilinearly.
+        mode: "released" uses the normalised image ÷ 255, so all entries are close to one; "paper" uses RGB in [0, 1].
 
     Returns:
-        B×N×N float32 in (0, 1] with N = h·w.
+        B×N×N float32 in [0, 1] with N = h·w.
     """
     small = F.interpolate(img.float(), size=grid, mode="bilinear", align_corners=False)
     pixels = (unnormalize(small) if mode == "paper" else small / 255).flatten(2).transpose(1, 2)
-    # By the inner products: centred, so that little is lost where squares are subtracted.
+    # Distances come from inner products; centring the pixels first avoids cancellation.
     pixels = (pixels - pixels.mean(dim=1, keepdim=True)) / COLOR_SIGMA
     half_square = pixels.square().sum(dim=2, keepdim=True) / 2
     exponent = torch.bmm(pixels, pixels.transpose(1, 2)).sub_(half_square).sub_(half_square.transpose(1, 2))
@@ -47,6 +46,6 @@ def color_affinity(img: Tensor, grid: tuple[int, int], mode: str = "released") -
 
 
 def _divided_by_maximum(affinity: Tensor) -> Tensor:
-    """In place."""
+    """Divide each image's affinity by its maximum, in place; an all-zero one stays zero."""
     maximum = affinity.amax(dim=(1, 2), keepdim=True)
     return affinity.div_(torch.where(maximum > 0, maximum, torch.ones_like(maximum)))

@@ -18,12 +18,12 @@ def laplacian_eigenvectors(
     method: str = "subspace",
     signs: str = "fixed",
 ) -> Tensor:
-    """The k smallest eigenvectors of each image's Laplacian of code and colour affinity.
+    """Eigenvectors of the k smallest eigenvalues of each image's Laplacian, from the affinity A = A_c + A_f.
 
     Args:
-        code: B×D×h×w; no gradient flows back into it.
-        img: B×3×H×W, ImageNet-normalised, whose colours enter.
-        k: number of eigenvectors, the trivial first one included.
+        code: S, B×D×h×w; detached.
+        img: image for the colour affinity, B×3×H×W, ImageNet-normalised.
+        k: number of eigenvectors, including the trivial first one.
         color_mode: see ``color_affinity``.
         method: see ``smallest_eigenpairs``.
         signs: "fixed" applies ``fix_signs``, "released" applies ``released_signs``.
@@ -41,10 +41,10 @@ def laplacian_eigenvectors(
 
 
 def fix_signs(vectors: Tensor) -> Tensor:
-    """Negate each column that has more positive than negative entries, or as many and a positive largest one.
+    """Fix the sign of each eigenvector, B×N×k → B×N×k, so that the cue does not depend on solver and machine.
 
-    An eigenvector's sign depends on solver and machine, and the cue on the sign; B×N×k in and out. Of 196 random signs
-    98 are positive in 6 of 100 draws, so ties count.
+    A column is negated if most of its non-zero entries are positive. A tie, which happens in about 6 % of random
+    vectors at N = 196, is decided by the entry of largest magnitude, which becomes negative.
     """
     majority = vectors.sign().sum(dim=1, keepdim=True)
     largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
@@ -52,24 +52,26 @@ def fix_signs(vectors: Tensor) -> Tensor:
 
 
 def released_signs(vectors: Tensor) -> Tensor:
-    """Negate an image's whole block where more than half, but not all, of its entries are positive; B×N×k in and out.
+    """The released rule, B×N×k → B×N×k: negate an image's block if more than half, but not all, entries are positive.
 
-    The released code's rule. Each column keeps the sign that the solver gave it relative to the others.
+    The columns' relative signs stay as the solver returned them.
     """
     positive = (vectors > 0).float().mean(dim=(1, 2), keepdim=True)
     return torch.where((positive > 0.5) & (positive < 1), -vectors, vectors)
 
 
 def eicue(vectors: Tensor, grid: tuple[int, int], codebook: ClusterLookup) -> tuple[Tensor, Tensor]:
-    """Cluster the non-trivial eigenvectors with a learnable codebook.
+    """Cluster the non-trivial eigenvectors V (B×(k-1)×h×w) with a learnable codebook.
+
+    With P = cos(V, centres): L_eig = -mean_over_positions(Σ_c softmax(P)_c P_c) and M = argmax_c P_c.
 
     Args:
-        vectors: B×N×k, smallest first; the first, proportional to √degree, is dropped.
+        vectors: B×N×k by ascending eigenvalue; V omits the first, which is proportional to √degree.
         grid: (h, w) with h·w = N.
         codebook: centres in R^(k-1).
 
     Returns:
-        The codebook's loss L_eig (scalar) and the cue M, B×h×w int64 labels.
+        The codebook loss L_eig (scalar) and the cue M, B×h×w int64 labels.
     """
     embedding = vectors[:, :, 1:].transpose(1, 2).unflatten(2, grid)
     loss, probs = codebook(embedding, alpha=1)

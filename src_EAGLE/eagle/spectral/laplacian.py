@@ -14,7 +14,7 @@ def normalized_laplacian(affinity: Tensor) -> tuple[Tensor, Tensor]:
         affinity: B×N×N, symmetric and non-negative.
 
     Returns:
-        The Laplacian, B×N×N, and the degrees d = A·1, B×N, in which entries below 1e-12 count as 1.
+        The Laplacian L, B×N×N, and the degrees d = A·1, B×N; degrees below 1e-12 count as 1.
     """
     degree = affinity.sum(dim=2)
     degree = torch.where(degree < SMALLEST_DEGREE, torch.ones_like(degree), degree)
