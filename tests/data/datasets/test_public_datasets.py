@@ -1,4 +1,4 @@
-"""COCO-Stuff, Cityscapes and Potsdam on miniatures of their trees."""
+"""COCO-Stuff, Cityscapes and Potsdam on miniature copies of their folder layouts."""
 
 import json
 
@@ -130,7 +130,7 @@ def test_cocostuff__coarser_variants_follow_from_27(tmp_path, golden, name):
         ("cocostuff3", "val", range(900, 905)),
     ],
 )
-def test_cocostuff__each_variant_takes_its_list(tmp_path, name, split, ids):
+def test_cocostuff__each_variant_reads_its_list(tmp_path, name, split, ids):
     write_cocostuff(tmp_path)
     dataset = opened(tmp_path, name, split)
     assert [dataset.name(i) for i in range(len(dataset))] == [f"{i:012d}" for i in ids]
@@ -185,7 +185,7 @@ def test_potsdam__splits_pixels_and_classes(tmp_path):
     np.testing.assert_array_equal(train.label(0), expected)
 
 
-def test_potsdam__unlabelled_tiles_by_key_and_void_even_where_a_label_lies(tmp_path):
+def test_potsdam__unlabelled_tiles_are_void_even_if_a_label_file_exists(tmp_path):
     write_potsdam(tmp_path)
     savemat(tmp_path / "potsdam/gt/7.mat", {"gt": label_map(0, (0, 1))})
     train = opened(tmp_path, "potsdam", potsdam_unlabelled=True)
@@ -251,7 +251,7 @@ def test_missing__empty_folders(tmp_path):
     (tmp_path / "cityscapes/leftImg8bit/train").mkdir(parents=True)
     (tmp_path / "potsdamraw/processed/imgs").mkdir(parents=True)
     for name in ("cityscapes", "potsdamraw"):
-        with pytest.raises(DataError, match=rf"holds no .*datasets=\[{name}\]"):
+        with pytest.raises(DataError, match=rf"contains no .*datasets=\[{name}\]"):
             opened(tmp_path, name)
 
 
@@ -285,6 +285,6 @@ def test_potsdam__fine_id_that_is_no_class(tmp_path):
         opened(tmp_path, "potsdam").label(0)
 
 
-def test_catalog__near_name(tmp_path):
+def test_catalog__unknown_name_suggests_nearest(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'cityscapes'"):
         opened(tmp_path, "cityscape")

@@ -1,4 +1,4 @@
-"""Cityscapes with 27 classes, in torchvision's folders.
+"""Cityscapes with 27 classes, in torchvision's folder layout.
 
 ``cityscapes/leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png`` and, for each image,
 ``cityscapes/gtFine/{train,val}/CITY/NAME_gtFine_labelIds.png``. Cordts et al., "The Cityscapes Dataset for Semantic
@@ -16,7 +16,7 @@ from eagle.data.datasets.label_ids import IdTable
 from eagle.data.images import read_image, read_label
 from eagle.errors import DataError
 
-# In the order of their raw ids, with the official colours.
+# Ordered by raw id; official colours.
 CLASS_COLORS = {
     "road": (128, 64, 128),
     "sidewalk": (244, 35, 232),
@@ -71,7 +71,9 @@ class Cityscapes(SegmentationDataset):
         folder = require_folder(root, root / "leftImg8bit" / split)
         self._images = sorted(folder.glob(f"*/*{_IMAGE_SUFFIX}"))
         if not self._images:
-            raise DataError(f"{folder}: holds no CITY/*{_IMAGE_SUFFIX}; move {root} away and run {fetch_command(root)}")
+            raise DataError(
+                f"{folder}: contains no CITY/*{_IMAGE_SUFFIX}; move {root} away and run {fetch_command(root)}"
+            )
         self._labels = [
             root / "gtFine" / split / path.parent.name / path.name.replace(_IMAGE_SUFFIX, _LABEL_SUFFIX)
             for path in self._images

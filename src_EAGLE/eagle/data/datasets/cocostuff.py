@@ -1,4 +1,4 @@
-"""COCO-Stuff with 27, 15 or 3 classes, in the folders that STEGO's archive unpacks to.
+"""COCO-Stuff with 27, 15 or 3 classes, in the folder layout of STEGO's archive.
 
 ``cocostuff/images/{train2017,val2017}/ID.jpg``, ``cocostuff/annotations/{train2017,val2017}/ID.png`` (fine ids 0 to
 181, 255 = void) and ``cocostuff/curated/{train2017,val2017}/LIST.txt``, the image ids of a split.
@@ -23,11 +23,11 @@ _FULL, _SEVENTH, _FEW = "Coco164kFull_Stuff_Coarse.txt", "Coco164kFull_Stuff_Coa
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the ways in which COCO-Stuff is used.
+    """A choice of classes and image lists.
 
     Attributes:
-        supercategories: the classes, in the order of their ids; all other pixels are void.
-        lists: the file of image ids, by split.
+        supercategories: class names by class id; all other pixels are void.
+        lists: name of the file with the image ids, by split.
     """
 
     supercategories: tuple[str, ...]
@@ -80,7 +80,7 @@ class CocoStuff(SegmentationDataset):
         return self._root / "images" / self._folder / f"{self._ids[index]}.jpg"
 
     def label(self, index: int) -> np.ndarray:
-        """Class ids; raises DataError for an annotation that is neither a fine id nor void."""
+        """Class ids; raises DataError for an unknown fine id."""
         path = self._label_path(index)
         return self._to_class(read_label(path), path)
 

@@ -1,4 +1,4 @@
-"""Leave images that cannot be read out of a dataset, as ``on_bad_image=skip`` asks."""
+"""Exclude unreadable images from a dataset (``on_bad_image=skip``)."""
 
 import logging
 
@@ -9,24 +9,24 @@ logger = logging.getLogger(__name__)
 
 
 class ReadableImages(DatasetPart):
-    """A dataset without the images that could not be read.
+    """The readable images of a dataset.
 
     Args:
-        dataset: all images.
-        inspection: of every one of them.
+        dataset: the whole dataset.
+        inspection: check of all its images.
 
     Raises:
-        DataError: none could be read.
+        DataError: no image is readable.
     """
 
     def __init__(self, dataset: SegmentationDataset, inspection: Inspection) -> None:
         if not inspection.samples:
-            inspection.require_good()
+            inspection.raise_if_bad()
         super().__init__(dataset, list(inspection.samples), inspection.bad.values())
 
 
 def readable_part(dataset: SegmentationDataset, on_bad_image: str, description: str) -> SegmentationDataset:
-    """The dataset itself for ``error``; for ``skip`` what is left of it after every image was read once."""
+    """The dataset itself for ``error``; for ``skip``, its readable images (decodes all images once)."""
     if on_bad_image == "error":
         return dataset
     part = ReadableImages(dataset, inspect_dataset(dataset, description))
