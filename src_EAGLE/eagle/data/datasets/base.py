@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eagle.data.images import read_image
 from eagle.errors import DataError
 
 VOID = -1
@@ -61,6 +62,22 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def label(self, index: int) -> np.ndarray:
         """Class ids, H×W int32 in the image's size, −1 for void; raises DataError that names the file."""
+
+
+class ImageFileDataset(SegmentationDataset):
+    """Dataset that stores one image per file; the file's stem is the image's name."""
+
+    @abstractmethod
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+
+    def name(self, index: int) -> str:
+        """The file's stem."""
+        return self.image_path(index).stem
+
+    def image(self, index: int) -> Image.Image:
+        """The RGB image."""
+        return read_image(self.image_path(index))
 
 
 class DatasetPart(SegmentationDataset):

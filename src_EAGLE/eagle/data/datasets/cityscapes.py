@@ -8,12 +8,11 @@ Urban Scene Understanding", CVPR 2016; the 27 classes are its raw ids 7 to 33, a
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from eagle.data.datasets.archive_files import fetch_command, require_files, require_folder
-from eagle.data.datasets.base import VOID, Classes, SegmentationDataset
+from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
 from eagle.data.datasets.label_ids import IdTable
-from eagle.data.images import read_image, read_label
+from eagle.data.images import read_label
 from eagle.errors import DataError
 
 # Ordered by raw id; official colours.
@@ -53,7 +52,7 @@ _TO_CLASS = IdTable({_FIRST_ID + i: i for i in range(len(CLASS_COLORS))}, otherw
 _IMAGE_SUFFIX, _LABEL_SUFFIX = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
-class Cityscapes(SegmentationDataset):
+class Cityscapes(ImageFileDataset):
     """One split, sorted by city and name.
 
     Args:
@@ -86,10 +85,6 @@ class Cityscapes(SegmentationDataset):
     def name(self, index: int) -> str:
         """City, sequence and frame."""
         return self._images[index].name.removesuffix(_IMAGE_SUFFIX)
-
-    def image(self, index: int) -> Image.Image:
-        """The RGB image."""
-        return read_image(self._images[index])
 
     def image_path(self, index: int) -> Path:
         """The image's file."""

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from eagle.data.datasets.archive_files import read_listing, require_files
-from eagle.data.datasets.base import VOID, Classes, SegmentationDataset
+from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
 from eagle.data.datasets.cocostuff_labels import SUPERCATEGORIES, fine_labels, palette
 from eagle.data.datasets.label_ids import IdTable
-from eagle.data.images import read_image, read_label
+from eagle.data.images import read_label
 
 _ALL = tuple(SUPERCATEGORIES)
 _STUFF = _ALL[_ALL.index("ceiling") :]
@@ -41,7 +40,7 @@ VARIANTS = {
 }
 
 
-class CocoStuff(SegmentationDataset):
+class CocoStuff(ImageFileDataset):
     """One split of a variant.
 
     Args:
@@ -66,14 +65,6 @@ class CocoStuff(SegmentationDataset):
 
     def __len__(self) -> int:
         return len(self._ids)
-
-    def name(self, index: int) -> str:
-        """COCO's id of the image, twelve digits."""
-        return self._ids[index]
-
-    def image(self, index: int) -> Image.Image:
-        """The RGB image."""
-        return read_image(self.image_path(index))
 
     def image_path(self, index: int) -> Path:
         """The image's file."""

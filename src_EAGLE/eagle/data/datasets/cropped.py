@@ -4,18 +4,17 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from eagle.data.crops.manifest import CropFiles, CropManifest, CropSource, JpegSettings
 from eagle.data.datasets.archive_files import missing_files
-from eagle.data.datasets.base import Classes, SegmentationDataset
-from eagle.data.images import read_image, read_label
+from eagle.data.datasets.base import Classes, ImageFileDataset
+from eagle.data.images import read_label
 from eagle.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 
-class CroppedDataset(SegmentationDataset):
+class CroppedDataset(ImageFileDataset):
     """One split of a crop set, ordered by crop number.
 
     Args:
@@ -53,14 +52,6 @@ class CroppedDataset(SegmentationDataset):
 
     def __len__(self) -> int:
         return self._n_crops
-
-    def name(self, index: int) -> str:
-        """The crop's number."""
-        return str(index)
-
-    def image(self, index: int) -> Image.Image:
-        """The RGB crop."""
-        return read_image(self._files.image(index))
 
     def image_path(self, index: int) -> Path:
         """The image's file."""

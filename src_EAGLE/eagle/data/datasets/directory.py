@@ -9,18 +9,17 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from eagle.data.datasets.archive_files import read_names
-from eagle.data.datasets.base import VOID, Classes, SegmentationDataset
-from eagle.data.images import image_files, read_image, read_label
+from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
+from eagle.data.images import image_files, read_label
 from eagle.data.palette import distinct_palette
 from eagle.errors import ConfigError, DataError
 
 VOID_ID = 255
 
 
-class DirectoryDataset(SegmentationDataset):
+class DirectoryDataset(ImageFileDataset):
     """One split of a folder of images.
 
     Args:
@@ -42,14 +41,6 @@ class DirectoryDataset(SegmentationDataset):
 
     def __len__(self) -> int:
         return len(self._images)
-
-    def name(self, index: int) -> str:
-        """The file's stem."""
-        return self._images[index].stem
-
-    def image(self, index: int) -> Image.Image:
-        """The RGB image."""
-        return read_image(self._images[index])
 
     def image_path(self, index: int) -> Path:
         """The image's file."""

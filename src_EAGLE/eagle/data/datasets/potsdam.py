@@ -20,7 +20,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from eagle.data.datasets.archive_files import fetch_command, read_listing, require_files, require_folder
-from eagle.data.datasets.base import VOID, Classes, SegmentationDataset
+from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
 from eagle.data.datasets.label_ids import IdTable
 from eagle.errors import DataError
 
@@ -42,7 +42,7 @@ class Tile(NamedTuple):
     label: Path | None
 
 
-class Potsdam(SegmentationDataset):
+class Potsdam(ImageFileDataset):
     """Tiles in the given order; a tile without a label file is entirely void.
 
     Args:
@@ -57,10 +57,6 @@ class Potsdam(SegmentationDataset):
 
     def __len__(self) -> int:
         return len(self._tiles)
-
-    def name(self, index: int) -> str:
-        """The file's stem."""
-        return self._tiles[index].image.stem
 
     def image(self, index: int) -> Image.Image:
         """The RGB image, the first three channels of the file."""

@@ -8,28 +8,18 @@ from eagle.data.datasets.base import DatasetPart, SegmentationDataset
 logger = logging.getLogger(__name__)
 
 
-class ReadableImages(DatasetPart):
-    """The readable images of a dataset.
-
-    Args:
-        dataset: the whole dataset.
-        inspection: check of all its images.
-
-    Raises:
-        DataError: no image is readable.
-    """
-
-    def __init__(self, dataset: SegmentationDataset, inspection: Inspection) -> None:
-        if not inspection.samples:
-            inspection.raise_if_bad()
-        super().__init__(dataset, list(inspection.samples), inspection.bad.values())
+def without_bad(dataset: SegmentationDataset, inspection: Inspection) -> DatasetPart:
+    """The readable images of a fully inspected dataset; raises DataError if there are none."""
+    if not inspection.samples:
+        inspection.raise_if_bad()
+    return DatasetPart(dataset, list(inspection.samples), inspection.bad.values())
 
 
 def readable_part(dataset: SegmentationDataset, on_bad_image: str, description: str) -> SegmentationDataset:
     """The dataset itself for ``error``; for ``skip``, its readable images (decodes all images once)."""
     if on_bad_image == "error":
         return dataset
-    part = ReadableImages(dataset, inspect_dataset(dataset, description))
+    part = without_bad(dataset, inspect_dataset(dataset, description))
     for line in part.skipped:
         logger.warning("left out: %s", line)
     return part

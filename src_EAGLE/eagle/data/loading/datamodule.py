@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 from eagle.data.check import Inspection, inspect_dataset
 from eagle.data.check_tables import summary_table
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.loading.bad_images import ReadableImages
+from eagle.data.loading.bad_images import without_bad
 from eagle.data.loading.sampler import TrainingBatches
 from eagle.data.loading.sharding import Shard
 from eagle.data.loading.views import EvaluationViews, TrainingViews
@@ -63,7 +63,7 @@ class SegmentationDataModule(pl.LightningDataModule):
             return
         found = computed_by_rank_zero(self._inspect)
         if skip:
-            self.val_set = ReadableImages(self.val_set, found["val"])
+            self.val_set = without_bad(self.val_set, found["val"])
 
     def _inspect(self) -> dict[str, Inspection]:
         skip = self.cfg.on_bad_image == "skip"
