@@ -1,4 +1,4 @@
-"""Write the ``mosaics`` dataset: labelled scenes from photographs that the installed packages carry; no download."""
+"""Write the ``mosaics`` dataset: labelled scenes made from photographs in installed packages; no download."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,15 @@ from eagle.default_folders import default_folder
 class MosaicsConfig:
     """Every key of ``make_mosaics.py``."""
 
-    output_dir: str = key(default_folder("datasets/mosaics"), "Folder of the set", path=True)
-    n_train: int = key(160, "Training scenes", minimum=0)
-    n_val: int = key(40, "Validation scenes", minimum=0)
+    output_dir: str = key(default_folder("datasets/mosaics"), "Output folder", path=True)
+    n_train: int = key(160, "Number of training scenes", minimum=0)
+    n_val: int = key(40, "Number of validation scenes", minimum=0)
     size: int = key(256, "Side of a scene in pixels", minimum=MIN_SIZE)
-    seed: int = key(0, "Seed of all scenes; same seed, same files", minimum=0)
+    seed: int = key(0, "Random seed; equal seeds give equal files", minimum=0)
 
 
 def make_mosaics(config: DictConfig) -> None:
-    """Write labelled scenes for a first training run; a set that is already there is left alone."""
+    """Write labelled scenes for a first training run; an existing set with the same values is kept."""
     write_mosaics(Path(config.output_dir), config.n_train, config.n_val, config.size, config.seed)
 
 

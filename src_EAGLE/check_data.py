@@ -1,4 +1,4 @@
-"""Read a whole dataset and list what is wrong: ``python check_data.py dataset_name=cocostuff27 [key=value …]``."""
+"""Check a whole dataset and list its bad files: ``python check_data.py dataset_name=cocostuff27 [key=value …]``."""
 
 from dataclasses import dataclass
 
@@ -18,15 +18,15 @@ from eagle.errors import DataError
 class CheckConfig(DatasetConfig):
     """Every key of this command."""
 
-    splits: list[str] = key([*SPLITS], "Splits to read")
+    splits: list[str] = key([*SPLITS], "Splits to check")
     res: int | None = key(
-        None, "Count the label pixels that are left at this short side and centre crop; none = all", minimum=1
+        None, "Count label pixels after resizing and centre-cropping to this size; none = whole label maps", minimum=1
     )
-    num_threads: int | None = key(None, "Threads that read; none = a few for each core", minimum=1)
+    num_threads: int | None = key(None, "Number of decoding threads; none = Python's default", minimum=1)
 
 
 def check_data(cfg: DictConfig) -> None:
-    """Decode every image and label of a dataset, print what it holds, list bad files, exit 1 for any."""
+    """Decode every image and label of a dataset, print a summary and list bad files; exits 1 if any are bad."""
     refuse_unknown("value of splits", cfg.splits, SPLITS)
     found: dict[str, Inspection] = {}
     problems: list[str] = []
@@ -45,7 +45,7 @@ def check_data(cfg: DictConfig) -> None:
         print(f"bad: {problem}")
     if problems:
         raise DataError(
-            f"{len(problems)} of the things read are bad, see above; mend them, or train with on_bad_image=skip"
+            f"bad files or splits: {len(problems)}, listed above; repair them, or train with on_bad_image=skip"
         )
 
 

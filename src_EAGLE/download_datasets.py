@@ -1,4 +1,4 @@
-"""Fetch the datasets as STEGO published them: ``python download_datasets.py --list`` shows them."""
+"""Download the datasets in the form that STEGO distributes: ``python download_datasets.py --list`` shows them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,33 +20,37 @@ from eagle.errors import DownloadError
 class DownloadDatasetsConfig:
     """Keys of this command."""
 
-    datasets: list[str] = key([*DATASETS], "Names to fetch; --list shows them all")
-    pytorch_data_dir: str = key(default_folder("datasets"), "Folder to write to", path=True)
-    base_url: str = key(STEGO_DATA_URL, "Folder of the archives, NAME.zip each, e.g. a mirror")
-    unzip: bool = key(False, "Also unpack each archive, which stays where it is")
-    list: bool = key(False, "Show what can be fetched and what is there already, and fetch nothing")
+    datasets: list[str] = key([*DATASETS], "Names of datasets to download; --list shows all")
+    pytorch_data_dir: str = key(default_folder("datasets"), "Output folder", path=True)
+    base_url: str = key(STEGO_DATA_URL, "URL of the folder that contains NAME.zip for each dataset, e.g. a mirror")
+    unzip: bool = key(False, "Unpack each archive after the download; the archive is kept")
+    list: bool = key(False, "List the datasets and which are already present; download nothing")
 
 
 def download_datasets(config: DictConfig) -> None:
-    """Fetch the datasets as zip archives; archives and folders already there are left alone."""
+    """Download the datasets as zip archives; existing archives and folders are kept."""
     if config.list:
         print(overview(config))
         return
     refuse_unknown("dataset", config.datasets, DATASETS)
-    there: list[str] = []
+    present: list[str] = []
     failed: list[str] = []
     for name in config.datasets:
         try:
-            there.append(f"{name} -> {fetch_dataset(name, config)}")
+            present.append(f"{name} -> {fetch_dataset(name, config)}")
         except DownloadError as error:
             failed.append(f"{name} ({error})")
-    print(f"there: {'; '.join(there) or 'nothing'}")
+    print(f"there: {'; '.join(present) or 'nothing'}")
     if failed:
         raise DownloadError(f"not fetched: {'; '.join(failed)}")
 
 
 def fetch_dataset(name: str, config: DictConfig) -> Path:
-    """The dataset's folder where it is there or ``unzip`` is on, else its archive; raises DownloadError."""
+    """Download a dataset if needed; return its folder if it exists or ``unzip`` is set, else its archive.
+
+    Raises:
+        DownloadError: the download fails, or the archive does not contain the dataset's folder.
+    """
     folder = Path(config.pytorch_data_dir) / name
     if folder.is_dir():
         return folder
@@ -55,18 +59,18 @@ def fetch_dataset(name: str, config: DictConfig) -> Path:
         return archive
     extract_archive(archive, folder.parent)
     if not folder.is_dir():
-        raise DownloadError(f"{archive}: unpacked, but it has no folder '{name}'; look into {folder.parent}")
+        raise DownloadError(f"{archive}: contains no folder '{name}'; inspect what was unpacked to {folder.parent}")
     return folder
 
 
 def overview(config: DictConfig) -> str:
-    """The table of every dataset that can be fetched."""
-    heading = ("name", "what it is", "there", "where it comes from")
+    """Table of all downloadable datasets."""
+    heading = ("name", "description", "present", "source")
     rows = []
-    for name, what in DATASETS.items():
+    for name, description in DATASETS.items():
         folder = Path(config.pytorch_data_dir) / name
         present = next((str(path) for path in (folder, folder.with_name(f"{name}.zip")) if path.exists()), "no")
-        rows.append((name, what, present, f"{config.base_url.rstrip('/')}/{name}.zip"))
+        rows.append((name, description, present, f"{config.base_url.rstrip('/')}/{name}.zip"))
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
 
 

@@ -1,4 +1,4 @@
-"""What a look at a dataset finds, and the command that looks at all of it."""
+"""Checking a dataset, and the check_data.py command."""
 
 import sys
 
@@ -21,7 +21,7 @@ from miniatures import WRITERS, picture, save, write_directory
 
 @pytest.fixture
 def root(tmp_path):
-    """Four 60×48 training images with 3 classes and void in equal parts; number 0 is smaller, grey and turned."""
+    """Four 60×48 training images, 3 classes and void in equal parts; image 0 is smaller, grey, rotated by EXIF."""
     write_directory(tmp_path)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -35,18 +35,18 @@ def rows(table):
     return {line.split("  ")[0].strip(): line.split("  ", 1)[-1].split() for line in table.splitlines()}
 
 
-def test_tables__say_what_there_is(root):
+def test_tables__sizes_formats_and_labels(root):
     found = {split: inspect_dataset(DirectoryDataset(root, split), split) for split in ("train", "val")}
     facts = rows(summary_table(found))
     assert facts["images"] == ["4", "3"]
     assert facts["width"] == ["30", "to", "60", "60"]
     assert facts["height"] == ["20", "to", "48", "48"]
     assert facts["pixel formats"] == ["RGB", "3,", "L", "1", "RGB", "3"]
-    assert facts["turned by EXIF (read as stored)"] == ["1", "–"]
-    assert facts["labels all void"] == ["1", "0"]
+    assert facts["EXIF rotation (not applied)"] == ["1", "–"]
+    assert facts["labels entirely void"] == ["1", "0"]
     void = (3 * 60 * 48 / 4 + 600) / (3 * 60 * 48 + 600)
     assert facts["void pixels"] == [f"{void:.1%}", "25.0%"]
-    assert facts["classes seen"][:3] == ["3", "of", "3"]
+    assert facts["classes present"][:3] == ["3", "of", "3"]
     assert rows(class_shares_table(found))["green"] == ["33.33%", "33.33%"]
 
 
@@ -57,9 +57,9 @@ def test_tables__without_labels(tmp_path):
     assert class_shares_table(found) == ""
 
 
-def test_inspect__part_of_a_dataset_and_what_a_crop_leaves(root):
+def test_inspect__max_images_and_cropped_labels(root):
     dataset = DirectoryDataset(root, "val")
-    assert list(inspect_dataset(dataset, "val", at_most=2).samples) == [0, 2]
+    assert list(inspect_dataset(dataset, "val", max_images=2).samples) == [0, 2]
     pixels = inspect_dataset(dataset, "val", res=16).class_pixels()
     assert pixels.sum() == 3 * 16 * 16
 
@@ -72,11 +72,11 @@ def command(monkeypatch, *words):
 def test_command__whole_dataset(root, monkeypatch, capsys):
     command(monkeypatch, f"pytorch_data_dir={root.parent}", "dir_dataset_name=mine")
     printed = capsys.readouterr().out
-    assert "looked at" in printed
+    assert "checked" in printed
     assert "bad: " not in printed
 
 
-def test_command__lists_every_bad_file_and_the_split_that_cannot_be_opened(root, monkeypatch, capsys):
+def test_command__lists_every_bad_file_and_split(root, monkeypatch, capsys):
     (root / "imgs/train/1.jpg").write_bytes(b"")
     save(root / "labels/train/3.png", np.full((48, 60), 9, dtype=np.uint8))
     save(root / "imgs/val/0.png", picture(0))
@@ -88,13 +88,13 @@ def test_command__lists_every_bad_file_and_the_split_that_cannot_be_opened(root,
     assert bad[0].startswith(f"bad: {root}/imgs/train/1.jpg: cannot be read")
     assert bad[1].startswith(f"bad: {root}/labels/train/3.png: label id 9 is out of range")
     assert bad[2].endswith("rename one (2 such files: 0.png, 1.png)")
-    assert str(caught.value.code).startswith("error: 3 of")
+    assert str(caught.value.code).startswith("error: bad files or splits: 3")
 
 
 @pytest.mark.parametrize("n", [6, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("cocostuff15", "cocostuff3", "potsdamraw")])
-def test_fuzz__a_damaged_file_of_any_dataset_is_read_or_named(tmp_path, name, n):
-    """Images, labels, lists and MATLAB files with flipped, lost or added bytes: an EagleError of one line, or none."""
+def test_fuzz__damaged_file_of_any_dataset_is_read_or_named(tmp_path, name, n):
+    """A damaged image, label, list or MATLAB file either reads or raises a one-line EagleError that names it."""
     rng = np.random.default_rng(n)
     WRITERS[name](tmp_path)
     keys = {"dataset_name": name, "pytorch_data_dir": str(tmp_path), "dir_dataset_name": "mine"}

@@ -79,7 +79,7 @@ def test_read_image__strip_whose_scaled_long_side_would_fill_the_memory(tmp_path
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_read_image__numbers_without_a_range_are_refused(tmp_path, dtype):
     path = saved(tmp_path / "f.tif", Image.fromarray(np.ones((3, 3), dtype)))
-    with pytest.raises(DataError, match=r"f\.tif: its pixel format . has no known range"):
+    with pytest.raises(DataError, match=r"f\.tif: its pixel format . has no known value range"):
         read_image(path)
 
 
@@ -119,7 +119,7 @@ def test_read_image__folders_pipes_and_dead_links_do_not_hang(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere")
-    for name, message in (("folder", "is not a file"), ("pipe", "is not a file"), ("link", "no such file")):
+    for name, message in (("folder", "not a regular file"), ("pipe", "not a regular file"), ("link", "no such file")):
         with pytest.raises(DataError, match=rf"{name}\.jpg: {message}"):
             read_image(tmp_path / f"{name}.jpg")
 

@@ -197,7 +197,7 @@ def test_segment__clusters_by_the_names_that_a_person_gave(checkpoint, tmp_path)
     [
         (b"sky\n", r"names\.txt: 1 lines for 2 clusters"),
         (b"a\nb\nc\n", r"names\.txt: 3 lines for 2 clusters"),
-        (b"\n\n", r"names\.txt: names no cluster"),
+        (b"\n\n", r"names\.txt: contains no class name"),
         (b"\xff\xfe\x00", r"names\.txt: cannot be read as text"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Images, label maps, palettes and class maps; datasets, crops, loading and mosaics in rooms of their own."""
+"""Image and label files, palettes and class maps; sub-packages for datasets, crops, loading and mosaics."""

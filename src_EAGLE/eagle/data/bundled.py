@@ -1,6 +1,6 @@
-"""Photographs that scikit-image and scikit-learn carry in their wheels: something to look at without a download.
+"""Photographs shipped in the wheels of scikit-image and scikit-learn, available without a download.
 
-``china.jpg`` and ``flower.jpg`` are CC BY 2.0; scikit-image's README.txt beside the others says where they come from.
+``china.jpg`` and ``flower.jpg`` are CC BY 2.0; scikit-image's README.txt gives the sources of the others.
 """
 
 from importlib.resources import files
@@ -11,7 +11,7 @@ from eagle.errors import DataError
 SKIMAGE = "skimage.data"
 SKLEARN = "sklearn.datasets.images"
 
-# Photographs in colour of what one may meet; the packages' test patterns, textures and micrographs are left out.
+# Colour photographs of everyday scenes; the packages' test patterns, textures and micrographs are omitted.
 PHOTOGRAPHS = (
     (SKIMAGE, "astronaut.png"),
     (SKIMAGE, "chelsea.png"),
@@ -25,16 +25,16 @@ PHOTOGRAPHS = (
 
 
 def bundled_photographs() -> list[Path]:
-    """The files of all of them, sorted by name; raises DataError as ``bundled_file`` does."""
+    """Paths of all bundled photographs, sorted by name; raises DataError if one is missing."""
     return [bundled_file(package, name) for package, name in PHOTOGRAPHS]
 
 
 def bundled_file(package: str, name: str) -> Path:
-    """A file in an installed package; raises DataError where it is not there."""
+    """Path of a file in an installed package; raises DataError if it is missing."""
     try:
         path = Path(str(files(package) / name))
     except ModuleNotFoundError:
         path = Path(name)
     if not path.is_file():
-        raise DataError(f"{name}: not in the installed {package}; reinstall scikit-image and scikit-learn")
+        raise DataError(f"{name}: missing from the installed {package}; reinstall scikit-image and scikit-learn")
     return path

@@ -1,4 +1,4 @@
-"""A look at a dataset before hours are spent on it: what it holds and what is broken."""
+"""Decode a dataset and record what it contains and which files are broken."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ UPRIGHT = 1
 
 @dataclass(frozen=True)
 class Sample:
-    """What one readable image and its label map are.
+    """Properties of one readable image and its label map.
 
     Attributes:
         size: width and height in pixels.
         mode: the file's pixel format, e.g. RGB.
-        rotated: whether the file asks viewers to turn it (EXIF).
-        pixels: n_classes + 1 counts of pixels by class id, void last; None without labels.
+        rotated: whether EXIF tells viewers to rotate the image.
+        pixels: pixel counts by class id, void last (n_classes + 1); None without labels.
     """
 
     size: tuple[int, int]
@@ -33,13 +33,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a dataset.
+    """Result of checking a dataset.
 
     Attributes:
         n_images: size of the whole dataset.
-        classes: the dataset's.
-        samples: the readable ones of the images looked at, by index.
-        bad: why the others are not readable, by index, one line that names the file.
+        classes: the dataset's classes.
+        samples: the readable samples among the images checked, by index.
+        bad: one error message for each unreadable sample, by index; each names the file.
     """
 
     n_images: int
@@ -48,45 +48,45 @@ class Inspection:
     bad: dict[int, str]
 
     def class_pixels(self) -> np.ndarray | None:
-        """Pixels by class id, void last, over all samples; None without labels."""
+        """Pixel counts by class id, void last, summed over all samples; None without labels."""
         counts = [sample.pixels for sample in self.samples.values() if sample.pixels is not None]
         return np.sum(counts, axis=0) if counts else None
 
-    def n_void(self) -> int:
-        """How many label maps are void all over."""
+    def n_void_labels(self) -> int:
+        """Number of label maps in which every pixel is void."""
         return sum(sample.pixels is not None and not sample.pixels[:-1].any() for sample in self.samples.values())
 
-    def require_good(self) -> None:
-        """Raise DataError with the first bad file, and how many there are."""
+    def raise_if_bad(self) -> None:
+        """Raise DataError that names the first bad file and counts all of them."""
         if self.bad:
-            looked_at = len(self.bad) + len(self.samples)
-            more = f" ({len(self.bad)} of the {looked_at} images looked at are bad)" if len(self.bad) > 1 else ""
+            n_checked = len(self.bad) + len(self.samples)
+            more = f" ({len(self.bad)} of the {n_checked} images checked are bad)" if len(self.bad) > 1 else ""
             raise DataError(f"{next(iter(self.bad.values()))}{more}")
 
 
 def inspect_dataset(
     dataset: SegmentationDataset,
     description: str,
-    at_most: int | None = None,
+    max_images: int | None = None,
     res: int | None = None,
     num_threads: int | None = None,
 ) -> Inspection:
-    """Decode images and labels of a dataset and note what they are.
+    """Decode the images and labels of a dataset and record their properties.
 
     Args:
-        dataset: the images.
-        description: for the progress bar.
-        at_most: how many, evenly spread; None for all.
-        res: count the pixels of labels resized and cropped for this resolution; None for whole labels.
-        num_threads: threads that decode (Pillow decodes outside Python's lock); None for Python's choice.
+        dataset: the dataset.
+        description: label of the progress bar.
+        max_images: number of images to decode, evenly spaced; None for all.
+        res: count label pixels after resizing and centre-cropping to this size; None for whole label maps.
+        num_threads: decoding threads (Pillow releases the GIL); None for Python's default.
     """
-    n = len(dataset) if at_most is None else min(at_most, len(dataset))
+    n = len(dataset) if max_images is None else min(max_images, len(dataset))
     chosen: list[int] = np.linspace(0, len(dataset) - 1, n).astype(int).tolist()
     samples: dict[int, Sample] = {}
     bad: dict[int, str] = {}
     with ThreadPoolExecutor(num_threads) as pool:
-        found = pool.map(lambda index: _inspected(dataset, index, res), chosen)
-        progress = tqdm(found, f"checking {description}", n, unit="image", leave=False)
+        results = pool.map(lambda index: _inspect_sample(dataset, index, res), chosen)
+        progress = tqdm(results, f"checking {description}", n, unit="image", leave=False)
         for index, sample in zip(chosen, progress, strict=True):
             if isinstance(sample, DataError):
                 bad[index] = str(sample)
@@ -95,7 +95,7 @@ def inspect_dataset(
     return Inspection(len(dataset), dataset.classes, samples, bad)
 
 
-def _inspected(dataset: SegmentationDataset, index: int, res: int | None) -> Sample | DataError:
+def _inspect_sample(dataset: SegmentationDataset, index: int, res: int | None) -> Sample | DataError:
     try:
         image, label = read_sample(dataset, index)
         path = dataset.image_path(index)

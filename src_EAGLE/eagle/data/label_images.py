@@ -1,4 +1,4 @@
-"""Label maps and pictures as image files: ids, ids with a palette, overlays."""
+"""Write label maps (ids, coloured ids) and pictures as image files; draw overlays."""
 
 from pathlib import Path
 
@@ -10,27 +10,26 @@ from eagle.data.palette import colored
 from eagle.errors import DataError
 from eagle.files import written_atomically
 
-# The most ids that one and two bytes a pixel hold: the highest number stands for pixels of clusters without a class.
+# Largest number of ids in 8 and 16 bits per pixel; the highest value marks pixels without a class.
 MOST_BYTE_IDS, MOST_IDS = 255, 65535
 OVERLAY_OPACITY = 0.5
 
 
 def write_ids(path: Path, ids: np.ndarray, n_ids: int) -> None:
-    """Write H×W class or cluster ids as a grey PNG: 8 bits for up to 255 ids, else 16 bits.
+    """Write H×W class or cluster ids as a greyscale PNG: 8 bits for up to 255 ids, else 16 bits.
 
     Args:
-        path: of the file.
-        ids: in [0, n_ids); −1, for none, becomes the highest number, 255 or 65535.
-        n_ids: classes or clusters that there are, which decides the format of all images alike.
+        path: output file.
+        ids: in [0, n_ids); −1 (no class) is written as the highest value, 255 or 65535.
+        n_ids: number of classes or clusters; it fixes the bit depth, so all images share it.
     """
     _save(path, _id_image(ids, n_ids))
 
 
 def write_colored_ids(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
-    """Write H×W ids, −1 for none, in the colours of an n×3 palette.
+    """Write H×W ids (−1 for no class) in the colours of an n×3 palette.
 
-    Up to 255 ids as a palette PNG, in which programs that read indices see the ids and viewers the colours; more do not
-    fit one and are written as RGB.
+    Up to 255 ids become a palette PNG, whose indices are the ids. More become an RGB image.
     """
     if len(palette) > MOST_BYTE_IDS:
         write_image(path, colored(ids, palette))
@@ -43,12 +42,12 @@ def write_colored_ids(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
 
 
 def write_image(path: Path, pixels: np.ndarray) -> None:
-    """Write H×W or H×W×3 uint8 under a temporary name, then rename it."""
+    """Write H×W or H×W×3 uint8 pixels atomically."""
     _save(path, Image.fromarray(pixels))
 
 
 def overlay(photograph: Image.Image, ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """The photograph under half-transparent colours, borders between classes in white; H×W×3 uint8."""
+    """Blend class colours over a photograph and draw class borders in white; H×W×3 uint8."""
     tinted = Image.blend(photograph, Image.fromarray(colored(ids, palette)), OVERLAY_OPACITY)
     pixels = np.array(tinted)
     pixels[_borders(ids)] = 255
@@ -56,9 +55,9 @@ def overlay(photograph: Image.Image, ids: np.ndarray, palette: np.ndarray) -> np
 
 
 def id_type(n_ids: int) -> type[np.uint8] | type[np.uint16]:
-    """The integers that ids of so many classes or clusters are stored as; raises DataError where none holds them."""
+    """Integer type that stores ``n_ids`` ids; raises DataError if there are more than 65535."""
     if n_ids > MOST_IDS:
-        raise DataError(f"{n_ids} classes or clusters: a label map holds {MOST_IDS} at most")
+        raise DataError(f"{n_ids} classes or clusters: a label map holds at most {MOST_IDS}")
     return np.uint8 if n_ids <= MOST_BYTE_IDS else np.uint16
 
 
@@ -75,7 +74,7 @@ def _save(path: Path, image: Image.Image) -> None:
 
 
 def _borders(ids: np.ndarray) -> np.ndarray:
-    """Pixels whose right or lower neighbour is of another class, wider in larger images; H×W bool."""
+    """Mask of pixels whose right or lower neighbour has another class, H×W bool; wider in larger images."""
     borders = np.zeros(ids.shape, dtype=bool)
     reach = max(1, round(min(ids.shape) / 500))
     borders[:, :-reach] |= ids[:, reach:] != ids[:, :-reach]

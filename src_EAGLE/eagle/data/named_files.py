@@ -1,4 +1,4 @@
-"""The files that a command's words name, and a name for what is made of each."""
+"""Resolve command-line paths to files; unique output names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,22 +7,22 @@ from eagle.data.images import IMAGE_SUFFIXES, image_files
 from eagle.errors import DataError
 
 
-def named_files(paths: Sequence[str], further_suffixes: tuple[str, ...] = ()) -> list[Path]:
-    """Files as they are named, and in place of a folder its images, sorted by name.
+def named_files(paths: Sequence[str], extra_suffixes: tuple[str, ...] = ()) -> list[Path]:
+    """List the given files in order; a folder is replaced by its image files, sorted by name.
 
     Args:
         paths: files and folders.
-        further_suffixes: of other files that folders are searched for, lower case.
+        extra_suffixes: further lower-case suffixes to accept in folders.
 
     Raises:
-        DataError: there is no such file or folder, or a folder holds no such files.
+        DataError: a path does not exist, or a folder contains no such files.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = image_files(path, further_suffixes)
+            found = image_files(path, extra_suffixes)
             if not found:
-                raise DataError(f"{path}: holds no files to read ({', '.join((*IMAGE_SUFFIXES, *further_suffixes))})")
+                raise DataError(f"{path}: contains none of {', '.join((*IMAGE_SUFFIXES, *extra_suffixes))}")
             files += found
         elif path.is_file():
             files.append(path)
@@ -32,7 +32,7 @@ def named_files(paths: Sequence[str], further_suffixes: tuple[str, ...] = ()) ->
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file: its stem, with the suffix where two share a stem, with a number where they share both."""
+    """Unique name per file: its stem, plus the suffix if stems repeat, plus a number if stem and suffix repeat."""
     names: list[str] = []
     stems = [file.stem for file in files]
     for file in files:

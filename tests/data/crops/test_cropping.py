@@ -1,4 +1,4 @@
-"""The command that crops, called in this process, and what training makes of its files."""
+"""crop_datasets.py, called in this process, and training on its crops."""
 
 import hashlib
 import io
@@ -63,7 +63,7 @@ def test_five__numbers_pixels_and_labels(tmp_path, name):
             pairs = zip(F.five_crop(whole.image(index), [24, 30]), F.five_crop(label, [24, 30]), strict=True)
             for number, (image, label) in enumerate(pairs, 5 * index):
                 assert (folder / f"img/{split}/{number}.jpg").read_bytes() == as_jpeg(image), (
-                    "Pillow's own settings, as released"
+                    "Pillow's defaults, as in the released code"
                 )
                 written = np.asarray(Image.open(folder / f"label/{split}/{number}.png"))
                 np.testing.assert_array_equal(written, np.asarray(label) + 1)
@@ -78,7 +78,7 @@ def test_ratio__size_and_folder(tmp_path, ratio, size):
     assert not (folder / "img/train").exists()
 
 
-def test_random__decided_by_the_seed_alone(tmp_path):
+def test_random__depends_on_seed_only(tmp_path):
     trees = []
     for run, (seed, processes) in enumerate([(0, 1), (0, 2), (1, 1)]):
         data_dir = tmp_path / str(run)
@@ -103,14 +103,14 @@ def test_list_of_datasets__one_folder_each(tmp_path):
     assert names == ["cityscapes_five_crop_0.5", "cocostuff15_five_crop_0.5"]
 
 
-def test_list_of_datasets__a_missing_one_is_said_before_any_is_cropped(tmp_path):
+def test_list_of_datasets__missing_one_raises_before_cropping(tmp_path):
     write_cityscapes(tmp_path)
     with pytest.raises(DataError, match="datasets=\\[potsdam\\]"):
         crop(tmp_path, "dataset_name=[cityscapes,potsdam]")
     assert not (tmp_path / "cropped").exists()
 
 
-def test_jpeg__better_than_released_by_key_and_said_in_training(tmp_path, caplog):
+def test_jpeg__other_settings_are_used_and_training_warns(tmp_path, caplog):
     write_cityscapes(tmp_path)
     better = ["dataset_name=cityscapes", "splits=train", "jpeg_quality=95", "jpeg_subsampling=4:4:4"]
     crop(tmp_path, *better)
@@ -118,12 +118,12 @@ def test_jpeg__better_than_released_by_key_and_said_in_training(tmp_path, caplog
     first = tmp_path / FIVE / "img/train/0.jpg"
     assert first.read_bytes() == as_jpeg(image.crop((0, 0, 30, 24)), quality=95, subsampling="4:4:4")
     open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
-    expected = "have JPEG quality 95, subsampling 4:4:4; released runs saw JPEG quality 75, subsampling 4:2:0"
+    expected = "have JPEG quality 95, subsampling 4:4:4; the released runs used JPEG quality 75, subsampling 4:2:0"
     assert expected in caplog.text
 
 
-def test_jpeg__crops_of_an_earlier_version_are_known_for_what_they_are(tmp_path, caplog):
-    """Their manifest says nothing of subsampling: they had none."""
+def test_jpeg__old_manifest_means_no_subsampling(tmp_path, caplog):
+    """Manifests without jpeg_subsampling are older; their crops were not subsampled."""
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=95", "jpeg_subsampling=4:4:4")
     path = tmp_path / FIVE / "manifest.json"
@@ -150,7 +150,7 @@ def test_manifest__source_parameters_and_count(tmp_path):
     }
 
 
-def test_rerun__keeps_what_is_whole_and_makes_the_rest_again(tmp_path, capsys):
+def test_rerun__keeps_complete_crops_and_rewrites_the_rest(tmp_path, capsys):
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes")
     folder = tmp_path / FIVE
@@ -173,13 +173,13 @@ def test_rerun__keeps_what_is_whole_and_makes_the_rest_again(tmp_path, capsys):
     assert files_in(folder) == expected
     assert kept.stat().st_mtime == 1
     assert capsys.readouterr().out.splitlines() == [
-        f"{folder} train: 20 crops, 3 made now",
-        f"{folder} val: 20 crops, 2 made now",
+        f"{folder} train: 20 crops, 3 written",
+        f"{folder} val: 20 crops, 2 written",
     ]
 
 
 @pytest.mark.parametrize("argument", ["jpeg_quality=80", "splits=[train]"])
-def test_rerun__other_crops_are_never_mixed_in(tmp_path, argument):
+def test_rerun__refuses_to_mix_other_crops(tmp_path, argument):
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes")
     expected = files_in(tmp_path / FIVE)
@@ -191,7 +191,7 @@ def test_rerun__other_crops_are_never_mixed_in(tmp_path, argument):
     assert files_in(tmp_path / FIVE) == expected
 
 
-def test_broken_image__is_named_and_the_rest_kept(tmp_path):
+def test_broken_image__is_named_and_other_crops_are_kept(tmp_path):
     write_cityscapes(tmp_path)
     path = tmp_path / "cityscapes/leftImg8bit/train/bochum/bochum_000001_000019_leftImg8bit.png"
     whole = path.read_bytes()
@@ -234,7 +234,7 @@ def test_unlabelled_directory__no_label_folder(tmp_path):
 @pytest.mark.parametrize(
     "gone", ["", "manifest.json", "img/train/7.jpg", "label/train/19.png", "label/train", "never cropped"]
 )
-def test_half_cropped__refused_with_the_command_that_finishes_it(tmp_path, gone):
+def test_incomplete__error_gives_the_command_that_completes_it(tmp_path, gone):
     write_directory(tmp_path)
     folder = tmp_path / "cropped/mine_five_crop_0.5"
     keys = {"dataset_name": "directory", "dir_dataset_name": "mine"}
@@ -259,7 +259,7 @@ def test_label_out_of_range__is_named(tmp_path):
     path = tmp_path / "cropped/mine_five_crop_0.5/label/train/2.png"
     save(path, np.full((24, 30), 4, dtype=np.uint8))
     dataset = open_dataset(config(tmp_path, **keys), "train")
-    with pytest.raises(DataError, match=f"{path}: holds 4"):
+    with pytest.raises(DataError, match=f"{path}: contains 4"):
         dataset.label(2)
 
 
@@ -268,7 +268,7 @@ def test_label_out_of_range__is_named(tmp_path):
     [
         ("crop_type=six", "unknown value of crop_type 'six'"),
         ("crop_ratio=0", "crop_ratio: 0.0 must be larger"),
-        ("crop_ratio=0.01", "crop_ratio: 0.01 leaves nothing of an image of 60×48"),
+        ("crop_ratio=0.01", "crop_ratio: 0.01 leaves no pixels of a 60×48 image"),
         ("splits=[tran]", "did you mean 'train'"),
         ("jpeg_quality=101", "jpeg_quality: 101 is too large"),
         ("dataset_name=[cityscape]", "did you mean 'cityscapes'"),
@@ -305,7 +305,7 @@ def test_killed_at_random__resumed_equals_uninterrupted(tmp_path):
         time.sleep(0.3)  # the workers notice
         after = len(list(folder.glob("*/*/[0-9]*")))
         if after < 10 * n_images:
-            with pytest.raises(DataError, match="the crops are not complete; run `python crop_datasets"):
+            with pytest.raises(DataError, match="the crops are incomplete; run `python crop_datasets"):
                 open_dataset(config(tmp_path / "cut", **{**keys, "crop_type": "random"}), "train")
     assert caught_in_the_middle >= 1
     subprocess.run(arguments, cwd=SOURCES, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""What ``on_bad_image`` makes of images that cannot be read, in training, evaluation and cropping."""
+"""``on_bad_image`` in training, evaluation and cropping."""
 
 import json
 
@@ -26,7 +26,7 @@ from miniatures import label_map, save, write_directory
 
 @pytest.fixture
 def root(tmp_path):
-    """A directory dataset whose training image 1 is cut off and whose label of validation image 2 has colours."""
+    """A directory dataset: training image 1 is truncated, the label of validation image 2 is RGB."""
     write_directory(tmp_path)
     path = tmp_path / "mine/imgs/train/1.jpg"
     path.write_bytes(path.read_bytes()[:300])
@@ -52,7 +52,7 @@ def batches(root, num_workers):
     return list(DataLoader(views, 2, sampler=epoch_draws(4, seed=0, epoch=0), num_workers=num_workers))
 
 
-def test_training__a_bad_draw_becomes_the_same_other_one_with_any_worker_count(root):
+def test_training__replacement_does_not_depend_on_worker_count(root):
     alone, helped = batches(root, 0), batches(root, 2)
     for first, second in zip(alone, helped, strict=True):
         assert first.keys() == second.keys()
@@ -64,7 +64,7 @@ def test_training__a_bad_draw_becomes_the_same_other_one_with_any_worker_count(r
     assert [len(batch["img"]) for batch in alone] == [2, 2]
 
 
-def test_training__stops_by_default(root):
+def test_training__bad_image_raises_by_default(root):
     views = TrainingViews(DirectoryDataset(root, "train"), 32, "released")
     with pytest.raises(DataError, match=r"1\.jpg: cannot be read"):
         list(DataLoader(views, 2, sampler=epoch_draws(4, seed=0, epoch=0)))
@@ -76,7 +76,7 @@ def test_run__counts_bad_images_and_scores_the_rest(make_run, root, caplog):
     assert [line.split(": ")[0] for line in lines] == [str(root / "imgs/train/1.jpg"), str(root / "labels/val/2.png")]
     assert "1 bad training images replaced by others, 1 bad validation images left out" in caplog.text
     state = torch.load(run_dir / "last.ckpt", weights_only=True)["callbacks"]
-    assert {"bad": [1]} in state.values(), "a resumed run goes on counting"
+    assert {"bad": [1]} in state.values(), "a resumed run continues the count"
     evaluation = validated(EvalConfig, {"num_workers": 0, "accelerator": "cpu", "run_crf": False})
     with pytest.raises(DataError, match=r"2\.png: a label map has one channel"):
         evaluate_checkpoint(run_dir / "last.ckpt", evaluation)
@@ -86,7 +86,7 @@ def test_run__counts_bad_images_and_scores_the_rest(make_run, root, caplog):
     assert report["skipped_images"] == lines[1:]
 
 
-def test_run__scores_with_a_bad_image_equal_those_without_it(make_run, root):
+def test_run__skipped_image_scores_like_removed_image(make_run, root):
     run_dir = train(make_run(max_steps=1))
     evaluation = {"num_workers": 0, "accelerator": "cpu", "run_crf": False}
     skipping = validated(EvalConfig, {**evaluation, "on_bad_image": "skip"})
@@ -100,21 +100,21 @@ def test_run__without_bad_images_leaves_no_file(make_run, tmp_path):
     assert not (train(make_run(dir_dataset_name="whole", max_steps=2)) / "bad_images.txt").exists()
 
 
-def test_run__default_stops_before_the_first_batch_and_says_how_many(make_run, root):
+def test_run__stops_before_the_first_step_by_default_and_counts_bad_images(make_run, root):
     (root / "imgs/train/3.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1\.jpg: cannot be .*\(2 of the 4 images looked at are bad\)"):
+    with pytest.raises(DataError, match=r"1\.jpg: cannot be .*\(2 of the 4 images checked are bad\)"):
         train(make_run(on_bad_image="error"))
     assert not (root.parent / "outputs").exists()
 
 
-def test_run__nothing_but_bad_images(make_run, root):
+def test_run__all_images_bad(make_run, root):
     for path in (root / "imgs/val").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"val/0\.jpg: .*\(3 of the 3 images looked at are bad\)"):
+    with pytest.raises(DataError, match=r"val/0\.jpg: .*\(3 of the 3 images checked are bad\)"):
         train(make_run())
 
 
-def test_run__void_validation_labels_only_are_told_before_training(make_run, root):
+def test_run__all_void_validation_labels_raise_before_training(make_run, root):
     for path in (root / "labels/val").iterdir():
         save(path, np.full((48, 60), 255, dtype=np.uint8))
     with pytest.raises(DataError, match="every validation label is void"):
@@ -133,5 +133,5 @@ def test_crops__of_the_readable_images_only(root, capsys, make_run):
     words = [f"pytorch_data_dir={root.parent}", "dataset_name=directory", "dir_dataset_name=mine", "splits=train"]
     words += ["num_processes=1", "on_bad_image=skip"]
     crop_command.crop_datasets(parse_command_line(crop_command.CropConfig, words))
-    assert capsys.readouterr().out.endswith("15 crops, 15 made now; 1 bad images left out\n")
+    assert capsys.readouterr().out.endswith("15 crops, 15 written; bad images left out: 1\n")
     assert len(open_dataset(make_run(crop_type="five"), "train")) == 15

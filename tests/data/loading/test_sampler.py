@@ -22,8 +22,8 @@ def test_epoch_draws__epochs_differ_and_repeat_exactly():
 
 
 @given(**SIZES)
-def test_training_batches__are_the_epochs_dealt_out_to_the_processes(n, batch_size, world_size):
-    """Two epochs, read draw by draw across the processes; the epochs' last batches are smaller."""
+def test_training_batches__ranks_together_draw_each_epoch(n, batch_size, world_size):
+    """Interleaving the ranks' draws restores the epoch order; only an epoch's last batch may be smaller."""
     per_epoch = TrainingBatches(n, 3, batch_size, 0, 0, world_size).batches_per_epoch
     ranks = [first_batches(2 * per_epoch, n, 3, batch_size, 0, rank, world_size) for rank in range(world_size)]
     for epoch in range(2):
@@ -36,7 +36,7 @@ def test_training_batches__are_the_epochs_dealt_out_to_the_processes(n, batch_si
 
 
 @given(**SIZES, done=st.integers(0, 30))
-def test_training_batches__begin_after_the_batches_done(n, batch_size, world_size, done):
+def test_training_batches__skip_batches_done(n, batch_size, world_size, done):
     for rank in range(world_size):
         whole = first_batches(done + 5, n, 3, batch_size, 0, rank, world_size)
         assert first_batches(5, n, 3, batch_size, done, rank, world_size) == whole[done:]

@@ -9,7 +9,7 @@ from eagle.data.loading.views import Draw, EvaluationViews, TrainingViews
 
 
 class Ramp(SegmentationDataset):
-    """Images whose red channel is their label, so that misalignment shows."""
+    """Images whose red channel equals the label, which reveals misalignment."""
 
     has_labels = True
     classes = Classes(tuple(str(i) for i in range(200)), np.zeros((200, 3), np.uint8))
@@ -63,7 +63,7 @@ def test_training_views__blurring_before_or_after_normalising_is_the_same():
     assert torch.allclose(normalize(blur(rgb)), blur(normalize(rgb)), atol=1e-5)
 
 
-def test_photometric__a_seed_decides_and_the_global_state_rests():
+def test_photometric__seed_determines_result_and_global_state_is_untouched():
     rgb = torch.rand(3, 16, 16)
     transform = Photometric("paper")
     torch.manual_seed(0)

@@ -33,7 +33,7 @@ def small_set(tmp_path_factory):
     return directory
 
 
-def test_write__layout_is_that_of_a_directory_dataset(small_set):
+def test_write__directory_dataset_layout(small_set):
     for split, count in (("train", 24), ("val", 16)):
         stems = [f"{index:05d}" for index in range(count)]
         assert sorted(path.name for path in (small_set / "imgs" / split).iterdir()) == [f"{s}.jpg" for s in stems]
@@ -64,7 +64,7 @@ def test_write__scene_depends_on_seed_split_and_index_only(small_set, tmp_path):
     assert scenes == {name: larger[name] for name in scenes}
 
 
-def test_write__another_seed_another_set_and_no_scene_twice(small_set, tmp_path):
+def test_write__other_seed_gives_other_scenes_and_none_repeat(small_set, tmp_path):
     write_mosaics(tmp_path / "other", n_train=4, n_val=4, size=64, seed=1)
     first = {digest for name, digest in read_all(small_set).items() if name.startswith(("imgs", "labels"))}
     other = {digest for name, digest in read_all(tmp_path / "other").items() if name.startswith(("imgs", "labels"))}
@@ -96,7 +96,7 @@ def test_write__any_size_and_no_validation(tmp_path, size):
     assert list((tmp_path / "set/imgs/val").iterdir()) == []
 
 
-def test_write__same_set_again_touches_nothing(small_set):
+def test_write__same_set_again_changes_nothing(small_set):
     before = {path: path.stat().st_mtime_ns for path in small_set.rglob("*")}
     write_mosaics(small_set, n_train=24, n_val=16, size=64, seed=0)
     assert {path: path.stat().st_mtime_ns for path in small_set.rglob("*")} == before
@@ -131,7 +131,7 @@ def test_write__refuses_a_folder_of_other_things(tmp_path):
     assert read_all(tmp_path / "photos").keys() == {"holiday.jpg"}
 
 
-def test_write__tells_of_a_set_that_lost_files(tmp_path):
+def test_write__refuses_a_set_with_missing_files(tmp_path):
     write_mosaics(tmp_path / "set", n_train=2, n_val=0, size=32, seed=0)
     (tmp_path / "set/labels/train/00001.png").unlink()
     with pytest.raises(DataError, match="1 of 2"):
@@ -167,7 +167,7 @@ def test_write__refuses_numbers_out_of_range(tmp_path, wrong):
 
 
 def test_compose_scene__labels_agree_with_the_pixels():
-    """Each class is one flat hue: the hue of a pixel then tells its class without the generator's help."""
+    """Each class has one flat hue, so a pixel's hue gives its class independently of the generator."""
     hues = [colorsys.hsv_to_rgb(index / len(CLASSES), 1.0, 0.7) for index in range(len(CLASSES))]
     flat = [[np.full((20, 30, 3), hue, np.float32)] for hue in hues]
     directions = np.array(hues) / np.linalg.norm(hues, axis=1, keepdims=True)
@@ -202,7 +202,7 @@ def test_sources__train_and_val_boxes_are_disjoint():
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_load_textures__crops_lie_inside_their_photographs(split):
-    """Pillow pads a box beyond the photograph with black; no true crop has a black border."""
+    """Pillow pads boxes that exceed the photograph with black; no correct crop has a black border."""
     for entry, crops in zip(CLASSES, load_textures(split), strict=True):
         boxes = [box for source in entry.sources for box in source.boxes(split)]
         assert [crop.shape for crop in crops] == [(b - t, r - le, 3) for le, t, r, b in boxes]

@@ -1,1 +1,1 @@
-"""Cutting images into crops to train on."""
+"""Cut images into training crops."""

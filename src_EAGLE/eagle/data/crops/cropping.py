@@ -1,4 +1,4 @@
-"""Cut every image of a dataset into five crops, in several processes, so that an interrupted run can be continued."""
+"""Cut every image of a dataset into five crops, in parallel and resumable."""
 
 import hashlib
 import logging
@@ -24,25 +24,26 @@ from eagle.processes import follow_parent, usable_cores
 
 SPLITS = ("train", "val")
 
-# How whole files end; a file that lost its end, or never got it, does not.
+# Final bytes of a complete file; a truncated file lacks them.
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
-# A job carries the dataset's list of files, so several images share one; few enough for the bar to move.
-_JOBS_PER_PROCESS, _MOST_IMAGES_PER_JOB = 50, 64
+# Each chunk of images sends the dataset's file list to a worker. Large chunks amortise that, small ones keep the
+# progress bar moving.
+_CHUNKS_PER_PROCESS, _MAX_CHUNK_SIZE = 50, 64
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CropJob:
-    """Makes the crops of one image after another; depends on nothing but its values, in whatever process it runs.
+    """Writes the crops of one image per call; picklable, so that it can run in worker processes.
 
     Attributes:
         dataset: the whole images of a split.
         split: "train" or "val".
-        source: which crops.
-        files: where they go.
-        jpeg: how images are compressed.
-        seed: of random crops.
+        source: dataset and crop parameters.
+        files: output paths.
+        jpeg: JPEG settings.
+        seed: seed of random crops.
     """
 
     dataset: SegmentationDataset
@@ -53,30 +54,30 @@ class CropJob:
     seed: int
 
     def boxes(self, index: int, width: int, height: int) -> list[Box]:
-        """Places of an image's crops in the order of their numbers."""
+        """Crop boxes of an image, in the order of the crop numbers."""
         if self.source.crop_type == "five":
             return five_boxes(width, height, self.source.crop_ratio)
         rng = np.random.default_rng((self.seed, SPLITS.index(self.split), index))
         return random_boxes(width, height, self.source.crop_ratio, CROPS_PER_IMAGE, rng)
 
     def __call__(self, index: int) -> int:
-        """Write the crops of an image that are missing or torn and return their number.
+        """Write an image's missing or truncated crops and return how many were written.
 
         Raises:
-            DataError: an image or label is broken, or a crop cannot be written.
+            DataError: the image or label is broken, or a crop cannot be written.
         """
         image, label = read_sample(self.dataset, index)
         boxes = self.boxes(index, image.width, image.height)
         stored_label = Image.fromarray((label + 1).astype(np.uint8))
-        made = [self._write(CROPS_PER_IMAGE * index + crop, box, image, stored_label) for crop, box in enumerate(boxes)]
-        return sum(made)
+        first = CROPS_PER_IMAGE * index
+        return sum(self._write(number, box, image, stored_label) for number, box in enumerate(boxes, first))
 
     def _write(self, number: int, box: Box, image: Image.Image, label: Image.Image) -> bool:
-        """Whether anything had to be written."""
+        """Write a crop unless it is complete; return whether anything was written."""
         size = (box.right - box.left, box.bottom - box.top)
         image_path, label_path = self.files.image(number), self.files.label(number)
-        image_done = is_whole(image_path, "RGB", size, _JPEG_END)
-        label_done = not self.dataset.has_labels or is_whole(label_path, "L", size, _PNG_END)
+        image_done = _is_complete(image_path, "RGB", size, _JPEG_END)
+        label_done = not self.dataset.has_labels or _is_complete(label_path, "L", size, _PNG_END)
         try:
             if not image_done:
                 with written_atomically(image_path) as temporary:
@@ -88,8 +89,8 @@ class CropJob:
                     label.crop(box).save(temporary)
         except OSError as error:
             raise DataError(
-                f"{self.files.folder}: crops cannot be written ({error.strerror or error}); mend it and run the "
-                "command again, finished crops are kept"
+                f"{self.files.folder}: crops cannot be written ({error.strerror or error}); fix this and run the "
+                "command again; finished crops are kept"
             ) from error
         return not (image_done and label_done)
 
@@ -103,37 +104,37 @@ def crop_split(
     seed: int,
     num_processes: int | None,
 ) -> int:
-    """Make the crops of a split; those there already are kept, torn ones are made again.
+    """Write the crops of a split; complete crops are kept, truncated ones are written again.
 
     Args:
         dataset: the whole images.
         split: "train" or "val".
-        source: which crops.
+        source: dataset and crop parameters.
         root: pytorch_data_dir.
-        jpeg: how the crops are compressed.
-        seed: of random crops; the same seed, the same crops, whatever num_processes is.
-        num_processes: None for one per core.
+        jpeg: JPEG settings.
+        seed: seed of random crops; the crops do not depend on num_processes.
+        num_processes: number of processes; None for one per core.
 
     Returns:
-        How many crops had to be made.
+        Number of crops written.
 
     Raises:
-        ConfigError: the ratio leaves no pixels.
-        DataError: an image is broken, the crops cannot be written, or the folder holds other crops.
+        ConfigError: a crop would have no pixels.
+        DataError: an image is broken, crops cannot be written, or the folder contains other crops.
         EagleError: a process died.
     """
     folder = source.folder(root)
     job = CropJob(dataset, split, source, CropFiles(folder, split), jpeg, seed)
-    _begin(job)
+    _start(job)
     processes = min(num_processes or usable_cores(), len(dataset))
-    with _mapped(job, len(dataset), processes) as counts:
-        made = sum(tqdm(counts, f"{folder.name} {split}", len(dataset), unit="image"))
+    with _map_images(job, len(dataset), processes) as counts:
+        n_written = sum(tqdm(counts, f"{folder.name} {split}", len(dataset), unit="image"))
     CropManifest(folder).finish(split)
-    return made
+    return n_written
 
 
-def is_whole(path: Path, mode: str, size: tuple[int, int], end: bytes) -> bool:
-    """Whether a file is a picture of that mode and size which was written to its end."""
+def _is_complete(path: Path, mode: str, size: tuple[int, int], end: bytes) -> bool:
+    """Whether a file is an image of that mode and size and ends with ``end``."""
     try:
         with path.open("rb") as file:
             file.seek(-len(end), 2)
@@ -146,11 +147,11 @@ def is_whole(path: Path, mode: str, size: tuple[int, int], end: bytes) -> bool:
         return False
 
 
-def _begin(job: CropJob) -> None:
-    """Record what is going to be made, and remove what a killed run left half-written."""
+def _start(job: CropJob) -> None:
+    """Record the split in the manifest and remove temporary files left by a killed run."""
     manifest = CropManifest(job.files.folder)
     if not manifest.path.exists() and job.files.images.is_dir():
-        logger.warning("%s: holds crops of unknown origin; those of the right size are kept", job.files.images)
+        logger.warning("%s: contains crops without a manifest; those of the right size are kept", job.files.images)
     directory = job.source.dataset_name == "directory"
     n_images = len(job.dataset)
     names = "\n".join(job.dataset.name(index) for index in range(n_images))
@@ -179,19 +180,19 @@ def _begin(job: CropJob) -> None:
 
 
 @contextmanager
-def _mapped(job: CropJob, n_images: int, processes: int) -> Iterator[Iterator[int]]:
-    """The job's results for all images in order, computed in this process or in spawned ones."""
+def _map_images(job: CropJob, n_images: int, processes: int) -> Iterator[Iterator[int]]:
+    """Run the job on all images, here or in spawned processes; yields the results in order."""
     if processes <= 1:
         yield map(job, range(n_images))
         return
-    # Spawned, not forked: a fork copies locks of threads but not the threads that would release them.
+    # Not forked: a forked process inherits locks, but not the threads that would release them.
     context = multiprocessing.get_context("spawn")
-    per_job = max(1, min(n_images // (processes * _JOBS_PER_PROCESS), _MOST_IMAGES_PER_JOB))
+    chunk_size = max(1, min(n_images // (processes * _CHUNKS_PER_PROCESS), _MAX_CHUNK_SIZE))
     try:
         with ProcessPoolExecutor(processes, mp_context=context, initializer=follow_parent) as executor:
-            yield executor.map(job, range(n_images), chunksize=per_job)
+            yield executor.map(job, range(n_images), chunksize=chunk_size)
     except BrokenProcessPool as error:
         raise EagleError(
             f"{job.files.folder}: a cropping process died, perhaps for lack of memory; lower num_processes and run the "
-            "command again, finished crops are kept"
+            "command again; finished crops are kept"
         ) from error

@@ -1,4 +1,4 @@
-"""Which parts of an image its crops are: the published five, or five drawn ones."""
+"""Crop boxes of an image: the five of the released code, or random ones."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from eagle.errors import ConfigError
 
 
 class Box(NamedTuple):
-    """A part of an image in pixels; right and bottom are exclusive, as for PIL's ``crop``."""
+    """Rectangle in pixels; right and bottom are exclusive, as in PIL's ``crop``."""
 
     left: int
     top: int
@@ -17,25 +17,25 @@ class Box(NamedTuple):
 
 
 def five_boxes(width: int, height: int, ratio: float) -> list[Box]:
-    """Corners top left, top right, bottom left, bottom right, and the centre, as torchvision's ``five_crop``.
+    """Top left, top right, bottom left, bottom right and centre crops, as in torchvision's ``five_crop``.
 
     Args:
-        width: of the image.
-        height: of the image.
-        ratio: a crop's side by the image's, rounded down to pixels.
+        width: image width.
+        height: image height.
+        ratio: crop side divided by image side; crop sides are rounded down to pixels.
 
     Raises:
-        ConfigError: the ratio leaves no pixel.
+        ConfigError: a crop would have no pixels.
     """
     w, h = _crop_size(width, height, ratio)
     right, bottom = width - w, height - h
-    # Python's round, to the even neighbour of a half, is what torchvision's centre crop uses.
+    # Halves round to even, as in torchvision's centre crop.
     corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (round(right / 2), round(bottom / 2))]
     return [Box(x, y, x + w, y + h) for x, y in corners]
 
 
 def random_boxes(width: int, height: int, ratio: float, count: int, rng: np.random.Generator) -> list[Box]:
-    """``count`` boxes of the same size at places drawn uniformly; raises ConfigError as five_boxes does."""
+    """``count`` boxes of the same size at uniformly random positions; raises ConfigError like five_boxes."""
     w, h = _crop_size(width, height, ratio)
     xs = rng.integers(width - w, size=count, endpoint=True).tolist()
     ys = rng.integers(height - h, size=count, endpoint=True).tolist()
@@ -45,5 +45,5 @@ def random_boxes(width: int, height: int, ratio: float, count: int, rng: np.rand
 def _crop_size(width: int, height: int, ratio: float) -> tuple[int, int]:
     size = int(width * ratio), int(height * ratio)
     if 0 in size:
-        raise ConfigError(f"crop_ratio: {ratio} leaves nothing of an image of {width}×{height} pixels; raise it")
+        raise ConfigError(f"crop_ratio: {ratio} leaves no pixels of a {width}×{height} image; increase it")
     return size

@@ -1,7 +1,7 @@
-"""Where crops lie, how they are numbered, and the record that tells whole sets from unfinished ones.
+"""Folder layout and numbering of crop sets, and the manifest that records their parameters and completeness.
 
-Folder and numbering are STEGO's: ``<pytorch_data_dir>/cropped/<dataset>_<type>_crop_<ratio>/{img,label}/<split>/``,
-crop c of image i is file 5·i + c. ``manifest.json`` beside ``img`` is ours.
+Layout and numbering follow STEGO: ``<pytorch_data_dir>/cropped/<dataset>_<type>_crop_<ratio>/{img,label}/<split>/``;
+crop c of image i is file 5·i + c. We add ``manifest.json`` beside ``img``.
 """
 
 import json
@@ -17,11 +17,11 @@ CROPS_PER_IMAGE = 5
 
 @dataclass(frozen=True)
 class JpegSettings:
-    """How crops are compressed; the defaults are the released code's, which are Pillow's.
+    """JPEG settings of crops; the defaults are those of the released code (Pillow's defaults).
 
     Attributes:
         jpeg_quality: 1 to 100.
-        jpeg_subsampling: of the colour channels, "4:4:4" for none, "4:2:2" or "4:2:0".
+        jpeg_subsampling: chroma subsampling, "4:4:4" (none), "4:2:2" or "4:2:0".
     """
 
     jpeg_quality: int = 75
@@ -33,14 +33,14 @@ class JpegSettings:
 
 @dataclass(frozen=True)
 class CropSource:
-    """Which crops of which dataset.
+    """Identifies a crop set by dataset, crop type and crop ratio.
 
     Attributes:
-        dataset_name: the dataset's key.
-        label: the name that folders carry: the key, or a directory dataset's folder.
-        n_classes: dir_dataset_n_classes, where it is set.
+        dataset_name: name of the dataset in the catalog.
+        label: name used in the set's folder: dataset_name, or a directory dataset's folder.
+        n_classes: dir_dataset_n_classes.
         crop_type: "five" or "random".
-        crop_ratio: side of a crop by side of its image.
+        crop_ratio: crop side divided by image side.
     """
 
     dataset_name: str
@@ -50,11 +50,11 @@ class CropSource:
     crop_ratio: float
 
     def folder(self, root: Path) -> Path:
-        """The set's folder below pytorch_data_dir."""
+        """Folder of the crop set below pytorch_data_dir."""
         return root / "cropped" / f"{self.label}_{self.crop_type}_crop_{self.crop_ratio}"
 
     def command(self, root: Path) -> str:
-        """The command that makes or finishes the set."""
+        """Command that creates or completes the crop set."""
         directory = "" if self.dataset_name != "directory" else f" dir_dataset_name={self.label}"
         classes = "" if self.n_classes is None else f" dir_dataset_n_classes={self.n_classes}"
         return (
@@ -65,10 +65,10 @@ class CropSource:
 
 @dataclass(frozen=True)
 class CropFiles:
-    """The files of one split.
+    """Paths of one split's crops.
 
     Attributes:
-        folder: the set's folder.
+        folder: folder of the crop set.
         split: "train" or "val".
     """
 
@@ -77,69 +77,71 @@ class CropFiles:
 
     @property
     def images(self) -> Path:
-        """Folder of the crops of images."""
+        """Folder of the image crops."""
         return self.folder / "img" / self.split
 
     @property
     def labels(self) -> Path:
-        """Folder of the crops of label maps; a dataset without labels has none."""
+        """Folder of the label crops; it does not exist for a dataset without labels."""
         return self.folder / "label" / self.split
 
     def image(self, number: int) -> Path:
-        """The JPEG of a crop."""
+        """JPEG file of a crop."""
         return self.images / f"{number}.jpg"
 
     def label(self, number: int) -> Path:
-        """The PNG of a crop's class ids + 1; 0 is void."""
+        """PNG file of a crop's class ids + 1; 0 is void."""
         return self.labels / f"{number}.png"
 
 
 class CropManifest:
-    """``manifest.json`` of a set of crops: what it was made from and with and, for each split, whether it is whole.
+    """``manifest.json`` of a crop set: source dataset, crop parameters and, per split, whether it is complete.
 
     Args:
-        folder: the set's folder.
+        folder: folder of the crop set.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "manifest.json"
 
     def read(self) -> dict[str, Any]:
-        """Its content, with at least the keys source, parameters and splits; empty where there is none.
+        """Read the dicts source, parameters and splits; an empty dict if the file does not exist.
 
         Raises:
-            DataError: the file is no manifest.
+            DataError: the file is not a manifest.
         """
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             content = {key: dict(content[key]) for key in ("source", "parameters", "splits")}
-            # Crops were written without subsampling before the manifest recorded it.
+            # Manifests without this key are older; their crops were not subsampled.
             content["parameters"].setdefault("jpeg_subsampling", "4:4:4")
             return content
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{self.path}: not a manifest of crops; move {self.path.parent} away") from error
+            raise DataError(f"{self.path}: not a crop manifest; move {self.path.parent} away") from error
 
     def jpeg(self) -> JpegSettings:
-        """How the crops of an existing manifest were compressed; raises DataError where it does not say."""
+        """JPEG settings in an existing manifest; raises DataError if they are missing or invalid."""
         parameters = self.read()["parameters"]
         try:
             return JpegSettings(int(parameters["jpeg_quality"]), str(parameters["jpeg_subsampling"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{self.path}: does not say the crops' jpeg_quality; crop again") from error
+            raise DataError(
+                f"{self.path}: jpeg_quality is missing or invalid; move {self.path.parent} away and crop again"
+            ) from error
 
     def begin(self, split: str, source: dict[str, Any], parameters: dict[str, Any], images: dict[str, Any]) -> None:
-        """Record what a split is going to be made from, and that it is not whole yet.
+        """Record a split's source and parameters, and mark it incomplete.
 
         Args:
             split: "train" or "val".
-            source: what identifies the dataset.
-            parameters: what decides the crops' content.
-            images: what identifies the split's images.
+            source: values that identify the dataset.
+            parameters: values that determine the crops' content.
+            images: values that identify the split's images.
 
         Raises:
-            DataError: the folder holds crops of something else or made with other values.
+            DataError: the folder contains crops with another source or other parameters.
         """
         content = self.read() or {"source": source, "parameters": parameters, "splits": {}}
         recorded_images = {key: content["splits"].get(split, images).get(key) for key in images}
@@ -150,14 +152,14 @@ class CropManifest:
         ]
         if differing:
             raise DataError(
-                f"{self.path}: these crops were made with {', '.join(differing)}; move {self.path.parent} away, or ask "
-                "for the same again"
+                f"{self.path}: these crops were made with {', '.join(differing)}; move {self.path.parent} away, or "
+                "use the same values again"
             )
         content["splits"][split] = {**images, "complete": False}
         self._write(content)
 
     def finish(self, split: str) -> None:
-        """Record that a split is whole."""
+        """Mark a split complete."""
         content = self.read()
         content["splits"][split]["complete"] = True
         self._write(content)

@@ -1,1 +1,1 @@
-"""The datasets, one to a file, and the catalog that opens them by name."""
+"""One module per dataset, and the catalog that opens them by name."""

@@ -1,4 +1,4 @@
-"""What every dataset offers: images with optional labels, class names and a palette."""
+"""Dataset interface: images with optional labels, class names and a palette."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eagle.data.images import read_image
 from eagle.errors import DataError
 
 VOID = -1
@@ -18,8 +19,8 @@ class Classes:
     """The classes of a dataset.
 
     Attributes:
-        names: one for each class id.
-        palette: n×3 uint8 RGB, one colour for each class id.
+        names: class names by class id.
+        palette: RGB colours by class id, n×3 uint8.
     """
 
     names: tuple[str, ...]
@@ -30,12 +31,12 @@ class Classes:
 
 
 class SegmentationDataset(ABC):
-    """Images of one split, in a fixed order, with their label maps where there are any.
+    """Images of one split in a fixed order, with optional label maps.
 
     Attributes:
         classes: class names and palette.
-        has_labels: whether ``label`` gives maps.
-        skipped: a line for each image that was left out because it cannot be read.
+        has_labels: whether ``label`` may be called.
+        skipped: one error message for each image left out because it cannot be read.
     """
 
     classes: Classes
@@ -55,21 +56,37 @@ class SegmentationDataset(ABC):
         """The RGB image; raises DataError that names the file."""
 
     def image_path(self, index: int) -> Path | None:  # noqa: ARG002
-        """The file that ``image`` reads; None where the images do not come one from a file."""
+        """The image's file; None if the dataset does not store one image per file."""
         return None
 
     @abstractmethod
     def label(self, index: int) -> np.ndarray:
-        """Class ids, H×W int32 of the image's size, −1 for void; raises DataError that names the file."""
+        """Class ids, H×W int32 in the image's size, −1 for void; raises DataError that names the file."""
+
+
+class ImageFileDataset(SegmentationDataset):
+    """Dataset that stores one image per file; the file's stem is the image's name."""
+
+    @abstractmethod
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+
+    def name(self, index: int) -> str:
+        """The file's stem."""
+        return self.image_path(index).stem
+
+    def image(self, index: int) -> Image.Image:
+        """The RGB image."""
+        return read_image(self.image_path(index))
 
 
 class DatasetPart(SegmentationDataset):
-    """Some images of a dataset.
+    """A subset of a dataset.
 
     Args:
-        dataset: all images.
-        indices: of those that are left, in their order.
-        skipped: a line for each image that was left out because it cannot be read.
+        dataset: the whole dataset.
+        indices: indices of the images to keep, in order.
+        skipped: one error message for each image left out because it cannot be read.
     """
 
     def __init__(self, dataset: SegmentationDataset, indices: Sequence[int], skipped: Iterable[str] = ()) -> None:
@@ -100,14 +117,15 @@ class DatasetPart(SegmentationDataset):
 
 
 def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, np.ndarray]:
-    """Image and label map (all void where the dataset has no labels); raises DataError where their sizes differ."""
+    """Read image and label map (all void for a dataset without labels); raises DataError if their sizes differ."""
     image = dataset.image(index)
     size = (image.height, image.width)
     label = dataset.label(index) if dataset.has_labels else np.full(size, VOID, dtype=np.int32)
     if label.shape != size:
-        turned = "; turn the pixels of images that EXIF turns in viewers, e.g. with `mogrify -auto-orient`"
+        transposed = label.shape == size[::-1]
+        hint = "; apply the EXIF rotation to the image's pixels, e.g. with `mogrify -auto-orient`" if transposed else ""
         raise DataError(
             f"{dataset.image_path(index) or dataset.name(index)}: the label map is {label.shape[1]}×{label.shape[0]} "
-            f"pixels, its image {image.width}×{image.height}{turned if label.shape == size[::-1] else ''}"
+            f"pixels, its image {image.width}×{image.height}{hint}"
         )
     return image, label

@@ -1,4 +1,4 @@
-"""Every dataset by the name that configurations use."""
+"""Open datasets by the name used in configurations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class Entry:
     """How to open a dataset.
 
     Attributes:
-        open: (configuration, pytorch_data_dir, split) → the whole images of a split.
-        classes: (configuration, pytorch_data_dir) → the classes, without a look at images.
+        open: (configuration, pytorch_data_dir, split) → the split's whole (uncropped) images.
+        classes: (configuration, pytorch_data_dir) → the classes; reads no images.
     """
 
     open: Callable[[Any, Path, str], SegmentationDataset]
@@ -29,15 +29,15 @@ class Entry:
 
 
 def open_dataset(cfg: Any, split: str) -> SegmentationDataset:
-    """The split of the dataset that a configuration names: its crops for training where crop_type is set.
+    """Open a split of the configured dataset; with crop_type set, the training split consists of crops.
 
     Args:
-        cfg: has the keys of DatasetConfig.
+        cfg: a configuration with the keys of DatasetConfig.
         split: "train" or "val".
 
     Raises:
-        ConfigError: an unknown dataset or a key that the dataset needs is not set.
-        DataError: files are missing, or the crops are not complete.
+        ConfigError: the dataset is unknown, or a key that it needs is not set.
+        DataError: files are missing, or the crops are incomplete.
     """
     if cfg.crop_type is None or split != "train":
         return open_whole_dataset(cfg, split)
@@ -46,26 +46,26 @@ def open_dataset(cfg: Any, split: str) -> SegmentationDataset:
 
 
 def open_whole_dataset(cfg: Any, split: str) -> SegmentationDataset:
-    """As open_dataset, but the whole images whatever crop_type is."""
+    """Like open_dataset, but always whole images, even if crop_type is set."""
     entry, root = _entry_and_root(cfg)
     return entry.open(cfg, root, split)
 
 
 def known_classes(cfg: Any) -> Classes | None:
-    """A dataset's classes without its files; None for a directory dataset, whose classes are in its folder."""
+    """The classes of a public dataset, without its files; None for a directory dataset or an unknown name."""
     entry = _ENTRIES.get(cfg.dataset_name)
     return None if entry is None or cfg.dataset_name == "directory" else entry.classes(cfg, Path())
 
 
 def crop_source(cfg: Any) -> CropSource:
-    """What a configuration's crops are crops of, and of which kind they are."""
+    """Dataset, crop type and crop ratio of a configuration's crops."""
     return CropSource(
         cfg.dataset_name, dataset_label(cfg), cfg.dir_dataset_n_classes, str(cfg.crop_type), float(cfg.crop_ratio)
     )
 
 
 def dataset_label(cfg: Any) -> str:
-    """The dataset's name, for a directory dataset its folder's."""
+    """The dataset's name; for a directory dataset, its folder's name."""
     return str(Path(_directory_name(cfg))) if cfg.dataset_name == "directory" else str(cfg.dataset_name)
 
 

@@ -1,4 +1,4 @@
-"""Cityscapes with 27 classes, in torchvision's folders.
+"""Cityscapes with 27 classes, in torchvision's folder layout.
 
 ``cityscapes/leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png`` and, for each image,
 ``cityscapes/gtFine/{train,val}/CITY/NAME_gtFine_labelIds.png``. Cordts et al., "The Cityscapes Dataset for Semantic
@@ -8,15 +8,14 @@ Urban Scene Understanding", CVPR 2016; the 27 classes are its raw ids 7 to 33, a
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from eagle.data.datasets.archive_files import fetch_command, require_files, require_folder
-from eagle.data.datasets.base import VOID, Classes, SegmentationDataset
+from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
 from eagle.data.datasets.label_ids import IdTable
-from eagle.data.images import read_image, read_label
+from eagle.data.images import read_label
 from eagle.errors import DataError
 
-# In the order of their raw ids, with the official colours.
+# Ordered by raw id; official colours.
 CLASS_COLORS = {
     "road": (128, 64, 128),
     "sidewalk": (244, 35, 232),
@@ -53,7 +52,7 @@ _TO_CLASS = IdTable({_FIRST_ID + i: i for i in range(len(CLASS_COLORS))}, otherw
 _IMAGE_SUFFIX, _LABEL_SUFFIX = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
-class Cityscapes(SegmentationDataset):
+class Cityscapes(ImageFileDataset):
     """One split, sorted by city and name.
 
     Args:
@@ -71,7 +70,9 @@ class Cityscapes(SegmentationDataset):
         folder = require_folder(root, root / "leftImg8bit" / split)
         self._images = sorted(folder.glob(f"*/*{_IMAGE_SUFFIX}"))
         if not self._images:
-            raise DataError(f"{folder}: holds no CITY/*{_IMAGE_SUFFIX}; move {root} away and run {fetch_command(root)}")
+            raise DataError(
+                f"{folder}: contains no CITY/*{_IMAGE_SUFFIX}; move {root} away and run {fetch_command(root)}"
+            )
         self._labels = [
             root / "gtFine" / split / path.parent.name / path.name.replace(_IMAGE_SUFFIX, _LABEL_SUFFIX)
             for path in self._images
@@ -84,10 +85,6 @@ class Cityscapes(SegmentationDataset):
     def name(self, index: int) -> str:
         """City, sequence and frame."""
         return self._images[index].name.removesuffix(_IMAGE_SUFFIX)
-
-    def image(self, index: int) -> Image.Image:
-        """The RGB image."""
-        return read_image(self._images[index])
 
     def image_path(self, index: int) -> Path:
         """The image's file."""

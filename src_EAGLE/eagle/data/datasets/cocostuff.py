@@ -1,4 +1,4 @@
-"""COCO-Stuff with 27, 15 or 3 classes, in the folders that STEGO's archive unpacks to.
+"""COCO-Stuff with 27, 15 or 3 classes, in the folder layout of STEGO's archive.
 
 ``cocostuff/images/{train2017,val2017}/ID.jpg``, ``cocostuff/annotations/{train2017,val2017}/ID.png`` (fine ids 0 to
 181, 255 = void) and ``cocostuff/curated/{train2017,val2017}/LIST.txt``, the image ids of a split.
@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from eagle.data.datasets.archive_files import read_listing, require_files
-from eagle.data.datasets.base import VOID, Classes, SegmentationDataset
+from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
 from eagle.data.datasets.cocostuff_labels import SUPERCATEGORIES, fine_labels, palette
 from eagle.data.datasets.label_ids import IdTable
-from eagle.data.images import read_image, read_label
+from eagle.data.images import read_label
 
 _ALL = tuple(SUPERCATEGORIES)
 _STUFF = _ALL[_ALL.index("ceiling") :]
@@ -23,11 +22,11 @@ _FULL, _SEVENTH, _FEW = "Coco164kFull_Stuff_Coarse.txt", "Coco164kFull_Stuff_Coa
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the ways in which COCO-Stuff is used.
+    """A choice of classes and image lists.
 
     Attributes:
-        supercategories: the classes, in the order of their ids; all other pixels are void.
-        lists: the file of image ids, by split.
+        supercategories: class names by class id; all other pixels are void.
+        lists: name of the file with the image ids, by split.
     """
 
     supercategories: tuple[str, ...]
@@ -41,7 +40,7 @@ VARIANTS = {
 }
 
 
-class CocoStuff(SegmentationDataset):
+class CocoStuff(ImageFileDataset):
     """One split of a variant.
 
     Args:
@@ -67,20 +66,12 @@ class CocoStuff(SegmentationDataset):
     def __len__(self) -> int:
         return len(self._ids)
 
-    def name(self, index: int) -> str:
-        """COCO's id of the image, twelve digits."""
-        return self._ids[index]
-
-    def image(self, index: int) -> Image.Image:
-        """The RGB image."""
-        return read_image(self.image_path(index))
-
     def image_path(self, index: int) -> Path:
         """The image's file."""
         return self._root / "images" / self._folder / f"{self._ids[index]}.jpg"
 
     def label(self, index: int) -> np.ndarray:
-        """Class ids; raises DataError for an annotation that is neither a fine id nor void."""
+        """Class ids; raises DataError for an unknown fine id."""
         path = self._label_path(index)
         return self._to_class(read_label(path), path)
 

@@ -1,7 +1,7 @@
-"""The labels of COCO-Stuff: 27 supercategories in the order that IIC, PiCIE and STEGO number them, and their members.
+"""COCO-Stuff's 182 fine labels, grouped in 27 supercategories in the order of IIC, PiCIE and STEGO.
 
-Caesar et al., "COCO-Stuff: Thing and Stuff Classes in Context", CVPR 2018. A member stands with the value that the
-annotation PNGs hold for it, one less than its id in the public list of labels.
+Caesar et al., "COCO-Stuff: Thing and Stuff Classes in Context", CVPR 2018. The numbers are the values in the
+annotation PNGs, one less than the ids in the public list of labels.
 """
 
 import numpy as np
@@ -16,19 +16,19 @@ SUPERCATEGORIES = {
         "61 chair, 62 couch, 63 potted plant, 64 bed, 65 mirror, 66 dining table, 67 window, 68 desk, 69 toilet, "
         "70 door"
     ),
-    "indoor": ("83 book, 84 clock, 85 vase, 86 scissors, 87 teddy bear, 88 hair drier, 89 toothbrush, 90 hair brush"),
+    "indoor": "83 book, 84 clock, 85 vase, 86 scissors, 87 teddy bear, 88 hair drier, 89 toothbrush, 90 hair brush",
     "kitchen": "43 bottle, 44 plate, 45 wine glass, 46 cup, 47 fork, 48 knife, 49 spoon, 50 bowl",
-    "accessory": ("25 hat, 26 backpack, 27 umbrella, 28 shoe, 29 eye glasses, 30 handbag, 31 tie, 32 suitcase"),
-    "animal": ("15 bird, 16 cat, 17 dog, 18 horse, 19 sheep, 20 cow, 21 elephant, 22 bear, 23 zebra, 24 giraffe"),
-    "outdoor": ("9 traffic light, 10 fire hydrant, 11 street sign, 12 stop sign, 13 parking meter, 14 bench"),
+    "accessory": "25 hat, 26 backpack, 27 umbrella, 28 shoe, 29 eye glasses, 30 handbag, 31 tie, 32 suitcase",
+    "animal": "15 bird, 16 cat, 17 dog, 18 horse, 19 sheep, 20 cow, 21 elephant, 22 bear, 23 zebra, 24 giraffe",
+    "outdoor": "9 traffic light, 10 fire hydrant, 11 street sign, 12 stop sign, 13 parking meter, 14 bench",
     "person": "0 person",
     "sports": (
         "33 frisbee, 34 skis, 35 snowboard, 36 sports ball, 37 kite, 38 baseball bat, 39 baseball glove, "
         "40 skateboard, 41 surfboard, 42 tennis racket"
     ),
-    "vehicle": ("1 bicycle, 2 car, 3 motorcycle, 4 airplane, 5 bus, 6 train, 7 truck, 8 boat"),
+    "vehicle": "1 bicycle, 2 car, 3 motorcycle, 4 airplane, 5 bus, 6 train, 7 truck, 8 boat",
     "ceiling": "101 ceiling-other, 102 ceiling-tile",
-    "floor": ("100 carpet, 113 floor-marble, 114 floor-other, 115 floor-stone, 116 floor-tile, 117 floor-wood"),
+    "floor": "100 carpet, 113 floor-marble, 114 floor-other, 115 floor-stone, 116 floor-tile, 117 floor-wood",
     "food-stuff": "120 food-other, 121 fruit, 152 salad, 169 vegetable",
     "furniture-stuff": (
         "97 cabinet, 106 counter, 107 cupboard, 109 desk-stuff, 111 door-stuff, 122 furniture-other, 129 light, "
@@ -49,14 +49,14 @@ SUPERCATEGORIES = {
         "110 dirt, 124 gravel, 125 ground-other, 135 mud, 139 pavement, 143 platform, 144 playingfield, 146 railroad, "
         "148 road, 153 sand, 158 snow"
     ),
-    "plant": ("93 branch, 96 bush, 118 flower, 123 grass, 128 leaves, 133 moss, 141 plant-other, 162 straw, 168 tree"),
+    "plant": "93 branch, 96 bush, 118 flower, 123 grass, 128 leaves, 133 moss, 141 plant-other, 162 straw, 168 tree",
     "sky": "105 clouds, 156 sky-other",
     "solid": "126 hill, 134 mountain, 149 rock, 159 solid-other, 161 stone, 181 wood",
     "structural": "98 cage, 112 fence, 137 net, 145 railing, 163 structural-other",
     "water": "119 fog, 147 river, 154 sea, 177 water-other, 178 waterdrops",
 }
 
-# Things in strong colours; stuff in the colours that it tends to have.
+# Saturated colours for things, typical colours for stuff.
 COLORS = {
     "electronic": (255, 0, 170),
     "appliance": (170, 0, 255),
@@ -89,7 +89,7 @@ COLORS = {
 
 
 def fine_labels() -> dict[int, tuple[str, str]]:
-    """By annotation value, 0 to 181: the label's name and its supercategory's."""
+    """Name and supercategory of each label, by annotation value (0 to 181)."""
     labels = {}
     for supercategory, members in SUPERCATEGORIES.items():
         for member in members.split(", "):
@@ -99,5 +99,5 @@ def fine_labels() -> dict[int, tuple[str, str]]:
 
 
 def palette(names: tuple[str, ...]) -> np.ndarray:
-    """n×3 uint8 RGB colours of supercategories."""
+    """RGB colours of supercategories, n×3 uint8."""
     return np.array([COLORS[name] for name in names], dtype=np.uint8)

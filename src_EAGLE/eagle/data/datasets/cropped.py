@@ -1,31 +1,31 @@
-"""The crops of a dataset that ``crop_datasets.py`` made, as a dataset of their own."""
+"""Dataset of the crops written by ``crop_datasets.py``."""
 
 import logging
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from eagle.data.crops.manifest import CropFiles, CropManifest, CropSource, JpegSettings
-from eagle.data.datasets.base import Classes, SegmentationDataset
-from eagle.data.images import read_image, read_label
+from eagle.data.datasets.archive_files import missing_files
+from eagle.data.datasets.base import Classes, ImageFileDataset
+from eagle.data.images import read_label
 from eagle.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 
-class CroppedDataset(SegmentationDataset):
-    """One split of a set of crops, in the order of their numbers.
+class CroppedDataset(ImageFileDataset):
+    """One split of a crop set, ordered by crop number.
 
     Args:
-        source: which crops.
+        source: dataset and crop parameters.
         root: pytorch_data_dir.
         split: "train" or "val".
-        classes: the dataset's.
+        classes: the dataset's classes.
 
     Raises:
-        DataError: the crops are not there, not whole or not as many as their manifest says; the message has the
-            command that makes or finishes them.
+        DataError: the crops do not exist, are incomplete or differ in number from their manifest; the message gives
+            the command that completes them.
     """
 
     def __init__(self, source: CropSource, root: Path, split: str, classes: Classes) -> None:
@@ -35,28 +35,23 @@ class CroppedDataset(SegmentationDataset):
         manifest = CropManifest(self._files.folder)
         record = manifest.read().get("splits", {}).get(split, {})
         if not record.get("complete"):
-            state = "are not complete" if self._files.images.is_dir() else "do not exist"
+            state = "are incomplete" if self._files.images.is_dir() else "do not exist"
             raise DataError(f"{self._files.images}: the crops {state}; {remedy}")
         if manifest.jpeg() != JpegSettings():
             logger.warning(
-                "%s: these crops have %s; released runs saw %s", self._files.folder, manifest.jpeg(), JpegSettings()
+                "%s: these crops have %s; the released runs used %s",
+                self._files.folder,
+                manifest.jpeg(),
+                JpegSettings(),
             )
         self._n_crops = record["crops"]
         self.has_labels = record["labels"]
-        self._require(self._files.images, "jpg", remedy)
-        if self.has_labels:
-            self._require(self._files.labels, "png", remedy)
+        for path_of in (self._files.image, self._files.label) if self.has_labels else (self._files.image,):
+            if missing := missing_files([path_of(i) for i in range(self._n_crops)]):
+                raise DataError(f"{missing[0]}: no such file ({len(missing)} of {self._n_crops} are missing); {remedy}")
 
     def __len__(self) -> int:
         return self._n_crops
-
-    def name(self, index: int) -> str:
-        """The crop's number."""
-        return str(index)
-
-    def image(self, index: int) -> Image.Image:
-        """The RGB crop."""
-        return read_image(self._files.image(index))
 
     def image_path(self, index: int) -> Path:
         """The image's file."""
@@ -68,15 +63,7 @@ class CroppedDataset(SegmentationDataset):
         label = read_label(path) - 1
         if label.max() >= len(self.classes):
             raise DataError(
-                f"{path}: holds {label.max() + 1}, but {len(self.classes)} classes are stored as 1 to "
+                f"{path}: contains {label.max() + 1}, but {len(self.classes)} classes are stored as 1 to "
                 f"{len(self.classes)}; remove the file and crop again"
             )
         return label
-
-    def _require(self, folder: Path, suffix: str, remedy: str) -> None:
-        present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        missing = [name for name in (f"{i}.{suffix}" for i in range(self._n_crops)) if name not in present]
-        if missing:
-            raise DataError(
-                f"{folder / missing[0]}: no such file ({len(missing)} of {self._n_crops} are missing); {remedy}"
-            )

@@ -1,7 +1,7 @@
-"""Anyone's images in STEGO's ``directory`` layout, with or without labels.
+"""Your own images in STEGO's ``directory`` layout, with or without labels.
 
 ``<root>/imgs/{train,val}/NAME.jpg`` and, optionally, ``<root>/labels/{train,val}/NAME.png`` (uint8 class ids,
-255 = void) and ``<root>/classes.txt`` (one class name a line, line number = id).
+255 = void) and ``<root>/classes.txt`` (one class name per line; line number, from 0, = id).
 """
 
 import unicodedata
@@ -9,28 +9,27 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from eagle.data.datasets.archive_files import read_names
-from eagle.data.datasets.base import VOID, Classes, SegmentationDataset
-from eagle.data.images import image_files, read_image, read_label
+from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
+from eagle.data.images import image_files, read_label
 from eagle.data.palette import distinct_palette
 from eagle.errors import ConfigError, DataError
 
 VOID_ID = 255
 
 
-class DirectoryDataset(SegmentationDataset):
+class DirectoryDataset(ImageFileDataset):
     """One split of a folder of images.
 
     Args:
-        root: folder that holds ``imgs`` and, optionally, ``labels`` and ``classes.txt``.
+        root: folder with ``imgs`` and, optionally, ``labels`` and ``classes.txt``.
         split: "train" or "val".
-        n_classes: number of classes; None takes the lines of ``classes.txt``.
+        n_classes: number of classes; None to use the lines of ``classes.txt``.
 
     Raises:
         DataError: a folder is missing or empty, two images share a name, or a label is missing.
-        ConfigError: the number of classes is not given or contradicts ``classes.txt``, or that names a class twice.
+        ConfigError: the number of classes is missing or contradicts ``classes.txt``, or a class name repeats.
     """
 
     def __init__(self, root: Path, split: str, n_classes: int | None = None) -> None:
@@ -43,20 +42,12 @@ class DirectoryDataset(SegmentationDataset):
     def __len__(self) -> int:
         return len(self._images)
 
-    def name(self, index: int) -> str:
-        """The file's stem."""
-        return self._images[index].stem
-
-    def image(self, index: int) -> Image.Image:
-        """The RGB image."""
-        return read_image(self._images[index])
-
     def image_path(self, index: int) -> Path:
         """The image's file."""
         return self._images[index]
 
     def label(self, index: int) -> np.ndarray:
-        """Class ids; raises DataError for an id that is neither a class nor void."""
+        """Class ids; raises DataError for an id that is neither a class nor void (255)."""
         path = self._labels[index]
         label = read_label(path)
         unknown = np.unique(label[(label >= len(self.classes)) & (label != VOID_ID) | (label < 0)])
@@ -69,7 +60,7 @@ class DirectoryDataset(SegmentationDataset):
 
 
 def directory_classes(root: Path, n_classes: int | None) -> Classes:
-    """Class names of ``classes.txt``, or numbered ones; raises ConfigError as DirectoryDataset does."""
+    """Classes named in ``classes.txt``, or else numbered; raises ConfigError like DirectoryDataset."""
     listing = root / "classes.txt"
     names = read_names(listing) if listing.is_file() else []
     if n_classes is None and not names:
@@ -77,10 +68,12 @@ def directory_classes(root: Path, n_classes: int | None) -> Classes:
     if n_classes is not None and names and n_classes != len(names):
         raise ConfigError(f"dir_dataset_n_classes: {n_classes}, but {listing} names {len(names)} classes")
     if max(n_classes or 0, len(names)) > VOID_ID:
-        raise ConfigError(f"{root}: {n_classes or len(names)} classes; id {VOID_ID} is void, so {VOID_ID} are the most")
+        raise ConfigError(
+            f"{root}: {n_classes or len(names)} classes; at most {VOID_ID} are possible, because id {VOID_ID} is void"
+        )
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise ConfigError(f"{listing}: names {repeated[0]!r} more than once; each class needs a name of its own")
+        raise ConfigError(f"{listing}: names {repeated[0]!r} more than once; class names must be unique")
     names = names or [f"class {i}" for i in range(n_classes or 0)]
     return Classes(tuple(names), distinct_palette(len(names)))
 
@@ -94,13 +87,13 @@ def _images(root: Path, split: str) -> list[Path]:
         )
     images = image_files(folder)
     if not images:
-        raise DataError(f"{folder}: holds no images")
-    _by_name(images)
+        raise DataError(f"{folder}: contains no images")
+    _files_by_stem(images)  # raises if two images share a name
     return images
 
 
-def _by_name(files: list[Path]) -> dict[str, Path]:
-    """Files by stem, composed as most systems write it (macOS stores "ü" as two characters).
+def _files_by_stem(files: list[Path]) -> dict[str, Path]:
+    """Files by stem in Unicode NFC (macOS stores "ü" as two characters).
 
     Raises:
         DataError: two files share a name.
@@ -108,26 +101,26 @@ def _by_name(files: list[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     repeated: list[tuple[Path, Path]] = []
     for path in files:
-        first = found.setdefault(_key(path), path)
+        first = found.setdefault(_nfc_stem(path), path)
         if first != path:
             repeated.append((path, first))
     if repeated:
         path, first = repeated[0]
         others = f" ({len(repeated)} such files: {', '.join(p.name for p, _ in repeated[:20])})" if repeated[1:] else ""
-        raise DataError(f"{path}: has the name of {first.name}; labels are matched by name, so rename one{others}")
+        raise DataError(f"{path}: same name as {first.name}; labels are matched by name, so rename one{others}")
     return found
 
 
-def _key(path: Path) -> str:
+def _nfc_stem(path: Path) -> str:
     return unicodedata.normalize("NFC", path.stem)
 
 
 def _matching_labels(images: list[Path], folder: Path) -> list[Path]:
-    labels = _by_name(image_files(folder))
-    missing = [path for path in images if _key(path) not in labels]
+    labels = _files_by_stem(image_files(folder))
+    missing = [path for path in images if _nfc_stem(path) not in labels]
     if missing:
         raise DataError(
-            f"{missing[0]}: image without label, there is no {folder / missing[0].stem}.png ({len(missing)} of "
-            f"{len(images)} images lack one); add it, or remove {folder} to train without labels"
+            f"{missing[0]}: no label {folder / missing[0].stem}.png ({len(missing)} of {len(images)} images lack one); "
+            f"add it, or remove {folder} to train without labels"
         )
-    return [labels[_key(path)] for path in images]
+    return [labels[_nfc_stem(path)] for path in images]

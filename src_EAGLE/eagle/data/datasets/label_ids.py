@@ -1,4 +1,4 @@
-"""From the ids that a dataset's files hold to class ids."""
+"""Map the ids stored in label files to class ids."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +11,11 @@ _UNKNOWN = -2
 
 
 class IdTable:
-    """A lookup from non-negative file ids to class ids.
+    """Lookup table from non-negative file ids to class ids.
 
     Args:
         classes: class id, or VOID, by file id.
-        otherwise: class id of every other file id, e.g. VOID; None refuses other ids.
+        otherwise: class id of all other file ids, e.g. VOID; None to raise an error for them.
     """
 
     def __init__(self, classes: Mapping[int, int], otherwise: int | None = None) -> None:
@@ -25,11 +25,11 @@ class IdTable:
             self._table[file_id] = class_id
 
     def __call__(self, ids: np.ndarray, path: Path) -> np.ndarray:
-        """Class ids, int32, in the shape of ``ids``; raises DataError that names ``path`` for an id it may not hold."""
-        # Ids outside the table share its last entry, which no file id has.
+        """Map ``ids`` to int32 class ids of the same shape; raises DataError that names ``path`` for an unknown id."""
+        # Ids outside the table use its last entry, which belongs to no file id.
         mapped = self._table[np.where((ids < 0) | (ids > self._last), self._last, ids)]
         if (mapped == _UNKNOWN).any():
             raise DataError(
-                f"{path}: label id {ids[mapped == _UNKNOWN][0]} is none of this dataset's; replace the file"
+                f"{path}: label id {ids[mapped == _UNKNOWN][0]} does not exist in this dataset; replace the file"
             )
         return mapped

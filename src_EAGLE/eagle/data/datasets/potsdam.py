@@ -1,12 +1,12 @@
-"""Potsdam-3, aerial tiles of the ISPRS benchmark, as IIC prepared and STEGO published them.
+"""Potsdam-3: aerial tiles of the ISPRS benchmark, prepared by IIC and distributed by STEGO.
 
-``potsdam``: ``potsdam/imgs/NAME.mat`` (key ``img``, H×W×4 uint8: RGB and infrared, which is left out),
+``potsdam``: ``potsdam/imgs/NAME.mat`` (key ``img``, H×W×4 uint8: RGB and infrared; infrared is dropped),
 ``potsdam/gt/NAME.mat`` (key ``gt``, H×W fine ids, 255 = void) and the lists ``labelled_train.txt``,
-``unlabelled_train.txt`` and ``labelled_test.txt``. Training takes the labelled list, as EAGLE and STEGO do; the
-unlabelled list is added by ``potsdam_unlabelled``, and its tiles are void to the probes. Validation is the test list.
+``unlabelled_train.txt`` and ``labelled_test.txt``. Training reads the labelled list, as the released EAGLE and STEGO
+do; ``potsdam_unlabelled`` adds the unlabelled list, whose tiles have void labels. Validation reads the test list.
 
-``potsdamraw``: every photograph cut into 15×15 tiles, ``potsdamraw/processed/{imgs,gt}/PHOTOGRAPH_ROW_COLUMN.mat``,
-without lists; as in STEGO both splits are all tiles.
+``potsdamraw``: each photograph split into 15×15 tiles, ``potsdamraw/processed/{imgs,gt}/PHOTOGRAPH_ROW_COLUMN.mat``,
+without lists. As in STEGO, both splits contain all tiles.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +21,11 @@ from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
 from eagle.data.datasets.archive_files import fetch_command, read_listing, require_files, require_folder
-from eagle.data.datasets.base import VOID, Classes, SegmentationDataset
+from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
 from eagle.data.datasets.label_ids import IdTable
 from eagle.errors import DataError
 
-# ISPRS's colours of impervious surfaces, buildings and trees.
+# ISPRS colours of impervious surfaces, buildings and trees.
 POTSDAM_CLASSES = Classes(
     ("roads and cars", "buildings and clutter", "vegetation and trees"),
     np.array([(255, 255, 255), (0, 0, 255), (0, 255, 0)], dtype=np.uint8),
@@ -37,17 +37,17 @@ _TO_CLASS = IdTable({_ROADS: 0, _CARS: 0, _BUILDINGS: 1, _CLUTTER: 1, _VEGETATIO
 
 
 class Tile(NamedTuple):
-    """An image file and its label file; None where the tile has no labels."""
+    """Image file and label file of a tile; the label is None for an unlabelled tile."""
 
     image: Path
     label: Path | None
 
 
-class Potsdam(SegmentationDataset):
-    """Tiles in a given order; those without a label file are void all over.
+class Potsdam(ImageFileDataset):
+    """Tiles in the given order; a tile without a label file is entirely void.
 
     Args:
-        tiles: the files.
+        tiles: image and label files.
     """
 
     classes = POTSDAM_CLASSES
@@ -59,16 +59,14 @@ class Potsdam(SegmentationDataset):
     def __len__(self) -> int:
         return len(self._tiles)
 
-    def name(self, index: int) -> str:
-        """The file's stem."""
-        return self._tiles[index].image.stem
-
     def image(self, index: int) -> Image.Image:
         """The RGB image, the first three channels of the file."""
         path = self._tiles[index].image
         channels = _read_mat(path, "img")
         if channels.ndim != 3 or channels.shape[2] < 3 or channels.dtype != np.uint8:
-            raise DataError(f"{path}: 'img' is {channels.shape} {channels.dtype}, not height × width × 3 or more uint8")
+            raise DataError(
+                f"{path}: 'img' is {channels.shape} {channels.dtype}, not height × width × 3 or more uint8; replace it"
+            )
         return Image.fromarray(np.ascontiguousarray(channels[:, :, :3]))
 
     def image_path(self, index: int) -> Path:
@@ -76,28 +74,28 @@ class Potsdam(SegmentationDataset):
         return self._tiles[index].image
 
     def label(self, index: int) -> np.ndarray:
-        """Class ids, all void for a tile without labels; raises DataError for an id that is no fine class."""
+        """Class ids, all void for an unlabelled tile; raises DataError for an unknown fine id."""
         path = self._tiles[index].label
         if path is None:
             # From the file's header: the image itself was read just before.
             return np.full(_mat_shape(self._tiles[index].image, "img")[:2], VOID, dtype=np.int32)
         ids = _read_mat(path, "gt")
         if ids.ndim != 2:
-            raise DataError(f"{path}: 'gt' has the shape {ids.shape}, not height × width")
+            raise DataError(f"{path}: 'gt' has shape {ids.shape}, not height × width; replace the file")
         return _TO_CLASS(ids.astype(np.int64), path)
 
 
-def open_potsdam(root: Path, split: str, unlabelled_too: bool = False) -> Potsdam:
-    """The split of ``potsdam``; raises DataError where a list or a file that one names is missing.
+def open_potsdam(root: Path, split: str, include_unlabelled: bool = False) -> Potsdam:
+    """Open a split of ``potsdam``; raises DataError if a list or a listed file is missing.
 
     Args:
         root: the dataset's folder.
         split: "train" or "val".
-        unlabelled_too: whether the tiles without labels belong to the training split.
+        include_unlabelled: whether the training split includes the tiles without labels.
     """
     labelled = read_listing(root, root / ("labelled_train.txt" if split == "train" else "labelled_test.txt"))
-    with_unlabelled = unlabelled_too and split == "train"
-    unlabelled = read_listing(root, root / "unlabelled_train.txt") if with_unlabelled else []
+    include_unlabelled = include_unlabelled and split == "train"
+    unlabelled = read_listing(root, root / "unlabelled_train.txt") if include_unlabelled else []
     require_files(root, [root / "imgs" / f"{name}.mat" for name in (*labelled, *unlabelled)])
     require_files(root, [root / "gt" / f"{name}.mat" for name in labelled])
     return Potsdam(
@@ -107,14 +105,16 @@ def open_potsdam(root: Path, split: str, unlabelled_too: bool = False) -> Potsda
 
 
 def open_potsdamraw(root: Path) -> Potsdam:
-    """The tiles of every photograph that is there; raises DataError where one of a photograph's tiles is missing."""
+    """Open the tiles of all photographs found; raises DataError if a photograph lacks a tile."""
     images = require_folder(root, root / "processed" / "imgs")
     labels = root / "processed" / "gt"
-    there = {path.stem for path in images.glob("*.mat")}
+    present = {path.stem for path in images.glob("*.mat")}
     labelled = {path.stem for path in labels.glob("*.mat")}
-    photographs = [number for number in range(N_PHOTOGRAPHS) if any(name.startswith(f"{number}_") for name in there)]
+    photographs = [number for number in range(N_PHOTOGRAPHS) if any(name.startswith(f"{number}_") for name in present)]
     if not photographs:
-        raise DataError(f"{images}: holds no PHOTOGRAPH_ROW_COLUMN.mat; move {root} away and run {fetch_command(root)}")
+        raise DataError(
+            f"{images}: contains no PHOTOGRAPH_ROW_COLUMN.mat; move {root} away and run {fetch_command(root)}"
+        )
     names = [f"{i}_{j}_{k}" for i, j, k in product(photographs, range(N_ROWS), range(N_COLUMNS))]
     require_files(root, [images / f"{name}.mat" for name in names])
     return Potsdam([Tile(images / f"{n}.mat", labels / f"{n}.mat" if n in labelled else None) for n in names])
@@ -146,6 +146,6 @@ def _errors_name(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except Exception as error:  # scipy raises a dozen kinds for damaged files
+    except Exception as error:  # scipy raises many exception types for damaged files
         reason = str(error).splitlines()[0] if isinstance(error, MatReadError) and str(error) else type(error).__name__
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); repair or remove it") from error

@@ -1,1 +1,1 @@
-"""From files to batches: views, samplers and the Lightning data module."""
+"""Views, samplers and the Lightning data module."""

@@ -1,4 +1,4 @@
-"""Leave images that cannot be read out of a dataset, as ``on_bad_image=skip`` asks."""
+"""Exclude unreadable images from a dataset (``on_bad_image=skip``)."""
 
 import logging
 
@@ -8,28 +8,18 @@ from eagle.data.datasets.base import DatasetPart, SegmentationDataset
 logger = logging.getLogger(__name__)
 
 
-class ReadableImages(DatasetPart):
-    """A dataset without the images that could not be read.
-
-    Args:
-        dataset: all images.
-        inspection: of every one of them.
-
-    Raises:
-        DataError: none could be read.
-    """
-
-    def __init__(self, dataset: SegmentationDataset, inspection: Inspection) -> None:
-        if not inspection.samples:
-            inspection.require_good()
-        super().__init__(dataset, list(inspection.samples), inspection.bad.values())
+def without_bad(dataset: SegmentationDataset, inspection: Inspection) -> DatasetPart:
+    """The readable images of a fully inspected dataset; raises DataError if there are none."""
+    if not inspection.samples:
+        inspection.raise_if_bad()
+    return DatasetPart(dataset, list(inspection.samples), inspection.bad.values())
 
 
 def readable_part(dataset: SegmentationDataset, on_bad_image: str, description: str) -> SegmentationDataset:
-    """The dataset itself for ``error``; for ``skip`` what is left of it after every image was read once."""
+    """The dataset itself for ``error``; for ``skip``, its readable images (decodes all images once)."""
     if on_bad_image == "error":
         return dataset
-    part = ReadableImages(dataset, inspect_dataset(dataset, description))
+    part = without_bad(dataset, inspect_dataset(dataset, description))
     for line in part.skipped:
         logger.warning("left out: %s", line)
     return part

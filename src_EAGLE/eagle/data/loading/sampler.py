@@ -1,4 +1,4 @@
-"""The order of a run's images, whose augmentation seeds travel with them, so that worker processes do not change it."""
+"""Image order and augmentation seeds of a training run, independent of the number of loader workers."""
 
 from collections.abc import Iterator
 from itertools import chain, count, islice
@@ -10,18 +10,18 @@ from eagle.data.loading.views import Draw
 
 
 class TrainingBatches(Sampler[list[Draw]]):
-    """The batches of a run without an end: epoch after epoch in a new order, each epoch's last batch as small as it is.
+    """Endless batches for training, one per step: a new image order in each epoch, whose last batch may be smaller.
 
-    To Lightning a run is one epoch. A resumed run just begins further on, in whatever batch it was stopped.
+    Lightning sees the whole run as one epoch. A resumed run skips the batches of the steps already done.
 
     Args:
         n_images: size of the dataset.
-        seed: of the run; with the epoch's number it decides order and augmentation seeds.
-        batch_size: draws of each process.
-        batches_done: batches that are passed over.
-        rank: number of this process.
-        world_size: number of processes, to which each epoch's draws are dealt out in turn, so that one batch of each is
-            one batch of the whole; the epoch begins again, by ``world_size`` - 1 draws at most, until all have as many.
+        seed: run seed; with the epoch number it determines order and augmentation seeds.
+        batch_size: draws per process and batch.
+        batches_done: number of batches to skip.
+        rank: rank of this process.
+        world_size: number of processes. Rank r takes every ``world_size``-th draw of an epoch, starting at r. The epoch
+            is padded with its first draws, ``world_size`` − 1 at most, so that all ranks have equally many.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TrainingBatches(Sampler[list[Draw]]):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in which each process sees its share of all images once."""
+        """Batches per process in which all processes together see every image once."""
         share = -(-self._n_images // self._world_size)
         return -(-share // self._batch_size)
 
@@ -55,7 +55,7 @@ class TrainingBatches(Sampler[list[Draw]]):
 
 
 def epoch_draws(n_images: int, seed: int, epoch: int) -> list[Draw]:
-    """Every image once, in an order and with augmentation seeds that ``seed`` and ``epoch`` decide."""
+    """Each image once; ``seed`` and ``epoch`` determine the order and the augmentation seeds."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(n_images, generator=generator).tolist()
     seeds = torch.randint(2**31, (n_images,), generator=generator).tolist()

@@ -1,4 +1,4 @@
-"""Share evaluated images among the processes of a run; Lightning's way counts some of them twice."""
+"""Divide evaluation images among processes; Lightning's distributed sampler would count some twice."""
 
 from collections.abc import Iterator
 
@@ -8,15 +8,15 @@ from eagle.errors import ConfigError
 
 
 class Shard(Sampler[int]):
-    """Every ``world_size``-th image in order, so that each is in one process only; shares may differ by one.
+    """Every ``world_size``-th image from ``rank`` on: each image is in exactly one shard, sizes differ by at most 1.
 
     Args:
         n_images: size of the dataset.
-        rank: number of this process.
+        rank: rank of this process.
         world_size: number of processes.
 
     Raises:
-        ConfigError: a process would be left without any image.
+        ConfigError: there are fewer images than processes.
     """
 
     def __init__(self, n_images: int, rank: int, world_size: int) -> None:

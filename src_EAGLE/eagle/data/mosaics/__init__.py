@@ -1,1 +1,1 @@
-"""Images with exact labels, composed of textures: something to train on without a download."""
+"""Synthetic scenes of photographic textures with exact labels, for training without a download."""

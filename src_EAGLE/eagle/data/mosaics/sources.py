@@ -1,10 +1,7 @@
-"""Textures of the mosaics: regions of the photographs that scikit-image and scikit-learn carry in their wheels.
+"""Textures of the mosaics: regions of the photographs shipped with scikit-image and scikit-learn.
 
-Every box was chosen by eye, so that the class name is true of all its pixels. Train and val boxes of a photograph
-never overlap: validation shows parts of it that training has not seen.
-
-Brick, grass and gravel are grey in scikit-image. They are multiplied by a natural colour, so that being grey does
-not tell them from the rest.
+The boxes were chosen by eye so that all their pixels show the named class. Train and val boxes of a photograph never
+overlap. Brick, grass and gravel are grey photographs; a natural tint stops the lack of colour identifying them.
 """
 
 from collections.abc import Sequence
@@ -20,7 +17,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Source:
-    """Boxes (left, top, right, bottom; pixels) of one photograph that show one class, by split."""
+    """Boxes (left, top, right, bottom; pixels) of a photograph that show one class, by split."""
 
     package: str
     file: str
@@ -34,14 +31,14 @@ class Source:
 
 @dataclass(frozen=True)
 class MosaicClass:
-    """One class and where it may stand in a scene.
+    """A texture class and where it may appear in a scene.
 
     Attributes:
-        name: what a person would call the texture.
-        sources: photographs that show it.
-        place: ``above`` or ``below`` a scene's horizon, or ``object`` for classes that only fill silhouettes.
-        silhouette: whether it may fill a silhouette.
-        tint: factor of red, green and blue, for photographs in grey.
+        name: class name.
+        sources: photographs that show the class.
+        place: ``above`` or ``below`` the horizon, or ``object`` for classes that only fill silhouettes.
+        silhouette: whether the class may fill a silhouette.
+        tint: factors for red, green and blue, for grey photographs.
     """
 
     name: str
@@ -148,13 +145,13 @@ Textures = Sequence[Sequence[np.ndarray]]
 
 
 def load_textures(split: str) -> Textures:
-    """The crops of every class for one split.
+    """Load the texture crops of every class for one split.
 
     Args:
         split: ``train`` or ``val``.
 
     Returns:
-        One list for each class of ``CLASSES``: float32 arrays h×w×3, RGB in [0, 1], tinted.
+        One list per class of ``CLASSES``: tinted RGB crops, float32 h×w×3 in [0, 1].
 
     Raises:
         DataError: an installed package lacks one of its photographs.

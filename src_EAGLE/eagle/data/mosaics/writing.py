@@ -1,8 +1,7 @@
-"""The ``mosaics`` dataset: labelled scenes made of photographs that the dependencies already carry.
+"""Write the ``mosaics`` dataset: labelled scenes made from photographs in installed packages, without a download.
 
-It lets the whole pipeline run without a download. The folder has the layout of a ``directory`` dataset:
-``imgs/{train,val}/00000.jpg``, ``labels/{train,val}/00000.png`` (class ids, uint8), ``classes.txt`` (line = id), and
-``mosaics.json``, which says what the set was made with.
+The folder has the layout of a ``directory`` dataset: ``imgs/{train,val}/00000.jpg``, ``labels/{train,val}/00000.png``
+(class ids, uint8), ``classes.txt`` (line = id), and ``mosaics.json``, which records the parameters.
 """
 
 import json
@@ -22,7 +21,7 @@ from eagle.errors import ConfigError, DataError
 MOSAIC_CLASSES = tuple(entry.name for entry in CLASSES)
 MIN_SIZE = 32
 MANIFEST = "mosaics.json"
-# Raise it with every change that alters a pixel, so that sets of different generators are told apart.
+# Increase on every change that alters pixels; existing sets of another version are refused.
 GENERATOR_VERSION = 1
 
 _SPLITS = ("train", "val")
@@ -31,21 +30,21 @@ logger = logging.getLogger(__name__)
 
 
 def write_mosaics(directory: Path, n_train: int, n_val: int, size: int, seed: int) -> None:
-    """Make the set, or leave it alone where the same one is already there.
+    """Write the set; do nothing if ``directory`` already contains the same set.
 
-    Scene i of a split depends on ``seed``, the split and i only, so a larger set begins with the smaller one. The
-    folder appears under its name when it is complete, never before.
+    Scene i of a split depends only on ``seed``, the split and i, so a larger set starts with the smaller one. The
+    folder gets its name only when it is complete.
 
     Args:
-        directory: folder of the set; must not exist, be empty, or hold a set made with the same values.
-        n_train: training scenes.
-        n_val: validation scenes.
-        size: side of every scene in pixels, at least ``MIN_SIZE``.
-        seed: same seed, same bytes (with the same versions of the libraries).
+        directory: output folder; must not exist, be empty, or contain a set with the same parameters.
+        n_train: number of training scenes.
+        n_val: number of validation scenes.
+        size: side of a scene in pixels, at least ``MIN_SIZE``.
+        seed: random seed; equal seeds give equal files (with equal library versions).
 
     Raises:
         ConfigError: a number is out of range.
-        DataError: ``directory`` holds something else, or cannot be written.
+        DataError: ``directory`` contains something else, or cannot be written.
     """
     _check_range("n_train", n_train, 0)
     _check_range("n_val", n_val, 0)
@@ -54,13 +53,13 @@ def write_mosaics(directory: Path, n_train: int, n_val: int, size: int, seed: in
     counts = {"train": n_train, "val": n_val}
     manifest = {"generator": GENERATOR_VERSION, "n_train": n_train, "n_val": n_val, "size": size, "seed": seed}
     directory = Path(directory).resolve()
-    if _is_there(directory, manifest, counts):
+    if _already_written(directory, manifest, counts):
         logger.info("%s: up to date", directory)
         return
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as temporary:
-            # Not the temporary folder itself: that one is closed to other users.
+            # A sub-folder, because the temporary folder itself is private to this user.
             unfinished = Path(temporary) / directory.name
             for split in _SPLITS:
                 _write_split(unfinished, split, counts[split], size, seed)
@@ -79,8 +78,8 @@ def _check_range(name: str, value: int, least: int) -> None:
         raise ConfigError(f"{name}: {value} is too small; the least is {least}")
 
 
-def _is_there(directory: Path, manifest: dict[str, Any], counts: dict[str, int]) -> bool:
-    """Whether the same set is complete in ``directory``; raises DataError where anything else is."""
+def _already_written(directory: Path, manifest: dict[str, Any], counts: dict[str, int]) -> bool:
+    """Whether ``directory`` contains the same, complete set; raises DataError if it contains anything else."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     try:
@@ -94,14 +93,14 @@ def _is_there(directory: Path, manifest: dict[str, Any], counts: dict[str, int])
             if found.get(name) != value
         ]
         raise DataError(
-            f"{directory}: holds mosaics made with {', '.join(differing)}; remove it or choose another folder"
+            f"{directory}: contains mosaics made with {', '.join(differing)}; remove it or choose another folder"
         )
     for split, count in counts.items():
         for kind, pattern in (("imgs", "*.jpg"), ("labels", "*.png")):
             present = len(list((directory / kind / split).glob(pattern)))
             if present != count:
                 raise DataError(
-                    f"{directory / kind / split}: {present} of {count} files; remove {directory} and make it again"
+                    f"{directory / kind / split}: {present} of {count} files; remove {directory} and start again"
                 )
     return True
 
