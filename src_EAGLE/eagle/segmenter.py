@@ -43,6 +43,15 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
     Raises:
         ConfigError: a key has the wrong type or value.
         WeightsError: the backbone's weights cannot be had.
+
+    Example:
+        >>> import torch
+        >>> from eagle import LitUnsupervisedSegmenter
+        >>> vit = {"embed_dim": 48, "depth": 4, "num_heads": 3}
+        >>> cfg = {"pretrained_weights": "random", "backbone_kwargs": vit, "dim": 32}
+        >>> segmenter = LitUnsupervisedSegmenter(3, cfg)
+        >>> segmenter(torch.zeros(2, 3, 64, 96)).shape  # a code for each 8×8 patch
+        torch.Size([2, 32, 8, 12])
     """
 
     def __init__(self, n_classes: int, cfg: Any, pretrained: bool = True) -> None:

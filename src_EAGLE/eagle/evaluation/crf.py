@@ -43,6 +43,13 @@ def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: Crf
     Raises:
         ConfigError: the backend is unknown, or pydensecrf cannot be loaded.
         ValueError: the shapes do not match.
+
+    Example:
+        >>> import torch
+        >>> from eagle import dense_crf
+        >>> log_probs = torch.randn(1, 3, 8, 8).log_softmax(dim=1)
+        >>> dense_crf(torch.zeros(1, 3, 32, 32), log_probs).shape
+        torch.Size([1, 3, 32, 32])
     """
     return dense_crf_maps(image, [log_probs], backend, pool)[0]
 

@@ -82,6 +82,14 @@ class UnsupervisedMetrics(Metric):
         extra_clusters: number of clusters beyond n_classes.
         compute_hungarian: match clusters to classes by Hungarian matching; otherwise cluster i is class i.
         count_extra: protocol of ``compute``, see ``score``.
+
+    Example:
+        >>> import torch
+        >>> from eagle import UnsupervisedMetrics
+        >>> metric = UnsupervisedMetrics("test/", n_classes=2, extra_clusters=0, compute_hungarian=True)
+        >>> metric.update(torch.tensor([1, 1, 0, 0]), torch.tensor([0, 0, 1, -1]))  # -1 is void
+        >>> metric.compute()
+        {'test/mIoU': 100.0, 'test/Accuracy': 100.0}
     """
 
     full_state_update = False

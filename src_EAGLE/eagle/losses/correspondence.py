@@ -24,6 +24,15 @@ class CorrespondenceLoss(nn.Module):
 
     Args:
         cfg: has feature_samples, neg_samples, shift_value, shift_bias, pointwise, zero_clamp and stabalize.
+
+    Example:
+        >>> import torch
+        >>> from eagle import CorrespondenceLoss
+        >>> from eagle.config.schema import TrainConfig
+        >>> keys, code = torch.randn(4, 144, 8, 8), torch.randn(4, 32, 8, 8)
+        >>> terms = CorrespondenceLoss(TrainConfig())(keys, keys, keys, code, code, code)
+        >>> sorted(terms)
+        ['neg_inter_cd', 'neg_inter_loss', 'pos_inter_cd', 'pos_inter_loss']
     """
 
     def __init__(self, cfg: Any) -> None:

@@ -25,6 +25,16 @@ class ObjectNCELoss(nn.Module):
         cfg: has contrastive_temp, global_loss_weight, centroid_mode, and label_smoothing or dataset_name.
         n_classes: rows of the learnable prototype table of ``centroid_mode: learned``; labels are taken modulo it.
         dim: channels of that table; None for ``cfg.dim``.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn.functional import normalize
+        >>> from eagle import ObjectNCELoss
+        >>> from eagle.config.schema import TrainConfig
+        >>> z, z_aug = (normalize(torch.randn(2 * 16, 32), dim=1) for _ in range(2))
+        >>> cue, weights = torch.randint(5, (2, 4, 4)), torch.ones(2, 16)
+        >>> ObjectNCELoss(TrainConfig(), n_classes=5)(z, z_aug, cue, weights).shape
+        torch.Size([])
     """
 
     def __init__(self, cfg: Any, n_classes: int, dim: int | None = None) -> None:

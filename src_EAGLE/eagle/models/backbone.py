@@ -134,6 +134,13 @@ def build_backbone(
     Raises:
         ConfigError: unknown model, patch size or blocks, or a model without plain qkv blocks.
         WeightsError: the weights are missing, unreadable or do not fit.
+
+    Example:
+        >>> import torch
+        >>> from eagle import build_backbone
+        >>> backbone = build_backbone("vit_small", 8, "random", embed_dim=48, depth=4, num_heads=3)
+        >>> backbone(torch.zeros(2, 3, 64, 96)).shape  # three blocks of 48 channels, 8×12 patches
+        torch.Size([2, 144, 8, 12])
     """
     name, weights_name = timm_name(model_type, patch_size)
     vit = _create_vit(name, timm_kwargs)

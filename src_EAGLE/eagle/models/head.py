@@ -16,6 +16,12 @@ class SegmentationHead(nn.Module):
         n_feats: channels of K.
         dim: channels D of S.
         projection_type: "nonlinear" for both branches, "linear" for cluster1 only.
+
+    Example:
+        >>> import torch
+        >>> from eagle import SegmentationHead
+        >>> SegmentationHead(n_feats=144, dim=32)(torch.zeros(2, 144, 8, 12)).shape
+        torch.Size([2, 32, 8, 12])
     """
 
     def __init__(self, n_feats: int, dim: int, projection_type: str = "nonlinear") -> None:

@@ -17,6 +17,14 @@ class ClusterLookup(nn.Module):
     Args:
         dim: channels of positions and centres.
         n_classes: number of centres.
+
+    Example:
+        >>> import torch
+        >>> from eagle import ClusterLookup
+        >>> probe = ClusterLookup(dim=32, n_classes=5)
+        >>> loss, probs = probe(torch.randn(2, 32, 8, 12), alpha=2.0)
+        >>> probs.shape, probs.sum(dim=1).allclose(torch.ones(2, 8, 12))
+        (torch.Size([2, 5, 8, 12]), True)
     """
 
     def __init__(self, dim: int, n_classes: int) -> None:

@@ -18,6 +18,14 @@ def feature_affinity(code: Tensor) -> Tensor:
 
     Returns:
         B×N×N float32 in [0, 1]; all zero for an image without positive inner products.
+
+    Example:
+        >>> import torch
+        >>> from eagle import feature_affinity
+        >>> feature_affinity(torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]]))
+        tensor([[[0.2500, 0.5000, 0.0000],
+                 [0.5000, 1.0000, 0.0000],
+                 [0.0000, 0.0000, 0.2500]]])
     """
     with torch.autocast(code.device.type, enabled=False):
         code = code.float()
@@ -35,6 +43,12 @@ def color_affinity(img: Tensor, grid: tuple[int, int], mode: str = "released") -
 
     Returns:
         B×N×N float32 in [0, 1] with N = h·w.
+
+    Example:
+        >>> import torch
+        >>> from eagle import color_affinity
+        >>> color_affinity(torch.zeros(1, 3, 32, 32), grid=(4, 4)).shape
+        torch.Size([1, 16, 16])
     """
     small = F.interpolate(img.float(), size=grid, mode="bilinear", align_corners=False)
     pixels = (unnormalize(small) if mode == "paper" else small / 255).flatten(2).transpose(1, 2)

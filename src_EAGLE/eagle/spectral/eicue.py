@@ -30,6 +30,12 @@ def laplacian_eigenvectors(
 
     Returns:
         B×N×k float32, N = h·w; columns beyond N are zero.
+
+    Example:
+        >>> import torch
+        >>> from eagle import laplacian_eigenvectors
+        >>> laplacian_eigenvectors(torch.randn(2, 32, 8, 8), torch.zeros(2, 3, 64, 64), k=4).shape
+        torch.Size([2, 64, 4])
     """
     h, w = code.shape[2:]
     with torch.autocast(code.device.type, enabled=False):
@@ -72,6 +78,14 @@ def eicue(vectors: Tensor, grid: tuple[int, int], codebook: ClusterLookup) -> tu
 
     Returns:
         The codebook loss L_eig (scalar) and the cue M, B×h×w int64 labels.
+
+    Example:
+        >>> import torch
+        >>> from eagle import ClusterLookup, eicue
+        >>> codebook = ClusterLookup(dim=3, n_classes=32)
+        >>> loss, cue = eicue(torch.randn(2, 64, 4), grid=(8, 8), codebook=codebook)
+        >>> cue.shape, cue.dtype
+        (torch.Size([2, 8, 8]), torch.int64)
     """
     embedding = vectors[:, :, 1:].transpose(1, 2).unflatten(2, grid)
     loss, probs = codebook(embedding, alpha=1)

@@ -47,6 +47,14 @@ def smallest_eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str =
 
     Raises:
         ConfigError: unknown method.
+
+    Example:
+        >>> import torch
+        >>> from eagle import normalized_laplacian, smallest_eigenpairs
+        >>> two_objects = torch.block_diag(torch.ones(3, 3), torch.ones(2, 2))[None]
+        >>> values, vectors = smallest_eigenpairs(*normalized_laplacian(two_objects), k=3)
+        >>> [round(abs(value), 3) for value in values[0].tolist()]  # a zero for each object
+        [0.0, 0.0, 1.0]
     """
     if method not in METHODS:
         raise ConfigError(unknown_name_message("eigensolver", method, METHODS))

@@ -15,6 +15,16 @@ def normalized_laplacian(affinity: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The Laplacian L, B×N×N, and the degrees d = A·1, B×N; degrees below 1e-12 count as 1.
+
+    Example:
+        >>> import torch
+        >>> from eagle import normalized_laplacian
+        >>> laplacian, degree = normalized_laplacian(torch.ones(1, 2, 2))
+        >>> laplacian
+        tensor([[[ 0.5000, -0.5000],
+                 [-0.5000,  0.5000]]])
+        >>> degree
+        tensor([[2., 2.]])
     """
     degree = affinity.sum(dim=2)
     degree = torch.where(degree < SMALLEST_DEGREE, torch.ones_like(degree), degree)
