@@ -15,6 +15,7 @@ from eagle.checkpoints import load_segmenter
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
+from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
 from eagle.reports.comparison import compare
 from eagle.training.run import _warn_about_batch, train
@@ -58,6 +59,21 @@ def test_train__without_labels_watches_the_label_free_loss(make_run):
     assert (run_dir / "best.ckpt").is_file()
     with pytest.raises(DataError, match="no labels"):
         evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False))
+
+
+def test_train__scores_are_0_where_every_labelled_pixel_is_in_an_extra_cluster(make_run, monkeypatch):
+    """Without logged scores, Lightning could not find the monitored key and the run would end in its traceback."""
+    update = UnsupervisedMetrics.update
+
+    def all_extra(metric, preds, target):
+        update(metric, torch.full_like(preds, metric.n_classes) if metric.extra_clusters else preds, target)
+
+    monkeypatch.setattr(UnsupervisedMetrics, "update", all_extra)
+    run_dir = train(make_run(extra_clusters=298, n_images=2))
+    (scored,) = [row for row in logged(run_dir) if row["test/cluster/mIoU"]]
+    assert float(scored["test/cluster/mIoU"]) == float(scored["test/cluster/Accuracy"]) == 0
+    assert float(scored["test/linear/mIoU"]) > 0
+    assert (run_dir / "best.ckpt").is_file()
 
 
 @pytest.mark.parametrize(

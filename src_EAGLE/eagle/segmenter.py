@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from eagle.config.schema import RANDOM_WEIGHTS
 from eagle.config.validation import complete_config, plain
 from eagle.data.datasets.base import VOID
-from eagle.distributed import all_gather_rows, all_reduce_mean, from_rank_zero
+from eagle.distributed import all_gather_rows, all_reduce_mean, all_reduce_sum, from_rank_zero
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss
@@ -200,12 +200,12 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         return {"linear": linear, "cluster": cluster}
 
     def on_validation_epoch_end(self) -> None:
-        """Log mIoU and accuracy where there were labels."""
+        """Log mIoU and accuracy of a labelled validation: 0 if no labelled pixel falls into a matched cluster."""
         for metric in (self.linear_metrics, self.cluster_metrics):
-            # On every device, labelled share or not: computing gathers the counts of all.
+            # Both reduce over all ranks, so a rank without labelled images must call them too.
             scores = metric.compute()
-            if not any(math.isnan(value) for value in scores.values()):
-                self.log_dict(scores)
+            if all_reduce_sum(metric.confusion.sum()) > 0:
+                self.log_dict({name: 0.0 if math.isnan(value) else value for name, value in scores.items()})
             metric.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
