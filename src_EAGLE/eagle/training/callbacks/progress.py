@@ -39,7 +39,7 @@ class RunProgressBar(TQDMProgressBar):
         self._scores: dict[str, float] = {}
 
     @property
-    def total_train_steps(self) -> int:
+    def total_train_batches(self) -> int:
         """Length of the run in steps."""
         return self.trainer.max_steps
 
@@ -64,7 +64,7 @@ class RunProgressBar(TQDMProgressBar):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Show this step and its losses."""
-        if self._should_update(trainer.global_step, self.total_train_steps):
+        if self._should_update(trainer.global_step, self.total_train_batches):
             self._terms = shown_terms(outputs["terms"])
             self._show(trainer.global_step)
 
