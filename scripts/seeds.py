@@ -1,4 +1,4 @@
-"""Several seeds of one run: ``python scripts/seeds.py seeds=[0,1,2] --config-name NAME experiment_name=NAME …``."""
+"""Train with several seeds: ``python scripts/seeds.py seeds=[0,1,2] --config-name NAME experiment_name=NAME …``."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from eagle.reports.seeds import run_seeds
 
 @dataclass
 class SeedsConfig(TrainConfig):
-    """The keys of a training run, and those of what comes before and after."""
+    """The keys of a training run, the seeds and the CRF."""
 
-    seeds: list[int] = key([0, 1, 2], "Seeds, in place of the key seed")
-    run_crf: bool = key(True, "Also score with the dense CRF, see eval_segmentation.py")
+    seeds: list[int] = key([0, 1, 2], "Seeds of the runs; replaces the key seed")
+    run_crf: bool = key(True, "Also score after the dense CRF, as eval_segmentation.py does")
 
 
 def seeds(cfg: DictConfig) -> None:
     """Train with several seeds and report mean ± standard deviation of the last and the best checkpoint's scores."""
     if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds):
-        raise ConfigError(f"seeds: name different numbers, not {list(cfg.seeds)}")
+        raise ConfigError(f"seeds: give at least one seed and none twice, not {list(cfg.seeds)}")
     if cfg.experiment_name is None:
-        raise ConfigError("experiment_name: set it to the name of the folder for all runs")
+        raise ConfigError("experiment_name: set it to the name of a folder for all runs")
     values = plain(cfg)
     training = validated(TrainConfig, {field.name: values[field.name] for field in dataclasses.fields(TrainConfig)})
     where = (*dataclasses.fields(MachineConfig), *dataclasses.fields(BadImageConfig))

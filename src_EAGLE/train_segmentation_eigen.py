@@ -8,7 +8,7 @@ from eagle.training.run import train
 
 
 def train_segmentation(cfg: DictConfig) -> None:
-    """Train EAGLE without labels and score its probes on the way where there are labels."""
+    """Train EAGLE without labels; if the validation images have labels, score its probes during training."""
     train(cfg)
 
 

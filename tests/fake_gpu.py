@@ -1,8 +1,8 @@
-"""Tensors that are on a GPU by name only, and a watch over what the host reads from them.
+"""Fake GPU tensors, and a watch for host reads, i.e. operators that make the host wait for the device.
 
 ``torch._subclasses.FakeTensorMode`` computes shapes, dtypes and devices without data, as torch.compile does, and
-refuses operators whose operands lie on different devices. What has no answer without data is answered here where a test
-allows it: every mask is true everywhere, every value occurs once, every number is one, every flag false.
+refuses operators whose operands are on different devices. Host reads need data; where a test allows them they get
+fixed answers: masks are true everywhere, every value occurs once, numbers are one, flags are false.
 """
 
 import sys
@@ -21,20 +21,20 @@ BACKWARD = "backward"
 
 
 class Read(NamedTuple):
-    """Where our code makes the host wait for the device: module and function, and torch's name of the operator."""
+    """A host read: "module:function" of our code, and torch's name of the operator."""
 
     place: str
     operator: str
 
 
 class HostReadError(AssertionError):
-    """The host waits for the device where nobody allowed it."""
+    """A host read that the test does not allow."""
 
 
 class Watch(TorchDispatchMode):
-    """Raises HostReadError for reads other than the ``allowed`` ones; ``seen`` are those that happened.
+    """Raises HostReadError for reads that are not ``allowed``; collects the others in ``seen``.
 
-    To be entered inside a FakeTensorMode.
+    Enter it inside a FakeTensorMode.
     """
 
     def __init__(self, allowed: Set[Read]) -> None:
@@ -55,7 +55,7 @@ class Watch(TorchDispatchMode):
 
 
 def move_to_fake(module: nn.Module, device: str) -> None:
-    """Make the module's parameters and buffers fake tensors on the device; inside a FakeTensorMode."""
+    """Replace the module's parameters and buffers by fake tensors on the device; call inside a FakeTensorMode."""
     module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
 
 
@@ -73,9 +73,9 @@ def _waits(operator: str, args: tuple, kwargs: dict) -> bool:
 
 
 def _place() -> str:
-    """The innermost function of ours that is running; autograd runs the backward pass in none.
+    """Return the innermost running function of our package, or BACKWARD if autograd runs none.
 
-    Comprehensions count as the function that they are in: up to Python 3.11 they are functions too.
+    Comprehensions, which are functions up to Python 3.11, count as the function around them.
     """
     frame = sys._getframe()
     while frame is not None:

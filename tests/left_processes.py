@@ -1,4 +1,4 @@
-"""Find processes by a mark in the environment they were started with: a killed parent cannot name them any more."""
+"""Find processes by a mark in their environment, because a killed parent can no longer list its children."""
 
 import time
 from collections.abc import Callable
@@ -7,19 +7,19 @@ import psutil
 
 
 def marked(name: str, value: str) -> list[psutil.Process]:
-    """Running processes that were started with an environment variable."""
+    """Return the running processes with this environment variable."""
     found = []
     for process in psutil.process_iter():
         try:
             if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
-        except psutil.Error:  # another user's, or gone
+        except psutil.Error:  # of another user, or ended
             continue
     return found
 
 
 def left_after(seconds: float, find: Callable[[], list[psutil.Process]]) -> list[str]:
-    """Command lines of the processes that are found still when the time is up; they are killed then."""
+    """Wait for the found processes to end; kill those left after ``seconds`` and return their command lines."""
     end = time.monotonic() + seconds
     while (left := find()) and time.monotonic() < end:
         time.sleep(0.1)

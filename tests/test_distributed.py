@@ -1,4 +1,4 @@
-"""Two gloo processes on the CPU against one process; one start of them serves all fast tests."""
+"""Compare two gloo processes on the CPU with one process; all fast tests share one start of the two."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ CASES = [
 
 
 class Total(nn.Module):
-    """The loss as a forward, which is what DistributedDataParallel wraps."""
+    """The loss as a forward pass, because DistributedDataParallel wraps modules."""
 
     def __init__(self, segmenter):
         super().__init__()
@@ -62,7 +62,7 @@ def segmenter_of(cfg, gather, centroid_mode):
 
 
 def global_inputs(gather):
-    """Batch, points and negatives of all processes; without gathering, negatives count within a process."""
+    """Batch, points and negatives of all processes; without gathering, negatives index a process's own share."""
     generator = torch.Generator().manual_seed(1)
     n = WORLD * BATCH
     img = torch.randn(n, 3, 32, 32, generator=generator)
@@ -119,7 +119,7 @@ def error_of_bad_data(cfg):
 
 
 def rank_program(rank, port, values, checkpoint, folder):
-    """What each of the two processes does; results go to ``folder/rankN.pt``."""
+    """Run by each of the two processes; writes its results to ``folder/rankN.pt``."""
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(WORLD)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
@@ -160,7 +160,7 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def both(alone):
-    """What the two processes found."""
+    """The results of the two processes."""
     folder, values, checkpoint = alone
     copy = folder / "elsewhere" / "last.ckpt"
     copy.parent.mkdir()
@@ -177,7 +177,7 @@ def free_port():
 
 @pytest.mark.parametrize("case", CASES)
 def test_losses__gradients_of_two_processes_equal_one_process(alone, both, case):
-    """Gathered: those of the whole batch at once, every term. Not gathered: the mean of the shares' losses."""
+    """Gathered: every term equals that of the whole batch. Not gathered: the mean of the shares' losses."""
     gather, centroid_mode, step = case
     module = Total(segmenter_of(validated(TrainConfig, alone[1]), gather, centroid_mode))
     inputs = global_inputs(gather)
@@ -203,11 +203,11 @@ def test_losses__gradients_of_two_processes_equal_one_process(alone, both, case)
 
 
 def test_losses__processes_of_a_gathered_batch_draw_the_same_points(both):
-    """Their generators differ, their terms may not."""
+    """Their generators differ, but their loss terms must not."""
     assert both[0]["drawn"] == both[1]["drawn"]
 
 
-def test_summed__is_the_same_in_every_process(both):
+def test_all_reduce_sum__is_the_same_in_every_process(both):
     assert [result["summed"] for result in both] == [[3, 20]] * 2
 
 
@@ -243,7 +243,7 @@ def test_train__processes_agree_on_one_run_folder(both, alone):
 
 
 def test_train__confusion_matrix_counts_the_images_of_all_processes(both, alone):
-    """Rank zero alone draws; the matrix it writes has every labelled pixel of the split once."""
+    """Only rank zero draws; its matrix counts every labelled pixel of the split once."""
     folder = Path(both[0]["run_dir"]) / "pictures"
     assert {path.suffix for path in folder.iterdir()} == {".png", ".csv"}
     with (folder / "step_00000002_confusion.csv").open(newline="") as file:
@@ -331,7 +331,7 @@ def test_train__bad_data_end_all_processes_with_one_line(alone, launcher):
 
 @pytest.mark.slow
 def test_train__a_signal_to_one_process_saves_and_stops_them_all(alone):
-    """They stop after the same batch, and go on together with the random states of both."""
+    """They stop after the same step, and resume together with the random states of both."""
     folder, values, _ = alone
     name = "terminated"
     log = folder / f"{name}.log"
@@ -362,7 +362,7 @@ def test_train__a_signal_to_one_process_saves_and_stops_them_all(alone):
 
 @pytest.mark.slow
 def test_train__under_slurm_every_task_is_a_rank(alone):
-    """What ``srun --ntasks=2`` gives its tasks."""
+    """With the environment that ``srun --ntasks=2`` gives its tasks."""
     folder, values, _ = alone
     slurm = {
         "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "eagle", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",

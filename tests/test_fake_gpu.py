@@ -1,16 +1,16 @@
 """The CUDA path without CUDA: every part of a step on tensors of a fake GPU.
 
-A test fails where tensors of different devices meet, and where the host reads a value, a mask or a copy of the device's
-that is not listed here. It sees code, not a GPU, and so not:
+A test fails where tensors of different devices meet, and where the host reads a value, a mask or a copy from the device
+that is not listed here. It cannot see:
 
-- values: nothing is computed, so neither results nor what depends on them; ``fake_gpu`` says what is assumed instead;
-- what CUDA itself lacks or does otherwise: kernels for a dtype, determinism, memory, speed, streams, pinned copies;
-- bfloat16: torch turns autocast of a GPU off where there is none;
-- a CPU tensor without dimensions, or of indices, beside one on the device: torch moves both by itself;
+- values: nothing is computed, so neither results nor branches on them; ``fake_gpu`` lists the assumed answers;
+- what differs on CUDA itself: kernels for a dtype, determinism, memory, speed, streams, pinned copies;
+- bfloat16: torch turns GPU autocast off without a GPU;
+- a CPU scalar or CPU indices next to a device tensor: torch moves both by itself;
 - the wait of a copy to the device; optimiser, logging, stored keys, several GPUs, compiled networks.
 
-autograd asks CUDA itself for its streams and so has no backward pass on a fake CUDA device. It has one on ``meta``,
-which to our code is one more device that is not the CPU.
+autograd asks CUDA for its streams, so a fake CUDA device has no backward pass. ``meta`` has one, and to our code it is
+another device that is not the CPU.
 """
 
 from contextlib import nullcontext
@@ -27,16 +27,16 @@ from fake_gpu import HostReadError, Read, Watch, move_to_fake
 
 N_CLASSES = 5
 
-# Both decide, each for a batch, whether the iteration may end and which images are decomposed in full.
+# They decide for a whole batch whether the iteration may end, and which images need a full decomposition.
 EIGENSOLVER_READS = {
     Read("spectral/eigensolver:_by_subspace_iteration", "_local_scalar_dense"),
     Read("spectral/eigensolver:_eigenpairs", "_local_scalar_dense"),
     Read("spectral/eigensolver:_eigenpairs", "index"),
     Read("spectral/eigensolver:_eigenpairs", "index_put_"),
 }
-# Scores count labelled pixels only, and how many there are is known on the device.
+# Scores count labelled pixels only, whose number is known on the device only.
 SCORE_READS = {Read("evaluation/metrics:update", "index"), Read("evaluation/metrics:update", "bincount")}
-# The lattice has as many vertices as the image has different places and colours.
+# The number of lattice vertices depends on the image's positions and colours.
 LATTICE_READS = {
     Read("evaluation/permutohedral:__init__", "unique_consecutive"),
     Read("evaluation/permutohedral:__init__", "repeat_interleave"),
@@ -48,14 +48,14 @@ LATTICE_READS = {
 @pytest.fixture(params=["cuda", "meta"])
 def device(request, monkeypatch):
     if request.param == "meta":
-        # torch has no autocast for it.
+        # torch has no autocast for meta.
         monkeypatch.setattr(torch, "autocast", lambda *_args, **_kwargs: nullcontext())
     return request.param
 
 
 @pytest.fixture
 def fake(make_config, device):
-    """Builds a fake segmenter and a batch of its own; ``changed`` is real, for the host reads it on the CPU."""
+    """Builds a fake segmenter and a batch; ``changed`` is real, because the host reads it on the CPU."""
 
     def build(**overrides):
         mode = FakeTensorMode()
@@ -95,7 +95,7 @@ def test_training_step__stays_on_the_device(fake, device, overrides, reads):
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available", "ignore:.*self.trainer")
 def test_validation_step__stays_on_the_device(fake, device, monkeypatch):
     mode, segmenter, batch = fake()
-    # A generator of a GPU needs the GPU.
+    # A GPU generator needs a GPU.
     monkeypatch.setattr(torch, "Generator", lambda _device=None, plain=torch.Generator: plain())
     with mode, Watch(SCORE_READS) as watch, torch.no_grad():
         maps = segmenter.eval().validation_step(batch, 0)
@@ -107,9 +107,9 @@ def test_validation_step__stays_on_the_device(fake, device, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
 def test_evaluation__stays_on_the_device_until_predictions_are_kept(fake, device, monkeypatch):
-    """Any size of image, both probes, mirror images, windows and scores; with CUDA the dense CRF too."""
+    """Images of any size, both probes, flips, windows and scores; on CUDA the dense CRF too."""
     mode, segmenter, _ = fake()
-    refine = dense_crf_maps if device == "cuda" else None  # which takes every device but CUDA for the CPU
+    refine = dense_crf_maps if device == "cuda" else None  # it treats every device except CUDA as the CPU
     evaluator = Evaluator(SegmenterProbes(segmenter.eval(), 2.0, window=56), N_CLASSES, refine, set(), None).eval()
     kept = []
     monkeypatch.setattr(evaluator, "_keep", lambda _batch, clusters: kept.append(clusters))
@@ -142,7 +142,7 @@ def test_evaluation__stays_on_the_device_until_predictions_are_kept(fake, device
         (lambda x: x.long().flatten().bincount(), "bincount makes the host wait"),
     ],
 )
-def test_watch__sees_what_it_is_there_for(device, careless, error):
+def test_watch__reports_mixed_devices_and_host_reads(device, careless, error):
     with FakeTensorMode(), Watch(set()):
         x = torch.randn(2, 3, device=device)
         with pytest.raises((HostReadError, RuntimeError), match=error):

@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written, in every command that writes: one line that names the file."""
+"""Full or read-only disks end every command that writes with one line that names the file."""
 
 import os
 import re
@@ -89,7 +89,7 @@ def test_train__disk_full_at_the_first_logged_number(tmp_path, error_of):
 def test_train__disk_that_cannot_be_written(tmp_path, error_of):
     with mounted(tmp_path / "locked", "size=100k,ro") as locked:
         line = error_of(TrainConfig, train_segmentation, None, *train_words(tmp_path, locked))
-        assert line == f"error: {locked}/run: Read-only file system; choose a folder that can be written"
+        assert line == f"error: {locked}/run: Read-only file system; choose a writable folder"
 
 
 def test_train__output_root_is_a_file(tmp_path, error_of):
@@ -159,7 +159,7 @@ def raising(error):
     ("error", "line"),
     [
         (OSError(28, "No space left on device"), "No space left on device; make room and run the command again"),
-        (PermissionError(13, "Permission denied", "/x"), "/x: Permission denied; choose a folder that can be written"),
+        (PermissionError(13, "Permission denied", "/x"), "/x: Permission denied; choose a writable folder"),
         (OSError(28, "full", "/tmp/part", None, "/runs/best.ckpt"), "/runs/best.ckpt: full; make room"),
         (OSError(5, "Input/output error", "/x"), "/x: Input/output error"),
         (OSError("Caught OSError in worker.\nTraceback:\n  line\nOSError: [Errno 5] broken"), "[Errno 5] broken"),

@@ -1,4 +1,4 @@
-"""Where the code runs."""
+"""Supported operating systems."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from conftest import ROOT
 
 
 @pytest.mark.parametrize(("platform", "status"), [("win32", 1), ("darwin", 0), ("linux", 0)])
-def test_import__windows_is_told_in_one_line(platform, status):
+def test_import__windows_is_refused_in_one_line(platform, status):
     code = f"import sys; sys.platform = '{platform}'; import eagle; print('imported')"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src_EAGLE")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

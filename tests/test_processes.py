@@ -42,13 +42,13 @@ CRF = """
 
 
 def kill_when_there(path, script, argument, at_least):
-    """Start a script, kill it once a file is there, and say which of its processes remain after ten seconds.
+    """Start a script, kill it once ``path`` exists, and return those of its processes that remain after ten seconds.
 
     Args:
-        path: the file.
-        script: the program.
-        argument: its argument.
-        at_least: processes, itself included, that it must have had.
+        path: file that the script writes.
+        script: source code of the program.
+        argument: its command line argument.
+        at_least: minimum number of running processes before the kill, including the program's own.
     """
     program = path.parent / f"program_{argument.split('/')[-1]}.py"
     program.write_text(textwrap.dedent(script))
@@ -75,7 +75,7 @@ def kill_when_there(path, script, argument, at_least):
     ],
 )
 def test_killed_run__leaves_no_process(tmp_path, method, n_helpers):
-    """Killed after a validation, when the loaders of both splits have their workers."""
+    """It is killed after a validation, when the loaders of both splits have started their workers."""
     write_halves(tmp_path / "data" / "halves")
     values = run_values(tmp_path) | {"max_steps": 1_000_000, "num_workers": 2, "val_freq": 2, "checkpoint_freq": 2}
     written = tmp_path / "outputs" / "run" / "best.ckpt"

@@ -1,4 +1,4 @@
-"""The whole training step against the published computation (golden i), then at its edges."""
+"""The whole training step against the released code (golden i), and edge cases."""
 
 import json
 from copy import deepcopy
@@ -26,7 +26,7 @@ def make_segmenter(golden, make_config):
         cfg = make_config(dataset_name=which if which == "cityscapes" else "cocostuff27", **values)
         segmenter = LitUnsupervisedSegmenter(27, cfg)
         backbone = {f"net.model.{k}": v for k, v in golden.tensors("vit_golden_state").items()}
-        # Strict: the published leftovers are passed over, everything else must be there.
+        # Strict: unused tensors of released checkpoints are dropped, all others must be present.
         segmenter.load_state_dict(golden.tensors(f"i_state_{which}") | backbone)
         return segmenter
 
@@ -55,7 +55,7 @@ TRAINED = {
 
 
 def assert_gradients(segmenter, data, prefix, unrecorded=frozenset()):
-    """Every trained parameter, but for the unrecorded ones, has the recorded gradient; nothing else has one."""
+    """All trained parameters have gradients, no others do, and all except the unrecorded ones match the recording."""
     parameters = {name: p for name, p in segmenter.named_parameters() if p.grad is not None}
     assert parameters.keys() == TRAINED
     assert {k.removeprefix(prefix) for k in data if k.startswith(prefix)} == TRAINED - unrecorded
@@ -88,7 +88,7 @@ def test_losses__three_published_steps_and_the_parameters_after(golden, make_seg
 
 
 class RecordedDropout(nn.Module):
-    """Replays Dropout2d masks in the order in which the published network drew them."""
+    """Replays Dropout2d masks in the order in which the released network drew them."""
 
     def __init__(self, masks):
         super().__init__()
@@ -100,8 +100,8 @@ class RecordedDropout(nn.Module):
 
 @pytest.mark.parametrize("which", WHICH)
 def test_losses__published_step_with_dropout(golden, make_segmenter, batch, which):
-    """The published run passes x through the network twice (as image and as positive) with other dropout masks; here
-    it passes once. So each term is compared in the pass that has its masks, and the gradients are summed."""
+    """The released code passes x through the network twice (as image and as positive) with other dropout masks, ours
+    once. So each term is compared in the pass with its masks, and the gradients are summed."""
     data = golden.tensors(f"i_stepA_dropout_{which}")
     step = int(golden.metadata(f"i_stepA_dropout_{which}")["global_step"])
     segmenter = make_segmenter(which)
@@ -159,7 +159,7 @@ def test_validation_step__bfloat16_decides_by_float32_logits_as_an_evaluation_do
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         code = segmenter.net.keys_and_code(batch["img"])[1]
     with torch.no_grad():
-        # Random weights prefer one class by far; no class is to have a lead.
+        # Random weights strongly prefer one class; centre the logits so that none leads.
         probe.bias -= probe(code.float()).mean(dim=(0, 2, 3))
         exact = nn.functional.interpolate(probe(code.float()), (112, 112), mode="bilinear").argmax(dim=1)
     assert code.dtype == torch.bfloat16
@@ -177,7 +177,7 @@ def tiny_batch(label_value=0, size=56):
     return {"img": img, "img_aug": img + 0.1, "label": torch.full((2, size, size), label_value)}
 
 
-def test_losses__are_finite_without_labels_and_the_linear_probe_rests(make_config):
+def test_losses__without_labels_are_finite_and_leave_the_linear_probe_unchanged(make_config):
     segmenter = LitUnsupervisedSegmenter(5, make_config())
     terms = segmenter.losses(tiny_batch(label_value=-1), step=500)
     terms["loss/total"].backward()
@@ -235,7 +235,7 @@ def test_losses__paper_fidelity_takes_the_augmented_colours(make_config):
 
 
 def test_segmenter__published_tensor_names_and_shapes(golden, make_config):
-    """Every tensor of ours is one of the published checkpoint's, with its shape."""
+    """All our tensors exist in the released checkpoint with the same shapes."""
     published = json.loads(golden.path("state_dict_keys_cocostuff_vits8.json").read_text())
     segmenter = LitUnsupervisedSegmenter(27, make_config(dim=512, backbone_kwargs={}))
     ours = {name: list(tensor.shape) for name, tensor in segmenter.state_dict().items()}

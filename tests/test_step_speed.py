@@ -1,4 +1,4 @@
-"""What keeps the training step fast and exact: no waiting for the device, few full-size tensors, precision by part."""
+"""The training step never waits for the device, forms no full attention maps, and keeps its losses in float32."""
 
 from copy import deepcopy
 
@@ -12,7 +12,7 @@ from eagle.losses.medoid import medoids_by_mask
 from eagle.segmenter import LitUnsupervisedSegmenter
 from miniatures import write_directory
 
-# Operators whose result's value or size the host reads.
+# Operators that make the host wait for a value or a size.
 WAITING = (
     "_local_scalar_dense",
     "nonzero",
@@ -23,7 +23,7 @@ WAITING = (
     "bincount",
 )
 
-# Operators without a deterministic form on a GPU: torch.use_deterministic_algorithms makes them raise there.
+# Operators without a deterministic GPU kernel: torch.use_deterministic_algorithms makes them raise.
 REFUSED = (
     "grid_sampler_2d_backward",
     "nll_loss2d_forward",
@@ -38,7 +38,7 @@ REFUSED = (
 
 
 class Operators(TorchDispatchMode):
-    """Records the operators that run and the shapes of what they return."""
+    """Records the operators that run and the shapes of their results."""
 
     def __init__(self):
         super().__init__()
@@ -71,7 +71,7 @@ def recorded_draws():
 
 @pytest.mark.parametrize("overrides", [{}, {"label_smoothing": 0.1}, {"centroid_mode": "mean"}, {"fidelity": "paper"}])
 def test_losses__nothing_waits_for_the_device(make_config, monkeypatch, overrides):
-    """Forward and backward of all losses, in the form that a GPU runs, read no value back to the host."""
+    """Forward and backward pass of all losses, with the medoids as computed on a GPU, read no value on the host."""
     monkeypatch.setattr(object_nce, "medoids", medoids_by_mask)
     segmenter = LitUnsupervisedSegmenter(5, make_config(**overrides))
     draws = recorded_draws()
@@ -81,7 +81,7 @@ def test_losses__nothing_waits_for_the_device(make_config, monkeypatch, override
     assert not [name for name in operators.names if name in WAITING]
 
 
-def test_operators__see_what_waits():
+def test_operators__record_those_that_wait():
     with Operators() as operators:
         (torch.ones(3) > 0).nonzero()
         torch.ones(2).sum().item()
@@ -97,8 +97,8 @@ def deterministic(monkeypatch):
     torch.use_deterministic_algorithms(False)
 
 
-def test_losses__deterministic_runs_need_nothing_that_torch_refuses_on_a_gpu(make_config, deterministic):
-    """torch names those operators in the documentation of use_deterministic_algorithms."""
+def test_losses__use_deterministic_gpu_operators_only(make_config, deterministic):
+    """The documentation of torch.use_deterministic_algorithms lists the refused operators."""
     segmenter = LitUnsupervisedSegmenter(5, make_config())
     with Operators() as operators:
         segmenter.losses(tiny_batch(), 500)["loss/total"].backward()
@@ -134,7 +134,7 @@ def test_losses__nothing_waits_for_a_gpu(make_config):
 
 
 def test_backbone__forms_no_attention_maps(make_config):
-    """Fused attention: nothing of the size tokens × tokens is ever made, let alone kept."""
+    """Attention is fused: no tensor has the size tokens × tokens."""
     segmenter = LitUnsupervisedSegmenter(5, make_config())
     with Operators() as operators:
         segmenter.net.model(torch.randn(2, 3, 56, 56))
@@ -143,7 +143,7 @@ def test_backbone__forms_no_attention_maps(make_config):
     assert any("scaled_dot_product" in name for name in operators.names)
 
 
-def test_losses__with_changed_named_are_those_found_by_comparing(make_config):
+def test_losses__are_the_same_with_and_without_the_entry_changed(make_config):
     segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
     draws, batch = recorded_draws(), tiny_batch()
     named = segmenter.losses(batch, 500, **draws)["loss/total"]
@@ -169,7 +169,7 @@ def test_losses__bfloat16_backbone_and_head_come_close_to_float32(make_config):
         assert float(value.detach()) == pytest.approx(float(full[name].detach()), rel=3e-2, abs=1e-3), name
 
 
-def test_datamodule__moves_a_batch_but_for_what_the_host_reads(make_config, tmp_path):
+def test_datamodule__moves_all_but_the_host_entries_of_a_batch(make_config, tmp_path):
     write_directory(tmp_path)
     data = SegmentationDataModule(
         make_config(pytorch_data_dir=str(tmp_path), dir_dataset_name="mine", batch_size=4, res=32)

@@ -1,4 +1,4 @@
-"""Train, resume from files, evaluate: the commands' own path, on a miniature directory dataset."""
+"""Train and evaluate on a miniature directory dataset, as the commands do."""
 
 import csv
 import json
@@ -17,6 +17,7 @@ from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
+from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
 from eagle.reports.comparison import compare
 from eagle.training.run import _warn_about_batch, train
@@ -62,6 +63,21 @@ def test_train__without_labels_watches_the_label_free_loss(make_run):
         evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False))
 
 
+def test_train__scores_are_0_where_every_labelled_pixel_is_in_an_extra_cluster(make_run, monkeypatch):
+    """Without logged scores, Lightning could not find the monitored key and the run would end in its traceback."""
+    update = UnsupervisedMetrics.update
+
+    def all_extra(metric, preds, target):
+        update(metric, torch.full_like(preds, metric.n_classes) if metric.extra_clusters else preds, target)
+
+    monkeypatch.setattr(UnsupervisedMetrics, "update", all_extra)
+    run_dir = train(make_run(extra_clusters=298, n_images=2))
+    (scored,) = [row for row in logged(run_dir) if row["test/cluster/mIoU"]]
+    assert float(scored["test/cluster/mIoU"]) == float(scored["test/cluster/Accuracy"]) == 0
+    assert float(scored["test/linear/mIoU"]) > 0
+    assert (run_dir / "best.ckpt").is_file()
+
+
 @pytest.mark.parametrize(
     ("values", "world_size", "expected"),
     [
@@ -76,7 +92,7 @@ def test_train__without_labels_watches_the_label_free_loss(make_run):
         ({"dataset_name": "directory"}, 3, None),
     ],
 )  # fmt: skip
-def test_train__another_number_of_images_per_step_than_released_is_said(caplog, values, world_size, expected):
+def test_train__warns_of_another_number_of_images_per_step_than_released(caplog, values, world_size, expected):
     _warn_about_batch(validated(TrainConfig, values), world_size)
     if expected is None:
         assert caplog.text == ""
@@ -106,14 +122,14 @@ def test_train__never_writes_over_another_run(make_run):
         ({"dir_dataset_name": "nowhere"}, DataError, r"nowhere/imgs/train: no such folder"),
     ],
 )
-def test_train__mistakes_are_told_before_training(make_run, tmp_path, overrides, error, message):
+def test_train__mistakes_are_reported_before_training(make_run, tmp_path, overrides, error, message):
     with pytest.raises(error, match=message):
         train(make_run(**overrides))
     assert not list(tmp_path.glob("outputs/**/*.ckpt"))
 
 
 def plain_evaluation(run_dir, data_dir):
-    """The published protocol written as a plain loop: codes upsampled first, probes after, loops over pixels."""
+    """The published protocol as a plain loop over pixels: codes are upsampled before the probes."""
     segmenter = load_segmenter(run_dir / "last.ckpt")
     confusion = np.zeros((3, 2), dtype=int)
     for i in range(4):
@@ -165,7 +181,7 @@ def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(make_run):
     assert "max_steps: 3" in report, "the training configuration"
 
 
-def test_evaluate__report_only_where_it_is_wanted(make_run):
+def test_evaluate__report_is_optional(make_run):
     run_dir = train(make_run())
     evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False, report=False))
     assert (run_dir / "best_eval.json").is_file()
@@ -173,7 +189,7 @@ def test_evaluate__report_only_where_it_is_wanted(make_run):
 
 
 def test_evaluate__predictions_are_the_scored_maps(make_run, tmp_path):
-    """Named after their images; scoring the PNGs again gives the JSON's strict accuracy."""
+    """They have their images' names, and scoring the PNGs again gives the JSON's strict accuracy."""
     run_dir = train(make_run())
     content = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False, run_prediction=True, crop=False))
     palette = [entry["color"] for entry in content["class_map"]["classes"]]
@@ -195,7 +211,7 @@ def test_evaluate__predictions_are_the_scored_maps(make_run, tmp_path):
 
 
 def test_evaluate__whole_images_of_any_shape_whatever_the_batch_size(make_run, tmp_path):
-    """Shapes differ within a batch, sides are no multiples of the patch, one image is smaller than res."""
+    """Shapes differ within a batch, sides are not multiples of the patch size, and one image is smaller than res."""
     run_dir = train(make_run())
     for i, size in enumerate([(40, 48), (64, 37), (9, 12)]):
         rng = np.random.default_rng(i)
@@ -212,7 +228,7 @@ def test_evaluate__whole_images_of_any_shape_whatever_the_batch_size(make_run, t
     assert cropped["linear"] != scores[0]["linear"]
 
 
-def test_evaluate__several_checkpoints_are_compared_and_missing_ones_told_first(make_run, capsys):
+def test_evaluate__several_checkpoints_are_compared_and_missing_ones_reported_first(make_run, capsys):
     run_dir = train(make_run())
     paths = [run_dir / "best.ckpt", run_dir / "last.ckpt"]
     with pytest.raises(CheckpointError, match=r"model_paths: .*nowhere\.ckpt: no such checkpoint"):
@@ -258,7 +274,7 @@ def test_compare__k_means_stands_beside_the_trained_probes(make_run, tmp_path):
     assert rows[2].startswith("k-means on K")
     assert rows[3].startswith("ours")
     report = json.loads((tmp_path / "comparison/metrics.json").read_text())
-    # The halves differ in colour, so that k-means on any keys tells them apart.
+    # The halves differ in colour, so k-means separates them on any keys.
     assert report["k-means on K"]["kmeans"]["strict"]["accuracy"] > 50
     assert (tmp_path / "comparison/grid.png").is_file()
     assert (run_dir / "last_report.html").is_file()
@@ -290,7 +306,7 @@ def test_load_segmenter__missing_and_unknown_tensors_are_named(make_run, tmp_pat
 
 
 def test_commands__train_then_evaluate_as_typed(make_run, tmp_path):
-    """Through real processes, from src_EAGLE, with both spellings of keys; then one mistake, in one line."""
+    """As typed in src_EAGLE, with both spellings of keys; then a mistake, which is reported in one line."""
     write_halves(tmp_path / "data" / "halves")
 
     def run(*arguments):

@@ -1,4 +1,4 @@
-"""What commands print: tables, and command lines for people to type."""
+"""Format tables and shell commands for printing."""
 
 import shlex
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
-    """A heading, a rule and rows with aligned columns: the first to the left, the others to the right if numbers."""
+    """Align rows below a header and a rule: first column left, the others right if they hold numbers."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = [
         "  ".join(
@@ -20,5 +20,5 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bo
 
 
 def shell_command(script: Path, *arguments: str) -> str:
-    """A line for a shell in any folder: this Python, the script's whole path, and the arguments, quoted."""
+    """Return a quoted command that runs ``script`` with this Python interpreter from any folder."""
     return shlex.join([sys.executable, str(script.resolve()), *arguments])

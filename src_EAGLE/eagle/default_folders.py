@@ -1,4 +1,4 @@
-"""Where commands read and write when nobody names a folder: in the repository, whatever the working directory."""
+"""Default folders: inside the repository, whatever the working directory."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ _SOURCES = Path(__file__).resolve().parents[1]
 
 
 def default_folder(name: str) -> str:
-    """``name`` in the repository that this code lies in; for an installed copy, in the working directory.
+    """Return the path of folder ``name`` in the repository; for an installed copy, relative to the working directory.
 
     Args:
-        name: relative to the repository, e.g. ``outputs``.
+        name: path relative to the repository, e.g. ``outputs``.
     """
     in_repository = (_SOURCES / "train_segmentation_eigen.py").is_file()
     return str(_SOURCES.parent / name) if in_repository else name

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: the commands print their message as one line, without a traceback."""
+"""Errors that a user can fix; commands print their message on one line, without a traceback."""
 
 import difflib
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class EagleError(Exception):
-    """Base of all errors whose message names the thing at fault and what to do about it."""
+    """Base class; messages name the faulty file, key or value and what to do about it."""
 
 
 class ConfigError(EagleError):
@@ -28,30 +28,30 @@ class CheckpointError(EagleError):
 
 
 class TrainingError(EagleError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""
 
 
 class DownloadError(EagleError):
-    """A download failed for good or what arrived is not what was asked for."""
+    """A download failed after all retries, or the received file is not the expected one."""
 
 
 class StoppedRunError(EagleError):
-    """A signal ended a run after it was saved.
+    """A signal stopped a run, which was saved first.
 
     Attributes:
-        exit_status: 128 and the signal's number, as a shell reports it.
+        exit_status: 128 plus the signal's number, as shells report it.
     """
 
-    def __init__(self, signal_number: int, step: int, path: Path, how_to_go_on: str) -> None:
+    def __init__(self, signal_number: int, n_steps: int, path: Path, how_to_resume: str) -> None:
         name = signal.Signals(signal_number).name
-        super().__init__(f"{name}: stopped after batch {step}, saved {path}; {how_to_go_on}")
+        super().__init__(f"{name}: stopped after {n_steps} steps, saved {path}; {how_to_resume}")
         self.exit_status = 128 + signal_number
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of a library says, on one line: an OSError's reason without its number, else its last line.
+    """Shorten an error to one line: the reason of an OSError, or the last line of any other message.
 
-    An error re-raised from a loader process carries that process's traceback before its own line.
+    The last line, because errors re-raised from a loader process start with that process's traceback.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -60,7 +60,7 @@ def one_line(error: BaseException) -> str:
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
-    """``unknown KIND 'NAME'`` with the nearest known name, or all of them where none is near."""
+    """Say ``unknown KIND 'NAME'`` and suggest the nearest known name, or list all if none is close."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(names)}"

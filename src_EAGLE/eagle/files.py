@@ -1,4 +1,4 @@
-"""Files that are either whole or not there; what a file is: its hash, and whether it is a web page."""
+"""Atomic writes, and checks of a file's content (SHA-256, HTML)."""
 
 import csv
 import hashlib
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; renamed to it at the end, removed after an error.
+    """Yield a temporary path next to ``path``; rename it to ``path`` on success, delete it on error.
 
-    The temporary name keeps the suffix, from which writers of pictures choose their format.
+    The temporary name keeps the suffix, because image writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary: Path | None = None
@@ -25,10 +25,10 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        if error.errno is None:  # a library's own words, which a file name would hide
+        if error.errno is None:  # keep the library's message, which filename would hide
             error.args = (f"{path}: {error}",)
         else:
-            error.filename, error.filename2 = str(path), None  # not the temporary name, which says nothing
+            error.filename, error.filename2 = str(path), None  # name the target, not the temporary file
         raise
     finally:
         if temporary is not None:
@@ -36,14 +36,14 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what killed processes left in a folder under temporary names; nobody else may be writing there."""
+    """Delete temporary files that killed processes left in ``folder``; no other process may be writing there."""
     for path in folder.glob(f".*-{'[a-z0-9_]' * 8}*"):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def nameless_errors_name(place: Path) -> Iterator[None]:
-    """Give ``place`` as the file of OSErrors that name none, as those of writing to a full disk do."""
+    """Set ``place`` as the file name of OSErrors without one, e.g. those of writes to a full disk."""
     try:
         yield
     except OSError as error:
@@ -53,13 +53,13 @@ def nameless_errors_name(place: Path) -> Iterator[None]:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text under a temporary name, then rename it."""
+    """Write UTF-8 text atomically."""
     with written_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_csv_atomically(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a UTF-8 table under a temporary name, then rename it."""
+    """Write a UTF-8 CSV table atomically."""
     with written_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -67,12 +67,12 @@ def write_csv_atomically(path: Path, header: Sequence[str], rows: Iterable[Seque
 
 
 def looks_like_html(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a web page, e.g. a log-in form sent in the file's place."""
+    """Whether a file's first bytes look like HTML, e.g. a log-in page received instead of the file."""
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 digest of a file of any size."""
+    """Return a file's SHA-256 as hexadecimal digits, reading it in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Processes that do a command's work side by side."""
+"""Helpers for worker processes."""
 
 import multiprocessing
 import os
@@ -7,24 +7,24 @@ import threading
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def follow_parent(*_: object) -> None:
-    """Called in a worker process: leave Ctrl-C to the parent, and end when the parent does, even if it was killed.
+    """Make a worker process ignore Ctrl-C and exit when its parent exits, even if that was killed.
 
-    Workers of an executor would otherwise wait for jobs for ever after their parent was killed. A loader's workers
-    watch the process above them instead, which under ``forkserver`` is the fork server: it waits for them in turn. The
-    server and the resource tracker end when the last process that they serve does.
+    Pass it as the initializer of an executor or the ``worker_init_fn`` of a loader. Workers of an executor would
+    otherwise wait for jobs forever. Workers of a loader watch the process that forked them; under ``forkserver`` that
+    is the fork server, which exits only after its workers do.
 
     Args:
-        _: what an executor or a loader tells its workers, e.g. their number; not needed.
+        _: arguments that the executor or loader passes; ignored.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()  # the one that asked for this process, however it was started
+    parent = multiprocessing.parent_process()  # the process that requested this one, not the fork server
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 

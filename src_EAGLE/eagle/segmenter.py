@@ -1,4 +1,4 @@
-"""LitUnsupervisedSegmenter: the Lightning module that wires backbone, head, EiCue, losses and probes together."""
+"""LitUnsupervisedSegmenter: the Lightning module that combines backbone, head, EiCue, losses and probes."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from eagle.config.schema import RANDOM_WEIGHTS
 from eagle.config.validation import complete_config, plain
 from eagle.data.datasets.base import VOID
-from eagle.distributed import all_gather_rows, all_reduce_mean, from_rank_zero
+from eagle.distributed import all_gather_rows, all_reduce_mean, all_reduce_sum, from_rank_zero
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss
@@ -24,10 +24,10 @@ from eagle.models.key_cache import KeyCache, device_rows, rows_of
 from eagle.models.probes import ClusterLookup, upsampled
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 
-# Tensors of published checkpoints that nothing uses.
+# Prefixes of tensors in released checkpoints that the model does not use.
 PUBLISHED_LEFTOVERS = ("train_cluster_probe.", "decoder.", "CELoss.")
 
-# The label-free score of a validation, lower is better; LABELLED_MONITOR is watched where there are labels.
+# Scores that select the best checkpoint: without labels (lower is better), and with labels (higher is better).
 LABEL_FREE_MONITOR = "val/loss"
 LABELLED_MONITOR = "test/cluster/mIoU"
 
@@ -37,12 +37,12 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
 
     Args:
         n_classes: classes of the dataset; the cluster probe has ``extra_clusters`` more.
-        cfg: anything with the YAML's keys as attributes; missing keys take their defaults.
-        pretrained: False leaves the backbone's weights to a checkpoint that is loaded next.
+        cfg: mapping or object with the keys of TrainConfig; missing keys take their defaults.
+        pretrained: False skips loading the backbone's weights, for a checkpoint to be loaded next.
 
     Raises:
         ConfigError: a key has the wrong type or value.
-        WeightsError: the backbone's weights cannot be had.
+        WeightsError: the backbone's weights are missing or unreadable.
 
     Example:
         >>> import torch
@@ -59,7 +59,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self.n_classes = n_classes
         self.training_record: dict[str, Any] = {}  # filled by load_segmenter
         self.cfg = cfg = complete_config(cfg)
-        # Plain containers: a checkpoint of ours needs no OmegaConf class to be read.
+        # Plain containers, so that reading a checkpoint needs no OmegaConf class.
         self.save_hyperparameters({"n_classes": n_classes, "cfg": plain(cfg)}, logger=False)
         backbone = build_backbone(
             cfg.model_type,
@@ -79,30 +79,30 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self.object_nce_loss = ObjectNCELoss(cfg, cfg.eigen_cluster_out)
         self.linear_metrics = UnsupervisedMetrics("test/linear/", n_classes, 0, compute_hungarian=False)
         self.cluster_metrics = UnsupervisedMetrics("test/cluster/", n_classes, cfg.extra_clusters, True)
-        self.register_load_state_dict_pre_hook(_drop_leftovers)
+        self.register_load_state_dict_pre_hook(_drop_unused_tensors)
 
     def compile_network(self) -> None:
-        """Run backbone and head through torch.compile from now on; tensor names stay."""
+        """Compile backbone and head in place; the names of their tensors do not change."""
         self.net.model.compile()
         self.net.compile()
 
     def use_key_cache(self, cache: KeyCache) -> None:
-        """Take the clean images' keys from ``cache`` where a batch has their numbers."""
+        """Take the keys of unaugmented images from ``cache`` for batches that contain ``index``."""
         self._key_cache = cache
 
     def forward(self, img: Tensor) -> Tensor:
-        """Codes S of images, as STEGO's ``forward`` gives them; the released one hands out keys.
+        """Compute the codes S of images, as STEGO's ``forward`` does; the released EAGLE's returns keys.
 
         Args:
             img: B×3×H×W, ImageNet-normalised; H and W are multiples of the patch size.
 
         Returns:
-            B×dim×h×w with one code for each patch; in training mode with dropout.
+            B×dim×h×w, one code per patch; with dropout in training mode.
         """
         return self.net(self.net.model(img))
 
     def linear_logits(self, code: Tensor) -> Tensor:
-        """The linear probe's logits of B×dim×h×w codes, B×n_classes×h×w float32 whatever the precision."""
+        """Linear probe: B×dim×h×w codes → B×n_classes×h×w logits, float32 at every precision."""
         with torch.autocast(code.device.type, enabled=False):
             return self.linear_probe(code.float())
 
@@ -114,20 +114,20 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         perms: Tensor | None = None,
         eigenvectors: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Every term of the training loss under its published name (method §8).
+        """Compute every term of the training loss under its published name (method §8).
 
         Args:
-            batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised), ``label`` (B×H×W int64, −1 = void); for
-                ``cache_features`` the images' numbers ``index`` (B int64); and ``changed`` (B bool), whether x̃ differs
-                from x, without which the two are compared. Both are best on the CPU: the host reads them.
-            step: batches done so far; decides λ.
+            batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised) and ``label`` (B×H×W int64, −1 = void). Optional:
+                ``index`` (B int64), the images' dataset indices for the key cache, and ``changed`` (B bool), whether
+                x̃ differs from x; without it the two are compared. Keep both on the CPU, because the host reads them.
+            step: steps done so far; determines λ.
             coords: sampled points of the correspondence loss, 3×B×s×s×2; None draws them.
-            perms: its negatives, n×B; None draws them.
-            eigenvectors: (V, Ṽ), each B×N×k with the trivial one first, in place of the solver's.
+            perms: negatives of the correspondence loss, n×B; None draws them.
+            eigenvectors: (V, Ṽ), each B×N×k with the trivial one first; None computes them.
 
         Returns:
-            Scalars; ``loss/total`` is what is minimised. ``loss/cluster_eigen_loss`` is the x branch's alone,
-            ``cd/update_params`` is λ.
+            Scalars. ``loss/total`` is minimised; ``loss/cluster_eigen_loss`` is that of x only; ``cd/update_params`` is
+            λ.
         """
         img, img_aug = batch["img"], batch["img_aug"]
         frozen, frozen_aug = self._frozen_keys(batch)
@@ -174,12 +174,12 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         }
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
-        """Give every device dropout, points and negatives of its own; images and augmentations bring their seeds."""
+        """Reseed torch on ranks > 0, for other dropout, points and negatives; augmentation is seeded per sample."""
         if self.global_rank > 0:
             torch.manual_seed(self.cfg.seed + self.global_rank)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
-        """One batch is one optimiser step, so ``global_step`` counts batches."""
+        """Do one optimiser step on one batch."""
         terms = self.losses(batch, self.global_step)
         logged = {name: value.detach() for name, value in terms.items()}
         self.log_dict(logged, batch_size=len(batch["img"]))
@@ -189,36 +189,36 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """Score both probes without flip or CRF (method §9), and the label-free loss.
 
         Returns:
-            The scored maps "linear" and "cluster", B×H×W ids.
+            "linear": B×H×W predicted class ids; "cluster": B×H×W predicted cluster ids.
         """
         img, label = batch["img"], batch["label"]
         keys, code = self.net.keys_and_code(img)
         size = (label.shape[1], label.shape[2])
-        # A pixel's nearest centre does not depend on its code's norm.
+        # The code's norm does not change which centre is nearest, so no normalisation.
         cluster = upsampled(self.cluster_probe.inner(code), size).argmax(dim=1)
         linear = upsampled(self.linear_logits(code), size).argmax(dim=1)
         self.cluster_metrics.update(cluster, label)
         self.linear_metrics.update(linear, label)
         cluster_loss, _ = self.cluster_probe(code, None)
-        # The same points at every validation, so that scores compare.
+        # Every validation samples the same points, so that its scores are comparable.
         generator = torch.Generator(img.device).manual_seed(self.cfg.seed)
         coords = self.correspondence_loss.random_coords(len(img), img.device, generator)
-        pairs = self.correspondence_loss(keys, keys, keys, code, code, code, coords, _neighbours(img))
+        pairs = self.correspondence_loss(keys, keys, keys, code, code, code, coords, _next_images(img))
         score = self._correspondence(pairs) + cluster_loss
         self.log(LABEL_FREE_MONITOR, score, batch_size=len(img), sync_dist=True)
         return {"linear": linear, "cluster": cluster}
 
     def on_validation_epoch_end(self) -> None:
-        """Log mIoU and accuracy where there were labels."""
+        """Log mIoU and accuracy of a labelled validation: 0 if no labelled pixel falls into a matched cluster."""
         for metric in (self.linear_metrics, self.cluster_metrics):
-            # On every device, labelled share or not: computing gathers the counts of all.
+            # Both reduce over all ranks, so a rank without labelled images must call them too.
             scores = metric.compute()
-            if not any(math.isnan(value) for value in scores.values()):
-                self.log_dict(scores)
+            if all_reduce_sum(metric.confusion.sum()) > 0:
+                self.log_dict({name: 0.0 if math.isnan(value) else value for name, value in scores.items()})
             metric.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One Adam with a parameter group for each published learning rate."""
+        """Use one Adam with a parameter group for each released learning rate."""
         cfg = self.cfg
         head = [p for p in self.net.parameters() if p.requires_grad] + list(self.project_head.parameters())
         codebooks = [self.train_cluster_probe_eigen.clusters, self.train_cluster_probe_eigen_aug.clusters]
@@ -232,7 +232,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         )
 
     def _frozen_keys(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """K and K̃ as the backbone gives them; a view that the augmentation left as it was is not computed again."""
+        """Compute K and K̃; images that the augmentation did not change reuse their keys."""
         img, img_aug = batch["img"], batch["img_aug"]
         if self._key_cache is not None and "index" in batch:
             keys = self._key_cache(img, batch["index"])
@@ -258,10 +258,10 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         return vectors[: len(img)], vectors[len(img) :]
 
     def _whole_batch(self, local: Tensor) -> Tensor:
-        """The rows of all devices where ``gather_batch`` asks for them, else this device's.
+        """Gather the rows of all devices if ``gather_batch`` is set.
 
-        Every device then computes the same loss, and gradients are averaged over devices after the sum over them that
-        ``all_gather_rows`` makes: the gradient is that of one device with all images.
+        Every device then computes the same loss. The backward pass of ``all_gather_rows`` sums over ranks and DDP
+        averages, so the gradient equals that of one device with the whole batch.
         """
         return all_gather_rows(local) if self.cfg.gather_batch else local
 
@@ -274,7 +274,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         coords: Tensor | None,
         perms: Tensor | None,
     ) -> dict[str, Tensor]:
-        """CorrespondenceLoss of the two views; all devices of a gathered batch take the same points and negatives."""
+        """Compute CorrespondenceLoss; with ``gather_batch`` all devices use the same points and negatives."""
         keys, keys_aug, code, code_aug = (self._whole_batch(local) for local in (keys, keys_aug, code, code_aug))
         loss = self.correspondence_loss
         if self.cfg.gather_batch:
@@ -283,19 +283,19 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         return loss(keys, keys, keys_aug, code, code, code_aug, coords, perms)
 
     def _correspondence(self, pairs: Mapping[str, Tensor]) -> Tensor:
-        """Weighted sum of CorrespondenceLoss's positive and negative pairs."""
+        """Weighted sum of the losses of positive and negative pairs."""
         positive, negative = pairs["pos_inter_loss"], pairs["neg_inter_loss"].mean()
         return self.cfg.pos_inter_weight * positive + self.cfg.neg_inter_weight * negative
 
     def _projection(self, code: Tensor) -> Tensor:
-        """Z, (B·N)×D unit vectors."""
+        """Project codes to Z, (B·N)×D unit vectors."""
         tokens = code.flatten(2).transpose(1, 2).flatten(0, 1)
         return F.normalize(self.project_head(tokens).float(), dim=1)
 
     def _linear_loss(self, code: Tensor, label: Tensor) -> Tensor:
-        """Cross entropy over labelled pixels; zero, with zero gradients, where there are none."""
+        """Cross entropy over labelled pixels; zero, with zero gradients, without any."""
         logits = upsampled(self.linear_probe(code).float(), (label.shape[1], label.shape[2]))
-        # By rows: torch's loss of maps has no deterministic form on a GPU.
+        # Flattened, because torch's cross entropy of maps is not deterministic on GPUs.
         rows = logits.permute(0, 2, 3, 1).flatten(0, 2)
         loss_sum = F.cross_entropy(rows, label.flatten(), ignore_index=VOID, reduction="sum")
         n_labelled = (label != VOID).sum()
@@ -305,11 +305,11 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         return loss_sum / n_labelled.clamp(min=1)
 
 
-def _neighbours(img: Tensor) -> Tensor | None:
-    """One fixed negative for each image of a batch: the next one, 1×B; None for a batch of one, which has none."""
+def _next_images(img: Tensor) -> Tensor | None:
+    """Use the next image of the batch as each image's negative, 1×B indices; None for a batch of one image."""
     return torch.arange(len(img), device=img.device).roll(-1)[None] if len(img) > 1 else None
 
 
-def _drop_leftovers(_module: nn.Module, state_dict: dict[str, Tensor], *_args: Any) -> None:
+def _drop_unused_tensors(_module: nn.Module, state_dict: dict[str, Tensor], *_args: Any) -> None:
     for name in [name for name in state_dict if name.startswith(PUBLISHED_LEFTOVERS)]:
         del state_dict[name]

@@ -22,7 +22,7 @@ from eagle.errors import ConfigError
         (["momentum_limit=1.5"], "momentum_limit: 1.5 is too large"),
         (["contrastive_temp=0"], "contrastive_temp: 0.0 must be larger than 0"),
         (["nonsense"], "cannot read 'nonsense'"),
-        (["~wandb=true"], "cannot read '~wandb=true': ~ deletes nothing here; set wandb=VALUE"),
+        (["~wandb=true"], "cannot read '~wandb=true': keys cannot be deleted; set wandb=VALUE"),
         (["~wandb"], "cannot read '~wandb'"),
         (["--config-name", "train_config_cocostuf"], "no such file; configs/ has"),
     ],
@@ -68,7 +68,7 @@ def test_command_line__config_by_name_with_and_without_suffix_and_by_path(tmp_pa
         assert parse_command_line(TrainConfig, ["--config-name", name]).dataset_name == "directory"
 
 
-def test_command_line__published_keys_without_use_are_passed_over_with_a_word(tmp_path, caplog):
+def test_command_line__retired_keys_are_ignored_with_a_warning(tmp_path, caplog):
     own = tmp_path / "published.yml"
     own.write_text("azureml_logging: true\nsubmitting_to_aml: false\ndim: 70\n")
     assert parse_command_line(TrainConfig, ["--config-name", str(own)]).dim == 70
@@ -87,7 +87,7 @@ def test_fidelity__sets_defaults_that_keys_override():
     assert (paper.color_affinity, paper.lambda_schedule, paper.photometric) == ("paper", "paper", "released")
 
 
-def test_completed__takes_attributes_and_ignores_what_it_does_not_know():
+def test_complete_config__takes_attributes_and_ignores_unknown_ones():
     class Published:
         dim = 70
         some_future_key = 1

@@ -1,4 +1,4 @@
-"""Every file in configs/ is a complete, valid configuration, and the published ones hold the published values."""
+"""Every file in configs/ is a complete, valid configuration; the published ones have the published values."""
 
 import dataclasses
 import importlib.util
@@ -23,13 +23,13 @@ from eagle.losses.object_nce import ObjectNCELoss
 from fixtures.write_published_configs import PUBLISHED_KEYS
 from miniatures import WRITERS
 
-# The commands that have keys of their own, or take a configuration's.
+# All commands.
 COMMANDS = sorted([*(ROOT / "src_EAGLE").glob("*.py"), *(ROOT / "scripts").glob("*.py")])
 SCHEMAS = {"train_config": TrainConfig, "eval_config": EvalConfig, "crop_config": crop_datasets.CropConfig}
 SOURCES = ROOT / "src_EAGLE"
 FILES = sorted(path.stem for path in CONFIG_DIR.glob("*.yml"))
 
-# Keys of a recipe that say where things lie and which machine computes.
+# Keys of a recipe that set paths, names and loader processes.
 MACHINE_KEYS = {"pytorch_data_dir", "output_root", "experiment_name", "num_workers", "project_name", "entity"}
 # The published files set it for another dataset_name.
 UNUSED_KEYS = {"dir_dataset_n_classes"}
@@ -76,7 +76,7 @@ def test_given_paths__are_relative_to_where_the_command_runs(monkeypatch, tmp_pa
 
 
 def test_files_of_configs__edited_in_place_count_from_their_folder(monkeypatch, tmp_path):
-    """`output_root: outputs` there never becomes src_EAGLE/outputs, and words are no paths."""
+    """`output_root: outputs` never becomes src_EAGLE/outputs, and values such as `random` are not taken for paths."""
     monkeypatch.setattr(command_line, "CONFIG_DIR", tmp_path)
     values = {
         "output_root": "outputs",
@@ -109,7 +109,7 @@ def published(golden):
 
 
 def as_published_yaml(path, content):
-    """Written as the publishers wrote it: learning rates as 5e-4, which YAML takes for text."""
+    """Write it as the authors did: learning rates as 5e-4, which YAML reads as text."""
     path.write_text(yaml.safe_dump(content))
     assert "lr: 5e-4\n" in path.read_text() or "lr" not in content
     return path
@@ -205,7 +205,7 @@ def run_command(script, folder, *words):
 
 @pytest.mark.parametrize("dataset", ["cocostuff27", "cityscapes"])
 def test_published_yaml__trains_and_evaluates_by_the_real_commands(tmp_path, dataset, published):
-    """One batch of a miniature; only what a CPU second needs is overridden."""
+    """One step on a miniature dataset; overrides only shrink the run."""
     WRITERS[dataset](tmp_path / "data")
     crop = ["dataset_name=" + dataset, f"pytorch_data_dir={tmp_path / 'data'}", "splits=train", "num_processes=1"]
     crop_datasets.crop_datasets(parse_command_line(crop_datasets.CropConfig, crop))

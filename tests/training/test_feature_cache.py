@@ -1,4 +1,4 @@
-"""Cached keys in memory and on disk: what is kept, what decides it, and what a cut run or a full disk leaves."""
+"""Cached keys in memory and on disk: contents, folder names, interrupted runs and full disks."""
 
 import os
 import shutil
@@ -126,7 +126,7 @@ def test_disk_cache__runs_at_the_same_time_see_each_others_rows(setting):
 
 
 @pytest.mark.parametrize("change", ["weights", "blocks", "res", "precision", "touched", "another image"])
-def test_disk_cache__whatever_decides_the_keys_names_another_folder(setting, make_config, change):
+def test_disk_cache__changed_inputs_of_the_keys_use_another_folder(setting, make_config, change):
     cfg, segmenter, data = setting
     open_disk_cache(cfg, segmenter.net.model, data.train_set)
     overrides = {"blocks": {"key_blocks": [0, 1]}, "res": {"res": 40}, "precision": {"precision": "bf16-mixed"}}
@@ -187,8 +187,8 @@ def test_memory_cache__what_it_will_hold_is_said_and_too_much_refused_before_tra
 def test_memory_to_hold__grows_with_processes_and_no_further_than_the_run_gets(setting):
     cfg, segmenter, _ = setting
     backbone = segmenter.net.model
-    assert memory_to_hold(cfg, backbone, n_images=1000, n_batches=10_000, n_processes=2) == 2 * 1000 * ROW_BYTES
-    assert memory_to_hold(cfg, backbone, n_images=1000, n_batches=3, n_processes=2) == 2 * 3 * 4 * ROW_BYTES
+    assert memory_to_hold(cfg, backbone, n_images=1000, n_steps=10_000, n_processes=2) == 2 * 1000 * ROW_BYTES
+    assert memory_to_hold(cfg, backbone, n_images=1000, n_steps=3, n_processes=2) == 2 * 3 * 4 * ROW_BYTES
 
 
 @pytest.mark.parametrize(

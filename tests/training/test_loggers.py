@@ -60,8 +60,8 @@ def test_make_loggers__wandb_without_login_writes_offline_and_says_so(no_login, 
 def test_make_loggers__a_resumed_run_is_the_same_wandb_run(no_login, tmp_path):
     cfg = validated(TrainConfig, {"wandb": True})
     made = []
-    for batches_done in (0, 3, 0):
-        loggers = make_loggers(cfg, tmp_path / "run", batches_done)
+    for steps_done in (0, 3, 0):
+        loggers = make_loggers(cfg, tmp_path / "run", steps_done)
         made.append(loggers[1])
         finish(loggers)
     first, resumed, another = made

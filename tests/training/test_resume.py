@@ -1,4 +1,4 @@
-"""A run that is stopped, killed or torn goes on as if nothing had happened."""
+"""A run that is stopped or killed resumes as if it had never stopped."""
 
 import csv
 import importlib.metadata
@@ -47,7 +47,7 @@ def make_config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def straight(make_config):
-    """The run folder of a run that nothing stopped."""
+    """The run folder of an uninterrupted run."""
     return train(make_config(experiment_name="straight"))
 
 
@@ -93,7 +93,7 @@ def test_resume__after_sigterm_equals_the_straight_run(make_config, straight, mo
     with monkeypatch.context() as patch:
         stop_at(patch, hook, step)
         with pytest.raises(
-            StoppedRunError, match=r"SIGTERM: stopped after batch \d+, saved .*ckpt_path=last"
+            StoppedRunError, match=r"SIGTERM: stopped after \d+ steps, saved .*ckpt_path=last"
         ) as caught:
             train(make_config(experiment_name=name, num_workers=num_workers))
     assert caught.value.exit_status == 143
@@ -129,7 +129,7 @@ def test_stop__in_the_last_batch_ends_the_run_as_usual(make_config, straight, mo
 
 
 def test_resume__a_run_without_a_checkpoint_begins(make_config, straight):
-    """What a cluster's script can always say; the numbers logged before the first checkpoint are logged again."""
+    """A cluster's script can always pass ckpt_path=last; steps before the first checkpoint are logged again."""
     run_dir = straight.parent / "begun"
     run_dir.mkdir()
     (run_dir / "metrics.csv").write_text("loss/total,step\n1.0,0\n")
@@ -142,7 +142,7 @@ def test_resume__longer_run_equals_a_long_one(make_config, straight):
 
 
 def test_resume__finished_run_changes_nothing(make_config, straight):
-    """Given again, and again, and then longer, it is still the run that nothing stopped."""
+    """Run again twice and then made longer, it equals the uninterrupted run."""
     run_dir = train(make_config(experiment_name="finished", max_steps=7))
     before = [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt")]
     for _ in range(2):
@@ -249,24 +249,26 @@ def test_resume__torn_checkpoint_gives_way_to_the_one_before(make_config, straig
     (run_dir / ".last-0a_b1c2d.ckpt").write_bytes(whole[:100])  # as a kill leaves it
     (run_dir / "last.ckpt").write_bytes(whole[: len(whole) // 2])
     assert_same_run(train(make_config(experiment_name="torn", ckpt_path="last")), straight)
-    assert re.search(r"last\.ckpt: not a readable checkpoint .*; going on from previous\.ckpt", caplog.text)
+    assert re.search(r"last\.ckpt: not a readable checkpoint .*; resuming from previous\.ckpt", caplog.text)
     assert not list(run_dir.glob(".*"))
     for name in ("last.ckpt", "previous.ckpt"):
         (run_dir / name).write_bytes(b"torn")
-    with pytest.raises(CheckpointError, match=r"ckpt_path: nothing to go on from: .*last\.ckpt.*; .*previous\.ckpt"):
+    with pytest.raises(
+        CheckpointError, match=r"ckpt_path: no checkpoint to resume from: .*last\.ckpt.*; .*previous\.ckpt"
+    ):
         train(make_config(experiment_name="torn", ckpt_path="last"))
 
 
 def test_resume__other_keys_that_decide_the_result_are_refused(make_config, straight):
-    message = r"last\.ckpt: cannot go on as another run: lr was 0\.0005, now 0\.1; resume with the run's config\.yml"
+    message = r"last\.ckpt: a resumed run cannot change lr from 0\.0005 to 0\.1; resume with the run's config\.yml"
     with pytest.raises(ConfigError, match=message):
         train(make_config(experiment_name="straight", ckpt_path="last", lr=0.1))
     cfg = make_config(experiment_name="straight", ckpt_path="last", num_workers=1, tensorboard=False)
     assert train(cfg) == straight
 
 
-def test_resume__what_cannot_be_gone_on_from(make_config, straight, tmp_path):
-    with pytest.raises(CheckpointError, match=r"nothing to go on from: \S+nowhere\.ckpt: no such checkpoint"):
+def test_resume__unusable_checkpoints_are_refused(make_config, straight, tmp_path):
+    with pytest.raises(CheckpointError, match=r"no checkpoint to resume from: \S+nowhere\.ckpt: no such checkpoint"):
         train(make_config(ckpt_path=str(tmp_path / "nowhere.ckpt")))
     with pytest.raises(ConfigError, match="ckpt_path: last needs experiment_name"):
         train(make_config(experiment_name=None, ckpt_path="last"))
@@ -276,7 +278,7 @@ def test_resume__what_cannot_be_gone_on_from(make_config, straight, tmp_path):
     del released["random_states"]
     for content in (model, released):
         torch.save(content, tmp_path / "model.ckpt")
-        with pytest.raises(CheckpointError, match=r"model\.ckpt holds a model but no state of a run"):
+        with pytest.raises(CheckpointError, match=r"model\.ckpt holds a model but no training state"):
             train(make_config(ckpt_path=str(tmp_path / "model.ckpt")))
         assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"], "nothing is written beside it"
 
@@ -318,7 +320,7 @@ def test_slurm__warned_of_its_end_a_job_saves_asks_to_be_requeued_and_goes_on(
         monkeypatch.setenv(f"SLURM_{variable}", value)
     with monkeypatch.context() as patch:
         stop_at(patch, "training_step", 6, signal.SIGUSR1)
-        with pytest.raises(StoppedRunError, match=r"SIGUSR1: .*; SLURM starts job 4700_11 again"):
+        with pytest.raises(StoppedRunError, match=r"SIGUSR1: .*; SLURM will restart job 4700_11"):
             train(make_config(experiment_name=name))
     assert asked.read_text() == "requeue 4700_11\n"
     # The job's script is the same: it does not say ckpt_path.
@@ -344,7 +346,7 @@ def test_command__sigterm_exits_143_and_the_printed_command_resumes(make_config,
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
     assert "Traceback" not in stderr
-    printed = re.search(r"go on with: (.*)", stderr)[1]
+    printed = re.search(r"resume with: (.*)", stderr)[1]
     step = checkpoint(run_dir)["global_step"]
     again = [*shlex.split(printed), f"max_steps={step + 2}", "num_workers=1"]
     done = subprocess.run(again, **(place | {"cwd": tmp_path}), timeout=120)

@@ -1,1 +1,1 @@
-"""The schema of every key, its validation, keys that are retired, and the command line."""
+"""Configuration keys, their validation, retired keys, and the command line."""

@@ -1,7 +1,7 @@
-"""One way to run every command: Hydra composes YAML and overrides, the schema checks them, errors are one line.
+"""Run a command: compose YAML and overrides with Hydra, validate them, and print errors on one line.
 
 ``key=value``, ``--key value``, ``--key=value`` and ``--flag`` all set a key; ``--config-name`` takes a name in
-``configs/`` or a path to a YAML file; ``--help`` prints every key.
+``configs/`` or the path of a YAML file; ``--help`` prints every key.
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ from yaml import YAMLError
 from eagle.config.validation import CONFIG_DIR, absolute_paths, retired_keys_in, validated
 from eagle.errors import ConfigError, EagleError, StoppedRunError, one_line
 
-# Values that Hydra's override grammar reads as they stand; others are quoted for it.
+# Values that Hydra's override grammar accepts unquoted.
 _PLAIN_VALUE = re.compile(r"""[\w./+\-~]*|\[.*\]|\{.*\}|'.*'|".*\"""", re.ASCII | re.DOTALL)
 
 _REMEDIES = {
     errno.ENOSPC: "; make room and run the command again",
     errno.EDQUOT: "; make room and run the command again",
-    errno.EROFS: "; choose a folder that can be written",
-    errno.EACCES: "; choose a folder that can be written, or mend its permissions",
-    errno.EPERM: "; choose a folder that can be written, or mend its permissions",
+    errno.EROFS: "; choose a writable folder",
+    errno.EACCES: "; choose a writable folder, or change its permissions",
+    errno.EPERM: "; choose a writable folder, or change its permissions",
 }
 
 logger = logging.getLogger(__name__)
@@ -54,19 +54,19 @@ def run_command(
     Args:
         schema: dataclass of the command's keys.
         command: called with the validated configuration.
-        default_config: name in ``configs/`` used where ``--config-name`` is not given; None for schema defaults only.
-        positional: the key, a list, that arguments before the first option go to; None for none.
+        default_config: name in ``configs/`` to use without ``--config-name``; None uses the schema's defaults.
+        positional: name of the list key that takes the arguments before the first option; None if there is none.
 
-    An EagleError, and an OSError such as a full disk's, ends the process with its message on one line of stderr and
-    exit status 1, Ctrl-C with 130, a training run that SIGTERM stopped with 143.
+    An EagleError or OSError (e.g. a full disk) is printed as one line on stderr and exits with status 1. Ctrl-C exits
+    with 130, a training run stopped by SIGTERM with 143.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be text in the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")  # file names may not fit the terminal's encoding
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its hints and advertisements
-    warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # its use of torch, not ours
-    # Pillow's word on large photographs; those beyond its limit are refused all the same.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # hides its hints and advertisements
+    warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # a deprecation in Lightning itself
+    # Large photographs are welcome; Pillow still refuses images beyond its hard limit.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     try:
         if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
@@ -82,11 +82,11 @@ def run_command(
         _close_progress_bars()
         sys.exit(f"error: {one_line(error)}")
     except BrokenPipeError:
-        # Who read our output has gone, e.g. `| head`; what is left to flush must not fail again.
+        # The reader of our output has closed it, e.g. `| head`; flushing the rest must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        # Where two files are named, something was moved or copied to the second.
+        # Of two file names, the second is the destination of a move or copy.
         place = error.filename2 or error.filename
         place = f"{place}: " if place else ""
         _close_progress_bars()
@@ -99,7 +99,7 @@ def run_command(
 def parse_command_line(
     schema: type, arguments: Sequence[str], default_config: str | None = None, positional: str | None = None
 ) -> DictConfig:
-    """The validated configuration that ``arguments`` ask for; raises ConfigError as ``validated`` does."""
+    """Parse and validate ``arguments``; raises ConfigError as ``validated`` does."""
     listed = list(takewhile(lambda argument: not _is_option(argument), arguments)) if positional else []
     config_name, overrides = split_arguments(arguments[len(listed) :])
     composed = _compose(schema, config_name or default_config, overrides)
@@ -111,10 +111,10 @@ def parse_command_line(
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Split a command line into the config's name and Hydra overrides.
+    """Split a command line into the name of the configuration (None without) and Hydra overrides.
 
     Raises:
-        ConfigError: an argument is neither ``key=value`` nor ``--key [value]``, or is a deletion, ``~key=value``.
+        ConfigError: an argument is neither ``key=value`` nor ``--key [value]``, or is a Hydra deletion, ``~key``.
     """
     config_name: str | None = None
     overrides: list[str] = []
@@ -129,7 +129,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
         elif not separator or not (option or re.match(r"[~+A-Za-z_]", argument)):
             raise ConfigError(f"cannot read '{argument}': write key=value or --key value")
         if name.startswith("~"):
-            raise ConfigError(f"cannot read '{argument}': ~ deletes nothing here; set {name[1:]}=VALUE, see --help")
+            raise ConfigError(f"cannot read '{argument}': keys cannot be deleted; set {name[1:]}=VALUE, see --help")
         if name in ("config-name", "config_name", "cn"):
             config_name = value
         else:
@@ -144,12 +144,12 @@ def _is_option(argument: str) -> bool:
 def help_text(
     schema: type, command: Callable[[DictConfig], None], default_config: str | None, positional: str | None = None
 ) -> str:
-    """What the command does, then every key with its type's default, choices and meaning."""
+    """Describe the command, then every key with its default, choices and meaning."""
     first = f"{positional.upper()} … " if positional else ""
     lines = [f"usage: python {Path(sys.argv[0]).name} {first}[--config-name NAME] [key=value | --key value] …", ""]
     lines += [(command.__doc__ or "").strip(), ""]
     if default_config:
-        lines += [f"Defaults come from configs/{default_config}.yml, then from this list:", ""]
+        lines += [f"Values in configs/{default_config}.yml take precedence over the defaults in this list:", ""]
     defaults = OmegaConf.structured(schema)
     for item in dataclasses.fields(schema):
         default = "(must be given)" if OmegaConf.is_missing(defaults, item.name) else defaults[item.name]
@@ -160,14 +160,14 @@ def help_text(
 
 
 def _compose(schema: type, config_name: str | None, overrides: list[str]) -> DictConfig:
-    """Hydra's composition of one YAML file (or none) with overrides; OmegaConf's and Hydra's errors in one line.
+    """Compose a YAML file (or none) and overrides with Hydra; its errors become a one-line ConfigError.
 
-    Paths in a file of ``configs/`` are relative to that folder; all others stay relative to the working directory.
+    Paths in files of ``configs/`` are relative to that folder, all others to the working directory.
     """
     directory, file_name = _locate(config_name) if config_name else (Path.cwd(), None)
     GlobalHydra.instance().clear()
     with warnings.catch_warnings():
-        # The published names end in .yml, which Hydra reads under its 1.1 rules only, with a deprecation warning.
+        # Hydra reads .yml, the suffix of the released files, only under its 1.1 rules and with a deprecation warning.
         warnings.simplefilter("ignore")
         with initialize_config_dir(config_dir=str(directory), version_base="1.1"):
             try:
@@ -175,7 +175,7 @@ def _compose(schema: type, config_name: str | None, overrides: list[str]) -> Dic
                 OmegaConf.set_struct(composed, False)
                 if directory == CONFIG_DIR:
                     composed.update(absolute_paths(schema, composed, CONFIG_DIR))
-                # Not compose(overrides=…): there, `fidelity=paper` would name the folder configs/fidelity.
+                # compose(overrides=…) would take `fidelity=paper` for a file of the folder configs/fidelity.
                 for override in OverridesParser.create().parse_overrides(overrides):
                     OmegaConf.update(composed, override.key_or_group, override.value(), merge=False)
             except (HydraException, OmegaConfBaseException, YAMLError) as error:
@@ -185,7 +185,7 @@ def _compose(schema: type, config_name: str | None, overrides: list[str]) -> Dic
 
 
 def _locate(config_name: str) -> tuple[Path, str]:
-    """Folder and file name of a configuration given by name or by path."""
+    """Find a configuration by name or path; return its folder and file name."""
     named = Path(config_name)
     for base in (CONFIG_DIR, Path.cwd()):
         for candidate in (named, named.with_name(named.name + ".yml"), named.with_name(named.name + ".yaml")):
@@ -193,12 +193,14 @@ def _locate(config_name: str) -> tuple[Path, str]:
             if path.is_file():
                 return path.parent, path.name
     available = ", ".join(sorted(file.stem for file in CONFIG_DIR.glob("*.yml")))
-    remedy = f"configs/ has {available}" if available else "an installed copy has no configs/, give a YAML file's path"
+    remedy = (
+        f"configs/ has {available}" if available else "an installed copy has no configs/; give the path of a YAML file"
+    )
     raise ConfigError(f"--config-name {config_name}: no such file; {remedy}")
 
 
 def _close_progress_bars() -> None:
-    """End the lines of bars that an error left open, so that the error has a line of its own."""
+    """Close open progress bars, so that the error starts on a new line."""
     for bar in list(getattr(tqdm, "_instances", ())):
         bar.close()
 
@@ -206,6 +208,6 @@ def _close_progress_bars() -> None:
 def _quoted(value: str) -> str:
     if _PLAIN_VALUE.fullmatch(value):
         return value
-    # Hydra reads a backslash literally, but for those right before a quote.
+    # Hydra takes backslashes literally, except directly before a quote.
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
     return f"'{escaped}'"

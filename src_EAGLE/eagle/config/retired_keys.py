@@ -1,12 +1,12 @@
-"""Published EAGLE and STEGO configuration keys that have no effect here, so that people's own YAML files still load."""
+"""Released EAGLE and STEGO keys that have no effect here; YAML files that contain them still load."""
 
-_ONE_CHOICE = "only one of its values was ever used"
+_ONE_CHOICE = "the released code only ever uses one value"
 _NO_NEIGHBOURS = "the positive of an image is the image itself"
-_OTHER_LOSS = "belongs to a loss that EAGLE does not have"
-_CLOUD = "the authors' cluster only"
+_OTHER_LOSS = "belongs to a loss that EAGLE does not use"
+_CLOUD = "only for the authors' cluster"
 _DEVICES = "use devices"
 _PLAIN = "experiments are named by output_root and experiment_name"
-_BESIDE = "an evaluation is written beside its checkpoint"
+_BESIDE = "evaluations are written next to the checkpoint"
 _IN_CHECKPOINT = "model and dataset come from the checkpoint"
 
 RETIRED_KEYS = {
@@ -22,7 +22,7 @@ RETIRED_KEYS = {
     "stop_at_zero": _ONE_CHOICE,
     "use_head": _ONE_CHOICE,
     "recluster_threshold": "the released code never reads it",
-    "has_labels": "labels are used where the files are there",
+    "has_labels": "labels are used if their files exist",
     "num_neighbors": _NO_NEIGHBOURS,
     "pos_intra_weight": _OTHER_LOSS,
     "pos_intra_shift": _OTHER_LOSS,
@@ -41,7 +41,7 @@ RETIRED_KEYS = {
     "crf_samples": _OTHER_LOSS,
     "color_space": _OTHER_LOSS,
     "reset_probe_steps": _ONE_CHOICE,
-    "hist_freq": "every validation draws class frequencies",
+    "hist_freq": "class frequencies are drawn after every validation",
     "azureml_logging": _CLOUD,
     "submitting_to_aml": _CLOUD,
     "num_gpus": _DEVICES,
@@ -52,7 +52,7 @@ RETIRED_KEYS = {
     "full_name": _PLAIN,
 }
 
-# Keys of the published eval_config.yml that other commands do use.
+# Keys of the released eval_config.yml that have an effect in other commands only.
 RETIRED_IN_EVALUATION = {
     "output_root": _BESIDE,
     "experiment_name": _BESIDE,

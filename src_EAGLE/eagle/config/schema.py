@@ -1,17 +1,17 @@
-"""Typed schema of every configuration key: its type, default, allowed values and meaning, in one place.
+"""Schema of every configuration key: its type, default, allowed values and meaning.
 
-The YAML files in ``configs/`` set only what differs from these defaults; ``python COMMAND --help`` prints the same
-text. Published EAGLE and STEGO key names are kept.
+The YAML files in ``configs/`` set only what differs from these defaults; ``python COMMAND --help`` prints the
+meanings. Published EAGLE and STEGO key names are kept.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING as REQUIRED  # noqa: F401  the default of a key that must be given
+from omegaconf import MISSING as REQUIRED  # noqa: F401  default of a required key
 
 from eagle.default_folders import default_folder
 
-# The value of pretrained_weights that is no file.
+# Value of pretrained_weights for random initialisation.
 RANDOM_WEIGHTS = "random"
 
 
@@ -25,15 +25,15 @@ def key(
     maximum: float | None = None,
     path: bool = False,
 ) -> Any:
-    """One configuration key of a schema dataclass.
+    """Declare one configuration key of a schema dataclass.
 
     Args:
-        default: value where the YAML and the command line are silent; lists and dicts are copied per instance.
-        meaning: one sentence for ``--help`` and the README.
-        choices: the strings allowed; empty for any.
-        minimum: smallest value allowed.
-        above: the value must be larger than this.
-        maximum: largest value allowed.
+        default: value if neither YAML nor command line sets the key; lists and dicts are copied per instance.
+        meaning: one sentence for ``--help``.
+        choices: allowed strings; empty allows any.
+        minimum: smallest allowed value.
+        above: exclusive lower bound.
+        maximum: largest allowed value.
         path: the value is a file or folder, or a list of them.
     """
     limits = {"minimum": minimum, "above": above, "maximum": maximum}
@@ -45,170 +45,207 @@ def key(
 
 @dataclass
 class MachineConfig:
-    """Where a command computes; the values are handed to Lightning's Trainer as they are."""
+    """Devices, processes and precision of a command, as arguments of Lightning's Trainer."""
 
     accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    devices: Any = key("auto", "Number of devices, a list of their ids, or auto for all")
+    devices: Any = key("auto", "Number of devices, list of device ids, or auto for all devices")
     num_nodes: int = key(1, "Number of machines", minimum=1)
-    strategy: str = key("auto", "Lightning strategy, e.g. auto, ddp")
+    strategy: str = key("auto", "Lightning strategy, e.g. auto or ddp")
     precision: str = key(
         "32-true",
-        "Lightning precision of backbone and head; the spectral part and the losses stay in float32",
+        "Lightning precision of backbone and head; the spectral part and all losses stay in float32",
         choices=("32-true", "16-mixed", "bf16-mixed"),
     )
     rank_timeout: float = key(
-        600, "Seconds that the processes of a run wait for one another; then a dead one ends the run", above=0
+        600, "Timeout of DDP collectives in seconds, after which a dead process ends the run", above=0
     )
-    num_workers: int = key(4, "Loader processes per device; 0 loads in the training process", minimum=0)
+    num_workers: int = key(
+        4, "Data loader processes per device; 0 loads images in the process that computes", minimum=0
+    )
 
 
 @dataclass
 class DatasetConfig:
-    """Which images are read."""
+    """Dataset, and the crops made of it."""
 
-    dataset_name: str = key("directory", "Dataset: a name of eagle.data.datasets.catalog, e.g. cocostuff27, directory")
-    pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds the datasets", path=True)
-    dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir, for dataset_name=directory")
+    dataset_name: str = key(
+        "directory",
+        "Dataset: cocostuff27, cityscapes, potsdam …; directory = your own images (eagle.data.datasets.catalog)",
+    )
+    pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds all datasets", path=True)
+    dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir with a directory dataset")
     dir_dataset_n_classes: int | None = key(
-        None, "Number of classes of a directory dataset; none: the lines of its classes.txt", minimum=1
+        None, "Number of classes of a directory dataset; none = number of lines of its classes.txt", minimum=1
     )
     crop_type: str | None = key(
         None,
-        "Train on the crops that crop_datasets.py made: five or random for each image; none = on whole images",
+        "Train on crops made by crop_datasets.py: five or random crops per image; none = train on whole images",
         choices=("five", "random"),
     )
-    crop_ratio: float = key(0.5, "Side of those crops by side of their image", above=0, maximum=1)
+    crop_ratio: float = key(0.5, "Side length of a crop as a fraction of its image's", above=0, maximum=1)
     potsdam_unlabelled: bool = key(
-        False, "Potsdam: also train on the tiles of unlabelled_train.txt; false = labelled_train.txt alone, as released"
+        False,
+        "Potsdam: train on the tiles of labelled_train.txt and unlabelled_train.txt; false = labelled_train.txt only, "
+        "as released",
     )
 
 
 @dataclass
 class BackboneConfig:
-    """Which frozen backbone gives the keys K."""
+    """Frozen backbone that computes the keys K."""
 
     model_type: str = key(
-        "vit_small", "vit_small or vit_base for DINO with dino_patch_size, or any timm ViT name, e.g. a DINOv2 one"
+        "vit_small",
+        "Backbone: vit_small or vit_base = DINO with dino_patch_size; or the name of a timm ViT, e.g. of DINOv2",
     )
-    dino_patch_size: int = key(8, "Patch size of a DINO backbone; a timm name brings its own", minimum=1)
+    dino_patch_size: int = key(8, "Patch size of a DINO backbone; a timm model has its own", minimum=1)
     pretrained_weights: str | None = key(
-        None, "Backbone weights: none = by the model's name, a .pth or .safetensors file, or the word random", path=True
+        None,
+        "Backbone weights: a .pth or .safetensors file; random = random initialisation; none = pretrained weights of "
+        "model_type",
+        path=True,
     )
     backbone_kwargs: dict[str, Any] = key({}, "Further arguments of timm.create_model, e.g. {img_size: 112}")
     key_blocks: list[int] | None = key(
-        None, "Blocks whose attention keys form K, ascending, negative from the end; none = the last three"
+        None,
+        "Indices of the ViT blocks whose attention keys are concatenated to K, ascending; negative indices count from "
+        "the end; none = the last three blocks",
     )
 
 
 @dataclass
 class BadImageConfig:
-    """What happens to images that cannot be read."""
+    """Handling of images that cannot be read."""
 
     on_bad_image: str = key(
         "error",
-        "An image or label that cannot be read: error = stop and name it; skip = leave it out (training draws another "
-        "image in its place) and list it at the end",
+        "If an image or label cannot be read: error = stop and name the file; skip = leave it out (training draws "
+        "another image instead) and list it at the end",
         choices=("error", "skip"),
     )
 
 
 @dataclass
 class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
-    """Every key of ``train_segmentation_eigen.py``; the defaults are the published COCO-Stuff ViT-S/8 run's."""
+    """Every key of ``train_segmentation_eigen.py``; defaults are those of the released COCO-Stuff ViT-S/8 run."""
 
-    res: int = key(224, "Training images: short side and centre crop, pixels; a multiple of the patch size", minimum=1)
-    val_res: int = key(320, "The same for validation during training", minimum=1)
-    batch_size: int = key(32, "Images per batch and device", minimum=1)
+    res: int = key(
+        224,
+        "Training image size in pixels (short side, then centre crop); a multiple of the patch size",
+        minimum=1,
+    )
+    val_res: int = key(
+        320, "Validation image size in pixels (short side, then centre crop); a multiple of the patch size", minimum=1
+    )
+    batch_size: int = key(32, "Images per step on each device", minimum=1)
 
     gather_batch: bool = key(
         False,
-        "Prototypes, negatives and correlations over the images of all devices; false = each its own, as published",
+        "Compute prototypes, negatives and correlations over the images of all devices; false = on each device "
+        "separately, as released",
     )
 
     dim: int = key(512, "Channels of a code", minimum=1)
     projection_type: str = key(
-        "nonlinear", "Segmentation head: linear, or linear plus a two-layer branch", choices=("nonlinear", "linear")
+        "nonlinear",
+        "Segmentation head: linear, or nonlinear = linear plus a two-layer branch",
+        choices=("nonlinear", "linear"),
     )
-    dropout: bool = key(True, "Channel dropout (0.1) on the keys before the head and before the losses")
+    dropout: bool = key(True, "Channel dropout (p = 0.1) on the keys that enter the head and the losses")
 
     cache_features: str = key(
         "off",
-        "Keep the clean training images' keys (fp16), so that they pass the backbone once: in memory, or in files of "
-        "cache_dir that later runs with the same backbone and images use too",
+        "Compute each unaugmented training image's keys once and keep them in fp16: ram = in memory; disk = in files "
+        "below cache_dir, which later runs with the same backbone and images reuse",
         choices=("off", "ram", "disk"),
     )
-    cache_dir: str = key(default_folder("cache"), "Folder of cache_features=disk", path=True)
+    cache_dir: str = key(default_folder("cache"), "Folder for cache_features=disk", path=True)
     compile: bool = key(
-        False, "Compile backbone and head with torch.compile: pays on GPUs in runs of more than some minutes"
+        False, "Compile backbone and head with torch.compile; worthwhile for GPU runs longer than a few minutes"
     )
 
     fidelity: str = key(
         "released",
-        "Where published code and paper differ: sets the defaults of the next four keys (configs/fidelity/)",
+        "Where released code and paper differ, follow released or paper: sets the defaults of color_affinity, "
+        "aug_color_image, photometric and lambda_schedule (configs/fidelity/)",
         choices=("released", "paper"),
     )
     color_affinity: str = key(
         "released",
-        "Pixels of the colour affinity: released = normalised image / 255, paper = RGB in [0, 1]",
+        "Pixel values in the colour affinity: released = normalised image / 255; paper = RGB in [0, 1]",
         choices=("released", "paper"),
     )
     aug_color_image: str = key(
         "released",
-        "Image whose colours enter the augmented branch's affinity: released = x, paper = the augmented view",
+        "Image that gives the colours for the augmented branch's affinity: released = x; paper = the augmented view",
         choices=("released", "paper"),
     )
     photometric: str = key(
         "released",
-        "Augmented view: released = blur, paper = blur, colour jitter and grayscale",
+        "Photometric augmentation: released = blur; paper = blur, colour jitter and grayscale",
         choices=("released", "paper"),
     )
     lambda_schedule: str = key(
         "released",
-        "lambda: released = 0, then momentum_limit after step_schedulers batches; paper = a linear ramp up to there",
+        "Weight λ of the object-centric loss: released = 0 for step_schedulers steps, then momentum_limit; paper = "
+        "linear ramp from 0 to momentum_limit over step_schedulers steps",
         choices=("released", "paper"),
     )
 
-    eigen_cluster: int = key(4, "Eigenvectors taken from the Laplacian, the trivial first one included", minimum=2)
+    eigen_cluster: int = key(
+        4,
+        "Number of Laplacian eigenvectors (smallest eigenvalues), including the trivial first one",
+        minimum=2,
+    )
     eigen_cluster_out: int = key(
-        32, "Centres of the EiCue codebooks, i.e. the most labels that a cue can have", minimum=1
+        32, "Number of centres in each EiCue codebook, i.e. of possible EiCue labels", minimum=1
     )
     eigen_signs: str = key(
         "fixed",
-        "Signs of eigenvectors, which solvers leave open: fixed = each so that at most half of its entries are "
-        "positive; released = all of an image negated together where more than half of all entries are positive, which "
-        "leaves the cue to the solver",
+        "Sign convention of eigenvectors: fixed = at most half of each eigenvector's entries are positive; released = "
+        "negate all eigenvectors of an image if most of their entries are positive, so the EiCue depends on the "
+        "solver's signs",
         choices=("fixed", "released"),
     )
     eigensolver: str = key(
         "subspace",
-        "Solver of the smallest eigenpairs: block iteration, or a full decomposition",
+        "Solver for the smallest eigenpairs: subspace = block iteration; eigh = full decomposition",
         choices=("subspace", "eigh"),
     )
 
     correspondence_weight: float = key(1.0, "Weight of the correspondence distillation loss")
-    pos_inter_weight: float = key(0.25, "Weight of its positive pairs")
-    neg_inter_weight: float = key(0.63, "Weight of its negative pairs")
-    feature_samples: int = key(11, "Points sampled per image are feature_samples squared", minimum=1)
-    neg_samples: int = key(5, "Negative permutations of the batch", minimum=1)
-    shift_value: float = key(3.5, "Factor of the negative pairs' shift")
-    shift_bias: float = key(0.0, "Bias of both shifts")
-    pointwise: bool = key(True, "Centre feature correlations over the second image's points")
-    zero_clamp: bool = key(True, "Clamp code correlations from below at 0")
-    stabalize: bool = key(True, "Clamp code correlations from above at 0.8 (the published spelling)")
+    pos_inter_weight: float = key(0.25, "Weight of positive pairs in the correspondence loss")
+    neg_inter_weight: float = key(0.63, "Weight of negative pairs in the correspondence loss")
+    feature_samples: int = key(
+        11,
+        "Side of the grid of sampled points in the correspondence loss: feature_samples² points per image",
+        minimum=1,
+    )
+    neg_samples: int = key(
+        5, "Number of random permutations of the batch that form negative pairs in the correspondence loss", minimum=1
+    )
+    shift_value: float = key(3.5, "Factor of the shift of negative pairs in the correspondence loss")
+    shift_bias: float = key(0.0, "Constant subtracted in the shifts of positive and negative pairs")
+    pointwise: bool = key(True, "Centre each point's feature correlations by their mean over the other image's points")
+    zero_clamp: bool = key(True, "Clamp code correlations to at least 0")
+    stabalize: bool = key(True, "Clamp code correlations to at most 0.8 (published spelling of the key)")
 
-    local_pos_weight: float = key(0.85, "Weight of ObjNCE from x to its augmented view")
-    local_pos_aug_weight: float = key(0.85, "Weight of ObjNCE from the augmented view to x")
-    global_loss_weight: float = key(0.7, "Share of the other view's patches in ObjNCE", minimum=0, maximum=1)
+    local_pos_weight: float = key(0.85, "Weight of the ObjNCE loss from x to its augmented view")
+    local_pos_aug_weight: float = key(0.85, "Weight of the ObjNCE loss from the augmented view to x")
+    global_loss_weight: float = key(
+        0.7, "Weight of the other view's patches in ObjNCE; the same view's get 1 minus this", minimum=0, maximum=1
+    )
     contrastive_temp: float = key(0.07, "Temperature of ObjNCE", above=0)
     centroid_mode: str = key(
         "prototype",
-        "Prototype of a cue label: its medoid (prototype and medoid are the same), mean, or a learned vector",
+        "Prototype of an EiCue label: prototype or medoid = medoid of its patches; mean = their mean; learned = a "
+        "trained vector",
         choices=("prototype", "medoid", "mean", "learned"),
     )
     label_smoothing: float | None = key(
         None,
-        "ObjNCE label smoothing, averaged before the patch weights apply; 0 weighs every patch by itself; "
-        "none = 0.1 for cityscapes and 0 elsewhere, as published",
+        "Label smoothing of ObjNCE; none = 0.1 for cityscapes and 0 otherwise, as released. At 0 each patch's loss is "
+        "multiplied by its patch weight; above 0 the mean loss is multiplied by the mean patch weight",
         minimum=0,
         maximum=0.999,
     )
@@ -216,45 +253,47 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     max_steps: int = key(
         10000,
         "Length of the run in optimiser steps, one batch each. If the released runs counted every optimiser's step "
-        "(Lightning 1.6 and later would), they had a seventh of the batches: divide max_steps and step_schedulers by 7",
+        "(as Lightning ≥ 1.6 does), they saw a seventh of the batches: divide max_steps and step_schedulers by 7",
         minimum=1,
     )
-    step_schedulers: int = key(200, "Batches before the object-centric loss sets in", minimum=0)
-    momentum_limit: float = key(0.9, "lambda after that: share of the object-centric loss", minimum=0, maximum=1)
+    step_schedulers: int = key(
+        200, "Step at which λ, the weight of the object-centric loss, reaches momentum_limit", minimum=0
+    )
+    momentum_limit: float = key(
+        0.9, "Weight λ of the object-centric loss after step_schedulers steps", minimum=0, maximum=1
+    )
     lr: float = key(5e-4, "Learning rate of head and projection (Adam, constant)", minimum=0)
     lr_linear: float = key(1e-3, "Learning rate of the linear probe", minimum=0)
     lr_cluster: float = key(5e-3, "Learning rate of the cluster probe", minimum=0)
     lr_cluster_eigen: float = key(5e-5, "Learning rate of the two EiCue codebooks", minimum=0)
-    extra_clusters: int = key(5, "Clusters of the cluster probe beyond the number of classes", minimum=0)
+    extra_clusters: int = key(5, "Clusters of the cluster probe in addition to one per class", minimum=0)
 
-    output_root: str = key(default_folder("outputs"), "Folder that run folders are made in", path=True)
-    experiment_name: str | None = key(None, "Run folder's name; none = dataset, model and time")
+    output_root: str = key(default_folder("outputs"), "Folder in which run folders are created", path=True)
+    experiment_name: str | None = key(None, "Name of the run folder; none = dataset, model and time")
     ckpt_path: str | None = key(
         None,
-        "last = go on with the run that experiment_name names, or begin it; a checkpoint's path = go on with its run; "
-        "none = a new run",
+        "Checkpoint to resume from: last = the newest of the run experiment_name, or start it if there is none; a path "
+        "= that checkpoint; none = start a new run",
     )
-    seed: int = key(0, "Seed of every random number generator", minimum=0)
+    seed: int = key(0, "Seed of all random number generators", minimum=0)
     deterministic: bool = key(
-        False, "Only deterministic GPU kernels, so that a run repeats bit by bit on a GPU too; slower by some percent"
+        False, "Use deterministic GPU kernels only, so a GPU run repeats bit by bit; a few percent slower"
     )
-    scalar_log_freq: int = key(
-        10, "Batches between logged losses, and between the progress bar's looks at the loss", minimum=1
-    )
-    val_freq: int = key(100, "Batches between validations", minimum=1)
+    scalar_log_freq: int = key(10, "Steps between logged losses and between progress bar updates", minimum=1)
+    val_freq: int = key(100, "Steps between validations", minimum=1)
     n_images: int = key(
         4,
-        "Validation images in the picture grid that each validation draws, beside confusion matrix and class "
-        "frequencies; 0 draws nothing",
+        "Validation images in the figure drawn after each validation, next to confusion matrix and class frequencies; "
+        "0 = draw no figures",
         minimum=0,
     )
     pictures_kept: int = key(
         10,
-        "Validations whose pictures stay in the run folder: the first, the latest, and others evenly over the run",
+        "Number of validations whose figures stay in the run folder: the first, the latest, and others evenly spaced",
         minimum=1,
     )
-    checkpoint_freq: int = key(100, "Batches between writes of last.ckpt", minimum=1)
-    wandb: bool = key(False, "Also log to Weights & Biases; offline where nobody is logged in")
+    checkpoint_freq: int = key(100, "Steps between saves of last.ckpt", minimum=1)
+    wandb: bool = key(False, "Also log to Weights & Biases; offline if nobody is logged in")
     project_name: str = key("EAGLE", "Weights & Biases project")
     entity: str | None = key(None, "Weights & Biases user or team; none = the account's default")
     tensorboard: bool = key(False, "Also log to TensorBoard")
@@ -262,33 +301,43 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
 
 @dataclass
 class EvalConfig(MachineConfig, BadImageConfig):
-    """Every key of ``eval_segmentation.py``; the model and its dataset come from the checkpoint."""
+    """Every key of ``eval_segmentation.py``; model and dataset come from the checkpoint."""
 
     model_paths: list[str] = key([], "Checkpoints to evaluate", path=True)
     pytorch_data_dir: str | None = key(
         None,
-        "Folder that holds the datasets; none = as in training, or the default one where that folder is not here",
+        "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",
         path=True,
     )
-    res: int | None = key(None, "Short side in pixels, and centre crop; none = the run's val_res", minimum=1)
-    crop: bool = key(True, "Score the central square, as published; false scores whole images of any aspect")
+    res: int | None = key(
+        None,
+        "Image size in pixels (short side; and centre crop if crop=true); none = the checkpoint's val_res",
+        minimum=1,
+    )
+    crop: bool = key(True, "Score the central square of each image, as published; false = score whole images")
     window: int | None = key(
         None,
-        "Side of the overlapping windows that larger images are taken in, blended; none = every image at once",
+        "Side in pixels of overlapping windows into which larger images are split, with blended predictions; none = no "
+        "windows",
         minimum=1,
     )
     batch_size: int = key(16, "Images per batch", minimum=1)
-    cluster_alpha: float = key(4.0, "Sharpness of the cluster probe's probabilities before the CRF", above=0)
-    run_crf: bool = key(True, "Refine both probes' maps with a dense CRF")
+    cluster_alpha: float = key(
+        4.0, "Inverse temperature of the cluster probe's softmax, whose probabilities enter the CRF", above=0
+    )
+    run_crf: bool = key(True, "Also score both probes after a dense CRF")
     crf_backend: str = key(
         "auto",
-        "Dense CRF by our torch lattice or by pydensecrf (pip install -e .[crf]); auto takes the faster: torch",
+        "Dense CRF implementation: torch = ours; pydensecrf (pip install -e .[crf]); auto = the faster one, torch",
         choices=("auto", "torch", "pydensecrf"),
     )
-    crf_processes: int | None = key(None, "Processes of pydensecrf; none = one for each core, 0 = none", minimum=0)
+    crf_processes: int | None = key(
+        None, "Worker processes of pydensecrf; none = one per core; 0 = compute in the main process", minimum=0
+    )
     run_prediction: bool = key(
         False,
-        "Also write every image's predicted classes as PNG, as ids and in colour (the released code ignores this key)",
+        "Also write every image's predicted classes as PNG, as class ids and in colour (the released code ignores this "
+        "key)",
     )
-    n_images: int = key(6, "Images in the grid picture", minimum=0)
-    report: bool = key(True, "Also write the evaluation as one HTML page, beside the checkpoint")
+    n_images: int = key(6, "Images in the picture grid", minimum=0)
+    report: bool = key(True, "Also write the evaluation as one HTML page next to the checkpoint")

@@ -1,4 +1,4 @@
-"""Turn any configuration into a complete, typed one, or say in one line what is wrong with it."""
+"""Complete and type-check configurations; mistakes raise one-line errors."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from eagle.config.schema import RANDOM_WEIGHTS, EvalConfig, TrainConfig
 from eagle.errors import ConfigError, unknown_name_message
 
 CONFIG_DIR = Path(__file__).resolve().parents[3] / "configs"
-# In the package, so that installed copies have it; configs/fidelity is a link to it.
+# In the package, so installed copies contain it; configs/fidelity links to it.
 FIDELITY_DIR = Path(__file__).parent / "fidelity"
 
 Schema = TypeVar("Schema")
@@ -24,16 +24,16 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
     """Complete ``values`` with the schema's defaults and check every key.
 
     Args:
-        schema: a dataclass of ``eagle.config.schema`` (or of a command) made of ``key`` fields.
-        values: keys and values; published keys that steer nothing here are passed over, and a lone string or number
-            for a key that takes a list is a list of one.
+        schema: dataclass whose fields are declared with ``eagle.config.schema.key``.
+        values: keys and values. Retired published keys are ignored. A single string or number for a key that takes a
+            list becomes a list of one.
 
     Returns:
-        A read-only DictConfig that has every key of the schema with its declared type.
+        Read-only DictConfig with every key of the schema in its declared type.
 
     Raises:
-        ConfigError: a key is unknown (the nearest valid name is given), a required one is not given, or a value has the
-            wrong type, is not among the key's choices or is out of its range.
+        ConfigError: a key is unknown or missing, or a value has the wrong type, is not among the choices or is out of
+            range. For an unknown key the message suggests the nearest valid name.
     """
     node = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
     config = OmegaConf.structured(schema)
     for name, value in {**_fidelity(schema, given), **given}.items():
         try:
-            config[name] = [value] if _is_lone(value) and _takes_list(fields[name].type) else value
+            config[name] = [value] if _is_scalar(value) and _takes_list(fields[name].type) else value
         except OmegaConfBaseException as error:
             raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     for name, field in fields.items():
@@ -55,10 +55,9 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
 
 
 def complete_config(config: Any) -> DictConfig:
-    """A TrainConfig from a mapping or anything that has its keys as attributes, e.g. a published checkpoint's ``cfg``.
+    """Complete a TrainConfig from a mapping, or from attributes as a released checkpoint's ``cfg`` has them.
 
-    Keys that the schema does not know are passed over; missing ones take their defaults. Raises ConfigError as
-    ``validated`` does.
+    Unknown keys are ignored and missing keys take their defaults. Raises ConfigError as ``validated`` does.
     """
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     if isinstance(config, Mapping):
@@ -67,25 +66,25 @@ def complete_config(config: Any) -> DictConfig:
 
 
 def absolute_paths(schema: type, values: Mapping[str, Any] | DictConfig, folder: Path) -> dict[str, Any]:
-    """Those of ``values`` that are files and folders, relative ones taken from ``folder``."""
+    """Select the paths among ``values`` and make relative ones absolute, starting from ``folder``."""
     names = [field.name for field in dataclasses.fields(schema) if field.metadata["path"] and values.get(field.name)]
     return {name: _absolute(values[name], folder) for name in names}
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The keys and values of a configuration in Python's own containers."""
+    """Convert a configuration to Python's dicts and lists."""
     return {str(name): value for name, value in dict(OmegaConf.to_container(config)).items()}  # type: ignore[arg-type]
 
 
 def retired_keys_in(names: Iterable[Any], schema: type) -> dict[str, str]:
-    """The published keys among ``names`` that have no effect in the schema's command, each with the reason."""
+    """Find the published keys among ``names`` that the schema's command ignores, with the reason for each."""
     retired = RETIRED_KEYS | (RETIRED_IN_EVALUATION if issubclass(schema, EvalConfig) else {})
     known = {field.name for field in dataclasses.fields(schema)}
     return {str(name): retired[str(name)] for name in names if name not in known and str(name) in retired}
 
 
 def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> None:
-    """Raise ConfigError, with unknown_name_message, for the first of ``names`` that is not among ``known``."""
+    """Raise ConfigError for the first of ``names`` that is not in ``known``, with the nearest known name."""
     for name in names:
         if name not in known:
             raise ConfigError(unknown_name_message(kind, name, known))
@@ -98,7 +97,7 @@ def _absolute(value: Any, folder: Path) -> Any:
 
 
 def check_resolution(name: str, res: int, patch_size: int) -> None:
-    """Raise ConfigError, with the nearest sizes, where a resolution is not a multiple of the patch size."""
+    """Raise ConfigError, with the nearest valid sizes, if ``res`` is not a multiple of the patch size."""
     if res % patch_size:
         below = res // patch_size * patch_size
         nearest = f"{below} or {below + patch_size}" if below else f"{patch_size}"
@@ -106,7 +105,7 @@ def check_resolution(name: str, res: int, patch_size: int) -> None:
 
 
 def with_overrides(cfg: DictConfig, **overrides: Any) -> DictConfig:
-    """A validated copy of a configuration with some keys changed."""
+    """Copy a TrainConfig with some keys changed, and validate it."""
     return complete_config({**cfg, **overrides})
 
 
@@ -114,12 +113,12 @@ def _takes_list(annotation: Any) -> bool:
     return any(get_origin(option) is list for option in (annotation, *get_args(annotation)))
 
 
-def _is_lone(value: Any) -> bool:
+def _is_scalar(value: Any) -> bool:
     return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def _fidelity(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults that ``fidelity`` chooses; empty for a schema without that key."""
+    """Return the defaults that ``fidelity`` sets; empty for schemas without that key."""
     if not issubclass(schema, TrainConfig):
         return {}
     name = str(given.get("fidelity", "released"))

@@ -1,1 +1,1 @@
-"""A training run: the run itself, going on with one, loggers, SLURM, and what is recorded about it."""
+"""Training runs: the run itself, resuming, loggers, SLURM, callbacks and the record of each run."""

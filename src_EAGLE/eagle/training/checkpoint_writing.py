@@ -1,4 +1,4 @@
-"""Checkpoints that a kill or a full disk cannot tear."""
+"""Atomic checkpoint writes: a killed process or a full disk leaves no partial file."""
 
 import io
 import os
@@ -12,11 +12,11 @@ from eagle.files import written_atomically
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes under a temporary name, waits for the disk, then renames; ``last.ckpt`` becomes ``previous.ckpt`` first.
+    """Writes to a temporary file, flushes it to disk and renames it; the old ``last`` is kept as ``previous``.
 
     Args:
-        last: name of the checkpoint whose predecessor is kept.
-        previous: the predecessor's name.
+        last: file name of the checkpoint whose predecessor is kept.
+        previous: file name of the predecessor.
     """
 
     def __init__(self, last: str, previous: str) -> None:
@@ -30,9 +30,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | Path,
         storage_options: Any | None = None,  # noqa: ARG002
     ) -> None:
-        """Write a checkpoint whole or not at all."""
+        """Write a checkpoint atomically."""
         path = Path(path)
-        # Not straight to the file: torch's writer hides a full disk behind an error of its own.
+        # Serialise in memory first: torch's file writer hides the cause when the disk is full.
         content = io.BytesIO()
         torch.save(checkpoint, content)
         with written_atomically(path) as temporary:

@@ -1,4 +1,4 @@
-"""Room for a run's cached keys: memory, or a folder named by everything that decides them."""
+"""Caches of a run's keys: check the memory for them, or open a folder named by a hash of all their inputs."""
 
 import hashlib
 from math import prod
@@ -13,44 +13,46 @@ from eagle.models.key_cache import KeyCache
 from eagle.models.key_files import BYTES_PER_VALUE, GIGABYTE, KeyFiles
 from eagle.training.memory import available_memory
 
-# Enough of a SHA-256 to tell caches apart.
+# Hexadecimal digits of the SHA-256 in a folder's name.
 NAME_LENGTH = 24
 
 
 def open_disk_cache(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset) -> KeyCache:
-    """The cache of the clean views of ``dataset`` below ``cache_dir``; other weights, files or views have another one.
+    """Open the cache of the keys of unaugmented images below ``cache_dir``.
+
+    Other weights, images, resolutions or precisions use another folder.
 
     Args:
         cfg: has cache_dir, res, precision, model_type, dino_patch_size and backbone_kwargs.
-        backbone: with its weights.
+        backbone: with its weights loaded.
         dataset: the training images.
 
     Raises:
-        ConfigError: the disk has no room, or the dataset does not say which files it reads.
+        ConfigError: the disk is too small, or the dataset does not name its files.
         EagleError: the folder cannot be used.
     """
     folder = Path(cfg.cache_dir).absolute() / f"keys_{_fingerprint(cfg, backbone, dataset)}"
     return KeyCache(backbone, KeyFiles(folder, len(dataset), _key_shape(cfg, backbone)))
 
 
-def memory_to_hold(cfg: Any, backbone: KeyBackbone, n_images: int, n_batches: int, n_processes: int) -> int:
-    """Bytes that ``cache_features=ram`` comes to hold on this machine.
+def memory_to_hold(cfg: Any, backbone: KeyBackbone, n_images: int, n_steps: int, n_processes: int) -> int:
+    """Return how many bytes ``cache_features=ram`` will hold on this machine by the end of the run.
 
     Args:
         cfg: has res and batch_size.
-        backbone: gives the keys.
-        n_images: of the training set.
-        n_batches: still to come; a process keeps the images that it meets in them.
-        n_processes: of this machine, each with a cache of its own.
+        backbone: computes the keys.
+        n_images: size of the training set.
+        n_steps: remaining steps; each process caches the images of its batches.
+        n_processes: processes on this machine, each with its own cache.
 
     Raises:
-        ConfigError: the machine has not as much memory.
+        ConfigError: the machine has too little memory.
     """
-    n_kept = n_processes * min(n_images, n_batches * cfg.batch_size)
+    n_kept = n_processes * min(n_images, n_steps * cfg.batch_size)
     needed, free = n_kept * prod(_key_shape(cfg, backbone)) * BYTES_PER_VALUE, available_memory()
     if needed > free:
         raise ConfigError(
-            f"cache_features: ram needs {needed / GIGABYTE:.1f} GB of memory for the keys of {n_kept} images, where "
+            f"cache_features: ram needs {needed / GIGABYTE:.1f} GB of memory for the keys of {n_kept} images, but only "
             f"{free / GIGABYTE:.1f} GB are free; set cache_features=disk, or off"
         )
     return needed
@@ -62,7 +64,7 @@ def _key_shape(cfg: Any, backbone: KeyBackbone) -> tuple[int, int, int]:
 
 
 def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset) -> str:
-    """Hash of weights, blocks, view and the images' paths, sizes and times of change."""
+    """Hash the model, its weights and key blocks, the view, and each image's path, size and modification time."""
     digest = hashlib.sha256()
     model = (cfg.model_type, cfg.dino_patch_size, dict(cfg.backbone_kwargs), backbone.key_blocks)
     digest.update(repr((model, CLEAN_VIEW, cfg.res, cfg.precision)).encode())

@@ -1,6 +1,4 @@
-"""Where a run's numbers go: always to a CSV file; with its pictures to Weights & Biases and TensorBoard by key, never
-waiting for a login.
-"""
+"""Loggers of a run: always a CSV file; optionally Weights & Biases and TensorBoard, which also get the figures."""
 
 import configparser
 import csv
@@ -31,25 +29,25 @@ logger = logging.getLogger(__name__)
 
 
 class RunCSVLogger(CSVLogger):
-    """``metrics.csv`` of a run; a resumed one keeps the rows of the batches it has done, which Lightning would delete.
+    """Writes ``metrics.csv``. A resumed run keeps the rows of its earlier steps, which Lightning would delete.
 
     Args:
         run_dir: folder of ``metrics.csv``.
-        batches_done: rows of later steps are dropped, since they are logged again.
+        steps_done: rows from this step on are dropped, because the resumed run logs them again.
     """
 
-    def __init__(self, run_dir: Path, batches_done: int) -> None:
+    def __init__(self, run_dir: Path, steps_done: int) -> None:
         super().__init__(run_dir.parent, run_dir.name, version="", flush_logs_every_n_steps=1)
         self._metrics_file = run_dir / "metrics.csv"
-        self._batches_done = batches_done
+        self._steps_done = steps_done
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """Lightning's writer, which goes on with the rows that stay."""
+        """Lightning's writer, which appends to the kept rows."""
         if self._experiment is not None:
             return self._experiment
-        header, rows = self._rows_that_stay()
+        header, rows = self._kept_rows()
         writer = super().experiment
         if header:
             text = io.StringIO()
@@ -62,40 +60,41 @@ class RunCSVLogger(CSVLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Add a row, without Lightning's count of epochs: to it a run is one."""
+        """Add a row, without Lightning's epoch: it counts every run as one epoch."""
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
-    def _rows_that_stay(self) -> tuple[list[str], list[dict[str, str]]]:
-        if not self._batches_done or not self._metrics_file.is_file():
+    def _kept_rows(self) -> tuple[list[str], list[dict[str, str]]]:
+        if not self._steps_done or not self._metrics_file.is_file():
             return [], []
         with self._metrics_file.open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
-            rows = [row for row in table if (row["step"] or "").isdigit() and int(row["step"]) < self._batches_done]
+            rows = [row for row in table if (row["step"] or "").isdigit() and int(row["step"]) < self._steps_done]
         return list(table.fieldnames or []), rows
 
 
-def make_loggers(cfg: DictConfig, run_dir: Path, batches_done: int = 0) -> list[Logger]:
-    """The loggers of a run; ``metrics.csv`` lies in the run folder itself.
+def make_loggers(cfg: DictConfig, run_dir: Path, steps_done: int = 0) -> list[Logger]:
+    """Create the loggers of a run.
 
     Args:
-        cfg: the validated configuration; wandb and tensorboard say which to add.
-        run_dir: the run's folder.
-        batches_done: of a resumed run.
+        cfg: a validated TrainConfig; its keys wandb and tensorboard add loggers.
+        run_dir: the run's folder; contains ``metrics.csv``.
+        steps_done: steps that a resumed run has already done.
     """
-    loggers: list[Logger] = [RunCSVLogger(run_dir, batches_done)]
+    loggers: list[Logger] = [RunCSVLogger(run_dir, steps_done)]
     if cfg.tensorboard:
-        loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", purge_step=batches_done or None))
+        loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", purge_step=steps_done or None))
     if cfg.wandb:
         online = logged_in_to_wandb()
         if not online:
             rank_zero_only(logger.warning)(
-                "wandb: offline, as WANDB_MODE says or since nobody is logged in to %s; `wandb sync` uploads it later",
+                "wandb: logging offline, as WANDB_MODE says or since nobody is logged in to %s; upload later with "
+                "`wandb sync`",
                 _wandb_server(),
             )
         loggers.append(
             WandbLogger(
                 name=run_dir.name,
-                id=_wandb_id(run_dir, resumed=batches_done > 0),
+                id=_wandb_id(run_dir, resumed=steps_done > 0),
                 resume="allow",
                 save_dir=run_dir,
                 project=cfg.project_name,
@@ -109,7 +108,7 @@ def make_loggers(cfg: DictConfig, run_dir: Path, batches_done: int = 0) -> list[
 
 
 def _wandb_id(run_dir: Path, resumed: bool) -> str:
-    """A new run's random id, or the one that a resumed run was given: its curves go on in one place."""
+    """Return the stored id of a resumed run, so that its curves continue, or store a new random id."""
     path = run_dir / WANDB_ID_NAME
     if resumed and path.is_file():
         return path.read_text(encoding="utf-8").strip()
@@ -119,7 +118,7 @@ def _wandb_id(run_dir: Path, resumed: bool) -> str:
 
 
 def finish(loggers: Sequence[Logger]) -> None:
-    """End the Weights & Biases run, where there is one: the next run of this process would go on with it."""
+    """End the Weights & Biases run, if any; the next run of this process would continue it."""
     if any(isinstance(logger, WandbLogger) for logger in loggers):
         import wandb
 
@@ -127,11 +126,11 @@ def finish(loggers: Sequence[Logger]) -> None:
 
 
 def log_picture(loggers: Sequence[Logger], name: str, pixels: np.ndarray, step: int) -> None:
-    """Give a picture to the loggers that take pictures; call it in the process of rank zero alone.
+    """Log an image to TensorBoard and Weights & Biases; call it in rank zero only.
 
     Args:
-        loggers: of the run.
-        name: of the picture.
+        loggers: the run's loggers; others are skipped.
+        name: name of the image.
         pixels: H×W×3 uint8.
         step: as in ``log_metrics``.
     """
@@ -143,7 +142,7 @@ def log_picture(loggers: Sequence[Logger], name: str, pixels: np.ndarray, step: 
 
 
 def logged_in_to_wandb() -> bool:
-    """Whether an API key is at hand, so that an online run would not ask for one."""
+    """Whether an online run would find an API key and not prompt for one."""
     if os.environ.get("WANDB_MODE", "online") != "online":
         return False
     if os.environ.get("WANDB_API_KEY"):
@@ -155,7 +154,7 @@ def logged_in_to_wandb() -> bool:
 
 
 def _wandb_server() -> str:
-    """The server that wandb logs to: a self-hosted one is named by the environment or by ``wandb login --host``."""
+    """Return wandb's server; the environment or ``wandb login --host`` may name a self-hosted one."""
     settings = configparser.ConfigParser(interpolation=None)
     folder = Path(os.environ.get("WANDB_CONFIG_DIR", Path.home() / ".config" / "wandb"))
     with suppress(configparser.Error, OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""How much memory this machine has left for a process."""
+"""Memory available to this process."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int:
-    """Bytes that are free, or the limit of this process's control group (a SLURM job, a container) where it is lower.
+    """Return the machine's free memory in bytes, or the limit of this process's control group if that is lower.
 
-    Control groups are those of version 2; elsewhere the free memory alone counts.
+    SLURM jobs and containers set such limits. Only control groups of version 2 are read.
     """
     return min([psutil.virtual_memory().available, *_group_limits()])
 
 
 def _group_limits() -> list[int]:
-    """The limits of the process's group and of the groups around it."""
+    """Return the memory limits of this process's control group and its parents."""
     try:
         own = next(line[3:] for line in OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):

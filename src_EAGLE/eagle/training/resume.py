@@ -1,4 +1,4 @@
-"""Find the checkpoint that a run goes on from, and check that it is the same run's."""
+"""Find the checkpoint to resume from, and check that it belongs to the same run."""
 
 import logging
 from collections.abc import Mapping
@@ -15,14 +15,15 @@ from eagle.errors import CheckpointError, ConfigError
 from eagle.training.callbacks.random_states import KEY as RANDOM_STATES
 from eagle.training.slurm import was_requeued
 
-# The value of ckpt_path that means the run's own newest checkpoint.
+# Value of ckpt_path for the run's own newest checkpoint.
 LAST = "last"
 LAST_NAME, PREVIOUS_NAME = "last.ckpt", "previous.ckpt"
 
-# What only a run that this code wrote can be gone on with has: released checkpoints count seven optimisers' steps.
+# Keys that only our trainer writes. Released checkpoints cannot be resumed: their global_step may count the steps of
+# seven optimisers.
 RUN_STATE = {"global_step", "loops", "optimizer_states", RANDOM_STATES}
 
-# Keys that a resumed run may change: they say where, how fast and with what logging to compute, or how long.
+# Keys that may change when a run is resumed: machine, speed, logging and length.
 FREE_KEYS = {
     "accelerator", "devices", "num_nodes", "strategy", "precision", "num_workers", "rank_timeout", "max_steps",
     "output_root", "experiment_name", "pytorch_data_dir", "cache_features", "cache_dir", "compile", "deterministic",
@@ -35,61 +36,61 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Resumption:
-    """Where a run goes on.
+    """A checkpoint to resume from.
 
     Attributes:
-        path: the checkpoint.
-        step: batches done.
+        path: the checkpoint's file.
+        steps_done: optimiser steps before it was saved.
     """
 
     path: Path
-    step: int
+    steps_done: int
 
 
 def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
-    """The checkpoint that ``ckpt_path`` asks for; None for a run that begins.
+    """Find the checkpoint that ``ckpt_path`` names; None starts a new run.
 
-    ``last`` takes the newest whole one of ``last.ckpt`` and ``previous.ckpt`` and lets a run without them begin: the
-    same command starts a run and goes on with it. A job that SLURM started again does so unasked.
+    ``last`` takes ``last.ckpt``, or ``previous.ckpt`` if that is unreadable. Without both it starts a new run, so one
+    command starts and resumes a run. A job that SLURM requeued implies ``last``.
 
     Args:
         cfg: a validated TrainConfig.
         run_dir: the run's folder.
 
     Raises:
-        CheckpointError: the checkpoint is missing, or none is whole.
-        ConfigError: keys that decide the result differ from the checkpoint's, or a run that was not to be gone on with
-            is in the folder.
+        CheckpointError: the checkpoint is missing or unreadable, or was not written by our trainer.
+        ConfigError: keys that affect the result differ from the checkpoint's, or ``ckpt_path`` is none and the folder
+            already holds a run.
     """
     if cfg.ckpt_path == LAST or (cfg.ckpt_path is None and was_requeued()):
         candidates = [path for name in (LAST_NAME, PREVIOUS_NAME) if (path := run_dir / name).is_file()]
         if not candidates:
-            logger.info("%s: no checkpoint to go on from; the run begins", run_dir)
+            logger.info("%s: no checkpoint to resume from; starting a new run", run_dir)
             return None
     elif cfg.ckpt_path is None:
         _refuse_another_run(run_dir)
         return None
     else:
         candidates = [Path(cfg.ckpt_path)]
-    path, content = _first_whole(candidates)
+    path, content = _first_readable(candidates)
     _check_same_run(cfg, content, path)
-    return Resumption(path, int(content["global_step"]))
+    return Resumption(path, steps_done=int(content["global_step"]))
 
 
 def _refuse_another_run(run_dir: Path) -> None:
-    """Raise ConfigError rather than write over another run.
+    """Raise ConfigError if the folder already holds a run.
 
-    Every process checks: none can write a checkpoint or metrics before all have come as far as training.
+    Every process checks: no process writes a checkpoint or metrics before all processes start training.
     """
     if any((run_dir / name).exists() for name in (LAST_NAME, PREVIOUS_NAME, "metrics.csv")):
         raise ConfigError(
-            f"experiment_name: {run_dir} already holds a run; choose another name, remove it, or go on with it: "
-            f"ckpt_path={LAST}"
+            f"experiment_name: {run_dir} already holds a run; choose another name, delete the folder, or resume the "
+            f"run with ckpt_path={LAST}"
         )
 
 
-def _first_whole(candidates: list[Path]) -> tuple[Path, Mapping[str, Any]]:
-    """Path and content of the first readable checkpoint; what is wrong with those before it is logged."""
+def _first_readable(candidates: list[Path]) -> tuple[Path, Mapping[str, Any]]:
+    """Return path and content of the first readable checkpoint; log why earlier ones are unreadable."""
     problems: list[str] = []
     for path in candidates:
         try:
@@ -98,22 +99,22 @@ def _first_whole(candidates: list[Path]) -> tuple[Path, Mapping[str, Any]]:
             problems.append(str(error))
             continue
         if not content.keys() >= RUN_STATE:
-            raise CheckpointError(f"ckpt_path: {path} holds a model but no state of a run of this code to go on with")
+            raise CheckpointError(f"ckpt_path: {path} holds a model but no training state of our trainer to resume")
         for problem in problems:
-            logger.warning("%s; going on from %s", problem, path.name)
+            logger.warning("%s; resuming from %s", problem, path.name)
         return path, content
-    raise CheckpointError(f"ckpt_path: nothing to go on from: {'; '.join(problems)}")
+    raise CheckpointError(f"ckpt_path: no checkpoint to resume from: {'; '.join(problems)}")
 
 
 def _check_same_run(cfg: DictConfig, content: Mapping[str, Any], path: Path) -> None:
     stored = stored_cfg(path, content["hyper_parameters"])
     changed = [
-        f"{name} was {stored[name]}, now {value}"
+        f"{name} from {stored[name]} to {value}"
         for name, value in plain(cfg).items()
         if name not in FREE_KEYS and name in stored and stored[name] != value
     ]
     if changed:
         raise ConfigError(
-            f"{path}: cannot go on as another run: {'; '.join(changed)}; resume with the run's config.yml, or start a "
+            f"{path}: a resumed run cannot change {'; '.join(changed)}; resume with the run's config.yml, or start a "
             "new run"
         )

@@ -1,4 +1,4 @@
-"""A training run from configuration to checkpoints."""
+"""Run a training from configuration to checkpoints."""
 
 import logging
 import warnings
@@ -14,7 +14,7 @@ from eagle.config.validation import absolute_paths, check_resolution, with_overr
 from eagle.console import shell_command
 from eagle.data.datasets.catalog import dataset_label
 from eagle.data.loading.datamodule import SegmentationDataModule
-from eagle.distributed import joined_processes, machine_arguments
+from eagle.distributed import connect_processes, machine_arguments
 from eagle.errors import ConfigError
 from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.models.key_files import GIGABYTE
@@ -35,36 +35,36 @@ from eagle.training.slurm import in_slurm, job_id
 
 BEST_NAME = "best.ckpt"
 
-# Released runs: devices, and images per device and step.
+# Devices and images per device of the released runs.
 RELEASED_BATCHES = {"cocostuff27": (2, 32), "cityscapes": (1, 32)}
 
 logger = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> Path:
-    """Train EAGLE; everything that can be known to be wrong is said before the first batch.
+    """Train EAGLE. Configuration, data and machine are checked before the first step.
 
     Args:
         cfg: a validated TrainConfig.
 
     Returns:
-        The run folder: ``config.yml``, ``metrics.csv``, ``pictures/``, ``best.ckpt`` (by cluster mIoU, or by the
-        label-free loss where there are no labels) and ``last.ckpt``.
+        The run folder with ``config.yml``, ``run.json``, ``metrics.csv``, ``pictures/``, ``last.ckpt`` and
+        ``best.ckpt`` (highest cluster mIoU, or lowest label-free loss if the validation images have no labels).
 
     Raises:
-        ConfigError, DataError, TrainingError, WeightsError: see their one-line messages.
+        ConfigError, CheckpointError, DataError, TrainingError, WeightsError: see their one-line messages.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     run_dir = _run_dir(cfg)
     resumption = find_resumption(cfg, run_dir)
-    batches_done = resumption.step if resumption else 0
-    data = SegmentationDataModule(cfg, batches_done)
+    steps_done = resumption.steps_done if resumption else 0
+    data = SegmentationDataModule(cfg, steps_done)
     segmenter = LitUnsupervisedSegmenter(len(data.train_set.classes), cfg)
     patch_size = segmenter.net.model.patch_size
     for name in ("res", "val_res"):
         check_resolution(name, cfg[name], patch_size)
     _check_patches(cfg, patch_size)
-    joined_processes(cfg)
+    connect_processes(cfg)
     data.check()
     if cfg.compile:
         segmenter.compile_network()
@@ -72,8 +72,8 @@ def train(cfg: DictConfig) -> Path:
         segmenter.use_key_cache(open_disk_cache(cfg, segmenter.net.model, data.train_set))
     trainer = _trainer(cfg, run_dir, data)
     if cfg.cache_features == "ram":
-        n_batches = cfg.max_steps - batches_done
-        held = memory_to_hold(cfg, segmenter.net.model, len(data.train_set), n_batches, trainer.num_devices)
+        n_steps = cfg.max_steps - steps_done
+        held = memory_to_hold(cfg, segmenter.net.model, len(data.train_set), n_steps, trainer.num_devices)
         if trainer.is_global_zero:
             logger.info("cache_features: ram will hold up to %.2f GB of keys in memory", held / GIGABYTE)
     if trainer.is_global_zero:
@@ -84,8 +84,8 @@ def train(cfg: DictConfig) -> Path:
         record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
     _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
-        # All meant: the folder holds config.yml, num_workers is the user's choice, the frozen backbone is in eval mode,
-        # and metrics are the same on all devices when they are logged.
+        # Lightning warns of what is intended: the folder holds config.yml, num_workers is the user's choice, the frozen
+        # backbone is in eval mode, and logged metrics are already reduced over devices.
         warnings.filterwarnings(
             "ignore",
             ".*exists and is not empty.*|.*does not have many workers.*|.*module.s. in eval mode.*"
@@ -94,7 +94,7 @@ def train(cfg: DictConfig) -> Path:
         with nameless_errors_name(run_dir):
             try:
                 trainer.fit(segmenter, data, ckpt_path=resumption.path if resumption else None, weights_only=True)
-                if trainer.global_step > batches_done:
+                if trainer.global_step > steps_done:
                     trainer.save_checkpoint(run_dir / LAST_NAME, weights_only=False)
             finally:
                 finish(trainer.loggers)
@@ -111,9 +111,9 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         LABELLED_MONITOR if labelled else LABEL_FREE_MONITOR,
         mode="max" if labelled else "min",
     )
-    # A run shorter than val_freq has one validation too, or nothing would choose its best checkpoint.
-    validated_every = min(cfg.val_freq, cfg.max_steps)
-    last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, validated_every, resume_command(run_dir))
+    # A run shorter than val_freq is validated at its end, so that it has a best checkpoint.
+    val_interval = min(cfg.val_freq, cfg.max_steps)
+    last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, val_interval, resume_command(run_dir))
     replaced = [ReplacedImages(data.train_set, run_dir, data.val_set.skipped)] if cfg.on_bad_image == "skip" else []
     return pl.Trainer(
         **machine_arguments(cfg),
@@ -122,7 +122,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         plugins=[AtomicCheckpointIO(LAST_NAME, PREVIOUS_NAME)],
         max_steps=cfg.max_steps,
         max_epochs=-1,
-        val_check_interval=validated_every,
+        val_check_interval=val_interval,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.scalar_log_freq,
@@ -157,7 +157,7 @@ def _check_patches(cfg: DictConfig, patch_size: int) -> None:
 
 
 def _warn_about_batch(cfg: DictConfig, world_size: int) -> None:
-    """Say where a batch has no negative pairs, or a step has not as many images as the dataset's released run."""
+    """Warn if batches have no negative pairs, or if a step has more or fewer images than the released run."""
     images = cfg.batch_size * world_size
     if cfg.batch_size == 1 and (images == 1 or not cfg.gather_batch):
         rank_zero_only(logger.warning)(
@@ -176,21 +176,21 @@ def _warn_about_batch(cfg: DictConfig, world_size: int) -> None:
 
 
 def _run_dir(cfg: DictConfig) -> Path:
-    """The run's folder: that of the checkpoint to go on from, or a named or new one.
+    """Return the folder of the checkpoint to resume from, or the one that ``experiment_name`` names, or a new one.
 
-    A new one is named by the time or, under SLURM, by the job, which finds it when it is requeued. Where processes'
-    clocks differ, rank zero's name counts, and it alone writes.
+    A new folder is named by the time or, under SLURM, by the job id, so that a requeued job finds it again. If the
+    clocks of processes differ, rank zero's name counts, because it alone writes.
     """
     if cfg.ckpt_path not in (None, LAST):
         return Path(cfg.ckpt_path).parent
     if cfg.ckpt_path == LAST and cfg.experiment_name is None:
-        raise ConfigError(f"ckpt_path: {LAST} needs experiment_name, the run to go on with")
+        raise ConfigError(f"ckpt_path: {LAST} needs experiment_name, the name of the run to resume")
     when = f"job_{job_id()}" if in_slurm() else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     name = cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{when}"
     return Path(cfg.output_root) / name
 
 
 def resume_command(run_dir: Path) -> str:
-    """What to type to go on with a run."""
+    """Return the shell command that resumes a run."""
     script = Path(__file__).parents[2] / "train_segmentation_eigen.py"
     return shell_command(script, "--config-name", str((run_dir / "config.yml").resolve()), f"ckpt_path={LAST}")

@@ -1,4 +1,4 @@
-"""What a run was made with, code included, for whoever wants the same numbers again."""
+"""Record how a run was made (command, code version, packages, machine), so that it can be reproduced."""
 
 import json
 import platform
@@ -25,12 +25,12 @@ _SHOWN_DIGITS = 7
 
 
 def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
-    """Add an entry to ``run.json``: command line, code, versions, devices, seed and time; a resumed run adds one more.
+    """Append command line, code version, packages, devices, seed and time to ``run.json``; resuming adds an entry.
 
     Args:
         run_dir: the run's folder.
-        seed: of the run.
-        resumed_from: the checkpoint that it goes on from.
+        seed: the run's seed.
+        resumed_from: the checkpoint that a resumed run starts from.
     """
     path = run_dir / FILE_NAME
     entry = {
@@ -44,11 +44,11 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
         "machine": platform.node(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or [platform.machine()],
     }
-    write_text_atomically(path, json.dumps([*_earlier(path), entry], indent=2) + "\n")
+    write_text_atomically(path, json.dumps([*_earlier_entries(path), entry], indent=2) + "\n")
 
 
 def code_version() -> str | None:
-    """Version and last commit, e.g. "0.1.0, commit ca3b3d8 and changes", as far as known; None where neither is."""
+    """Return version and commit, e.g. "0.1.0, commit ca3b3d8 and changes"; None if both are unknown."""
     parts = [found for found in [package_version(DISTRIBUTION)] if found]
     state = git_state()
     if state:
@@ -57,7 +57,7 @@ def code_version() -> str | None:
 
 
 def git_state() -> dict[str, Any] | None:
-    """``commit`` of this checkout and whether it has uncommitted changes, ``changed``; None for an installed copy."""
+    """Return ``commit`` and ``changed`` (uncommitted changes?) of this checkout; None for an installed copy."""
     if not (_ROOT / ".git").exists():
         return None
     try:
@@ -67,15 +67,15 @@ def git_state() -> dict[str, Any] | None:
 
 
 def package_version(package: str) -> str | None:
-    """The installed version; None where it is not installed."""
+    """Return the installed version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def _earlier(path: Path) -> list[Any]:
-    """The entries so far; a file that cannot be read is begun anew."""
+def _earlier_entries(path: Path) -> list[Any]:
+    """Return the entries of earlier starts; an unreadable file counts as empty."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,1 +1,1 @@
-"""Lightning callbacks: what a run shows while it runs, and how it stops and goes on."""
+"""Lightning callbacks: progress, figures, checkpoints and stops of a run."""

@@ -1,4 +1,4 @@
-"""Writes ``best.ckpt``, and knows it again where the run's folder has moved."""
+"""Save ``best.ckpt``, also after the run folder has moved."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, which would take the first validation of a resumed run for the best one if the folder is another.
+    """ModelCheckpoint that keeps its best score after the run folder moved.
+
+    Lightning's own would forget it and save the first validation of the resumed run as the best.
 
     Args:
         path: the checkpoint to write.
-        monitor: the logged score that decides.
+        monitor: name of the logged score to compare.
         mode: "max" or "min".
     """
 
@@ -20,7 +22,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._path = path
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best score over if its checkpoint came along; without it the next validation's is the best."""
+        """Restore the best score if its checkpoint exists; otherwise the next validation counts as the best."""
         if self._path.is_file() and state_dict["best_model_score"] is not None:
             here = str(self._path.resolve())
             state_dict = state_dict | {

@@ -1,4 +1,4 @@
-"""Writes ``last.ckpt`` every so many batches, and when a signal ends the run."""
+"""Save ``last.ckpt`` at regular steps, and when a signal stops the run."""
 
 import os
 import signal
@@ -16,35 +16,35 @@ from eagle.training.slurm import REQUEUE_SIGNAL, in_slurm, requeue_job
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves a run where it can be resumed exactly: after a batch or, where that one is validated, after its validation.
+    """Saves the run after a step, or after its validation if it has one, so that the run resumes exactly.
 
-    SIGTERM, Ctrl-C and under SLURM the signal that warns of a job's end let the batch and its validation end. Then the
-    run is saved and, where another batch would follow, stopped; SLURM is asked to start the job again. A second signal
-    leaves at once. Lightning's own handlers would save in the middle of a batch.
+    On SIGTERM, Ctrl-C or SLURM's warning signal the current step and its validation finish. Then the run is saved and,
+    unless that was the last step, stopped; after the warning signal SLURM is asked to requeue the job. A second signal
+    ends the process at once. Lightning's own handlers would save in the middle of a step.
 
-    Give it to the Trainer behind the checkpoint callbacks whose state it is to save.
+    Pass it to the Trainer after the checkpoint callbacks whose state it has to save.
 
     Args:
         path: the checkpoint to write.
-        every: batches between writes.
-        validated_every: batches between validations.
-        resume_command: what resumes the run, for the message.
+        save_interval: steps between saves.
+        val_interval: steps between validations.
+        resume_command: command that resumes the run, for the message.
 
     Raises:
         StoppedRunError: its exit status is 128 plus the signal's number.
     """
 
-    def __init__(self, path: Path, every: int, validated_every: int, resume_command: str) -> None:
+    def __init__(self, path: Path, save_interval: int, val_interval: int, resume_command: str) -> None:
         self._path = path
-        self._every = every
-        self._validated_every = validated_every
+        self._save_interval = save_interval
+        self._val_interval = val_interval
         self._resume_command = resume_command
         self._received: int | None = None
         self._saved_for: int | None = None
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Take the signals over from Lightning."""
+        """Replace Lightning's signal handlers."""
         for number in (signal.SIGINT, signal.SIGTERM, *([REQUEUE_SIGNAL] if in_slurm() else [])):
             self._previous[number] = signal.signal(number, self._receive)
 
@@ -55,14 +55,14 @@ class LastCheckpoint(Checkpoint):
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Stop a saved run; not until now are the last batch's losses logged."""
+        """Stop a run that was saved because of a signal; by now the last step's losses are logged."""
         if self._saved_for is None:
             return
-        how = f"go on with: {self._resume_command}"
+        how = f"resume with: {self._resume_command}"
         if self._saved_for == REQUEUE_SIGNAL:
             if trainer.is_global_zero:
-                how = f"{requeue_job()}; by hand: {self._resume_command}"
-            # The first process that ends takes the others with it: not before SLURM has been asked.
+                how = f"{requeue_job()}; resume by hand: {self._resume_command}"
+            # Wait until rank zero has asked SLURM: the first process to exit ends the others.
             trainer.strategy.barrier()
         raise StoppedRunError(self._saved_for, trainer.global_step, self._path, how)
 
@@ -74,17 +74,17 @@ class LastCheckpoint(Checkpoint):
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Save after a batch that is not validated."""
-        if trainer.global_step % self._validated_every:
+        """Save after a step without validation."""
+        if trainer.global_step % self._val_interval:
             self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Save after a validation."""
+        """Save after a step with validation."""
         self._save_if_due(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Give the signals back."""
-        self._give_back()
+        """Restore the previous signal handlers."""
+        self._restore_handlers()
 
     def on_exception(
         self,
@@ -92,10 +92,10 @@ class LastCheckpoint(Checkpoint):
         pl_module: pl.LightningModule,  # noqa: ARG002
         exception: BaseException,  # noqa: ARG002
     ) -> None:
-        """Give the signals back."""
-        self._give_back()
+        """Restore the previous signal handlers."""
+        self._restore_handlers()
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
@@ -103,9 +103,9 @@ class LastCheckpoint(Checkpoint):
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         stopped = self._received is not None
         if trainer.world_size > 1:
-            # A signal may reach the processes in different batches, or one of them alone.
+            # A signal may reach the processes in different steps, or only one of them.
             stopped = trainer.strategy.reduce_boolean_decision(stopped, all=False)
-        if stopped or trainer.global_step % self._every == 0:
+        if stopped or trainer.global_step % self._save_interval == 0:
             trainer.save_checkpoint(self._path, weights_only=False)
         if stopped:
             received = [number for number in all_gather_objects([self._received]) if number is not None]
@@ -116,4 +116,4 @@ class LastCheckpoint(Checkpoint):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._received = number
-        print(f"\n{signal.Signals(number).name}: saving the run after this batch", file=sys.stderr)
+        print(f"\n{signal.Signals(number).name}: saving the run after this step", file=sys.stderr)

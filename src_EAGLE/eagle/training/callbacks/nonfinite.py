@@ -1,4 +1,4 @@
-"""A run whose loss is no longer finite ends, and the batch that did it is kept for replay."""
+"""Stop a run at the first non-finite loss term or gradient, and save the batch of that step."""
 
 import math
 from collections import deque
@@ -11,45 +11,17 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from eagle.console import shell_command
 from eagle.errors import TrainingError
 from eagle.files import written_atomically
 
 GRADIENT = "gradient norm"
-REPLAY_SCRIPT = Path(__file__).parents[4] / "scripts" / "replay_batch.py"
 
-# Steps whose values may still be on their way from a GPU, so that the host need not wait for it.
-STEPS_UNDER_WAY = 1
-
-
-@dataclass(frozen=True)
-class TrainingStep:
-    """A batch, and all that its losses depend on, before the optimiser's step.
-
-    Attributes:
-        number: batches done before it.
-        batch: as ``LitUnsupervisedSegmenter.losses`` takes it.
-        weights: copies of the trained parameters.
-        random_state: torch's generators by device type.
-    """
-
-    number: int
-    batch: Mapping[str, Tensor]
-    weights: dict[str, Tensor]
-    random_state: dict[str, Tensor]
-
-    @staticmethod
-    def of(module: pl.LightningModule, batch: Mapping[str, Tensor]) -> "TrainingStep":
-        """The step that ``module`` is about to make."""
-        weights = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
-        random_state = {"cpu": torch.get_rng_state()}
-        if module.device.type == "cuda":
-            random_state["cuda"] = torch.cuda.get_rng_state(module.device)
-        return TrainingStep(module.global_step, batch, weights, random_state)
+# On a GPU, a step's values are read one step later, so that the host never waits for the device.
+MAX_PENDING = 1
 
 
 class HostCopy:
-    """A tensor's values on the host, fetched without waiting for the device."""
+    """Copies a tensor to the host without waiting for the device."""
 
     def __init__(self, values: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
@@ -62,48 +34,54 @@ class HostCopy:
             self._values = values.cpu()
 
     def arrived(self) -> bool:
-        """Whether ``wait`` would return at once."""
+        """Whether the copy is complete."""
         return self._event is None or self._event.query()
 
     def wait(self) -> list[float]:
-        """The values."""
+        """Wait for the copy and return the values."""
         if self._event is not None:
             self._event.synchronize()
         return self._values.tolist()
 
 
-class NonFiniteStop(pl.Callback):
-    """Ends training at the first non-finite loss term or gradient and writes the batch to the run folder.
+@dataclass(frozen=True)
+class PendingStep:
+    """A finished step whose values have not been checked yet.
 
-    On the CPU the step itself is told; on a GPU one step later, or before a validation or checkpoint, so that the host
-    never waits for the device. Under float16, whose scaler skips overflowing gradients, only the terms are watched.
+    Attributes:
+        step: number of the step, from 0.
+        batch: as ``LitUnsupervisedSegmenter.losses`` takes it.
+        names: loss terms, then the gradient norm if it is checked.
+        values: their values, in the order of ``names``.
+    """
+
+    step: int
+    batch: Mapping[str, Tensor]
+    names: list[str]
+    values: HostCopy
+
+
+class NonFiniteStop(pl.Callback):
+    """Ends training at the first non-finite loss term or gradient and writes that step's batch to ``nan_batch.pt``.
+
+    On the CPU the faulty step itself raises. On a GPU the next step does, or a validation or checkpoint before it.
+    With 16-mixed precision only the loss terms are checked, because the gradient scaler skips overflowing gradients.
 
     Args:
-        run_dir: the run's folder; rank zero's counts.
+        run_dir: the run's folder; all processes use rank zero's.
 
     Raises:
-        TrainingError: names the first non-finite term, the file and the command that replays it.
+        TrainingError: names the first non-finite term and the saved file.
     """
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._step: TrainingStep | None = None
         self._gradient_norm: Tensor | None = None
-        self._under_way: deque[tuple[TrainingStep, list[str], HostCopy]] = deque()
+        self._pending: deque[PendingStep] = deque()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
         """Agree on the folder."""
         self._run_dir = Path(trainer.strategy.broadcast(str(self._run_dir)))
-
-    def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """Keep what the step starts from."""
-        self._step = TrainingStep.of(pl_module, batch)
 
     def on_before_optimizer_step(
         self,
@@ -111,30 +89,30 @@ class NonFiniteStop(pl.Callback):
         pl_module: pl.LightningModule,
         optimizer: torch.optim.Optimizer,  # noqa: ARG002
     ) -> None:
-        """Keep the norm of all gradients."""
+        """Keep the L2 norm of all gradients."""
         if trainer.precision != "16-mixed":
-            self._gradient_norm = gradient_norm(pl_module)
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
 
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,  # noqa: ARG002
         outputs: Any,
-        batch: Any,  # noqa: ARG002
+        batch: Mapping[str, Tensor],
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Send the step's values to the host, and look at those that arrived."""
+        """Start copying the step's values to the host, and check those that have arrived."""
         values = dict(outputs["terms"])
         if self._gradient_norm is not None:
             values[GRADIENT] = self._gradient_norm
         stacked = torch.stack([value.float() for value in values.values()])
-        if self._step is not None:
-            self._under_way.append((self._step, list(values), HostCopy(stacked)))
-        self._look(trainer, STEPS_UNDER_WAY)
+        self._pending.append(PendingStep(trainer.global_step - 1, batch, list(values), HostCopy(stacked)))
+        self._check(trainer, MAX_PENDING)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Do not validate non-finite weights."""
-        self._look(trainer, 0)
+        """Never validate non-finite weights."""
+        self._check(trainer, 0)
 
     def on_save_checkpoint(
         self,
@@ -142,44 +120,28 @@ class NonFiniteStop(pl.Callback):
         pl_module: pl.LightningModule,  # noqa: ARG002
         checkpoint: dict[str, Any],  # noqa: ARG002
     ) -> None:
-        """Do not write non-finite weights over good ones."""
-        self._look(trainer, 0)
+        """Never overwrite a good checkpoint with non-finite weights."""
+        self._check(trainer, 0)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """The last step counts too."""
-        self._look(trainer, 0)
+        """Check the last step too."""
+        self._check(trainer, 0)
 
-    def _look(self, trainer: pl.Trainer, n_under_way: int) -> None:
-        while self._under_way and (len(self._under_way) > n_under_way or self._under_way[0][2].arrived()):
-            step, names, copy = self._under_way.popleft()
-            terms = dict(zip(names, copy.wait(), strict=True))
+    def _check(self, trainer: pl.Trainer, max_pending: int) -> None:
+        while self._pending and (len(self._pending) > max_pending or self._pending[0].values.arrived()):
+            done = self._pending.popleft()
+            terms = dict(zip(done.names, done.values.wait(), strict=True))
             bad = [name for name, value in terms.items() if not math.isfinite(value)]
             if bad:
-                self._under_way.clear()
-                self._stop(trainer, step, terms, bad[0])
+                self._pending.clear()
+                self._stop(trainer, done, terms, bad[0])
 
-    def _stop(self, trainer: pl.Trainer, step: TrainingStep, terms: dict[str, float], first_bad: str) -> None:
+    def _stop(self, trainer: pl.Trainer, done: PendingStep, terms: dict[str, float], first_bad: str) -> None:
         suffix = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = (self._run_dir / f"nan_batch{suffix}.pt").resolve()
-        module = trainer.lightning_module
-        content = {
-            "state_dict": module.state_dict() | step.weights,
-            "hyper_parameters": dict(module.hparams),
-            "terms": terms,
-            "step": step.number,
-            "batch": dict(step.batch),
-            "random_state": step.random_state,
-            "precision": str(trainer.precision),
-            "world_size": trainer.world_size,
-        }
         with written_atomically(path) as temporary:
-            torch.save(content, temporary)
+            torch.save({"step": done.step, "terms": terms, "batch": dict(done.batch)}, temporary)
         raise TrainingError(
-            f"{first_bad} became {terms[first_bad]} in batch {step.number} of the run; replay that batch with: "
-            f"{shell_command(REPLAY_SCRIPT, f'file={path}')}"
+            f"{first_bad} became {terms[first_bad]} in step {done.step} of the run; look at that step's images, saved "
+            f"in {path}, or lower the learning rates"
         )
-
-
-def gradient_norm(module: torch.nn.Module) -> Tensor:
-    """L2 norm of all gradients together, a scalar on their device."""
-    return torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])

@@ -1,4 +1,4 @@
-"""How far a run is, in batches of the whole run, and how its losses and scores stand."""
+"""Progress bar: steps done of the whole run, losses and scores."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eagle.segmenter import LABELLED_MONITOR
 
-# What the bar shows, in this order: a terminal that is too narrow cuts the end off.
+# Shown in this order; a narrow terminal cuts off the end.
 SHOWN_TERMS = {
     "loss": ("loss/total",),
     "pos": ("loss/pos_inter",),
@@ -21,16 +21,16 @@ SHOWN_TERMS = {
     "λ": ("cd/update_params",),
 }
 SHOWN_SCORES = {"mIoU": LABELLED_MONITOR, "acc": "test/cluster/Accuracy"}
-# Leaves room for all of it in 120 columns.
+# Fits into 120 columns with all values.
 BAR_FORMAT = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {rate_noinv_fmt}{postfix}"
 
 
 class RunProgressBar(TQDMProgressBar):
-    """One bar from the first batch to ``max_steps``; a resumed run's begins where it goes on.
+    """One bar from step 0 to ``max_steps``; that of a resumed run starts at its first step.
 
-    Shows the total loss, the cluster probe's scores in the last validation, the correspondence loss of positive and of
-    negative pairs, the mean of the two object-centric terms (nce), the EiCue codebook's loss (eig) and, once it is on,
-    λ. The device is asked for values in every ``refresh_rate``-th batch alone, for all of them at once.
+    Shows the total loss, the cluster probe's scores in the last validation, the correspondence losses of positive and
+    negative pairs, the mean of the two object-centric terms (nce), the EiCue codebook's loss (eig) and λ once it is
+    above 0. Values are fetched from the device every ``refresh_rate`` steps, all at once.
     """
 
     def __init__(self, refresh_rate: int) -> None:
@@ -40,17 +40,17 @@ class RunProgressBar(TQDMProgressBar):
 
     @property
     def total_train_batches(self) -> int:
-        """Length of the run in batches."""
+        """Length of the run in steps."""
         return self.trainer.max_steps
 
     def init_train_tqdm(self) -> Tqdm:
-        """The bar, in a form that leaves more room for words than Lightning's."""
+        """Create the bar in a format with more room for values than Lightning's."""
         bar = super().init_train_tqdm()
         bar.bar_format, bar.unit = BAR_FORMAT, ""
         return bar
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Begin the bar."""
+        """Start the bar at the steps already done."""
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description(self.train_description)
         self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step
@@ -63,43 +63,43 @@ class RunProgressBar(TQDMProgressBar):
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Go on to this batch and look at its losses."""
+        """Show this step and its losses."""
         if self._should_update(trainer.global_step, self.total_train_batches):
             self._terms = shown_terms(outputs["terms"])
             self._show(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Leave the bar as it is."""
+        """Keep the bar open, unlike Lightning: an epoch is not the end of the run."""
         self._show(trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Close the validation's bar and look at its scores."""
+        """Close the validation bar and show the scores."""
         self.val_progress_bar.close()
         self.reset_dataloader_idx_tracker()
         logged = trainer.callback_metrics
         self._scores = {short: float(logged[name]) for short, name in SHOWN_SCORES.items() if name in logged}
         self._show(trainer.global_step)
 
-    def _show(self, n_batches: int) -> None:
+    def _show(self, n_steps: int) -> None:
         bar = self.train_progress_bar
         if not bar.disable:
-            bar.n = n_batches
+            bar.n = n_steps
             bar.set_postfix_str(postfix(self._terms, self._scores))
 
 
 def shown_terms(terms: Mapping[str, Tensor]) -> dict[str, float]:
-    """The shown values by short name, fetched from the device in one go; λ is left out while it is 0."""
+    """Fetch the shown values from the device in one copy, by short name; λ is omitted while it is 0."""
     values = torch.stack([torch.stack([terms[name] for name in names]).mean() for names in SHOWN_TERMS.values()])
     shown = dict(zip(SHOWN_TERMS, values.tolist(), strict=True))
     return {name: value for name, value in shown.items() if name != "λ" or value > 0}
 
 
 def postfix(terms: Mapping[str, float], scores: Mapping[str, float]) -> str:
-    """What stands behind the bar: the total loss, the scores in percent, then the other terms."""
-    words = {name: f"{value:.2g}" if name == "λ" else _short(value) for name, value in terms.items()}
-    total = {name: words.pop(name) for name in ["loss"] if name in words}
+    """Format the text after the bar: total loss, scores in percent, then the other terms."""
+    texts = {name: f"{value:.2g}" if name == "λ" else _short(value) for name, value in terms.items()}
+    total = {name: texts.pop(name) for name in ["loss"] if name in texts}
     percents = {name: f"{value:.1f}" for name, value in scores.items()}
-    return " ".join(f"{name} {value}" for name, value in (total | percents | words).items())
+    return " ".join(f"{name} {value}" for name, value in (total | percents | texts).items())
 
 
 def _short(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Random number generators travel with checkpoints, so that a resumed run draws what the whole run would have drawn."""
+"""Save random states in checkpoints, so that a resumed run draws the same numbers as an uninterrupted one."""
 
 import random
 from typing import Any
@@ -13,9 +13,9 @@ KEY = "random_states"
 
 
 class RandomStates(pl.Callback):
-    """Saves the generators of every process and puts them back right before the first resumed batch.
+    """Saves the random states of every process and restores them right before the first resumed step.
 
-    A checkpoint from another number of processes keeps this run's own.
+    States saved with another number of processes are ignored.
     """
 
     def __init__(self) -> None:
@@ -27,9 +27,9 @@ class RandomStates(pl.Callback):
         pl_module: pl.LightningModule,
         checkpoint: dict[str, Any],
     ) -> None:
-        """Add the states of all processes, plain containers and tensors only.
+        """Add the states of all processes, as plain containers and tensors.
 
-        Those that were loaded stay until a batch is trained: a run that has nothing left to do does not advance them.
+        Loaded states are saved again as long as no step was done, so resuming a finished run does not change them.
         """
         checkpoint[KEY] = self._loaded or all_gather_objects([random_state(pl_module.device)])
 
@@ -39,19 +39,19 @@ class RandomStates(pl.Callback):
         pl_module: pl.LightningModule,  # noqa: ARG002
         checkpoint: dict[str, Any],
     ) -> None:
-        """Keep the states until training starts: setting it up draws numbers too."""
+        """Hold the states until training starts, because its setup draws random numbers too."""
         self._loaded = checkpoint.get(KEY, [])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put this process's generators back."""
+        """Restore this process's random states."""
         if len(self._loaded) == trainer.world_size:
             set_random_state(self._loaded[trainer.global_rank], pl_module.device)
         self._loaded = []
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """States of Python's, NumPy's and torch's generators, the device's included, without any class of NumPy's."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  the generator that libraries draw from
+    """Return the states of Python's, NumPy's, torch's and the device's generators, without NumPy objects."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002  the global generator, which libraries use
     state = {
         "python": random.getstate(),
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
@@ -63,7 +63,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """The inverse of ``random_state``."""
+    """Restore states returned by ``random_state``."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]

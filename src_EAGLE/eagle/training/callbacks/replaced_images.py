@@ -1,4 +1,4 @@
-"""Remember the bad images that training replaced by others (``on_bad_image=skip``)."""
+"""List the unreadable images that training replaced (``on_bad_image=skip``)."""
 
 import logging
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 class ReplacedImages(pl.Callback):
-    """Counts the bad images that training replaced by other draws, over all devices and resumed runs.
+    """Collects the unreadable images that training replaced, over all devices and resumed runs.
 
-    At the end of the run their number is logged, and ``bad_images.txt`` of the run folder has a line for each.
+    At the end of the run it logs their number and writes one line per image to ``bad_images.txt`` in the run folder.
 
     Args:
         dataset: the training images.
         run_dir: the run's folder.
-        skipped: lines about images that validation leaves out.
+        skipped: one line for each validation image left out.
     """
 
     def __init__(self, dataset: SegmentationDataset, run_dir: Path, skipped: tuple[str, ...]) -> None:
@@ -35,11 +35,11 @@ class ReplacedImages(pl.Callback):
         self._bad: set[int] = set()
 
     def state_dict(self) -> dict[str, Any]:
-        """The numbers of the bad images so far."""
+        """Return the indices of the bad images so far."""
         return {"bad": sorted(self._bad)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint was."""
+        """Restore the indices from a checkpoint."""
         self._bad |= set(state_dict["bad"])
 
     def on_train_batch_end(
@@ -50,19 +50,19 @@ class ReplacedImages(pl.Callback):
         batch: Mapping[str, torch.Tensor],
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Note the images of a batch that stand in for others."""
+        """Collect the drawn images whose place another image took."""
         drawn, used = batch["drawn"].tolist(), batch["index"].tolist()
-        self._bad |= {number for number, other in zip(drawn, used, strict=True) if number != other}
+        self._bad |= {index for index, substitute in zip(drawn, used, strict=True) if index != substitute}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gather the devices' numbers; the first process writes the file."""
+        """Gather the indices of all devices; rank zero writes the file."""
         seen = torch.zeros(len(self._dataset), device=pl_module.device)
         seen[list(self._bad)] = 1
         bad = trainer.strategy.reduce(seen, reduce_op="sum").nonzero().flatten().tolist()
         lines = [*(self._reason(index) for index in bad), *self._skipped]
         if not trainer.is_global_zero or not lines:
             return
-        # Names of files may hold bytes that are no text.
+        # File names may contain bytes that are not valid text.
         text = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace").decode()
         write_text_atomically(self._path, text)
         logger.warning(
@@ -77,4 +77,4 @@ class ReplacedImages(pl.Callback):
             read_sample(self._dataset, index)
         except DataError as error:
             return str(error)
-        return f"{self._dataset.image_path(index)}: could not be read when it was drawn; it can be now"
+        return f"{self._dataset.image_path(index)}: could not be read during training, but can be read now"

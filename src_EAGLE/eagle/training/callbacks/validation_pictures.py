@@ -1,4 +1,4 @@
-"""What a run predicts, drawn after each validation: pictures, confusion matrix, frequencies."""
+"""Draw predictions, confusion matrix and class frequencies after each validation."""
 
 import re
 from collections.abc import Mapping
@@ -26,17 +26,17 @@ _FILE_NAME = re.compile(r"step_(\d+)_(grid|confusion|frequencies)\.(png|csv)")
 
 
 class ValidationPictures(pl.Callback):
-    """Draws each validation into ``step_<batches done>_{grid,confusion,frequencies}.png`` and for the loggers.
+    """Writes ``step_<steps done>_{grid,confusion,frequencies}.png`` after each validation, and logs the figures.
 
-    Confusion matrix and frequencies, also written as CSV, count the validation images of all processes; the grid shows
-    images of rank zero's share, the same ones every time. Without labels the clusters have colours and numbers of
-    their own, there is no confusion matrix, and the linear probe, which has learned nothing, is not shown.
+    Confusion matrix and frequencies count the validation images of all processes and are also written as CSV. The grid
+    shows the same images of rank zero's share every time. Without labels, clusters are shown by number instead of
+    class, and the confusion matrix and the linear probe, which is untrained then, are omitted.
 
     Args:
-        folder: of the files; rank zero alone writes.
+        folder: folder of the files; only rank zero writes.
         dataset: the validation images.
         n_images: rows of the grid, at least 1.
-        kept: of which validations, by batches done, the files stay; those of the latest always do.
+        kept: steps done at the validations whose files are kept; the latest validation's always are.
     """
 
     def __init__(self, folder: Path, dataset: SegmentationDataset, n_images: int, kept: set[int]) -> None:
@@ -49,7 +49,7 @@ class ValidationPictures(pl.Callback):
         self._cluster_pixels = torch.zeros(0)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with nothing, also where a validation was left in its middle."""
+        """Reset counts and images, also after an interrupted validation."""
         n_clusters = len(cast(LitUnsupervisedSegmenter, pl_module).cluster_probe.clusters)
         self._cluster_pixels = torch.zeros(n_clusters, dtype=torch.int64, device=pl_module.device)
         self._pictures = []
@@ -66,7 +66,7 @@ class ValidationPictures(pl.Callback):
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
-        """Count pixels and keep pictures."""
+        """Count pixels per cluster and keep the images to draw."""
         self._cluster_pixels += torch.bincount(outputs["cluster"].flatten(), minlength=len(self._cluster_pixels))
         for row, index in enumerate(batch["index"].tolist()):
             if index in self._shown:
@@ -75,14 +75,14 @@ class ValidationPictures(pl.Callback):
                 self._pictures.append(Picture(index, img, label, clusters))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gather the counts, before the module scores and forgets them, and draw."""
+        """Sum the counts over all processes and draw; runs before the module resets its metrics."""
         metric = cast(LitUnsupervisedSegmenter, pl_module).cluster_metrics
         with metric.sync_context():
             confusion = metric.confusion.cpu().numpy()
         cluster_pixels = all_reduce_sum(self._cluster_pixels).cpu().numpy()
         if not trainer.is_global_zero:
             return
-        when = f"After {trainer.global_step} batches"
+        when = f"After {trainer.global_step} steps"
         if confusion.any():
             drawn = labelled_validation(when, self._pictures, confusion, self._dataset.classes)
         else:
@@ -98,11 +98,11 @@ class ValidationPictures(pl.Callback):
         for name, figure in drawn.figures.items():
             pixels = rendered(figure)
             write_image(self._folder / f"{stem}_{name}.png", pixels)
-            # Under the step that Lightning gives this validation's scores: the number of the last batch, from 0.
+            # The step under which Lightning logs this validation's scores: the last one done, counted from 0.
             log_picture(trainer.loggers, f"validation/{name}", pixels, trainer.global_step - 1)
 
     def _prune(self, latest: int) -> None:
-        """Delete the files of validations that are not to stay."""
+        """Delete the files of validations that are not kept."""
         for path in self._folder.iterdir():
             found = _FILE_NAME.fullmatch(path.name)
             if found and int(found[1]) not in self._kept | {latest}:
@@ -110,17 +110,17 @@ class ValidationPictures(pl.Callback):
 
 
 def kept_validations(n_kept: int, val_freq: int, max_steps: int) -> set[int]:
-    """Of which validations the pictures stay: the first, the last, and others evenly between them.
+    """Choose the validations whose figures are kept: the first, the last, and others evenly spaced between.
 
-    With the latest one's there are never more: until the last is there, one of these is missing.
+    Together with the latest validation they never exceed ``n_kept``: the last one's slot is free until it runs.
 
     Args:
-        n_kept: at least 1, which is the last alone.
-        val_freq: batches between validations.
-        max_steps: batches of the run.
+        n_kept: number of validations; 1 keeps the last only.
+        val_freq: steps between validations.
+        max_steps: steps of the run.
 
     Returns:
-        At most ``n_kept`` numbers of batches done.
+        Steps done at the chosen validations, at most ``n_kept``.
     """
     n_validations = max_steps // val_freq
     first = n_validations if n_kept == 1 else 1
