@@ -8,7 +8,7 @@ from PIL import Image
 
 from eagle.config.command_line import parse_command_line
 from eagle.errors import ConfigError, DataError
-from eagle.figures.curves import RUN_COLORS, curves_figure, running_median, switch_batch
+from eagle.figures.curves import RUN_COLORS, curves_figure, running_median, first_object_step
 from eagle.figures.rendering import rendered
 from eagle.figures.run_metrics import Curve, read_run, read_runs
 from plot_run import PlotConfig, plot_run
@@ -96,7 +96,7 @@ def test_curves__of_several_runs_are_the_csvs_numbers(tmp_path):
 
 def test_curves__mark_where_lambda_sets_in(tmp_path):
     runs = read_runs([write_run(tmp_path / name, switch=switch) for name, switch in (("a", 30), ("b", 100))])
-    assert [switch_batch(run) for run in runs] == [35, None]
+    assert [first_object_step(run) for run in runs] == [35, None]
     figure = curves_figure(runs)
     for ax in figure.axes:
         vertical = [line for line in ax.lines if line.get_xdata()[0] == line.get_xdata()[-1]]
@@ -108,8 +108,8 @@ def test_running_median__equals_a_plain_loop():
     curve = Curve(np.cumsum(rng.integers(1, 9, 50)), rng.normal(size=50))
     for window in (1, 12, 10_000):
         expected = [
-            np.median([v for b, v in zip(curve.batches, curve.values, strict=True) if abs(b - batch) <= window / 2])
-            for batch in curve.batches
+            np.median([v for b, v in zip(curve.steps, curve.values, strict=True) if abs(b - batch) <= window / 2])
+            for batch in curve.steps
         ]
         assert running_median(curve, window).tolist() == expected
     assert running_median(curve, 1).tolist() == curve.values.tolist()
@@ -144,9 +144,9 @@ def test_read_runs__names_tell_folders_apart_and_one_counts_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"mine: not the folder of a training run, it holds no metrics\.csv"),
-        ("", r"metrics\.csv: holds no values yet"),
-        ("loss/total,step\n", r"metrics\.csv: holds no values yet; a run writes the first after scalar_log_freq"),
+        (None, r"mine: not the folder of a training run, it has no metrics\.csv"),
+        ("", r"metrics\.csv: no values yet"),
+        ("loss/total,step\n", r"metrics\.csv: no values yet; a run writes the first after scalar_log_freq"),
         ("name,age\nx,3\n", r"metrics\.csv: not the metrics of a training run \(it has no column 'step'\)"),
         ("loss/total,step\nabc,3\n", r"metrics\.csv: not the metrics of a training run .*abc"),
         (b"\xff\xfe\x00", r"metrics\.csv: not the metrics of a training run"),

@@ -82,15 +82,20 @@ def test_checkpoint__every_class_shown_is_in_the_grid_with_its_name(work, tmp_pa
     from eagle.visualization import visualize as module
 
     legends = []
-    draw = module.draw_panel_grid
-    monkeypatch.setattr(module, "draw_panel_grid", lambda *args: (legends.append(args[2]), draw(*args)))
+    draw = module.panel_grid
+
+    def keep(rows, legend, *args, **more):
+        legends.append([patch.get_label() for patch in legend])
+        return draw(rows, legend, *args, **more)
+
+    monkeypatch.setattr(module, "panel_grid", keep)
     photos = [str(work / "photos")]
     visualize(config(tmp_path, images=photos, checkpoint=str(work / "last.ckpt"), panels=True, rows_per_grid=1))
     for name, legend in zip("abc", legends, strict=True):
         shown = {255 if i < 0 else i: n for i, n in {0: "dark", 1: "light", -1: "no class"}.items()}
         ids = np.unique(np.asarray(Image.open(tmp_path / f"{name}_clusters.png"))).tolist()
-        assert legend.names == [shown[class_id] for class_id in ids]
-    assert {name for legend in legends for name in legend.names} == {"dark", "light", "no class"}
+        assert legend == [shown[class_id] for class_id in ids]
+    assert {name for legend in legends for name in legend} == {"dark", "light", "no class"}
 
 
 def test_unreadable__is_listed_at_the_end_and_the_last_rows_are_drawn(work, tmp_path, caplog):
@@ -108,14 +113,16 @@ def test_backbone__has_no_final_clusters_and_says_so(work, tmp_path, monkeypatch
     from eagle.visualization import visualize as module
 
     notes = []
-    draw = module.draw_panel_grid
-    monkeypatch.setattr(module, "draw_panel_grid", lambda *args: (notes.append(args[2:4]), draw(*args)))
+    draw = module.panel_grid
+    monkeypatch.setattr(
+        module, "panel_grid", lambda *args, note: (notes.append((args[1], note)), draw(*args, note=note))[1]
+    )
     visualize(config(tmp_path, images=[str(work / "photos" / "a.png")], panels=True, n_clusters=4, **BARE))
     assert {path.name for path in tmp_path.iterdir()} == {"grid.png", *(f"a_{kind}.png" for kind in KINDS[:-1])}
     for kind in ("eicue", "kmeans"):
         assert np.unique(np.asarray(Image.open(tmp_path / f"a_{kind}.png"))).tolist() == [0, 1, 2, 3]
     ((legend, note),) = notes
-    assert legend is None
+    assert not legend
     assert "No checkpoint: Laplacian of the affinity of normalised keys" in note
     assert "k-means has 4 clusters" in note
 
