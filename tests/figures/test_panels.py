@@ -47,7 +47,7 @@ def test_eigenvector_panel__neither_an_outlier_nor_zeros_make_it_blank():
 
 
 @pytest.mark.parametrize("missing", ["none", "red", "green"])
-def test_eigenvector_colours__signs_are_told_apart_by_everyone(missing):
+def test_eigenvector_colours__signs_differ_for_colour_blind_readers(missing):
     colors = EIGENVECTOR_COLORS(np.linspace(0, 1, 65))[:, :3] * 255
     lab = as_seen(colors, missing)
     for distance, least in ((32, 35), (16, 20)):

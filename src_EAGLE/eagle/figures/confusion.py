@@ -26,10 +26,10 @@ def draw_confusion(path: Path, confusion: np.ndarray, classes: Classes, title: s
 def confusion_figure(
     confusion: np.ndarray, classes: Classes, title: str, unmatched: np.ndarray | None = None
 ) -> Figure:
-    """Draw a matched confusion matrix. Cells show rounded percentages of the label's pixels; those below 0.5 stay empty.
+    """Draw a matched confusion matrix in rounded percent of each label's pixels; cells below 0.5 % have no number.
 
     Args:
-        confusion: n×n pixel counts, row = predicted class, column = label (as in ``Scores``). The figure is transposed: row = label.
+        confusion: n×n pixel counts, row = predicted class, column = label (as in ``Scores``); drawn transposed.
         classes: axis labels.
         title: above the matrix.
         unmatched: n pixel counts per label in clusters without a class, drawn as the last column; None to leave it out.

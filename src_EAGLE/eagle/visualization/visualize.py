@@ -11,7 +11,7 @@ from eagle.errors import ConfigError, DataError
 from eagle.figures.panel_grid import PANEL_INCHES, PanelRow, panel_grid
 from eagle.figures.rendering import write_figure
 from eagle.visualization.eigen_panels import CLUSTERS_TITLE, clusters_legend, eigen_note, eigen_panels
-from eagle.visualization.image_sources import NamedImage, images_trained_beside, named_images, spread
+from eagle.visualization.image_sources import NamedImage, images_of_run, named_images, spread
 from eagle.visualization.viewer import Viewer, open_viewer
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def visualize(cfg: DictConfig) -> Outcome:
         raise ConfigError("images: name images or folders, set bundled=true, or name a dataset (dir_dataset_name)")
     viewer = open_viewer(cfg)
     if not named and viewer.trained_on is not None:
-        named = images_trained_beside(viewer.trained_on, cfg)
+        named = images_of_run(viewer.trained_on, cfg)
     images = spread(named, cfg.max_images)
     note = eigen_note(viewer.decomposer.note, cfg.n_clusters)
     paths = _grid_paths(Path(cfg.output_dir), -(-len(images) // cfg.rows_per_grid))
