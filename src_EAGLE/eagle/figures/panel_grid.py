@@ -20,7 +20,7 @@ from eagle.figures.rendering import shown_name
 
 PANEL_INCHES, GAP_INCHES = 1.9, 0.06
 # Height of a row divided by the panel width. Taller images are narrower than their column.
-ROW_HEIGHTS = (0.2, 1.4)
+ROW_HEIGHTS = (0.3, 1.4)
 TITLE_POINTS, SMALL_POINTS = 9, 7
 # Room for a title, the names beside the rows, the colour bar, and a line and a letter at SMALL_POINTS.
 TITLE_INCHES, NAMES_INCHES, BAR_INCHES, LINE_INCHES, LETTER_INCHES = 0.22, 0.36, 0.34, 0.15, 0.06
