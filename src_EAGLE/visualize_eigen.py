@@ -1,4 +1,4 @@
-"""See what the method sees: ``python visualize_eigen.py IMAGE_OR_FOLDER … [checkpoint=CHECKPOINT] [key=value …]``."""
+"""Draw eigenvectors, EiCue and clusters: ``python visualize_eigen.py IMAGE … [checkpoint=FILE] [key=value …]``."""
 
 from dataclasses import dataclass
 
@@ -13,43 +13,49 @@ from eagle.visualization.visualize import visualize
 
 @dataclass
 class VisualizeConfig(DatasetConfig, BackboneConfig):
-    """Every key of ``visualize_eigen.py``; those of the backbone count without a checkpoint only."""
+    """Keys of ``visualize_eigen.py``. Backbone keys apply only without a checkpoint."""
 
     images: list[str] = key([], "Images and folders of images")
-    bundled: bool = key(False, "Also the photographs that scikit-image and scikit-learn bring along")
+    bundled: bool = key(False, "Also draw the photographs bundled with scikit-image and scikit-learn")
     split: str = key(
-        "val", "Split of the dataset that is named; of the checkpoint's where nothing is", choices=("train", "val")
+        "val",
+        "Split of the named dataset, or of the checkpoint's dataset if nothing is named",
+        choices=("train", "val"),
     )
-    max_images: int | None = key(16, "Most images, evenly spread over all that are named; none = all", minimum=1)
+    max_images: int | None = key(16, "Maximum number of images, evenly spread over those named; none = all", minimum=1)
 
     checkpoint: str | None = key(
-        None, "Trained segmenter; none = a bare backbone: its normalised keys in place of codes, no final clusters"
+        None, "Trained segmenter; none = bare backbone: normalised keys replace codes, no final clusters"
     )
     res: int | None = key(
-        None, "Short side in pixels that the model sees, images stay whole; none = the run's val_res, or about 320",
+        None, "Short side of the model input in pixels, without cropping; none = the run's val_res, or about 320",
         minimum=1,
     )  # fmt: skip
     n_eigenvectors: int | None = key(
-        None, "Eigenvectors shown, without the trivial one; none = those that EiCue is made of", minimum=1
+        None,
+        "Number of eigenvectors without the trivial one; none = those that EiCue uses, or 3 without a checkpoint",
+        minimum=1,
     )
     n_clusters: int | None = key(
         None,
-        "Clusters of k-means; none = as many as EiCue has labels in the image, so that the two compare. Without a "
-        "checkpoint EiCue's too; none = 8",
+        "Number of k-means clusters; none = as many as EiCue has labels in the image. Without a checkpoint also the "
+        "number of EiCue labels; none = 8",
         minimum=1,
     )
     color_affinity: str | None = key(
-        None, "Pixels of the colour affinity; none = the run's, or released", choices=("released", "paper")
+        None, "Variant of the colour affinity; none = the run's, or released", choices=("released", "paper")
     )
     run_crf: bool = key(False, "Refine final clusters with a dense CRF")
-    crf_backend: str = key("auto", "Dense CRF: see eval_segmentation.py", choices=BACKENDS)
+    crf_backend: str = key("auto", "Dense CRF implementation, see eval_segmentation.py", choices=BACKENDS)
     seed: int = key(0, "Seed of k-means", minimum=0)
 
-    output_dir: str = key(default_folder("outputs/eigen"), "Folder for the pictures", path=True)
-    panels: bool = key(False, "Also write every panel by itself; those of labels are palette PNGs of the labels")
-    panel_scale: int = key(2, "Pixels of those panels for each pixel that the model sees", minimum=1, maximum=32)
-    panel_width: int = key(240, "Width of a grid's panels in pixels; letters grow with it", minimum=32)
-    rows_per_grid: int = key(8, "Rows in a grid, at most", minimum=1)
+    output_dir: str = key(default_folder("outputs/eigen"), "Folder for the figures", path=True)
+    panels: bool = key(
+        False, "Also write each panel as a file; label maps are palette PNGs whose indices are the labels"
+    )
+    panel_scale: int = key(2, "Size of those files relative to the model input", minimum=1, maximum=32)
+    panel_width: int = key(240, "Width of the panels of a grid in pixels; text scales with it", minimum=32)
+    rows_per_grid: int = key(8, "Maximum number of rows in a grid", minimum=1)
     accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
     precision: str = key(
         "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
@@ -57,7 +63,7 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
 
 
 def visualize_eigen(cfg: DictConfig) -> None:
-    """Draw the paper's picture, a row for each image: eigenvectors of the Laplacian, EiCue, k-means, final clusters."""
+    """Draw one row per image, as in the paper: Laplacian eigenvectors, EiCue, k-means of the keys, final clusters."""
     outcome = visualize(cfg)
     left_out = f", {len(outcome.unreadable)} left out" if outcome.unreadable else ""
     print(f"{outcome.n_shown} of {outcome.n_named} images{left_out}: {' '.join(map(str, outcome.grids))}")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from eagle.config.command_line import parse_command_line
 from eagle.errors import ConfigError, DataError
-from eagle.figures.curves import RUN_COLORS, curves_figure, running_median, switch_batch
+from eagle.figures.curves import RUN_COLORS, curves_figure, first_object_step, running_median
 from eagle.figures.rendering import rendered
 from eagle.figures.run_metrics import Curve, read_run, read_runs
 from plot_run import PlotConfig, plot_run
@@ -36,7 +36,7 @@ def write_run(folder, n=60, every=5, val_freq=20, switch=30, labels=True, seed=0
 
 
 def logged(folder, column):
-    """Batches done and values, read in another way."""
+    """Steps done and logged values, read independently."""
     with (folder / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row.get(column)]
     return [int(row["step"]) + 1 for row in rows], [float(row[column]) for row in rows]
@@ -96,7 +96,7 @@ def test_curves__of_several_runs_are_the_csvs_numbers(tmp_path):
 
 def test_curves__mark_where_lambda_sets_in(tmp_path):
     runs = read_runs([write_run(tmp_path / name, switch=switch) for name, switch in (("a", 30), ("b", 100))])
-    assert [switch_batch(run) for run in runs] == [35, None]
+    assert [first_object_step(run) for run in runs] == [35, None]
     figure = curves_figure(runs)
     for ax in figure.axes:
         vertical = [line for line in ax.lines if line.get_xdata()[0] == line.get_xdata()[-1]]
@@ -108,8 +108,8 @@ def test_running_median__equals_a_plain_loop():
     curve = Curve(np.cumsum(rng.integers(1, 9, 50)), rng.normal(size=50))
     for window in (1, 12, 10_000):
         expected = [
-            np.median([v for b, v in zip(curve.batches, curve.values, strict=True) if abs(b - batch) <= window / 2])
-            for batch in curve.batches
+            np.median([v for b, v in zip(curve.steps, curve.values, strict=True) if abs(b - batch) <= window / 2])
+            for batch in curve.steps
         ]
         assert running_median(curve, window).tolist() == expected
     assert running_median(curve, 1).tolist() == curve.values.tolist()
@@ -126,7 +126,7 @@ def test_curves__more_runs_than_colours_differ_in_their_dashes(tmp_path):
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(folders)
 
 
-def test_curves__scores_a_hair_apart_do_not_look_far_apart(tmp_path):
+def test_curves__axes_of_scores_span_at_least_five_percent(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()
     (folder / "metrics.csv").write_text("step,test/cluster/mIoU\n1,54.0\n3,54.4\n")
@@ -135,7 +135,7 @@ def test_curves__scores_a_hair_apart_do_not_look_far_apart(tmp_path):
     assert high - low >= 5
 
 
-def test_read_runs__names_tell_folders_apart_and_one_counts_once(tmp_path):
+def test_read_runs__names_are_distinct_and_duplicates_are_dropped(tmp_path):
     first, second = (write_run(tmp_path / name / "seed_0") for name in "xy")
     assert [run.name for run in read_runs([first, second, first])] == ["x/seed_0", "y/seed_0"]
     assert [run.name for run in read_runs([first / ".." / "seed_0"])] == ["seed_0"]
@@ -144,9 +144,9 @@ def test_read_runs__names_tell_folders_apart_and_one_counts_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"mine: not the folder of a training run, it holds no metrics\.csv"),
-        ("", r"metrics\.csv: holds no values yet"),
-        ("loss/total,step\n", r"metrics\.csv: holds no values yet; a run writes the first after scalar_log_freq"),
+        (None, r"mine: not the folder of a training run: it has no metrics\.csv"),
+        ("", r"metrics\.csv: no values yet"),
+        ("loss/total,step\n", r"metrics\.csv: no values yet; a run writes the first after scalar_log_freq"),
         ("name,age\nx,3\n", r"metrics\.csv: not the metrics of a training run \(it has no column 'step'\)"),
         ("loss/total,step\nabc,3\n", r"metrics\.csv: not the metrics of a training run .*abc"),
         (b"\xff\xfe\x00", r"metrics\.csv: not the metrics of a training run"),
@@ -161,7 +161,7 @@ def test_read_run__says_what_is_wrong(tmp_path, content, message):
         read_run(tmp_path / "mine", "mine")
 
 
-def test_read_run__passes_over_a_row_that_is_being_written(tmp_path):
+def test_read_run__skips_a_half_written_row(tmp_path):
     folder = write_run(tmp_path / "a")
     whole = read_run(folder, "a")
     with (folder / "metrics.csv").open("a") as file:
@@ -177,7 +177,7 @@ def plot(*words):
 
 
 def test_plot_run__one_run_into_its_folder_several_into_another(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("plot_run.SEVERAL", str(tmp_path / "outputs" / "curves"))
+    monkeypatch.setattr("plot_run.SEVERAL_RUNS_DIR", str(tmp_path / "outputs" / "curves"))
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate("ab"):
         write_run(tmp_path / name, seed=seed)

@@ -5,10 +5,10 @@ from matplotlib import colormaps
 from PIL import Image
 
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import distinct_palette
+from eagle.data.palette import colored, distinct_palette
 from eagle.evaluation.picture import Picture
 from eagle.figures.confusion import confusion_figure, draw_confusion
-from eagle.figures.segmentation_grid import colored, draw_segmentation_grid
+from eagle.figures.segmentation_grid import draw_segmentation_grid
 
 CLASSES = Classes(("sky", "road", "car"), distinct_palette(3))
 

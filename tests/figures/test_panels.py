@@ -25,8 +25,8 @@ def test_label_panel__png_holds_ids_and_shows_their_colours(tmp_path):
 
 def test_label_panel__figures_show_the_same_colours_as_the_file(tmp_path):
     panel = LabelPanel("eicue", "EiCue", np.arange(12).reshape(3, 4) - 1, distinct_palette(11))
-    panel.write(tmp_path / "a.png", (33, 44))
-    assert np.array_equal(panel.rgb((33, 44)), np.asarray(Image.open(tmp_path / "a.png").convert("RGB")))
+    panel.write(tmp_path / "a.png", (3, 4))
+    assert np.array_equal(panel.colors(), np.asarray(Image.open(tmp_path / "a.png").convert("RGB")))
 
 
 def test_eigenvector_panel__opposite_values_have_opposite_colours_and_zero_the_middle_one(tmp_path):
@@ -40,14 +40,14 @@ def test_eigenvector_panel__opposite_values_have_opposite_colours_and_zero_the_m
 def test_eigenvector_panel__neither_an_outlier_nor_zeros_make_it_blank():
     values = np.tile([-0.01, 0.01], 200).reshape(20, 20)
     values[0, 0] = 5.0
-    drawn = EigenvectorPanel("eigenvector_1", "eigenvector 1", values).rgb((20, 20))
+    drawn = EigenvectorPanel("eigenvector_1", "eigenvector 1", values).colors()
     assert drawn.reshape(-1, 3).std(axis=0).max() > 40
-    flat = EigenvectorPanel("eigenvector_1", "eigenvector 1", np.zeros((4, 4))).rgb((4, 4))
+    flat = EigenvectorPanel("eigenvector_1", "eigenvector 1", np.zeros((4, 4))).colors()
     assert (flat == flat[0, 0]).all()
 
 
 @pytest.mark.parametrize("missing", ["none", "red", "green"])
-def test_eigenvector_colours__signs_are_told_apart_by_everyone(missing):
+def test_eigenvector_colours__signs_differ_for_colour_blind_readers(missing):
     colors = EIGENVECTOR_COLORS(np.linspace(0, 1, 65))[:, :3] * 255
     lab = as_seen(colors, missing)
     for distance, least in ((32, 35), (16, 20)):

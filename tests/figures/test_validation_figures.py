@@ -94,7 +94,7 @@ def test_grid__panels_and_legend_agree(pictures):
     assert "After 5 batches" in drawn.figures["grid"].get_suptitle()
 
 
-def test_grid__without_labels_shows_clusters_in_colours_of_their_own(pictures):
+def test_grid__without_labels_every_cluster_has_its_own_colour(pictures):
     counts = np.arange(1, 9)
     figure = label_free_validation("After 5 batches", pictures, counts).figures["grid"]
     assert [ax.get_title() for ax in figure.axes[:2]] == ["image", "cluster"]

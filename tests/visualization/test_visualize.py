@@ -1,4 +1,4 @@
-"""The whole command on miniatures: every source, with a checkpoint and without, and the files that come of it."""
+"""The whole command on miniatures: every image source, with and without a checkpoint, and the files it writes."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def pixels_of(path):
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def test_checkpoint__panels_show_what_they_say_and_none_is_blank(work, tmp_path):
+def test_checkpoint__panels_hold_the_labels_and_none_is_blank(work, tmp_path):
     photos = str(work / "photos")
     outcome = visualize(config(tmp_path, images=[photos], checkpoint=str(work / "last.ckpt"), panels=True))
     assert (outcome.n_shown, outcome.n_named) == (3, 4)
@@ -82,15 +82,20 @@ def test_checkpoint__every_class_shown_is_in_the_grid_with_its_name(work, tmp_pa
     from eagle.visualization import visualize as module
 
     legends = []
-    draw = module.draw_panel_grid
-    monkeypatch.setattr(module, "draw_panel_grid", lambda *args: (legends.append(args[2]), draw(*args)))
+    draw = module.panel_grid
+
+    def keep(rows, legend, *args, **more):
+        legends.append([patch.get_label() for patch in legend])
+        return draw(rows, legend, *args, **more)
+
+    monkeypatch.setattr(module, "panel_grid", keep)
     photos = [str(work / "photos")]
     visualize(config(tmp_path, images=photos, checkpoint=str(work / "last.ckpt"), panels=True, rows_per_grid=1))
     for name, legend in zip("abc", legends, strict=True):
         shown = {255 if i < 0 else i: n for i, n in {0: "dark", 1: "light", -1: "no class"}.items()}
         ids = np.unique(np.asarray(Image.open(tmp_path / f"{name}_clusters.png"))).tolist()
-        assert legend.names == [shown[class_id] for class_id in ids]
-    assert {name for legend in legends for name in legend.names} == {"dark", "light", "no class"}
+        assert legend == [shown[class_id] for class_id in ids]
+    assert {name for legend in legends for name in legend} == {"dark", "light", "no class"}
 
 
 def test_unreadable__is_listed_at_the_end_and_the_last_rows_are_drawn(work, tmp_path, caplog):
@@ -108,19 +113,21 @@ def test_backbone__has_no_final_clusters_and_says_so(work, tmp_path, monkeypatch
     from eagle.visualization import visualize as module
 
     notes = []
-    draw = module.draw_panel_grid
-    monkeypatch.setattr(module, "draw_panel_grid", lambda *args: (notes.append(args[2:4]), draw(*args)))
+    draw = module.panel_grid
+    monkeypatch.setattr(
+        module, "panel_grid", lambda *args, note: (notes.append((args[1], note)), draw(*args, note=note))[1]
+    )
     visualize(config(tmp_path, images=[str(work / "photos" / "a.png")], panels=True, n_clusters=4, **BARE))
     assert {path.name for path in tmp_path.iterdir()} == {"grid.png", *(f"a_{kind}.png" for kind in KINDS[:-1])}
     for kind in ("eicue", "kmeans"):
         assert np.unique(np.asarray(Image.open(tmp_path / f"a_{kind}.png"))).tolist() == [0, 1, 2, 3]
     ((legend, note),) = notes
-    assert legend is None
+    assert not legend
     assert "No checkpoint: Laplacian of the affinity of normalised keys" in note
     assert "k-means has 4 clusters" in note
 
 
-def test_sources__dataset_split_of_its_own_or_the_checkpoints(work, tmp_path):
+def test_sources__named_dataset_or_that_of_the_checkpoint(work, tmp_path):
     named = {"pytorch_data_dir": str(work / "data"), "dir_dataset_name": "halves", "dir_dataset_n_classes": 2}
     outcome = visualize(config(tmp_path / "named", **named, **BARE, split="train", max_images=2, panels=True))
     assert (outcome.n_shown, outcome.n_named) == (2, 4)
@@ -151,7 +158,7 @@ def test_panels__are_as_large_as_asked_in_whole_patches(work, tmp_path):
         assert Image.open(tmp_path / "3" / f"a_{kind}.png").size == (192, 144)
 
 
-def test_sources__upright_as_a_viewer_shows_them(tmp_path):
+def test_sources__exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(picture(0, (64, 48))).save(tmp_path / "turned.jpg", exif=exif)
@@ -166,7 +173,11 @@ def test_sources__upright_as_a_viewer_shows_them(tmp_path):
         ({"images": ["a.png"], "dir_dataset_name": "x"}, DataError, "a.png: no such file"),
         ({"bundled": True, "dataset_name": "cityscapes"}, ConfigError, "images: name files or a dataset, not both"),
         ({"bundled": True, "run_crf": True}, ConfigError, "run_crf: .* need a checkpoint"),
-        ({"bundled": True, "checkpoint": "x.ckpt", "key_blocks": [1]}, ConfigError, "key_blocks: the backbone comes"),
+        (
+            {"bundled": True, "checkpoint": "x.ckpt", "key_blocks": [1]},
+            ConfigError,
+            "key_blocks: the checkpoint contains the backbone",
+        ),
         ({"bundled": True, "checkpoint": "x.ckpt"}, CheckpointError, "x.ckpt"),
         ({"bundled": True, **BARE, "res": 50}, ConfigError, "res: 50 is not a multiple of the patch size 8; use 48"),
     ],
@@ -176,11 +187,11 @@ def test_errors__name_the_key(tmp_path, values, error, message):
         visualize(config(tmp_path, **values))
 
 
-def test_long_images__are_left_out_with_a_word_on_res(tmp_path, caplog):
+def test_long_images__are_left_out_and_the_message_names_res(tmp_path, caplog):
     save(tmp_path / "long.png", picture(0, (2000, 40)))
     with pytest.raises(DataError, match="none of 1"):
         visualize(config(tmp_path / "out", images=[str(tmp_path / "long.png")], **BARE | {"res": 160}))
-    assert "left out: long: 1000×20 patches are more than 10000; lower res" in caplog.text
+    assert "left out: long: 1000×20 patches are more than 10000; lower res or crop" in caplog.text
 
 
 @pytest.mark.parametrize(("n", "most", "wanted"), [(5, None, "01234"), (5, 9, "01234"), (9, 3, "048"), (9, 1, "0")])

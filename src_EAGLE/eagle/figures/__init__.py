@@ -1,1 +1,1 @@
-"""Every figure, drawn from arrays: grids, confusion matrices, curves, frequencies."""
+"""Figures drawn from arrays: panel grids, confusion matrices, curves, class frequencies."""

@@ -1,4 +1,4 @@
-"""Confusion matrix, each label's pixels spread over the predicted classes."""
+"""Confusion matrices, in percent of the pixels of each label."""
 
 from pathlib import Path
 
@@ -10,28 +10,29 @@ from eagle.figures.rendering import shown_name, write_figure
 
 NO_CLASS_NAME = "no class"
 CELL_INCHES = 0.36
-# A matrix of more classes has smaller cells, and no numbers in them.
-MOST_INCHES = 13.0
-# Room for the title and the colour bar.
-LEAST_INCHES = (4.6, 2.8)
-MOST_ANNOTATED = 32
+# Cells shrink when the matrix would be larger than this.
+MAX_INCHES = 13.0
+# Leaves room for the title and the colour bar.
+MIN_INCHES = (4.6, 2.8)
+# Larger matrices have no numbers in their cells.
+MAX_ANNOTATED = 32
 
 
 def draw_confusion(path: Path, confusion: np.ndarray, classes: Classes, title: str) -> None:
-    """Write the figure of ``confusion_figure`` as PNG; see there."""
+    """Write ``confusion_figure`` as PNG."""
     write_figure(path, confusion_figure(confusion, classes, title))
 
 
 def confusion_figure(
     confusion: np.ndarray, classes: Classes, title: str, unmatched: np.ndarray | None = None
 ) -> Figure:
-    """A matched confusion matrix; numbers are whole percents of a label's pixels, those below ½ left out.
+    """Draw a matched confusion matrix in rounded percent of each label's pixels; cells below 0.5 % have no number.
 
     Args:
-        confusion: n×n pixel counts, row = predicted class, column = label (as in ``Scores``).
-        classes: names for the axes.
+        confusion: n×n pixel counts, row = predicted class, column = label (as in ``Scores``); drawn transposed.
+        classes: axis labels.
         title: above the matrix.
-        unmatched: n pixel counts, the labels' pixels in clusters without a class: a last column; None for no column.
+        unmatched: n pixel counts per label in clusters without a class, drawn as the last column; None to leave it out.
     """
     by_label = confusion.T.astype(float)
     predicted = [*classes.names]
@@ -40,11 +41,11 @@ def confusion_figure(
         predicted.append(NO_CLASS_NAME)
     share = 100 * by_label / np.maximum(by_label.sum(axis=1, keepdims=True), 1)
     n = len(predicted)
-    cell = min(CELL_INCHES, MOST_INCHES / n)
+    cell = min(CELL_INCHES, MAX_INCHES / n)
     size = min(8.0, 60 * cell)
     names_inches = max(len(shown_name(name)) for name in predicted) * 0.6 * size / 72
     width, height = 1.4 + names_inches + cell * n, 0.9 + names_inches + cell * len(classes)
-    figure = Figure((max(width, LEAST_INCHES[0]), max(height, LEAST_INCHES[1])), layout="constrained")
+    figure = Figure((max(width, MIN_INCHES[0]), max(height, MIN_INCHES[1])), layout="constrained")
     ax = figure.subplots()
     shown = ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
     ax.set_xticks(range(n), [shown_name(name) for name in predicted], rotation=90, fontsize=size)
@@ -54,7 +55,7 @@ def confusion_figure(
     ax.set_xlabel("predicted", fontsize=9)
     ax.set_ylabel("label", fontsize=9)
     ax.set_title(title, fontsize=9)
-    if n <= MOST_ANNOTATED:
+    if n <= MAX_ANNOTATED:
         for (i, j), value in np.ndenumerate(share):
             if value >= 0.5:
                 color = "white" if value > 55 else "black"

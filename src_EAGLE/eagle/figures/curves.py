@@ -1,4 +1,4 @@
-"""Curves of one or several runs: a panel for each quantity, a colour for each run."""
+"""Curves of one or several runs: one panel per quantity, one colour per run."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from eagle.figures.rendering import shown_name
 from eagle.figures.run_metrics import Curve, RunMetrics
 
 LAMBDA = "cd/update_params"
-# What a panel shows: the logged name and what stands above it, in reading order.
+# Logged name → panel title, in reading order.
 PANELS = {
     "test/cluster/mIoU": "cluster probe: mIoU (%)",
     "test/cluster/Accuracy": "cluster probe: accuracy (%)",
@@ -33,24 +33,23 @@ PANELS = {
     "cd/neg_inter": "code similarity, negative pairs",
 }
 VALIDATION_PREFIXES = ("test/", "val/")
-# Okabe and Ito's colours without yellow, which is faint on white; each round of them has a dash pattern of its own.
+# Okabe and Ito's colours without yellow, which is faint on white. Further runs repeat them with other dashes.
 RUN_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":", "-.")
 N_COLUMNS = 4
-# Scores that differ by less than these percents are not to look far apart.
-LEAST_PERCENT_SPAN = 5
+# Axes of scores span at least this much, so that small differences look small.
+MIN_PERCENT_SPAN = 5
 
 
 def curves_figure(runs: Sequence[RunMetrics], smoothing: int | None = None) -> Figure:
-    """Small multiples over batches done.
+    """Draw one panel per logged quantity over optimiser steps.
 
-    Training losses are drawn twice: thin as logged, thick as their running median. Validations are points. A dashed
-    vertical line is the first batch logged with λ above 0.
+    Training losses are drawn thin as logged, and thick as their running median. Points are validations. A dashed
+    vertical line marks the first step logged with λ > 0.
 
     Args:
-        runs: at least one; they may have different columns.
-        smoothing: batches that the median spans, centred; 0 for none; None for a twentieth of the longest run, or
-            three logged values where that is more.
+        runs: at least one; they may have logged different quantities.
+        smoothing: steps spanned by the centred median; 0 for no median; None for ``default_smoothing``.
     """
     window = default_smoothing(runs) if smoothing is None else smoothing
     logged = {column for run in runs for column in run.curves}
@@ -64,16 +63,16 @@ def curves_figure(runs: Sequence[RunMetrics], smoothing: int | None = None) -> F
         for number, run in enumerate(runs):
             if column in run.curves:
                 _draw_curve(ax, run.curves[column], column, window, number, runs)
-        _draw_switches(ax, runs)
-        _calm(ax, title)
+        _mark_object_steps(ax, runs)
+        _style_axes(ax, title)
         if "(%)" in title:
-            _widen(ax)
+            _widen_scores(ax)
     for ax in axes[len(titles) :]:
         ax.set_visible(False)
     for ax in axes[len(titles) - n_columns : len(titles)]:
         ax.tick_params(labelbottom=True)
-        ax.set_xlabel("batches", fontsize=8)
-    axes[0].set_xlim(0, 1.02 * max(run.n_batches() for run in runs))
+        ax.set_xlabel("steps", fontsize=8)
+    axes[0].set_xlim(0, 1.02 * max(run.n_steps() for run in runs))
     handles = [
         Line2D([], [], color=_color(number), linestyle=_dashes(number), linewidth=2, label=shown_name(run.name))
         for number, run in enumerate(runs)
@@ -84,25 +83,25 @@ def curves_figure(runs: Sequence[RunMetrics], smoothing: int | None = None) -> F
 
 
 def default_smoothing(runs: Sequence[RunMetrics]) -> int:
-    """Batches that a median should span: a twentieth of the longest run, and no less than three logged values."""
-    longest = max(run.n_batches() for run in runs)
-    between_rows = max(run.n_batches() / max(len(curve.values) for curve in run.curves.values()) for run in runs)
+    """Steps that the running median spans: a twentieth of the longest run, at least three logged values."""
+    longest = max(run.n_steps() for run in runs)
+    between_rows = max(run.n_steps() / max(len(curve.values) for curve in run.curves.values()) for run in runs)
     return math.ceil(max(longest / 20, 2 * between_rows))
 
 
 def running_median(curve: Curve, window: int) -> np.ndarray:
-    """At each value the median of those at most half a window of batches away."""
-    first = np.searchsorted(curve.batches, curve.batches - window / 2, side="left")
-    last = np.searchsorted(curve.batches, curve.batches + window / 2, side="right")
+    """The median of all values at most half a window of steps away, for each value."""
+    first = np.searchsorted(curve.steps, curve.steps - window / 2, side="left")
+    last = np.searchsorted(curve.steps, curve.steps + window / 2, side="right")
     return np.array([np.median(curve.values[i:j]) for i, j in zip(first, last, strict=True)])
 
 
-def switch_batch(run: RunMetrics) -> int | None:
-    """The first batch logged with λ above 0; None where there is none."""
+def first_object_step(run: RunMetrics) -> int | None:
+    """The first step logged with λ > 0; None if λ stays 0."""
     curve = run.curves.get(LAMBDA)
     if curve is None or not (curve.values > 0).any():
         return None
-    return int(curve.batches[np.argmax(curve.values > 0)])
+    return int(curve.steps[np.argmax(curve.values > 0)])
 
 
 def _draw_curve(ax: Axes, curve: Curve, column: str, window: int, number: int, runs: Sequence[RunMetrics]) -> None:
@@ -110,33 +109,33 @@ def _draw_curve(ax: Axes, curve: Curve, column: str, window: int, number: int, r
     dashes = _dashes(number)
     if column.startswith(VALIDATION_PREFIXES):
         size = min(3.5, max(1.5, 100 / len(curve.values)))
-        ax.plot(curve.batches, curve.values, dashes, linewidth=1.1, marker="o", markersize=size, **style)
+        ax.plot(curve.steps, curve.values, dashes, linewidth=1.1, marker="o", markersize=size, **style)
     elif column == LAMBDA or not window:
-        ax.plot(curve.batches, curve.values, dashes, linewidth=1.5, **style)
+        ax.plot(curve.steps, curve.values, dashes, linewidth=1.5, **style)
     else:
         faint = 0.45 / math.sqrt(len(runs))
-        ax.plot(curve.batches, curve.values, linewidth=0.7, alpha=faint, **(style | {"zorder": 2}))
-        ax.plot(curve.batches, running_median(curve, window), dashes, linewidth=1.8, **style)
+        ax.plot(curve.steps, curve.values, linewidth=0.7, alpha=faint, **(style | {"zorder": 2}))
+        ax.plot(curve.steps, running_median(curve, window), dashes, linewidth=1.8, **style)
 
 
-def _draw_switches(ax: Axes, runs: Sequence[RunMetrics]) -> None:
-    """Grey where all runs that have a switch have the same, else in the runs' colours."""
-    switches = {number: batch for number, run in enumerate(runs) if (batch := switch_batch(run)) is not None}
-    same = len(set(switches.values())) == 1
-    for number, batch in switches.items():
+def _mark_object_steps(ax: Axes, runs: Sequence[RunMetrics]) -> None:
+    """Mark where λ sets in: in grey if it is the same step in all runs, otherwise in the colours of the runs."""
+    steps = {number: step for number, run in enumerate(runs) if (step := first_object_step(run)) is not None}
+    same = len(set(steps.values())) == 1
+    for number, step in steps.items():
         color = "0.5" if same else _color(number)
-        ax.axvline(batch, color=color, linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
+        ax.axvline(step, color=color, linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
 
 
-def _widen(ax: Axes) -> None:
+def _widen_scores(ax: Axes) -> None:
     low, high = ax.get_ylim()
-    missing = LEAST_PERCENT_SPAN - (high - low)
+    missing = MIN_PERCENT_SPAN - (high - low)
     if missing > 0:
         low = max(0.0, low - missing / 2)
-        ax.set_ylim(low, max(high, low + LEAST_PERCENT_SPAN))
+        ax.set_ylim(low, max(high, low + MIN_PERCENT_SPAN))
 
 
-def _calm(ax: Axes, title: str) -> None:
+def _style_axes(ax: Axes, title: str) -> None:
     ax.set_title(title, fontsize=9, loc="left")
     ax.grid(color="0.92", linewidth=0.7)
     ax.set_axisbelow(True)
@@ -148,9 +147,9 @@ def _calm(ax: Axes, title: str) -> None:
 def _note(runs: Sequence[RunMetrics], window: int) -> str:
     words = ["points: validations"]
     if window:
-        words.append(f"thin: as logged, thick: running median over {window} batches")
-    if any(switch_batch(run) is not None for run in runs):
-        words.append("dashed: λ sets in")
+        words.append(f"thin: as logged, thick: running median over {window} steps")
+    if any(first_object_step(run) is not None for run in runs):
+        words.append("dashed: λ > 0 from here on")
     return " · ".join(words)
 
 

@@ -1,4 +1,4 @@
-"""How often each class occurs beside how often it is predicted, as bars."""
+"""Bars: how often each class occurs, and how often it is predicted."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,35 +10,35 @@ from eagle.evaluation.frequencies import Frequencies
 from eagle.figures.rendering import shown_name
 
 ROW_INCHES = 0.29
-MOST_INCHES = 30.0
+MAX_INCHES = 30.0
 LABEL_COLOR = "0.75"
-BAR = 0.42
+BAR_HEIGHT = 0.42
 
 
 def frequencies_figure(frequencies: Frequencies, title: str) -> Figure:
-    """A row for each class, the most labelled first: above its share of the labelled pixels, below its cluster's.
+    """Draw one row per class, the most frequent first: share of the labelled pixels above, share of its cluster below.
 
-    Clusters without a class have one bar and come last; so have all where there are no labels.
+    Clusters without a class come last, with one bar each. Without labels all rows are clusters.
 
     Args:
-        frequencies: what to show.
+        frequencies: of classes and clusters.
         title: above the bars.
     """
     n, n_classes = len(frequencies.names), len(frequencies.labelled)
     order = [*np.argsort(-frequencies.labelled, kind="stable").tolist(), *range(n_classes, n)]
-    row_inches = min(ROW_INCHES, MOST_INCHES / n)
+    row_inches = min(ROW_INCHES, MAX_INCHES / n)
     size = min(8.0, 28 * row_inches)
     figure = Figure(figsize=(6.4, 1.3 + row_inches * n), layout="constrained")
     ax = figure.subplots()
     place = np.argsort(order)
     colors = frequencies.colors / 255
     has_label = np.arange(n) < n_classes
-    _draw_bars(ax, place[:n_classes] - BAR / 2, frequencies.labelled_percent, LABEL_COLOR, size)
-    _draw_bars(ax, place + np.where(has_label, BAR / 2, 0), frequencies.predicted_percent, colors, size)
+    _draw_bars(ax, place[:n_classes] - BAR_HEIGHT / 2, frequencies.labelled_percent, LABEL_COLOR, size)
+    _draw_bars(ax, place + np.where(has_label, BAR_HEIGHT / 2, 0), frequencies.predicted_percent, colors, size)
     ax.set_yticks(range(n), [shown_name(frequencies.names[row]) for row in order], fontsize=size)
     ax.set_ylim(n - 0.4, -0.6)
     ax.set_xlim(0, 1.1 * max(frequencies.predicted_percent.max(), frequencies.labelled_percent.max(initial=0)))
-    _calm(ax)
+    _style_axes(ax)
     ax.set_xlabel("% of the labelled pixels" if n_classes else "% of the pixels", fontsize=8)
     ax.set_title(title, fontsize=9)
     if n_classes:
@@ -55,7 +55,7 @@ def frequencies_figure(frequencies: Frequencies, title: str) -> Figure:
 
 
 def _draw_bars(ax: Axes, y: np.ndarray, percent: np.ndarray, color: str | np.ndarray, size: float) -> None:
-    ax.barh(y, percent, BAR, color=color)
+    ax.barh(y, percent, BAR_HEIGHT, color=color)
     for height, share in zip(y, percent, strict=True):
         ax.annotate(
             f"{share:.1f}",
@@ -68,8 +68,7 @@ def _draw_bars(ax: Axes, y: np.ndarray, percent: np.ndarray, color: str | np.nda
         )
 
 
-def _calm(ax: Axes) -> None:
-    """Light lines behind the bars, no frame."""
+def _style_axes(ax: Axes) -> None:
     ax.grid(axis="x", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(axis="y", length=0)

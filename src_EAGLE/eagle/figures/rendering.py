@@ -1,4 +1,4 @@
-"""A figure as pixels: drawn once, whether it goes to a file, to TensorBoard or to Weights & Biases."""
+"""Figures as pixels, the same in files, TensorBoard and Weights & Biases."""
 
 import warnings
 from pathlib import Path
@@ -13,23 +13,23 @@ DPI = 130
 LONGEST_NAME = 28
 
 
-def rendered(figure: Figure) -> np.ndarray:
-    """A figure at 130 pixels an inch, H×W×3 uint8."""
-    figure.set_dpi(DPI)
+def rendered(figure: Figure, dpi: float = DPI) -> np.ndarray:
+    """Draw a figure, H×W×3 uint8."""
+    figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
-        # Names in scripts that matplotlib's font lacks; CSV and JSON keep them.
+        # matplotlib's font lacks some scripts; CSV and JSON files keep such names.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(path: Path, figure: Figure, dpi: float = DPI) -> None:
     """Write a figure as PNG under a temporary name, then rename it."""
-    write_image(path, rendered(figure))
+    write_image(path, rendered(figure, dpi))
 
 
-def shown_name(name: str) -> str:
-    """A class's or a file's name as matplotlib can show it: not as a formula, and not longer than fits."""
-    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+def shown_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """Shorten a class or file name for a figure and escape what matplotlib would read as a formula."""
+    short = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return short.encode(errors="backslashreplace").decode().replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""The numbers of a finished or running run, read from its ``metrics.csv``."""
+"""Read the ``metrics.csv`` of a finished or running training run."""
 
 import csv
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from eagle.errors import DataError
 
 FILE_NAME = "metrics.csv"
 STEP = "step"
-# Runs of older versions count epochs too.
+# Runs of older versions also logged the epoch.
 NOT_DRAWN = (STEP, "epoch")
 
 
@@ -20,49 +20,49 @@ class Curve:
     """Logged values of one quantity.
 
     Attributes:
-        batches: batches done when each was logged, ascending.
-        values: as many.
+        steps: optimiser steps done when each value was logged, ascending.
+        values: one per entry of ``steps``.
     """
 
-    batches: np.ndarray
+    steps: np.ndarray
     values: np.ndarray
 
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """A run's name and its curves by the names under which they were logged."""
+    """The name of a run, and its curves by logged name."""
 
     name: str
     curves: dict[str, Curve]
 
-    def n_batches(self) -> int:
-        """Batches done at the last logged value."""
-        return max(int(curve.batches[-1]) for curve in self.curves.values())
+    def n_steps(self) -> int:
+        """Optimiser steps done at the last logged value."""
+        return max(int(curve.steps[-1]) for curve in self.curves.values())
 
 
 def read_runs(run_dirs: Sequence[Path]) -> list[RunMetrics]:
-    """The runs in the order given; folders of the same name are told apart by those above them.
+    """Read several runs in order. Folders with equal names also get the names of their parents.
 
     Raises:
-        DataError: see ``read_run``.
+        DataError: as in ``read_run``.
     """
     distinct = list({run_dir.resolve(): run_dir for run_dir in run_dirs})
     return [read_run(run_dir, name) for run_dir, name in zip(distinct, _shortest_distinct_names(distinct), strict=True)]
 
 
 def read_run(run_dir: Path, name: str) -> RunMetrics:
-    """The curves of a run folder; columns that hold no number are left out.
+    """Read the curves of a run folder; empty columns are left out.
 
     Raises:
-        DataError: the folder holds no ``metrics.csv``, or that is not one of a run, or it has no rows yet.
+        DataError: ``metrics.csv`` is missing, was not written by a training run, or has no values yet.
     """
     path = run_dir / FILE_NAME
     if not path.is_file():
-        raise DataError(f"{run_dir}: not the folder of a training run, it holds no {FILE_NAME}")
+        raise DataError(f"{run_dir}: not the folder of a training run: it has no {FILE_NAME}")
     try:
         with path.open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
-            # A running run may be in the middle of its last row.
+            # A run in progress may have written half of its last row.
             rows = [row for row in table if (row.get(STEP) or "").isdigit()]
             header = [*(table.fieldnames or [])]
         curves = {column: _curve(rows, column) for column in header if column not in NOT_DRAWN}
@@ -72,18 +72,18 @@ def read_run(run_dir: Path, name: str) -> RunMetrics:
         raise DataError(f"{path}: not the metrics of a training run (it has no column '{STEP}')")
     curves = {column: curve for column, curve in curves.items() if len(curve.values)}
     if not curves:
-        raise DataError(f"{path}: holds no values yet; a run writes the first after scalar_log_freq batches")
+        raise DataError(f"{path}: no values yet; a run writes the first after scalar_log_freq steps")
     return RunMetrics(name, curves)
 
 
 def _curve(rows: Sequence[dict[str, str]], column: str) -> Curve:
     logged = [row for row in rows if row[column]]
-    batches = [int(row[STEP]) + 1 for row in logged]  # a step is the number of a batch, from 0
-    return Curve(np.array(batches, dtype=int), np.array([float(row[column]) for row in logged]))
+    steps = [int(row[STEP]) + 1 for row in logged]  # the file counts steps from 0
+    return Curve(np.array(steps, dtype=int), np.array([float(row[column]) for row in logged]))
 
 
 def _shortest_distinct_names(paths: Sequence[Path]) -> list[str]:
-    """As many of the last folders' names as it takes to tell the paths apart."""
+    """The shortest trailing parts of the paths that are all different."""
     depth = 1
     while True:
         names = ["/".join(path.parts[-depth:]) for path in paths]

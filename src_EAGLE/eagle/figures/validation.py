@@ -1,4 +1,4 @@
-"""What a validation during training shows: figures and the tables of their numbers."""
+"""Figures of a validation during training, and tables of the numbers that they show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from eagle.figures.segmentation_grid import segmentation_grid
 
 @dataclass(frozen=True)
 class ValidationFigures:
-    """Figures, and tables of cells whose first row is the header, by name."""
+    """Figures by name, and tables by name as rows of cells, the header first."""
 
     figures: dict[str, Figure]
     tables: dict[str, list[list[str]]]
@@ -27,10 +27,10 @@ class ValidationFigures:
 def labelled_validation(
     when: str, pictures: Sequence[Picture], confusion: np.ndarray, classes: Classes
 ) -> ValidationFigures:
-    """``grid``, ``confusion`` and ``frequencies``, clusters shown as the classes that they are matched to.
+    """Draw ``grid``, ``confusion`` and ``frequencies``; clusters are shown as their matched classes.
 
     Args:
-        when: begins the titles.
+        when: start of the titles.
         pictures: rows of the grid, with the maps "linear" and "cluster".
         confusion: (n + extra)×n counts of the cluster probe, row = cluster, column = label.
         classes: names and palette.
@@ -56,12 +56,12 @@ def labelled_validation(
 
 
 def label_free_validation(when: str, pictures: Sequence[Picture], counts: np.ndarray) -> ValidationFigures:
-    """``grid`` and ``frequencies`` of the clusters, each in a colour of its own.
+    """Draw ``grid`` and ``frequencies`` of the clusters, each cluster in its own colour.
 
     Args:
-        when: begins the titles.
+        when: start of the titles.
         pictures: rows of the grid, with the map "cluster".
-        counts: pixels of each cluster.
+        counts: number of pixels of each cluster.
     """
     frequencies, clusters = cluster_frequencies(counts), numbered_clusters(len(counts))
     columns = {"cluster": np.arange(len(counts))}
@@ -75,7 +75,7 @@ def label_free_validation(when: str, pictures: Sequence[Picture], counts: np.nda
 
 
 def confusion_table(confusion: np.ndarray, classes: Classes, unmatched: np.ndarray | None) -> list[list[str]]:
-    """Pixel counts as ``confusion_figure`` shows them: a row for each label, a column for each predicted class."""
+    """The pixel counts behind ``confusion_figure``: one row per label, one column per predicted class."""
     header, by_label = ["label / predicted", *classes.names], confusion.T
     if unmatched is not None:
         header, by_label = [*header, NO_CLASS_NAME], np.column_stack([by_label, unmatched])

@@ -1,1 +1,1 @@
-"""What the method sees in an image: eigenvectors, EiCue, k-means of the keys and final clusters."""
+"""Draw the eigenvectors, EiCue, k-means of the keys and final clusters of images."""

@@ -1,4 +1,4 @@
-"""The spectral part of the method on one image: eigenvectors, EiCue, and k-means of the keys to compare with."""
+"""Laplacian eigenvectors and EiCue of one image, with k-means of the keys for comparison."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,12 +18,12 @@ CLUSTERS_WITHOUT_CODEBOOK = 8
 
 @dataclass(frozen=True)
 class Decomposition:
-    """What the spectral part makes of one image, on its grid of patches.
+    """Eigenvectors and label maps of one image, on its grid of patches.
 
     Attributes:
-        eigenvectors: n×h×w float32, signs fixed; the trivial one is left out.
-        cue: h×w, EiCue's labels from 0 on, the largest first.
-        kmeans: h×w, clusters of the keys, with the numbers of the cue's labels that they overlap most.
+        eigenvectors: n×h×w float32, signs fixed, without the trivial one.
+        cue: h×w int64 EiCue labels 0, 1, …, numbered by size, the largest first.
+        kmeans: h×w int64 clusters of the keys, each numbered as the EiCue label that it overlaps most.
     """
 
     eigenvectors: np.ndarray
@@ -33,13 +33,13 @@ class Decomposition:
 
 @dataclass(frozen=True)
 class Settings:
-    """What both ways of decomposing an image can be asked for.
+    """Settings of both decomposers.
 
     Attributes:
-        n_eigenvectors: how many, the trivial one not counted.
-        n_clusters: of k-means, and of a cue without a codebook; None for as many as the cue has labels.
+        n_eigenvectors: number of eigenvectors, not counting the trivial one.
+        n_clusters: number of k-means clusters, also for EiCue without a codebook; None for as many as EiCue has labels.
         color_affinity: see eagle.spectral.affinity.
-        seed: of k-means.
+        seed: seed of k-means.
     """
 
     n_eigenvectors: int
@@ -49,22 +49,22 @@ class Settings:
 
 
 class Decomposer(Protocol):
-    """Anything that decomposes a normalised image, 1×3×H×W in whole patches, on the image's device.
+    """Callable that decomposes one normalised image.
 
     Attributes:
-        patch_size: pixels a patch.
-        note: what the Laplacian and the cue are made of, in a sentence for figures.
+        patch_size: side of a patch in pixels.
+        note: a sentence for figures that says how the Laplacian and EiCue are computed.
     """
 
     patch_size: int
     note: str
 
     def __call__(self, img: Tensor) -> Decomposition:
-        """The decomposition of an image."""
+        """Decompose a 1×3×H×W image whose sides are multiples of ``patch_size``, on its device."""
 
 
 class SegmenterDecomposer:
-    """As in training: Laplacian of code and colour affinity, cue from the trained codebook.
+    """As in training: Laplacian of code and colour affinity, EiCue from the trained codebook.
 
     Args:
         segmenter: in eval mode.
@@ -90,14 +90,14 @@ class SegmenterDecomposer:
 
 
 class BackboneDecomposer:
-    """Without a trained head: Laplacian of the affinities of normalised keys and of colours, cue by k-means.
+    """Without a trained head: Laplacian of key and colour affinity, EiCue by k-means.
 
-    The keys stand in for codes. There is no codebook either: the eigenvectors are clustered by direction, as a codebook
-    would.
+    Normalised keys replace the codes. Cosine k-means of the eigenvectors replaces the codebook, which compares by
+    cosine too.
 
     Args:
-        backbone: gives K.
-        settings: see Settings; the cue has 8 clusters where it does not say.
+        backbone: computes the keys K.
+        settings: see Settings; without ``n_clusters`` EiCue has 8 clusters.
     """
 
     def __init__(self, backbone: KeyBackbone, settings: Settings) -> None:
@@ -122,7 +122,7 @@ class BackboneDecomposer:
 
 
 def _maps(vectors: Tensor, keys: Tensor) -> Tensor:
-    """Eigenvectors of the one image, 1×N×k → (k-1)×h×w without the trivial one."""
+    """1×N×k eigenvectors → (k-1)×h×w, without the trivial one."""
     return vectors[0, :, 1:].T.unflatten(1, keys.shape[2:])
 
 

@@ -1,17 +1,18 @@
-"""The paper's row of pictures: image, eigenvectors, EiCue, k-means of the keys, final clusters."""
+"""The panels of the paper's qualitative figure: image, eigenvectors, EiCue, k-means of the keys, final clusters."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.patches import Patch
 from PIL import Image
 
-from eagle.data.palette import colored, distinct_palette
-from eagle.figures.panel_grid import ColorLegend
+from eagle.data.palette import distinct_palette
+from eagle.figures.panel_grid import PanelRow, class_legend
 from eagle.figures.panels import EigenvectorPanel, ImagePanel, LabelPanel, Panel
-from eagle.inference.masks import Legend
+from eagle.inference.masks import NO_CLASS_NAME, Legend
 from eagle.visualization.decomposition import Decomposition
 
-CLUSTERS = "clusters"
+CLUSTERS, CLUSTERS_TITLE = "clusters", "final clusters"
 
 
 def eigen_panels(
@@ -21,9 +22,9 @@ def eigen_panels(
 
     Args:
         image: RGB.
-        decomposition: of the image.
+        decomposition: eigenvectors, EiCue and k-means of the image.
         clusters: H×W final class ids, −1 for none; None without a trained segmenter.
-        legend: of those ids.
+        legend: names and colours of those ids.
     """
     panels: list[Panel] = [ImagePanel("image", "image", image)]
     for number, values in enumerate(decomposition.eigenvectors, start=1):
@@ -32,31 +33,26 @@ def eigen_panels(
     panels.append(LabelPanel("eicue", "EiCue", decomposition.cue, palette))
     panels.append(LabelPanel("kmeans", "k-means of keys", decomposition.kmeans, palette))
     if clusters is not None and legend is not None:
-        panels.append(LabelPanel(CLUSTERS, "final clusters", clusters, legend.classes.palette))
+        panels.append(LabelPanel(CLUSTERS, CLUSTERS_TITLE, clusters, legend.classes.palette))
     return panels
 
 
-def class_colors(rows: Sequence[Sequence[Panel]], legend: Legend | None) -> ColorLegend | None:
-    """The classes that the final clusters of some rows show, in order of ids; None where there are no such clusters."""
-    maps = [panel for row in rows for panel in row if isinstance(panel, LabelPanel) and panel.kind == CLUSTERS]
-    if legend is None or not maps:
-        return None
-    shown = {class_id for panel in maps for class_id in np.unique(panel.ids).tolist()}
-    in_order = sorted(shown, key=lambda class_id: (class_id < 0, class_id))
-    colors = colored(np.array(in_order), legend.classes.palette) / 255
-    return ColorLegend(maps[0].title, [legend.name(class_id) for class_id in in_order], colors)
+def clusters_legend(rows: Sequence[PanelRow], legend: Legend | None) -> list[Patch]:
+    """The classes shown in the final clusters of these rows; empty without a trained segmenter."""
+    panels = [panel for row in rows for panel in row.panels if isinstance(panel, LabelPanel) and panel.kind == CLUSTERS]
+    return class_legend([panel.ids for panel in panels], legend.classes, NO_CLASS_NAME) if legend else []
 
 
 def eigen_note(laplacian: str, n_clusters: int | None) -> str:
-    """What a reader of the figure has to know.
+    """The note below the figure: how the panels were made.
 
     Args:
-        laplacian: what it and the cue are made of, as a Decomposer says.
-        n_clusters: of k-means; None for as many as the cue has labels.
+        laplacian: a Decomposer's note on the Laplacian and EiCue.
+        n_clusters: number of k-means clusters; None for as many as EiCue has labels.
     """
-    number = "as many clusters as the cue has labels" if n_clusters is None else f"{n_clusters} clusters"
+    number = "as many clusters as EiCue has labels" if n_clusters is None else f"{n_clusters} clusters"
     return (
-        f"{laplacian} Eigenvectors are those after the trivial one, signs fixed, each in colours of its own range. "
-        f"EiCue and k-means: colours stand for labels within a row; k-means has {number}, in the colours of those that "
-        "they overlap most."
+        f"{laplacian} The trivial eigenvector is left out; signs are fixed, and each panel has its own colour range. "
+        f"Colours of EiCue and k-means are comparable within a row only; k-means has {number}, and each takes the "
+        "colour of the EiCue label that it overlaps most."
     )

@@ -1,4 +1,4 @@
-"""Which images are looked at: files and folders, the bundled photographs, or a split of a dataset."""
+"""Sources of the images to draw: files and folders, the bundled photographs, or a split of a dataset."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from eagle.errors import ConfigError
 
 @dataclass(frozen=True)
 class NamedImage:
-    """An image that is not read yet.
+    """An image that is read when needed.
 
     Attributes:
-        name: for captions and files, unique.
-        read: gives the RGB image, or raises DataError that names the file.
+        name: unique, for captions and file names.
+        read: returns the RGB image; raises DataError naming the file.
     """
 
     name: str
@@ -33,14 +33,14 @@ class NamedImage:
 
 
 def named_images(cfg: DictConfig) -> list[NamedImage]:
-    """All images that a configuration names by itself; empty where it names none.
+    """All images that a configuration names; empty if it names none.
 
     Args:
-        cfg: has ``images``, ``bundled``, ``split`` and the keys of DatasetConfig.
+        cfg: with ``images``, ``bundled``, ``split`` and the keys of DatasetConfig.
 
     Raises:
-        ConfigError: it names both files and a dataset.
-        DataError: what it names is not there.
+        ConfigError: both files and a dataset are named.
+        DataError: a file or the dataset is missing.
     """
     files = named_files(cfg.images) + (bundled_photographs() if cfg.bundled else [])
     names_dataset = cfg.dir_dataset_name is not None or cfg.dataset_name != DatasetConfig.dataset_name
@@ -52,25 +52,25 @@ def named_images(cfg: DictConfig) -> list[NamedImage]:
     return [NamedImage(name, partial(_upright, path)) for path, name in zip(files, names, strict=True)]
 
 
-def images_trained_beside(run: DictConfig, cfg: DictConfig) -> list[NamedImage]:
-    """A split of the dataset that a run was trained on.
+def images_of_run(run: DictConfig, cfg: DictConfig) -> list[NamedImage]:
+    """The images of a split of the dataset that a run was trained on.
 
     Args:
-        run: the run's configuration.
-        cfg: has ``split``, and ``pytorch_data_dir`` for where the run's is on another machine.
+        run: the configuration of the run.
+        cfg: with ``split``, and ``pytorch_data_dir`` in case the folder of the run does not exist here.
 
     Raises:
-        DataError: the dataset is not there.
+        DataError: the dataset is missing.
     """
     is_here = Path(run.pytorch_data_dir).is_dir()
     return _dataset_images(run if is_here else with_overrides(run, pytorch_data_dir=cfg.pytorch_data_dir), cfg.split)
 
 
-def spread(images: list[NamedImage], most: int | None) -> list[NamedImage]:
-    """At most so many of the images, evenly spread over them; None for all."""
-    if most is None or most >= len(images):
+def spread(images: list[NamedImage], n_max: int | None) -> list[NamedImage]:
+    """Select at most ``n_max`` images at even distances; None selects all."""
+    if n_max is None or n_max >= len(images):
         return images
-    return [images[index] for index in np.linspace(0, len(images) - 1, most).round().astype(int).tolist()]
+    return [images[index] for index in np.linspace(0, len(images) - 1, n_max).round().astype(int).tolist()]
 
 
 def _dataset_images(source: Any, split: str) -> list[NamedImage]:
@@ -79,5 +79,5 @@ def _dataset_images(source: Any, split: str) -> list[NamedImage]:
 
 
 def _upright(path: Path) -> Image.Image:
-    """As a viewer shows it."""
+    """Read an image and turn it as its EXIF orientation says."""
     return ImageOps.exif_transpose(read_image(path))

@@ -1,4 +1,4 @@
-"""Label maps whose numbers mean nothing: made by k-means, and numbered so that they can be compared by eye."""
+"""k-means label maps, and renumbering of arbitrary labels so that maps can be compared by eye."""
 
 import warnings
 
@@ -13,12 +13,12 @@ INITIALISATIONS = 3
 
 
 def cosine_kmeans(features: Tensor, n_clusters: int, seed: int) -> np.ndarray:
-    """k-means of one image's patches by direction, as the cluster probe and the EiCue codebook compare them.
+    """Cosine k-means of the patches of one image; the cluster probe and the EiCue codebook also compare by cosine.
 
     Args:
         features: D×h×w.
-        n_clusters: number of clusters, at most; an image of few patches or few different ones has fewer.
-        seed: of the initial centres.
+        n_clusters: maximum number of clusters; images with fewer distinct patches have fewer.
+        seed: seed of the initial centres.
 
     Returns:
         h×w int labels.
@@ -26,14 +26,14 @@ def cosine_kmeans(features: Tensor, n_clusters: int, seed: int) -> np.ndarray:
     patches = F.normalize(features.float(), dim=0).flatten(1).T.cpu().numpy()
     kmeans = KMeans(min(n_clusters, len(patches)), n_init=INITIALISATIONS, random_state=seed)
     with warnings.catch_warnings():
-        # Fewer different patches than clusters: a flat image, or one blank but for some.
+        # Fewer distinct patches than clusters, as in a flat image.
         warnings.simplefilter("ignore", ConvergenceWarning)
         labels = kmeans.fit_predict(patches)
     return labels.reshape(features.shape[1:])
 
 
 def numbered_by_size(labels: np.ndarray) -> np.ndarray:
-    """The same map with labels 0, 1, 2 …, the largest first; int64."""
+    """Renumber labels to 0, 1, 2 … by size, the largest first; int64."""
     _, compact, counts = np.unique(labels, return_inverse=True, return_counts=True)
     rank = np.empty(len(counts), dtype=np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
@@ -41,14 +41,14 @@ def numbered_by_size(labels: np.ndarray) -> np.ndarray:
 
 
 def numbered_like(labels: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The same map, its labels renamed to those of the reference so that as many pixels as possible agree.
+    """Renumber labels one-to-one so that as many pixels as possible agree with a reference (Hungarian matching).
 
     Args:
-        labels: any labels.
-        reference: of the same shape, with labels from 0 on without gaps.
+        labels: H×W, any integers.
+        reference: H×W, labels 0, 1, … without gaps.
 
     Returns:
-        int64, no two labels with one new name; labels that the reference has none for go on where it ends.
+        H×W int64; surplus labels get the numbers after those of the reference.
     """
     compact = numbered_by_size(labels)
     n = max(compact.max(), reference.max()) + 1

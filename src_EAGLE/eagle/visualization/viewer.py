@@ -1,4 +1,4 @@
-"""From a photograph to what the method sees in it, with a trained checkpoint or with a bare backbone."""
+"""Decompose and segment photographs, with a trained checkpoint or with a bare backbone."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,21 +27,21 @@ from eagle.visualization.decomposition import (
     Settings,
 )
 
-# Where no run says another: short side in pixels, about.
-USUAL_RES = 320
-USUAL_EIGENVECTORS = 3
-# Affinity and Laplacian of so many patches take 1.2 GB; a full decomposition, which few images need, takes more.
-MOST_PATCHES = 10_000
+# Defaults without a checkpoint; res is rounded to whole patches.
+DEFAULT_RES = 320
+DEFAULT_EIGENVECTORS = 3
+# The affinity and the Laplacian of this many patches take 1.2 GB; a full eigendecomposition (rarely needed) takes more.
+MAX_PATCHES = 10_000
 
 
 @dataclass(frozen=True)
 class ImageView:
-    """What a viewer makes of a photograph.
+    """A photograph with its decomposition and final clusters.
 
     Attributes:
-        image: the whole photograph, smooth, in whole patches of ``scale`` times the pixels that the model sees.
-        decomposition: on the grid of patches.
-        clusters: final class ids at the image's size, H×W, −1 for none; None without a trained segmenter.
+        image: the whole photograph, smoothly resized to ``scale`` times the size of the model input.
+        decomposition: eigenvectors and label maps on the grid of patches.
+        clusters: H×W final class ids at the size of ``image``, −1 for none; None without a trained segmenter.
     """
 
     image: Image.Image
@@ -51,16 +51,16 @@ class ImageView:
 
 @dataclass(frozen=True)
 class Viewer:
-    """Looks at photographs.
+    """Callable that decomposes and segments a photograph.
 
     Attributes:
-        decomposer: gives eigenvectors, cue and k-means.
-        res: short side in pixels that it sees, a multiple of its patch size.
-        scale: pixels that it shows for each of those.
-        fabric: decides device and precision.
-        segmenter: gives final clusters, as segment_images.py does; None for a bare backbone.
-        legend: of those.
-        trained_on: the segmenter's configuration.
+        decomposer: computes eigenvectors, EiCue and k-means.
+        res: short side of the model input in pixels, a multiple of the patch size.
+        scale: side of the shown image divided by that of the model input.
+        fabric: device and precision.
+        segmenter: computes final clusters as segment_images.py does; None for a bare backbone.
+        legend: names and colours of the final clusters.
+        trained_on: configuration of the segmenter.
     """
 
     decomposer: Decomposer
@@ -72,18 +72,18 @@ class Viewer:
     trained_on: DictConfig | None = None
 
     def __call__(self, photograph: Image.Image) -> ImageView:
-        """Look at an RGB photograph of any size.
+        """Decompose and segment an RGB photograph of any size.
 
-        It is seen whole: its short side at ``res`` pixels and its long side at the nearest number of whole patches,
-        which changes its aspect by half a patch at the most.
+        The whole photograph is resized: short side to ``res``, long side to the nearest multiple of the patch size. The
+        aspect changes by at most half a patch.
 
         Raises:
-            DataError: it is so long that its patches are too many.
+            DataError: the photograph is so long that it has too many patches.
         """
-        seen = self._seen_size(photograph)
-        width, height = (side * self.scale for side in seen)
-        # The model sees pixels as in training, people smooth ones.
-        img = normalize(image_tensor(photograph.resize(seen, Image.Resampling.NEAREST)))[None]
+        input_size = self._input_size(photograph)
+        width, height = (side * self.scale for side in input_size)
+        # Nearest neighbour as in training; the shown image is resized smoothly.
+        img = normalize(image_tensor(photograph.resize(input_size, Image.Resampling.NEAREST)))[None]
         with self.fabric.autocast():
             decomposition = self.decomposer(self.fabric.to_device(img))
         clusters = None
@@ -91,35 +91,35 @@ class Viewer:
             clusters = self.legend.ids(self.segmenter(photograph, (height, width)))
         return ImageView(photograph.resize((width, height), Image.Resampling.LANCZOS), decomposition, clusters)
 
-    def _seen_size(self, photograph: Image.Image) -> tuple[int, int]:
-        """(width, height)."""
+    def _input_size(self, photograph: Image.Image) -> tuple[int, int]:
+        """(width, height) of the model input."""
         patch_size, short = self.decomposer.patch_size, min(photograph.size)
         columns, rows = (round(side * self.res / short / patch_size) for side in photograph.size)
-        if columns * rows > MOST_PATCHES:
-            raise DataError(f"{columns}×{rows} patches are more than {MOST_PATCHES}; lower res, or crop the image")
+        if columns * rows > MAX_PATCHES:
+            raise DataError(f"{columns}×{rows} patches are more than {MAX_PATCHES}; lower res or crop the image")
         return columns * patch_size, rows * patch_size
 
 
 def open_viewer(cfg: DictConfig) -> Viewer:
-    """The viewer that a configuration asks for.
+    """Build the viewer of a configuration.
 
     Args:
         cfg: a validated VisualizeConfig.
 
     Raises:
-        CheckpointError, ConfigError, WeightsError: see their one-line messages.
+        CheckpointError, ConfigError, WeightsError: a checkpoint, key or weights file is unusable.
     """
     fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
-    viewer = _of_backbone(cfg, fabric) if cfg.checkpoint is None else _of_checkpoint(cfg, fabric)
+    viewer = _backbone_viewer(cfg, fabric) if cfg.checkpoint is None else _checkpoint_viewer(cfg, fabric)
     check_resolution("res", viewer.res, viewer.decomposer.patch_size)
     return viewer
 
 
-def _of_checkpoint(cfg: DictConfig, fabric: Fabric) -> Viewer:
-    usual = OmegaConf.structured(BackboneConfig)
+def _checkpoint_viewer(cfg: DictConfig, fabric: Fabric) -> Viewer:
+    defaults = OmegaConf.structured(BackboneConfig)
     for name in (field.name for field in fields(BackboneConfig)):
-        if cfg[name] != usual[name]:
-            raise ConfigError(f"{name}: the backbone comes with the checkpoint; leave out one of them")
+        if cfg[name] != defaults[name]:
+            raise ConfigError(f"{name}: the checkpoint contains the backbone; leave out this key or checkpoint")
     path = Path(cfg.checkpoint)
     stored = read_stored(path)
     segmenter = build_segmenter(stored, path).eval()
@@ -134,15 +134,15 @@ def _of_checkpoint(cfg: DictConfig, fabric: Fabric) -> Viewer:
     return Viewer(SegmenterDecomposer(segmenter, settings), res, cfg.panel_scale, fabric, photographs, legend, run)
 
 
-def _of_backbone(cfg: DictConfig, fabric: Fabric) -> Viewer:
+def _backbone_viewer(cfg: DictConfig, fabric: Fabric) -> Viewer:
     if cfg.run_crf:
-        raise ConfigError("run_crf: refines the final clusters, which need a checkpoint")
+        raise ConfigError("run_crf: the CRF refines final clusters, which need a checkpoint")
     backbone = build_backbone(
         cfg.model_type, cfg.dino_patch_size, cfg.pretrained_weights, cfg.key_blocks, **cfg.backbone_kwargs
     )
     fabric.to_device(backbone)
     settings = Settings(
-        cfg.n_eigenvectors or USUAL_EIGENVECTORS, cfg.n_clusters, cfg.color_affinity or "released", cfg.seed
+        cfg.n_eigenvectors or DEFAULT_EIGENVECTORS, cfg.n_clusters, cfg.color_affinity or "released", cfg.seed
     )
-    res = cfg.res or round(USUAL_RES / backbone.patch_size) * backbone.patch_size
+    res = cfg.res or round(DEFAULT_RES / backbone.patch_size) * backbone.patch_size
     return Viewer(BackboneDecomposer(backbone, settings), res, cfg.panel_scale, fabric)

@@ -1,7 +1,6 @@
-"""Pictures of what the method sees in images: single panels, and figures of some rows each."""
+"""Draw eigenvectors, EiCue and clusters of images: figures of several rows, and single panels."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +8,10 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from eagle.errors import ConfigError, DataError
-from eagle.figures.panel_grid import PanelRow, draw_panel_grid
-from eagle.visualization.eigen_panels import class_colors, eigen_note, eigen_panels
-from eagle.visualization.image_sources import NamedImage, images_trained_beside, named_images, spread
+from eagle.figures.panel_grid import PANEL_INCHES, PanelRow, panel_grid
+from eagle.figures.rendering import write_figure
+from eagle.visualization.eigen_panels import CLUSTERS_TITLE, clusters_legend, eigen_note, eigen_panels
+from eagle.visualization.image_sources import NamedImage, images_of_run, named_images, spread
 from eagle.visualization.viewer import Viewer, open_viewer
 
 logger = logging.getLogger(__name__)
@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the images that a configuration names.
+    """What was drawn.
 
     Attributes:
-        grids: the figures.
+        grids: files of the figures.
         n_shown: images in them.
-        n_named: images that were named, of which ``max_images`` were taken.
-        unreadable: a line for each image that could not be read.
+        n_named: images that the configuration names, before ``max_images`` selects some.
+        unreadable: one line for each image that could not be read.
     """
 
     grids: list[Path]
@@ -35,11 +35,11 @@ class Outcome:
 
 
 def visualize(cfg: DictConfig) -> Outcome:
-    """Write the figures of everything that a configuration names, and with ``panels`` every panel by itself.
+    """Write figures of all images that a configuration names, and with ``panels`` also every panel as a file.
 
-    ``grid.png``, or ``grid_1.png`` and so on where there are more images than ``rows_per_grid``; ``NAME_image.png``,
-    ``NAME_eigenvector_1.png``, ``NAME_eicue.png``, ``NAME_kmeans.png``, ``NAME_clusters.png``. No more than one
-    figure's images are held at once. Images that cannot be read are listed at the end.
+    Writes ``grid.png``, or ``grid_1.png`` and so on for more than ``rows_per_grid`` images; with ``panels``
+    ``NAME_image.png``, ``NAME_eigenvector_1.png``, ``NAME_eicue.png``, ``NAME_kmeans.png``, ``NAME_clusters.png``.
+    Holds the images of one figure at a time. Images that cannot be read are logged at the end.
 
     Args:
         cfg: a validated VisualizeConfig.
@@ -52,7 +52,7 @@ def visualize(cfg: DictConfig) -> Outcome:
         raise ConfigError("images: name images or folders, set bundled=true, or name a dataset (dir_dataset_name)")
     viewer = open_viewer(cfg)
     if not named and viewer.trained_on is not None:
-        named = images_trained_beside(viewer.trained_on, cfg)
+        named = images_of_run(viewer.trained_on, cfg)
     images = spread(named, cfg.max_images)
     note = eigen_note(viewer.decomposer.note, cfg.n_clusters)
     paths = _grid_paths(Path(cfg.output_dir), -(-len(images) // cfg.rows_per_grid))
@@ -66,7 +66,8 @@ def visualize(cfg: DictConfig) -> Outcome:
             unreadable.append(str(error))
         if rows and (len(rows) == cfg.rows_per_grid or image is images[-1]):
             grids.append(paths[len(grids)])
-            _draw(grids[-1], rows, viewer, note, cfg.panel_width)
+            figure = panel_grid(rows, clusters_legend(rows, viewer.legend), CLUSTERS_TITLE, note=note)
+            write_figure(grids[-1], figure, cfg.panel_width / PANEL_INCHES)
             rows = []
     for line in unreadable:
         logger.warning("left out: %s", line)
@@ -76,23 +77,17 @@ def visualize(cfg: DictConfig) -> Outcome:
 
 
 def _row(image: NamedImage, viewer: Viewer, cfg: DictConfig) -> PanelRow:
-    """The panels of an image, which are also written one by one where that is asked for."""
+    """The panels of an image; also writes them if the configuration says so."""
     photograph = image.read()
     try:
         view = viewer(photograph)
     except DataError as error:
         raise DataError(f"{image.name}: {error}") from error
     panels = eigen_panels(view.image, view.decomposition, view.clusters, viewer.legend)
-    width, height = view.image.size
     if cfg.panels:
         for panel in panels:
-            panel.write(Path(cfg.output_dir) / f"{image.name}_{panel.kind}.png", (height, width))
-    n_labels = int(view.decomposition.cue.max()) + 1
-    return PanelRow(image.name, f"{n_labels} labels", height / width, panels)
-
-
-def _draw(path: Path, rows: Sequence[PanelRow], viewer: Viewer, note: str, panel_width: int) -> None:
-    draw_panel_grid(path, rows, class_colors([row.panels for row in rows], viewer.legend), note, panel_width)
+            panel.write(Path(cfg.output_dir) / f"{image.name}_{panel.kind}.png", view.image.size[::-1])
+    return PanelRow(panels, image.name, f"{int(view.decomposition.cue.max()) + 1} labels")
 
 
 def _grid_paths(folder: Path, n_grids: int) -> list[Path]:
