@@ -23,8 +23,8 @@ class BenchmarkConfig:
     published: bool = key(True, "Also measure the released algorithm; false leaves its columns empty")
     sections: list[str] = key(
         ["all"],
-        "What to measure: all, or some of data, backbone, eigen, eicue, correspondence, object_nce, step, cached, bf16, "
-        "crf, evaluation, scaling, floor",
+        "What to measure: all, or some of data, backbone, eigen, eicue, correspondence, object_nce, step, cached, "
+        "bf16, crf, evaluation, scaling, floor",
     )
     seed: int = key(0, "Seed of images and weights", minimum=0)
     out: str = key(default_folder("outputs/benchmark"), "Folder of benchmark.json and benchmark.md", path=True)

@@ -64,7 +64,7 @@ def test_extract__files_folders_and_inner_links(tmp_path, folder, make):
 
 
 def test_extract__tar_under_a_python_without_safe_filters(tmp_path, folder, monkeypatch):
-    """3.11.0 to 3.11.3; zip archives and other errors' messages need none."""
+    """3.11.0 to 3.11.3 refuse tar archives; zip archives and other errors still work."""
     monkeypatch.delattr(tarfile, "data_filter")
     monkeypatch.delattr(tarfile, "FilterError")
     monkeypatch.setattr(archives, "_FILTER_ERROR", ())
@@ -105,7 +105,7 @@ def test_extract__chain_of_links_that_leads_outside(tmp_path, folder, make):
     ],
     ids=["hard link, absolute", "hard link, relative", "link", "character device", "block device", "pipe"],
 )
-def test_extract__members_that_are_no_plain_files(tmp_path, folder, kind, target):
+def test_extract__special_members_are_refused(tmp_path, folder, kind, target):
     path = tmp_path / "set.tar"
     with tarfile.open(path, "w") as archive:
         member = tarfile.TarInfo("set/special")
