@@ -52,11 +52,11 @@ def download_models(config: DictConfig) -> None:
 
 def overview(output_dir: str) -> str:
     """A table of all models that can be fetched."""
-    heading = ("name", "what it is", "size", "there", "where it comes from")
+    heading = ("name", "model", "size", "file", "source")
     rows = []
     for name, model in MODELS.items():
         present = local_weights(output_dir, name)
-        rows.append((name, model.what, model.size, str(present or "no"), model.source))
+        rows.append((name, model.what, model.size, str(present or "not fetched"), model.source))
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(output_dir).resolve()}"
 
 

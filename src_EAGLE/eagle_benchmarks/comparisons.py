@@ -31,7 +31,7 @@ class Comparison:
     Attributes:
         released: runs the released computation once; None if it cannot run on this machine.
         ours: runs our computation once.
-        check: raises EagleError if the two differ by more than rounding.
+        check: runs both and raises EagleError if they differ by more than rounding.
         close: releases what both use.
     """
 

@@ -3,10 +3,9 @@
 import ctypes
 import multiprocessing
 import resource
-import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -32,11 +31,6 @@ def alternating_times(sides: Mapping[str, Run], repeats: int, device: torch.devi
         for name, run in sides.items():
             times[name].append(seconds(run, device))
     return times
-
-
-def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The median of each side."""
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def seconds(run: Run, device: torch.device) -> float:

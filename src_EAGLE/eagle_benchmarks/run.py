@@ -1,5 +1,6 @@
 """Run the sections of the benchmark chosen by its configuration."""
 
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from eagle_benchmarks.comparisons import COMPARISONS, Comparison
 from eagle_benchmarks.evaluation import crf, evaluation
 from eagle_benchmarks.floor import step_floor
 from eagle_benchmarks.loading import loader_throughput
-from eagle_benchmarks.measure import alternating_times, in_a_process, medians, peak_memory
+from eagle_benchmarks.measure import alternating_times, in_a_process, peak_memory
 from eagle_benchmarks.report import Report, Row
 from eagle_benchmarks.settings import BenchmarkConfig
 
@@ -56,7 +57,7 @@ def _compare(cfg: Any, report: Report, section: str, batch_size: int, res: int, 
     finally:
         comparison.close()
     memory = {side: _memory(cfg, case, section, side, sides[side]) for side in sides}
-    median = medians(times)
+    median = {side: statistics.median(values) for side, values in times.items()}
     row = Row(name, median.get("released"), median["ours"], memory.get("released"), memory["ours"], times)
     report.rows.append(row)
     print(Report([row]).text().splitlines()[2], flush=True)

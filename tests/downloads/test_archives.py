@@ -138,7 +138,7 @@ def test_extract__existing_entry_is_never_overwritten(tmp_path, folder, make):
     (folder / "set").mkdir(parents=True)
     (folder / "set" / "mine").write_text("mine")
     archive = make(tmp_path / "set.archive", {"set/mine": b"theirs"})
-    with pytest.raises(DownloadError, match="exists already"):
+    with pytest.raises(DownloadError, match="already exists"):
         extract_archive(archive, folder)
     assert (folder / "set" / "mine").read_text() == "mine"
 

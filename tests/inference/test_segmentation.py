@@ -199,17 +199,14 @@ def test_segment__cluster_names_from_a_file(checkpoint, tmp_path):
         (b"a\nb\nc\n", r"names\.txt: 3 lines for 2 clusters"),
         (b"\n\n", r"names\.txt: names no cluster"),
         (b"\xff\xfe\x00", r"names\.txt: cannot be read as text"),
+        (None, r"names\.txt: cannot be read"),
     ],
 )
 def test_named_clusters__bad_file_is_an_error_with_the_reason(tmp_path, content, message):
-    (tmp_path / "names.txt").write_bytes(content)
+    if content is not None:
+        (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
         named_clusters(tmp_path / "names.txt", "cluster", 2)
-
-
-def test_named_clusters__missing_file(tmp_path):
-    with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
-        named_clusters(tmp_path / "none.txt", "cluster", 2)
 
 
 def test_write_legend__bars_have_the_class_colour_and_share(tmp_path):

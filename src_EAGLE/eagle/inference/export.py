@@ -60,7 +60,9 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
     if target.suffix not in (TORCH, ONNX):
         raise ConfigError(f"target: {target} must end in {TORCH} or {ONNX}")
     if target.suffix == ONNX:
-        _require("onnx", "onnxscript", "onnxruntime")
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            if find_spec(package) is None:
+                raise ConfigError(f"target: an {ONNX} file needs {package}: pip install -e .[export]")
     stored = read_stored(source)
     segmenter = build_segmenter(stored, source).eval()
     maps = _Maps(SegmenterProbes(segmenter, alpha)).eval()
@@ -116,9 +118,3 @@ def _compared_sizes(backbone: KeyBackbone) -> list[tuple[int, int, int]]:
     """Batch, height and width of the test images: the pre-training size and two others."""
     (height, width), patch_size = backbone.stored_size, backbone.patch_size
     return [(1, height, width), (3, height, 2 * patch_size), (2, 3 * patch_size, width + patch_size)]
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        if find_spec(package) is None:
-            raise ConfigError(f"target: an {ONNX} file needs {package}: pip install -e .[export]")

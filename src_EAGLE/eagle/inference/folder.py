@@ -124,7 +124,7 @@ def _segment_video(
 ) -> dict[str, Any]:
     video = open_video(path)
     output = folder / f"{name}_overlay.mp4"
-    pixels: dict[str, float] = {}
+    totals: dict[str, float] = {}
     n_frames = 0
     with video_writer(output, video.size, video.rate) as write:
         for frame in tqdm(frames(video), path.name, video.n_frames, unit="frame", leave=False):
@@ -132,8 +132,8 @@ def _segment_video(
             write(overlay(frame, ids, legend.classes.palette))
             n_frames += 1
             for class_name, share in legend.shares(ids).items():
-                pixels[class_name] = pixels.get(class_name, 0.0) + share
+                totals[class_name] = totals.get(class_name, 0.0) + share
     if n_frames == 0:
         raise DataError(f"{path}: holds no frame that ffmpeg can read")
-    shares = {class_name: round(total / n_frames, 6) for class_name, total in pixels.items()}
+    shares = {class_name: round(total / n_frames, 6) for class_name, total in totals.items()}
     return {"size": list(video.size), "frames": n_frames, "files": {"overlay": output.name}, "shares": shares}

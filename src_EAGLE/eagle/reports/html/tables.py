@@ -1,6 +1,6 @@
 """Rows of the report's tables: classes, confusion matrices, clusters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +84,8 @@ class ClusterRow:
 
 def legend(classes: Classes, without: str = NO_CLASS_NAME) -> list[Named]:
     """All classes in the order of their ids, then an entry named ``without`` for id −1."""
-    colors = [*classes.palette.tolist(), VOID_COLOR]
-    return [Named(name, css_color(color)) for name, color in zip((*classes.names, without), colors, strict=True)]
-
-
-def css_color(rgb: Sequence[int]) -> str:
-    """``#rrggbb``."""
-    return "#" + "".join(f"{value:02x}" for value in rgb)
+    colors = [f"#{bytes(color).hex()}" for color in (*classes.palette.tolist(), VOID_COLOR)]
+    return [Named(name, color) for name, color in zip((*classes.names, without), colors, strict=True)]
 
 
 def class_rows(
