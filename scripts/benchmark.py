@@ -1,4 +1,4 @@
-"""Times and peak memory of the published algorithm and of ours, stage by stage: see docs/performance.md."""
+"""Measure time and peak memory of the released algorithm and of ours, part by part: see docs/performance.md."""
 
 from omegaconf import DictConfig
 
@@ -8,7 +8,7 @@ from eagle_benchmarks.settings import BenchmarkConfig
 
 
 def benchmark(cfg: DictConfig) -> None:
-    """Measure training step and evaluation beside the published algorithm; writes benchmark.json and benchmark.md."""
+    """Compare training step and evaluation with the released algorithm; write benchmark.json and benchmark.md."""
     print("\n" + run(cfg).text())
 
 

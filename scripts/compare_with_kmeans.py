@@ -1,4 +1,4 @@
-"""Trained checkpoints beside k-means on the keys they learned from: the README's tables."""
+"""Score trained checkpoints and k-means on the keys they learned from, as in the README's tables."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,13 @@ from eagle.reports.comparison import compare
 
 @dataclass
 class CompareConfig(EvalConfig):
-    """The keys of an evaluation, and a folder."""
+    """The keys of an evaluation and an output folder."""
 
-    output_dir: str = key(default_folder("outputs/comparison"), "Folder of metrics.json and the pictures", path=True)
+    output_dir: str = key(default_folder("outputs/comparison"), "Output folder of metrics.json and pictures", path=True)
 
 
 def compare_with_kmeans(cfg: DictConfig) -> None:
-    """Score checkpoints of one dataset and k-means on the first one's keys, with and without CRF."""
+    """Score checkpoints of one dataset and k-means on the first checkpoint's keys, with and without CRF."""
     if not cfg.model_paths:
         raise ConfigError("model_paths: name at least one checkpoint")
     rank_zero_only(print)(compare({path: Path(path) for path in cfg.model_paths}, Path(cfg.output_dir), cfg))

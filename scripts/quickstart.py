@@ -1,4 +1,4 @@
-"""From nothing to a scored EAGLE in minutes on a laptop's CPU: ``make quickstart`` (see the README)."""
+"""Train and score EAGLE on mosaics within minutes on a laptop's CPU: ``make quickstart`` (see the README)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,15 @@ ROOT = Path(__file__).resolve().parents[1]
 class QuickstartConfig:
     """Every key of ``quickstart.py``."""
 
-    output_dir: str = key(str(ROOT / "outputs" / "quickstart"), "Folder of metrics, pictures and both runs")
-    max_steps: int = key(200, "Batches of each of the two runs", minimum=1)
-    n_train: int = key(160, "Training scenes", minimum=1)
-    n_val: int = key(40, "Validation scenes", minimum=1)
+    output_dir: str = key(str(ROOT / "outputs" / "quickstart"), "Output folder of metrics, pictures and both runs")
+    max_steps: int = key(200, "Optimiser steps of each of the two runs", minimum=1)
+    n_train: int = key(160, "Number of training scenes", minimum=1)
+    n_val: int = key(40, "Number of validation scenes", minimum=1)
     seed: int = key(0, "Seed of scenes and training", minimum=0)
 
 
 def quickstart(config: DictConfig) -> None:
-    """Make the mosaics, fetch the backbone, train EAGLE and its ablation, score both beside k-means."""
+    """Write the mosaics, fetch the backbone, train EAGLE and its ablation, and score both and k-means."""
     output_dir = Path(config.output_dir)
     mosaics = ROOT / "datasets" / f"mosaics_{config.n_train}_{config.n_val}_{config.seed}"
     write_mosaics(mosaics, config.n_train, config.n_val, size=256, seed=config.seed)
@@ -43,7 +43,7 @@ def quickstart(config: DictConfig) -> None:
 
 
 def _train(config: DictConfig, mosaics: Path, weights: Path, name: str, **overrides: Any) -> Path:
-    """One run; begun already, it goes on."""
+    """Train one run, or resume it if it is unfinished; return its folder."""
     values = {
         "pytorch_data_dir": mosaics.parent,
         "dir_dataset_name": mosaics.name,

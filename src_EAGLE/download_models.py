@@ -17,19 +17,19 @@ from eagle.errors import DownloadError, EagleError
 
 @dataclass
 class DownloadModelsConfig:
-    """Keys of this command."""
+    """Every key of ``download_models.py``."""
 
     models: list[str] = key(
         ["dino_vits8", "dino_vitb8", "eagle_cocostuff_vits8", "eagle_cityscapes_vitb8"],
-        "Names to fetch; --list shows them all",
+        "Models to fetch; --list shows all names",
     )
     output_dir: str = key(default_folder("models"), "Folder to write to", path=True)
-    base_url: str = key(DINO_URL, "Where the DINO and DINOv2 weights are fetched from, e.g. a mirror")
-    list: bool = key(False, "Show what can be fetched and what is there already, and fetch nothing")
+    base_url: str = key(DINO_URL, "Base address of the DINO and DINOv2 weights; set it to use a mirror")
+    list: bool = key(False, "List the models that can be fetched and those already fetched, then stop")
 
 
 def download_models(config: DictConfig) -> None:
-    """Fetch pretrained backbones and the released EAGLE checkpoints; files already there are left alone."""
+    """Fetch pretrained backbones and the released EAGLE checkpoints; existing files are kept."""
     if config.list:
         print(overview(config.output_dir))
         return
@@ -51,12 +51,12 @@ def download_models(config: DictConfig) -> None:
 
 
 def overview(output_dir: str) -> str:
-    """The table of every model that can be fetched."""
-    heading = ("name", "what it is", "size", "there", "where it comes from")
+    """A table of all models that can be fetched."""
+    heading = ("name", "model", "size", "file", "source")
     rows = []
     for name, model in MODELS.items():
         present = local_weights(output_dir, name)
-        rows.append((name, model.what, model.size, str(present or "no"), model.source))
+        rows.append((name, model.what, model.size, str(present or "not fetched"), model.source))
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(output_dir).resolve()}"
 
 

@@ -1,4 +1,4 @@
-"""Masks for your own images: ``python segment_images.py IMAGE_OR_FOLDER … --checkpoint CHECKPOINT``."""
+"""Write masks for your own images: ``python segment_images.py IMAGE_OR_FOLDER … --checkpoint CHECKPOINT``."""
 
 from dataclasses import dataclass
 
@@ -16,23 +16,27 @@ class SegmentConfig:
     """Every key of ``segment_images.py``."""
 
     images: list[str] = key([], "Images, folders of images, or videos (with ffmpeg)")
-    bundled: bool = key(False, "Also the photographs that scikit-image and scikit-learn bring along")
-    checkpoint: str = key(REQUIRED, "Trained segmenter: .ckpt, published or ours, or .safetensors with its .yml")
+    bundled: bool = key(False, "Also segment the photographs that come with scikit-image and scikit-learn")
+    checkpoint: str = key(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
     output_dir: str = key(default_folder("outputs/segments"), "Folder of masks, segments.json, legend.png", path=True)
     cluster_names: str | None = key(
-        None, "Text file that names the clusters, a line for each: equal names are one class, an empty line is no class"
+        None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
     )
-    probe: str = key("cluster", "cluster needs no labels; linear was trained with them", choices=("cluster", "linear"))
-    res: int | None = key(None, "Short side in pixels that the model sees; none = the run's val_res", minimum=1)
-    full_resolution: bool = key(False, "Look at images in their own size, window by window, for small things")
+    probe: str = key(
+        "cluster",
+        "Probe that makes the masks: cluster (trained without labels) or linear (trained with labels)",
+        choices=("cluster", "linear"),
+    )
+    res: int | None = key(None, "Short side in pixels at the model's input; none = the run's val_res", minimum=1)
+    full_resolution: bool = key(False, "Process images at their own size in windows, which finds small objects")
     window: int | None = key(
         None,
-        "Side of the windows that longer sides are taken in; none = val_res with full_resolution, else no windows",
+        "Side of the windows that larger images are split into; none = val_res with full_resolution, else no windows",
         minimum=1,
     )
     frame_rate: float | None = key(
         None,
-        "Also join the overlays of each folder's images, in order of their names, to a video of so many a second",
+        "Also join each folder's overlays, in order of file names, to a video with this many frames per second",
         above=0,
     )
     run_crf: bool = key(False, "Refine borders with a dense CRF (on at most 640×480 pixels)")
@@ -44,7 +48,7 @@ class SegmentConfig:
 
 
 def segment_images(cfg: DictConfig) -> None:
-    """Write ids, colours and an overlay of each image in its own size, and a JSON with every class's share of it."""
+    """Write ids, colours and an overlay of each image in its own size, and a JSON with the share of each class."""
     content = segment(cfg)
     print(f"{len(content['images'])} segmented, {len(content['unreadable'])} left out: {cfg.output_dir}/{JSON_NAME}")
 

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 that misbehaves on request, for the tests of everything that downloads."""
+"""A web server on 127.0.0.1 that misbehaves on request, for the tests of downloads."""
 
 import hashlib
 import re
@@ -16,14 +16,14 @@ class Behaviour:
 
     files: dict[str, bytes]
     ranges: bool = True
-    cuts: int = 0  # how many answers break off
-    cut_after: int = 0  # bytes that each of those sends
+    cuts: int = 0  # number of responses that are cut off
+    cut_after: int = 0  # bytes that each of these sends
     length_excess: int = 0  # added to every Content-Length
     send_length: bool = True
-    failures: list[int] = field(default_factory=list)  # statuses of the first answers
+    failures: list[int] = field(default_factory=list)  # status codes of the first responses
     wrong_range: bool = False
     content_type: str = "application/octet-stream"
-    delays: list[float] = field(default_factory=list)  # seconds before the first answers
+    delays: list[float] = field(default_factory=list)  # seconds before the first responses
     pause_per_chunk: float = 0.0
     chunk: int = 1 << 16
     requests: list[tuple[str, str | None]] = field(default_factory=list)
@@ -90,12 +90,12 @@ class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """A client that was killed or gave up is no news."""
+        """Ignore clients that were killed or gave up."""
 
 
 @contextmanager
 def served(files: dict[str, bytes], **behaviour) -> Iterator[tuple[str, Behaviour]]:
-    """The server's address and its behaviour, which a test may change while it runs."""
+    """Yield the server's address and its behaviour, which a test may change while the server runs."""
     state = Behaviour(files, **behaviour)
     handler = type("Handler", (_Handler,), {"behaviour": state})
     with _QuietServer(("127.0.0.1", 0), handler) as server:

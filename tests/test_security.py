@@ -1,4 +1,4 @@
-"""Nothing leaves the machine unasked. What no file may do at all, ruff checks: see pyproject.toml."""
+"""Training and evaluation use no network. Ruff bans further unsafe calls in all files: see pyproject.toml."""
 
 import json
 import subprocess
@@ -33,8 +33,8 @@ print(json.dumps({"outward": outward, "files": sorted(path.name for path in run_
 """
 
 
-def test_training_and_evaluation__ask_nothing_of_the_network(tmp_path):
-    """Imports included: the guard is there before the first of them."""
+def test_training_and_evaluation__make_no_connection(tmp_path):
+    """Including imports: the guard is installed before the first one."""
     write_directory(tmp_path)
     backbone = json.dumps(TINY_VIT).replace('"', "")
     words = [f"pytorch_data_dir={tmp_path}", "dir_dataset_name=mine", "res=32", "val_res=32", "batch_size=2", "dim=32"]

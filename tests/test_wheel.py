@@ -1,4 +1,4 @@
-"""An installed copy works far from any checkout: with all its files, in any folder, without the optional packages."""
+"""An installed wheel works outside a checkout: with all its files, in any folder, without optional packages."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, TINY_VIT
 from miniatures import write_halves
 
-# Blocks the optional packages, then does what the README's first user does with the library.
+# Blocks the optional packages, then uses the library as in the README.
 USE = """
 import json, sys
 sys.modules |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime", "pydensecrf"))
@@ -42,7 +42,7 @@ def pip(*arguments):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy: setuptools writes beside what it builds."""
+    """Built from a copy, because setuptools writes into the source folder."""
     source = tmp_path_factory.mktemp("source")
     tracked = ["pyproject.toml", "README.md", "LICENSE", "src_EAGLE/eagle", "src_EAGLE/eagle_benchmarks"]
     for path in (path for name in tracked for path in [ROOT / name, *(ROOT / name).rglob("*")] if path.is_file()):
@@ -65,7 +65,7 @@ def test_wheel__has_every_file_of_the_library(wheel):
 def test_installed_copy__builds_loads_and_reports_outside_the_checkout(wheel, tmp_path):
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     pip("install", "--no-index", "--target", site, wheel)
-    write_halves(elsewhere / "datasets" / "halves")  # the default folder of a copy that lies in no repository
+    write_halves(elsewhere / "datasets" / "halves")  # the default folder outside a repository
     values = {
         "dataset_name": "directory", "dir_dataset_name": "halves", "dir_dataset_n_classes": 2, "val_res": 32, "dim": 32,
         "pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "fidelity": "paper",

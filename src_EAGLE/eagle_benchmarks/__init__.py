@@ -1,1 +1,1 @@
-"""Measures EAGLE's training step and evaluation beside the published algorithm, which is written out here alone."""
+"""Benchmark EAGLE's training step and evaluation against a naive version of the released algorithm."""

@@ -1,4 +1,4 @@
-"""The two sides of every measurement: one model, one batch of images, in memory."""
+"""The input of every measurement: one model for both sides and one batch of images, in memory."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,34 +14,34 @@ from eagle.config.validation import validated
 from eagle.data.loading.datamodule import HOST_ENTRIES
 from eagle.data.loading.transforms import normalize
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle_benchmarks.published import Published
+from eagle_benchmarks.released import Released
 
-# Batches done: the object-centric loss is on.
+# A step after step_schedulers, so that the object-centric loss is on.
 STEP = 500
 SMOOTH_GRIDS = (4, 12, 40)
 
 
 @dataclass
 class Case:
-    """What a measurement works on.
+    """The input of a measurement.
 
     Attributes:
         cfg: the benchmark's configuration.
-        device: where both sides compute.
-        segmenter: ours, in training mode.
-        published: the published algorithm with a copy of the weights.
-        batch: as the loader gives it; half of the images are blurred.
+        device: device of both sides.
+        segmenter: our model, in training mode.
+        released: the released algorithm with a copy of the weights.
+        batch: a batch as returned by the loader; half of the images are blurred.
     """
 
     cfg: Any
     device: torch.device
     segmenter: LitUnsupervisedSegmenter
-    published: Published
+    released: Released
     batch: dict[str, Tensor]
 
 
 def make_case(cfg: Any, batch_size: int | None = None, res: int | None = None) -> Case:
-    """A case of the benchmark's configuration; the arguments replace its batch size and resolution."""
+    """Build a case from the benchmark's configuration; the arguments override its batch size and resolution."""
     device = chosen_device(cfg)
     torch.manual_seed(cfg.seed)
     training = {
@@ -53,11 +53,11 @@ def make_case(cfg: Any, batch_size: int | None = None, res: int | None = None) -
     segmenter = LitUnsupervisedSegmenter(cfg.n_classes, validated(TrainConfig, training)).to(device).train()
     batch = _batch(cfg, batch_size or default_batch_size(cfg), res or cfg.res)
     batch = {name: value if name in HOST_ENTRIES else value.to(device) for name, value in batch.items()}
-    return Case(cfg, device, segmenter, Published(deepcopy(segmenter)), batch)
+    return Case(cfg, device, segmenter, Released(deepcopy(segmenter)), batch)
 
 
 def chosen_device(cfg: Any) -> torch.device:
-    """The device behind the key ``device``."""
+    """The device chosen by the key ``device``."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device)
 
 
@@ -67,7 +67,7 @@ def default_batch_size(cfg: Any) -> int:
 
 
 def smooth_pictures(n: int, res: int, seed: int) -> Tensor:
-    """Random pictures with structure at several scales, n×3×res×res in [0, 1]: unlike noise they have segments."""
+    """Random pictures n×3×res×res in [0, 1]; unlike noise they have segments, at several scales."""
     generator = torch.Generator().manual_seed(seed)
     layers = [
         F.interpolate(torch.rand(n, 3, size, size, generator=generator), (res, res), mode="bicubic")

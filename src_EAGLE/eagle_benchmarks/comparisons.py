@@ -1,4 +1,4 @@
-"""What is measured: for every part of the step the published way, our way, and a check that both compute the same."""
+"""Each part of the training step, computed by the released algorithm and by ours, with a check that both agree."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,85 +15,85 @@ from eagle.losses.patch_weights import patch_weights
 from eagle.models.key_cache import KeyCache
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 from eagle_benchmarks.case import STEP, Case
-from eagle_benchmarks.published_losses import correspondence, object_nce
+from eagle_benchmarks.released_losses import correspondence, object_nce
 
-# Largest relative difference of a loss that rounding explains, by precision.
+# Largest relative difference of a loss that rounding can cause, by precision.
 ROUNDING = {"float32": 1e-3, "float16 keys": 1e-2, "bfloat16": 5e-2}
-# Least cosine between an eigenvector and its published counterpart.
+# Smallest cosine allowed between an eigenvector and its released counterpart.
 SAME_DIRECTION = 0.999
 CLOSE = 1e-3
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two ways to compute the same.
+    """The released computation and ours.
 
     Attributes:
-        published: runs the published way once; None where it cannot run here.
-        ours: runs our way once.
-        check: raises EagleError where the two differ by more than rounding.
-        close: called when both are done with.
+        released: runs the released computation once; None if it cannot run on this machine.
+        ours: runs our computation once.
+        check: runs both and raises EagleError if they differ by more than rounding.
+        close: releases what both use.
     """
 
-    published: Callable[[], Any] | None
+    released: Callable[[], Any] | None
     ours: Callable[[], Any]
     check: Callable[[], None]
     close: Callable[[], None] = lambda: None
 
 
 def backbone(case: Case) -> Comparison:
-    """K of x, of x as its own positive, and of x̃; ours passes the blurred images only."""
+    """K of x, of x again as its positive, and of x̃; ours computes x once, and only the blurred images of x̃."""
 
-    def published() -> list[Tensor]:
-        return [case.published.keys(case.batch[view]) for view in ("img", "img", "img_aug")]
+    def released() -> list[Tensor]:
+        return [case.released.keys(case.batch[view]) for view in ("img", "img", "img_aug")]
 
     def ours() -> tuple[Tensor, Tensor]:
         return case.segmenter._frozen_keys(case.batch)
 
     def check() -> None:
         keys, keys_aug = ours()
-        expected = published()
+        expected = released()
         require_close("K", keys, expected[0])
         require_close("K of the augmented view", keys_aug, expected[2])
 
-    return Comparison(published, ours, check)
+    return Comparison(released, ours, check)
 
 
 def eigen(case: Case) -> Comparison:
     """Affinities, Laplacian and eigenvectors of both views."""
     codes, images = _codes(case), [case.batch["img"]] * 2
 
-    def published() -> Tensor:
-        return torch.cat([case.published.eigenvectors(code, img) for code, img in zip(codes, images, strict=True)])
+    def released() -> Tensor:
+        return torch.cat([case.released.eigenvectors(code, img) for code, img in zip(codes, images, strict=True)])
 
     def ours() -> Tensor:
         return laplacian_eigenvectors(torch.cat(codes), torch.cat(images), case.segmenter.cfg.eigen_cluster)
 
     def check() -> None:
-        cosine = (published() * ours()).sum(dim=1).abs().min()
+        cosine = (released() * ours()).sum(dim=1).abs().min()
         require("eigenvectors", float(cosine) > SAME_DIRECTION, f"smallest cosine {float(cosine):.6f}")
 
-    return Comparison(published, ours, check)
+    return Comparison(released, ours, check)
 
 
 def cue(case: Case) -> Comparison:
-    """EiCue: clustering of the eigenvectors, with its loss."""
+    """EiCue: clustering of the eigenvectors, and its loss."""
     case = _in_eval_mode(case)
     vectors, grid = _vectors(case)[0], _grid(case)
     codebook = case.segmenter.train_cluster_probe_eigen
 
-    def published() -> tuple[Tensor, Tensor]:
-        return case.published.cue(vectors, grid, case.published.segmenter.train_cluster_probe_eigen)
+    def released() -> tuple[Tensor, Tensor]:
+        return case.released.cue(vectors, grid, case.released.segmenter.train_cluster_probe_eigen)
 
     def ours() -> tuple[Tensor, Tensor]:
         return eicue(vectors, grid, codebook)
 
     def check() -> None:
-        (loss, labels), (expected, expected_labels) = ours(), published()
+        (loss, labels), (expected, expected_labels) = ours(), released()
         require_close("L_eig", loss, expected)
         require("cue", bool((labels == expected_labels).all()), "labels differ")
 
-    return Comparison(published, ours, check)
+    return Comparison(released, ours, check)
 
 
 def correspondence_loss(case: Case) -> Comparison:
@@ -103,7 +103,7 @@ def correspondence_loss(case: Case) -> Comparison:
     code, code_aug = (c.requires_grad_() for c in _codes(case))
     fixed = _draws(case)
 
-    def published(**draws: Tensor) -> Tensor:
+    def released(**draws: Tensor) -> Tensor:
         positive, negative = correspondence(cfg, (keys, keys, keys_aug), (code, code, code_aug), **draws)
         return _backward(positive + negative)
 
@@ -112,9 +112,9 @@ def correspondence_loss(case: Case) -> Comparison:
         return _backward(pairs["pos_inter_loss"] + pairs["neg_inter_loss"].mean())
 
     def check() -> None:
-        require_close("correspondence loss", ours(**fixed), published(**fixed))
+        require_close("correspondence loss", ours(**fixed), released(**fixed))
 
-    return Comparison(published, ours, check)
+    return Comparison(released, ours, check)
 
 
 def object_loss(case: Case) -> Comparison:
@@ -125,29 +125,29 @@ def object_loss(case: Case) -> Comparison:
     source, target = (F.normalize(view, dim=1).requires_grad_() for view in tokens)
     labels = eicue(_vectors(case)[0], _grid(case), case.segmenter.train_cluster_probe_eigen)[1]
 
-    def published() -> Tensor:
+    def released() -> Tensor:
         return _backward(object_nce(cfg, source, target, labels, keys))
 
     def ours() -> Tensor:
         return _backward(loss(source, target, labels, patch_weights(keys), cfg.eigen_cluster_out))
 
-    return Comparison(published, ours, lambda: require_close("ObjNCE", ours(), published()))
+    return Comparison(released, ours, lambda: require_close("ObjNCE", ours(), released()))
 
 
 def step(case: Case) -> Comparison:
-    """The whole step: forward, backward and optimisers."""
+    """The whole training step: forward, backward and optimisers."""
     return _step(case, "float32")
 
 
 def cached_step(case: Case) -> Comparison:
-    """The same, ours with the clean images' keys cached (cache_features), as after the first epoch."""
+    """The step, ours with the clean images' keys cached (cache_features), as after the first epoch."""
     case.segmenter.use_key_cache(KeyCache(case.segmenter.net.model))
     case.segmenter._frozen_keys(case.batch)
     return _step(case, "float16 keys")
 
 
 def bfloat16_step(case: Case) -> Comparison:
-    """The same, ours with precision=bf16-mixed and the published one in float32."""
+    """The step, ours with precision=bf16-mixed and the released one in float32."""
     return _step(case, "bfloat16", lambda: torch.autocast(case.device.type, dtype=torch.bfloat16))
 
 
@@ -164,12 +164,12 @@ COMPARISONS: dict[str, Callable[[Case], Comparison]] = {
 
 
 def _step(case: Case, precision: str, context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Comparison:
-    optimizers, optimizer = case.published.optimizers(), case.segmenter.configure_optimizers()
+    optimizers, optimizer = case.released.optimizers(), case.segmenter.configure_optimizers()
 
-    def published() -> None:
+    def released() -> None:
         for one in optimizers:
             one.zero_grad()
-        case.published.losses(case.batch, STEP)["loss/total"].backward()
+        case.released.losses(case.batch, STEP)["loss/total"].backward()
         for one in optimizers:
             one.step()
 
@@ -183,20 +183,20 @@ def _step(case: Case, precision: str, context: Callable[[], AbstractContextManag
     def check() -> None:
         still = _in_eval_mode(case)
         draws = _draws(still) | {"eigenvectors": _vectors(still)}
-        expected = still.published.losses(still.batch, STEP, **draws)
+        expected = still.released.losses(still.batch, STEP, **draws)
         with context():
             terms = still.segmenter.losses(still.batch, STEP, **draws)
         for name, value in expected.items():
             require_close(name, terms[name], value, ROUNDING[precision])
 
-    return Comparison(published, ours, check)
+    return Comparison(released, ours, check)
 
 
 def _in_eval_mode(case: Case) -> Case:
-    """A copy without dropout: it draws once a pass, so that three passes and two differ."""
+    """A copy without dropout, whose draws would differ: the released side runs three passes, ours two."""
     copied = deepcopy(case)
     copied.segmenter.eval()
-    copied.published.segmenter.eval()
+    copied.released.segmenter.eval()
     return copied
 
 
@@ -231,13 +231,13 @@ def _backward(loss: Tensor) -> Tensor:
     return loss.detach()
 
 
-def require_close(what: str, ours: Tensor, published: Tensor, tolerance: float = CLOSE) -> None:
-    """Raise EagleError where the norm of the difference is not small beside the published one's."""
-    difference = float((ours.detach() - published.detach()).norm() / published.detach().norm().clamp(min=1e-6))
+def require_close(what: str, ours: Tensor, released: Tensor, tolerance: float = CLOSE) -> None:
+    """Raise EagleError if the difference's norm relative to the released tensor's norm reaches ``tolerance``."""
+    difference = float((ours.detach() - released.detach()).norm() / released.detach().norm().clamp(min=1e-6))
     require(what, difference < tolerance, f"relative difference {difference:.1e}")
 
 
 def require(what: str, same: bool, difference: str) -> None:
-    """Raise EagleError unless both sides computed the same."""
+    """Raise EagleError unless both sides agree."""
     if not same:
-        raise EagleError(f"{what}: published and ours differ ({difference}); two different computations are not timed")
+        raise EagleError(f"{what}: released and ours differ ({difference}); different computations are not timed")

@@ -1,4 +1,4 @@
-"""The least time that a step can take: the FLOPs that it must do over the machine's measured matmul rate."""
+"""Lower bound on the time of a step: its necessary FLOPs divided by the machine's measured matmul rate."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,8 @@ class Floor:
     """FLOPs of backbone and head, forward and backward, and the rate of one large matrix product.
 
     Attributes:
-        flops: of one step.
-        rate: FLOP/s.
+        flops: FLOPs of one step.
+        rate: rate in FLOP/s.
     """
 
     flops: int
@@ -27,14 +27,14 @@ class Floor:
 
     @property
     def seconds(self) -> float:
-        """Below this no step can come."""
+        """The shortest possible time of a step."""
         return self.flops / self.rate
 
 
 def step_floor(case: Case, dtype: torch.dtype = torch.float32) -> Floor:
-    """The floor of a case's step without a cache: x and the blurred images pass the backbone, both views the head."""
+    """Floor of a case's step without cache: backbone on x and the blurred images, head on both views."""
     segmenter = case.segmenter
-    # torch's counter has no entry for the CPU's fused attention, which does what CUDA's does.
+    # torch's counter lacks the CPU's fused attention, which does the same work as CUDA's.
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     with FlopCounterMode(display=False, custom_mapping={attention: _attention_flops}) as counter:
         for keys in segmenter._frozen_keys(case.batch):
@@ -44,7 +44,7 @@ def step_floor(case: Case, dtype: torch.dtype = torch.float32) -> Floor:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the best of five products of square matrices."""
+    """FLOP/s of the fastest of ``TRIALS`` products of square matrices."""
     side = MATRIX_SIDE[device.type]
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     a @ b

@@ -1,4 +1,4 @@
-"""Images a second from files to batches."""
+"""Throughput of data loading, from files to batches."""
 
 import tempfile
 import time
@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 640, 480
 
 
 def loader_throughput(cfg: Any) -> float:
-    """Training images a second: decoded, resized, blurred and collated by ``num_workers`` processes, once warm."""
+    """Training images per second: decoded, resized, blurred and collated by warm ``num_workers`` processes."""
     batch_size = default_batch_size(cfg)
     with tempfile.TemporaryDirectory() as folder:
         _write_dataset(Path(folder) / "pictures", N_BATCHES * batch_size, cfg.seed)

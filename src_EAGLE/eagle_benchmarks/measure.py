@@ -1,12 +1,11 @@
-"""Times of alternating runs, and peak memory of one."""
+"""Measure times of alternating runs and the peak memory of one run."""
 
 import ctypes
 import multiprocessing
 import resource
-import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ KILOBYTE = 1024
 
 
 def alternating_times(sides: Mapping[str, Run], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of ``repeats`` runs of every side, one side after the other, after one run of each to warm up."""
+    """Seconds of ``repeats`` runs of each side, run in turn after one warm-up run of each."""
     for run in sides.values():
         seconds(run, device)
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -34,13 +33,8 @@ def alternating_times(sides: Mapping[str, Run], repeats: int, device: torch.devi
     return times
 
 
-def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The median of each side."""
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def seconds(run: Run, device: torch.device) -> float:
-    """Wall time of one run, the device's work included."""
+    """Wall time of one run, including the device's work."""
     _wait_for(device)
     start = time.perf_counter()
     run()
@@ -49,10 +43,10 @@ def seconds(run: Run, device: torch.device) -> float:
 
 
 def peak_memory(run: Run, device: torch.device) -> int:
-    """Bytes that one run holds at the most beyond what was held before it: of a GPU's allocator, else of the process.
+    """Peak bytes of one run above the level before it, in the GPU's allocator or, on the CPU, in the process.
 
-    On the CPU call it in a fresh process (``in_a_process``), whose allocator holds nothing of earlier runs. Without
-    Linux's /proc, memory that was in use earlier and is no longer hides as much of the peak.
+    On the CPU, call it in a fresh process (``in_a_process``), where no earlier run left freed memory. Without Linux's
+    /proc, memory freed earlier is subtracted from the peak.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -68,13 +62,13 @@ def peak_memory(run: Run, device: torch.device) -> int:
 
 
 def _give_free_memory_back() -> None:
-    """Let glibc return what earlier work freed, which would hide as much of a peak."""
+    """Let glibc return freed memory to the system, so that reusing it counts towards the peak."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _peak_of_process() -> int:
-    """Bytes resident at the most, on Linux since the last reset."""
+    """Peak resident bytes; on Linux, since the last reset."""
     if _STATUS.exists():
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * KILOBYTE
@@ -82,7 +76,7 @@ def _peak_of_process() -> int:
 
 
 def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``function`` returns in a process of its own."""
+    """Run ``function`` in a fresh process and return its result."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=follow_parent) as pool:
         return pool.submit(function, *arguments).result()

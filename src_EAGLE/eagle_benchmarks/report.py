@@ -1,4 +1,4 @@
-"""The benchmark's table, on the terminal and in files."""
+"""Write the benchmark's table to the terminal and to files."""
 
 import json
 import os
@@ -16,34 +16,34 @@ from eagle.console import text_table
 from eagle.files import write_text_atomically
 from eagle.processes import usable_cores
 
-HEADER = ("", "published s", "ours s", "ratio", "published MB", "ours MB", "ratio")
+HEADER = ("", "released s", "ours s", "ratio", "released MB", "ours MB", "ratio")
 MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement; None where a side was not measured.
+    """One measurement; None for a side that was not measured.
 
     Attributes:
-        name: what was measured.
-        published: median seconds.
+        name: the measured part and its size.
+        released: median seconds.
         ours: median seconds.
-        published_memory: peak bytes.
+        released_memory: peak bytes.
         ours_memory: peak bytes.
-        times: all runs' seconds by side.
+        times: seconds of every run, by side.
     """
 
     name: str
-    published: float | None
+    released: float | None
     ours: float
-    published_memory: int | None
+    released_memory: int | None
     ours_memory: int | None
     times: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass
 class Report:
-    """Everything one run of the benchmark measured."""
+    """All measurements of one run of the benchmark."""
 
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -53,14 +53,14 @@ class Report:
         return "\n".join([text_table(HEADER, [_cells(row) for row in self.rows]), "", *self.notes])
 
     def markdown(self) -> str:
-        """The same for ``docs/performance.md``, with the machine and the command."""
+        """The table and the notes for ``docs/performance.md``, with the machine and the command."""
         lines = [f"`{command()}`", "", *[f"- {name}: {value}" for name, value in machine().items()], ""]
         lines += [_markdown_row(HEADER), _markdown_row(["---"] + ["---:"] * (len(HEADER) - 1))]
         lines += [_markdown_row(_cells(row)) for row in self.rows]
         return "\n".join([*lines, "", *[f"- {note}" for note in self.notes], ""])
 
     def write(self, folder: Path) -> None:
-        """``benchmark.json`` and ``benchmark.md``."""
+        """Write ``benchmark.json`` and ``benchmark.md``."""
         rows = [asdict(row) for row in self.rows]
         content = {"command": command(), "machine": machine(), "rows": rows, "notes": self.notes}
         write_text_atomically(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
@@ -68,7 +68,7 @@ class Report:
 
 
 def machine() -> dict[str, Any]:
-    """What a reader must know to compare times."""
+    """Facts about the machine that times depend on."""
     facts: dict[str, Any] = {
         "processor": _processor(),
         "cores": usable_cores(),
@@ -78,7 +78,7 @@ def machine() -> dict[str, Any]:
         facts["GPU"] = torch.cuda.get_device_name()
     facts |= {"torch": torch.__version__, "Python": platform.python_version()}
     if hasattr(os, "getloadavg"):
-        facts["load of the last minutes"] = " ".join(f"{load:.1f}" for load in os.getloadavg())
+        facts["load average"] = " ".join(f"{load:.1f}" for load in os.getloadavg())
     return facts
 
 
@@ -99,12 +99,12 @@ def _processor() -> str:
 def _cells(row: Row) -> list[str]:
     return [
         row.name,
-        _number(row.published, 4),
+        _number(row.released, 4),
         _number(row.ours, 4),
-        _ratio(row.published, row.ours),
-        _number(row.published_memory and row.published_memory / MEGABYTE, 0),
+        _ratio(row.released, row.ours),
+        _number(row.released_memory and row.released_memory / MEGABYTE, 0),
         _number(row.ours_memory and row.ours_memory / MEGABYTE, 0),
-        _ratio(row.published_memory, row.ours_memory),
+        _ratio(row.released_memory, row.ours_memory),
     ]
 
 
@@ -112,8 +112,8 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _ratio(published: float | None, ours: float | None) -> str:
-    return "" if published is None or not ours else f"{published / ours:.2f}×"
+def _ratio(released: float | None, ours: float | None) -> str:
+    return "" if released is None or not ours else f"{released / ours:.2f}×"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
-"""Runs the sections that a configuration asks for."""
+"""Run the sections of the benchmark chosen by its configuration."""
 
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from eagle_benchmarks.comparisons import COMPARISONS, Comparison
 from eagle_benchmarks.evaluation import crf, evaluation
 from eagle_benchmarks.floor import step_floor
 from eagle_benchmarks.loading import loader_throughput
-from eagle_benchmarks.measure import alternating_times, in_a_process, medians, peak_memory
+from eagle_benchmarks.measure import alternating_times, in_a_process, peak_memory
 from eagle_benchmarks.report import Report, Row
 from eagle_benchmarks.settings import BenchmarkConfig
 
 GRID_SIDES = (14, 28, 40, 56)
 BATCH_FACTORS = (0.25, 0.5, 1, 2)
-# Patches beyond which the published full eigendecomposition takes minutes.
-PUBLISHED_PATCHES = {"cpu": 28**2, "cuda": 40**2}
+# Most patches for the released side: its full eigendecomposition of larger grids takes minutes.
+RELEASED_PATCHES = {"cpu": 28**2, "cuda": 40**2}
 SCALING_BATCH = 2
 EVALUATION_BATCH = {"cpu": 2, "cuda": 16}
 GIGA = 1e9
@@ -29,14 +30,14 @@ MAKERS: dict[str, Callable[[Case], Comparison]] = COMPARISONS | {"crf": crf, "ev
 
 
 def run(cfg: Any) -> Report:
-    """Measure; every row is printed as soon as it is there.
+    """Run the chosen sections, print each row as soon as it is measured, and write the report.
 
     Raises:
-        ConfigError: an unknown section, or no such device.
-        EagleError: published and ours do not compute the same.
+        ConfigError: a section is unknown, or the device is missing.
+        EagleError: the released computation and ours differ.
     """
     if chosen_device(cfg).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: there is no CUDA device here; use cpu or auto")
+        raise ConfigError("device: this machine has no CUDA device; use cpu or auto")
     report = Report()
     for name in _chosen(cfg):
         SECTIONS[name](cfg, report)
@@ -44,27 +45,27 @@ def run(cfg: Any) -> Report:
     return report
 
 
-def _compare(cfg: Any, report: Report, section: str, batch_size: int, res: int, name: str, published: bool) -> None:
-    """Check that both sides compute the same, time them in turn, and measure each one's memory."""
+def _compare(cfg: Any, report: Report, section: str, batch_size: int, res: int, name: str, released: bool) -> None:
+    """Check that both sides agree, time them in turn, and measure the memory of each."""
     case = make_case(cfg, batch_size, res)
     comparison = MAKERS[section](case)
-    sides = _sides(comparison, published and cfg.published)
+    sides = _sides(comparison, released and cfg.published)
     try:
-        if "published" in sides:
+        if "released" in sides:
             comparison.check()
         times = alternating_times(sides, cfg.repeats, case.device)
     finally:
         comparison.close()
     memory = {side: _memory(cfg, case, section, side, sides[side]) for side in sides}
-    median = medians(times)
-    row = Row(name, median.get("published"), median["ours"], memory.get("published"), memory["ours"], times)
+    median = {side: statistics.median(values) for side, values in times.items()}
+    row = Row(name, median.get("released"), median["ours"], memory.get("released"), memory["ours"], times)
     report.rows.append(row)
     print(Report([row]).text().splitlines()[2], flush=True)
 
 
-def _sides(comparison: Comparison, published: bool) -> dict[str, Callable[[], Any]]:
+def _sides(comparison: Comparison, released: bool) -> dict[str, Callable[[], Any]]:
     sides = {"ours": comparison.ours}
-    return {"published": comparison.published} | sides if published and comparison.published else sides
+    return {"released": comparison.released} | sides if released and comparison.released else sides
 
 
 def _memory(cfg: Any, case: Case, section: str, side: str, run_side: Callable[[], Any]) -> int:
@@ -103,10 +104,10 @@ def _of_evaluation(section: str, name: str) -> Callable[[Any, Report], None]:
 def _scaling(cfg: Any, report: Report) -> None:
     patch_size, device = make_case(cfg, 2, cfg.dino_patch_size).segmenter.net.model.patch_size, chosen_device(cfg)
     for side in GRID_SIDES:
-        published = side**2 <= PUBLISHED_PATCHES[device.type]
+        released = side**2 <= RELEASED_PATCHES[device.type]
         for section in ("eigen", "step"):
             name = f"{section}, N = {side}², batch {SCALING_BATCH}"
-            _compare(cfg, report, section, SCALING_BATCH, side * patch_size, name, published)
+            _compare(cfg, report, section, SCALING_BATCH, side * patch_size, name, released)
     for factor in BATCH_FACTORS:
         size = max(2, int(default_batch_size(cfg) * factor))
         _compare(cfg, report, "step", size, cfg.res, f"step, {cfg.res} pixels, batch {size}", False)
@@ -114,7 +115,7 @@ def _scaling(cfg: Any, report: Report) -> None:
 
 def _data(cfg: Any, report: Report) -> None:
     rate = loader_throughput(cfg)
-    report.notes.append(f"data loading: {rate:.0f} images a second with {cfg.num_workers} processes")
+    report.notes.append(f"data loading: {rate:.0f} images per second with {cfg.num_workers} processes")
     print(report.notes[-1], flush=True)
 
 

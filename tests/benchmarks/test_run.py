@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import fields
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def test_run__rows_notes_and_files(tmp_path, monkeypatch):
     report = benchmark.run(cfg)
     assert [row.name for row in report.rows] == ["object_nce, 64 pixels, batch 2"]
     assert all(len(times) == 2 for times in report.rows[0].times.values())
-    assert any("images a second" in note for note in report.notes)
+    assert any("images per second" in note for note in report.notes)
     assert sum("GFLOP" in note for note in report.notes) == 2
     written = json.loads((tmp_path / "benchmark.json").read_text())
     assert written["rows"][0]["ours"] == report.rows[0].ours
@@ -37,7 +38,7 @@ def test_run__ours_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "_memory", lambda *_: 7_000_000)
     cfg = validated(BenchmarkConfig, TINY | {"sections": ["eicue"], "published": False, "out": str(tmp_path)})
     (row,) = benchmark.run(cfg).rows
-    assert row.published is None
+    assert row.released is None
     assert row.ours > 0
 
 
@@ -45,6 +46,8 @@ def test_run__an_unknown_section_is_named(tmp_path):
     cfg = validated(BenchmarkConfig, TINY | {"sections": ["eigne"], "out": str(tmp_path)})
     with pytest.raises(ConfigError, match="did you mean 'eigen'"):
         benchmark.run(cfg)
+    (sections,) = (field for field in fields(BenchmarkConfig) if field.name == "sections")
+    assert all(name in sections.metadata["meaning"] for name in benchmark.SECTIONS), "--help lists every section"
 
 
 def test_alternating_times__one_side_after_the_other_after_warming_up():

@@ -68,7 +68,7 @@ def test_extract__files_folders_and_inner_links(tmp_path, folder, make):
 
 
 def test_extract__tar_under_a_python_without_safe_filters(tmp_path, folder, monkeypatch):
-    """3.11.0 to 3.11.3; zip archives and other errors' messages need none."""
+    """3.11.0 to 3.11.3 refuse tar archives; zip archives and other errors still work."""
     monkeypatch.delattr(tarfile, "data_filter", raising=False)
     monkeypatch.delattr(tarfile, "FilterError", raising=False)
     monkeypatch.setattr(archives, "_FILTER_ERROR", ())
@@ -110,7 +110,7 @@ def test_extract__chain_of_links_that_leads_outside(tmp_path, folder, make):
     ],
     ids=["hard link, absolute", "hard link, relative", "link", "character device", "block device", "pipe"],
 )
-def test_extract__members_that_are_no_plain_files(tmp_path, folder, kind, target):
+def test_extract__special_members_are_refused(tmp_path, folder, kind, target):
     path = tmp_path / "set.tar"
     with tarfile.open(path, "w") as archive:
         member = tarfile.TarInfo("set/special")
@@ -144,7 +144,7 @@ def test_extract__existing_entry_is_never_overwritten(tmp_path, folder, make):
     (folder / "set").mkdir(parents=True)
     (folder / "set" / "mine").write_text("mine")
     archive = make(tmp_path / "set.archive", {"set/mine": b"theirs"})
-    with pytest.raises(DownloadError, match="exists already"):
+    with pytest.raises(DownloadError, match="already exists"):
         extract_archive(archive, folder)
     assert (folder / "set" / "mine").read_text() == "mine"
 

@@ -1,4 +1,4 @@
-"""The two command lines as a user runs them: in processes of their own, from src_EAGLE."""
+"""Both download commands as a user runs them: in separate processes, from src_EAGLE."""
 
 import io
 import os
@@ -34,7 +34,7 @@ def last_line(text):
     return text.strip().splitlines()[-1]
 
 
-def test_download_models__defaults_are_what_the_published_flow_needs(monkeypatch, capsys):
+def test_download_models__defaults_are_what_the_released_recipes_need(monkeypatch, capsys):
     import download_models
     from eagle.config.command_line import parse_command_line
 
@@ -116,7 +116,7 @@ def test_download_datasets__archives_then_folders(tmp_path):
 
 
 @pytest.mark.parametrize("members", [["../evil"], ["other/x"]])
-def test_download_datasets__archive_of_another_kind(tmp_path, members):
+def test_download_datasets__bad_archive_is_not_unpacked(tmp_path, members):
     target = tmp_path / "target"
     with served({"potsdam.zip": zipped(*members)}) as (url, _):
         result = run(
@@ -137,7 +137,7 @@ def test_download_datasets__list_fetches_nothing(tmp_path):
     assert all(f"{url}/{name}.zip" in result.stdout for name in DATASETS)
 
 
-def test_download_models__stand_in_is_named_as_such(tmp_path, monkeypatch, capsys):
+def test_download_models__substitute_is_named_as_such(tmp_path, monkeypatch, capsys):
     import download_models
     from eagle.config.command_line import parse_command_line
 

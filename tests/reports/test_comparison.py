@@ -84,8 +84,8 @@ def test_kmeans__reads_a_sample_of_a_large_dataset(backbone, monkeypatch):
     assert len(set(names)) == 3, "the seed decides"
 
 
-def test_kmeans__is_a_full_one_from_ten_starts(backbone, monkeypatch):
-    """One start, or mini-batches, end in worse optima: a baseline that is too easy to beat."""
+def test_kmeans__full_fit_with_ten_starts(backbone, monkeypatch):
+    """One start, or mini-batches, would find worse optima and make the baseline too easy to beat."""
     fitted = []
 
     def spying(*arguments, **values):

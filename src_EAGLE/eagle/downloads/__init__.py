@@ -1,1 +1,1 @@
-"""Fetching datasets and weights: HTTP, Google Drive, archives, and what can be fetched."""
+"""Fetch datasets and weights: HTTP, Google Drive, archives, and the catalog of files."""

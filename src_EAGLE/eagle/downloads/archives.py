@@ -1,4 +1,4 @@
-"""Unpack zip and tar archives that may come from anywhere: nothing is written outside the folder asked for."""
+"""Unpack zip and tar archives from untrusted sources: nothing is written outside the target folder."""
 
 import platform
 import shutil
@@ -18,25 +18,25 @@ _FILTER_ERROR: Any = getattr(tarfile, "FilterError", ())
 
 
 def extract_archive(path: str | Path, folder: str | Path) -> list[Path]:
-    """Unpack an archive into ``folder``; what is there already is never overwritten.
+    """Unpack an archive into ``folder`` without overwriting anything.
 
-    Everything is unpacked into a temporary folder first and moved when it is whole.
+    The archive is unpacked into a temporary folder, whose entries are moved once it is complete.
 
     Args:
-        path: a .zip or .tar (also compressed) file.
-        folder: where the archive's top-level entries go; made if missing.
+        path: a .zip or .tar file; a .tar may be compressed.
+        folder: target of the archive's top-level entries; created if missing.
 
     Returns:
-        The top-level files and folders that were unpacked, sorted.
+        The unpacked top-level files and folders, sorted.
 
     Raises:
         DownloadError: the archive is missing, damaged, encrypted or too large for the disk; a member has an absolute
-            name, a name with ``..`` or is a link that leads outside; or a top-level entry exists in ``folder``.
+            name, a name with ``..`` or is a link to outside; or a top-level entry already exists in ``folder``.
     """
     path, folder = Path(path), Path(folder)
     temporary = folder / f".{path.name}.extracting"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # left there by a process that was killed
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
         temporary.mkdir(parents=True)
         if zipfile.is_zipfile(path):
             _extract_zip(path, folder, temporary)
@@ -76,19 +76,19 @@ def _extract_zip(path: Path, folder: Path, temporary: Path) -> None:
 
 def _extract_tar(path: Path, folder: Path, temporary: Path) -> None:
     if not hasattr(tarfile, "data_filter"):
-        raise DownloadError(f"{path}: Python {platform.python_version()} unpacks no tar safely; use 3.11.4 or later")
+        raise DownloadError(f"{path}: Python {platform.python_version()} cannot unpack tar safely; use 3.11.4 or later")
     with tarfile.open(path) as archive:
         members = archive.getmembers()
         _check_members(path, folder, [member.name for member in members], sum(member.size for member in members))
         for member in tqdm(members, desc=path.name, unit="file"):
-            # The standard library's "data" filter refuses links that lead outside and devices.
+            # The standard library's "data" filter refuses devices and links to outside.
             archive.extract(member, temporary, filter="data")
 
 
 def _check_members(path: Path, folder: Path, names: list[str], total: int) -> None:
-    """Refuse names that leave the folder, entries that exist and more bytes than the disk has, before any is written.
+    """Refuse names outside the folder, existing entries and too little disk space, before anything is written.
 
-    Windows' rules for names are the stricter ones: they know drives and both separators.
+    Names are parsed as Windows paths, which is stricter: drives and both separators are recognised.
     """
     for name in names:
         pure = PureWindowsPath(name)
@@ -96,13 +96,13 @@ def _check_members(path: Path, folder: Path, names: list[str], total: int) -> No
             raise DownloadError(f"{path}: member '{name}' would be written outside {folder}; do not trust this archive")
     for entry in {PureWindowsPath(name).parts[0] for name in names if PureWindowsPath(name).parts}:
         if (folder / entry).exists():
-            raise DownloadError(f"{folder / entry}: exists already; move it away to unpack {path.name} again")
+            raise DownloadError(f"{folder / entry}: already exists; move it away to unpack {path.name} again")
     free = shutil.disk_usage(folder).free
     if total > free:
         raise DownloadError(f"{folder}: {path.name} needs {total} bytes unpacked and {free} are free; make room")
 
 
 def _check_place(path: Path, root: Path, name: str, place: Path) -> None:
-    """Refuse a place that, through links unpacked before it, is not below ``root``."""
+    """Refuse a place that resolves to outside ``root`` through links unpacked earlier."""
     if not place.resolve().is_relative_to(root.resolve()):
         raise DownloadError(f"{path}: member '{name}' leads outside the archive; do not trust this archive")

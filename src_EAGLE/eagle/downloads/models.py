@@ -1,6 +1,6 @@
-"""Fetch one model from its publisher, else the same weights from timm's hub, else what comes closest.
+"""Fetch a model from its publisher, else the same weights from timm's hub, else the closest substitute.
 
-timm, gdown and onnx are imported where they are needed: they take seconds, and most calls need none of them.
+timm, gdown and onnx are imported only where they are used: importing them takes seconds, and most calls need none.
 """
 
 import logging
@@ -16,19 +16,19 @@ logger = logging.getLogger(__name__)
 
 
 def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> Path:
-    """Fetch one model of ``eagle.downloads.catalog.MODELS``; one that is there already is left alone.
+    """Fetch one model of ``eagle.downloads.catalog.MODELS``, unless its file already exists.
 
     Args:
         name: a key of ``MODELS``.
         output_dir: folder to write to.
-        base_url: address that the public paths of DINO and DINOv2 start from, for a mirror.
+        base_url: base address of the DINO and DINOv2 weights; set it to use a mirror.
 
     Returns:
-        The file: ``local_weights(output_dir, name)``, or the DINOv2-S/14-derived file that stands in for
-        dinov2_vits14 where nothing else can be reached; that one keeps its own name.
+        The file ``local_weights(output_dir, name)``. If no source of dinov2_vits14 can be reached, the
+        DINOv2-S/14-derived file under its own name.
 
     Raises:
-        DownloadError: no source has it.
+        DownloadError: every source failed.
     """
     output_dir = Path(output_dir)
     model = MODELS[name]
@@ -63,7 +63,7 @@ def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> 
 
 
 def fetch_from_timm(timm_name: str, destination: Path) -> Path:
-    """Save the pretrained state dict of a timm model as .safetensors; raises DownloadError where it cannot be had."""
+    """Save a timm model's pretrained state dict as .safetensors; raise DownloadError if it cannot be fetched."""
     import timm
 
     from eagle.downloads.weights_writing import save_weights

@@ -1,4 +1,4 @@
-"""Write a state dict as .safetensors, whole or not at all."""
+"""Write a state dict as .safetensors atomically."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +11,19 @@ from eagle.files import written_atomically
 
 
 def save_weights(state: Mapping[str, torch.Tensor], destination: Path, source: str, arch: str) -> Path:
-    """Write ``state`` to ``destination`` with two lines of metadata; raises DownloadError where the disk refuses.
+    """Write ``state`` to ``destination`` with ``source`` and ``arch`` as metadata.
 
     Args:
         state: tensors by name, of any shape and dtype.
-        destination: the .safetensors file; its folder is made.
-        source: where the tensors come from.
-        arch: the model that they fit.
+        destination: the .safetensors file; its folder is created.
+        source: origin of the tensors.
+        arch: model that the tensors fit.
+
+    Returns:
+        ``destination``.
+
+    Raises:
+        DownloadError: the file cannot be written.
     """
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     try:

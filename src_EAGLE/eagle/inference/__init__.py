@@ -1,1 +1,1 @@
-"""A trained segmenter on photographs, folders and videos of any size, and as an exported graph."""
+"""Apply a trained segmenter to photographs, folders and videos of any size, and export it as a graph."""

@@ -1,4 +1,4 @@
-"""Backbone, head and both probes as one graph for torch.export or ONNX, batch and image size free."""
+"""Export backbone, head and both probes as one torch.export or ONNX graph for any batch and image size."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ TORCH, ONNX = ".pt2", ".onnx"
 OUTPUTS = ("linear", "cluster")
 TOLERANCE = 1e-4
 
-# Exported graphs name nodes after operators, of which "linear" is one.
+# The outputs need a suffix: exported graphs name nodes after operators, and "linear" is an operator.
 _ONNX_OUTPUTS = [f"{name}_log_probs" for name in OUTPUTS]
 
 
@@ -38,46 +38,48 @@ class _Maps(nn.Module):
 
 
 def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
-    """Write a checkpoint's maps as ``NAME.pt2`` (torch.export) or ``NAME.onnx``, and check the file against eager mode.
+    """Export a checkpoint as ``NAME.pt2`` (torch.export) or ``NAME.onnx``, and compare the file with eager mode.
 
-    The graph takes ``img``, B×3×H×W normalised, with H and W multiples of the patch size, and gives the
-    log-probabilities of SegmenterProbes, B×C×H×W, mirror image included: ``linear_log_probs`` and
-    ``cluster_log_probs``. The class map, where there is one, travels with it as JSON: an extra file ``class_map.json``
-    of a .pt2, an entry ``class_map`` of an .onnx file's metadata.
+    The graph takes ``img``, B×3×H×W normalised, with H and W multiples of the patch size. It returns the
+    log-probabilities of SegmenterProbes, B×C×H×W, averaged with the mirror image: ``linear_log_probs`` and
+    ``cluster_log_probs``. The checkpoint's class map, if any, is stored in the file as JSON: in a .pt2 as the extra
+    file ``class_map.json``, in an .onnx as the metadata entry ``class_map``.
 
     Args:
         source: the checkpoint.
-        target: the file; its suffix decides the format.
+        target: the file to write; its suffix decides the format.
         alpha: sharpness of the cluster probe.
 
     Returns:
-        The largest difference to eager mode over images of several sizes, the pre-training one among them.
+        The largest absolute difference from eager mode over several image sizes, including the pre-training size.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded, or the graph's maps differ by more than TOLERANCE.
-        ConfigError: the suffix is neither, or the packages for ONNX are not installed.
+        ConfigError: the suffix is unknown, or the packages for ONNX are not installed.
     """
     if target.suffix not in (TORCH, ONNX):
         raise ConfigError(f"target: {target} must end in {TORCH} or {ONNX}")
     if target.suffix == ONNX:
-        _require("onnx", "onnxscript", "onnxruntime")
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            if find_spec(package) is None:
+                raise ConfigError(f"target: an {ONNX} file needs {package}: pip install -e .[export]")
     stored = read_stored(source)
     segmenter = build_segmenter(stored, source).eval()
     maps = _Maps(SegmenterProbes(segmenter, alpha)).eval()
     class_map = json.dumps(stored.class_map.to_plain()) if stored.class_map is not None else None
     backbone = segmenter.net.model
-    program = _exported(maps, backbone.patch_size)
+    program = _export_program(maps, backbone.patch_size)
     with written_atomically(target) as temporary:
         run = (_write_onnx if target.suffix == ONNX else _write_torch)(program, temporary, class_map)
-        difference = max(_difference(maps, run, size) for size in _tried_sizes(backbone))
+        difference = max(_difference(maps, run, size) for size in _compared_sizes(backbone))
         if difference > TOLERANCE:
-            raise CheckpointError(f"{target}: not written: its maps differ from eager mode's by {difference:.1e}")
+            raise CheckpointError(f"{target}: not written: its maps differ from eager mode by {difference:.1e}")
     return difference
 
 
-def _exported(maps: nn.Module, patch_size: int) -> torch.export.ExportedProgram:
+def _export_program(maps: nn.Module, patch_size: int) -> torch.export.ExportedProgram:
     height, width = (patch_size * torch.export.Dim(name) for name in ("rows", "columns"))
-    # Not the pre-training size, nor a square: a size that is special would stay special.
+    # Neither the pre-training size nor a square: torch.export would specialise the graph for such an example.
     example = torch.zeros(2, 3, 8 * patch_size, 12 * patch_size)
     dims = {0: torch.export.Dim("batch"), 2: height, 3: width}
     with torch.no_grad():
@@ -112,13 +114,7 @@ def _difference(maps: nn.Module, run: Run, size: tuple[int, int, int]) -> float:
         return max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
 
 
-def _tried_sizes(backbone: KeyBackbone) -> list[tuple[int, int, int]]:
-    """Batch, height and width: the pre-training size, and others around it."""
+def _compared_sizes(backbone: KeyBackbone) -> list[tuple[int, int, int]]:
+    """Batch, height and width of the test images: the pre-training size and two others."""
     (height, width), patch_size = backbone.stored_size, backbone.patch_size
     return [(1, height, width), (3, height, 2 * patch_size), (2, 3 * patch_size, width + patch_size)]
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        if find_spec(package) is None:
-            raise ConfigError(f"target: an {ONNX} file needs {package}: pip install -e .[export]")

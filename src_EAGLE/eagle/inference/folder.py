@@ -1,13 +1,13 @@
-"""Masks for images, folders and videos, with one JSON that says what is in them."""
+"""Write masks for images, folders and videos, and one JSON that lists them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
 from omegaconf import DictConfig
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from tqdm import tqdm
 
 from eagle.checkpoints.formats import read_stored
@@ -26,7 +26,7 @@ from eagle.inference.frame_folders import join_overlays
 from eagle.inference.masks import Legend, write_masks
 from eagle.inference.photograph import PhotographSegmenter, View
 from eagle.inference.shares import write_legend
-from eagle.inference.video import VIDEO_SUFFIXES, Video, frames, open_video, video_writer
+from eagle.inference.video import VIDEO_SUFFIXES, frames, open_video, video_writer
 
 JSON_NAME = "segments.json"
 LEGEND_NAME = "legend.png"
@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 
 
 def segment(cfg: DictConfig) -> dict[str, Any]:
-    """Write masks of everything that ``cfg.images`` and ``cfg.bundled`` name, and ``segments.json``.
+    """Write masks for all files named by ``cfg.images`` and ``cfg.bundled``, and ``segments.json``.
 
-    Images give ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png`` of their own size; videos
-    ``NAME_overlay.mp4``; folders of frames ``FOLDER_overlay.mp4`` too, where there is a frame rate. ``legend.png``
-    shows each class's colour and mean share. A file that cannot be read is listed in the JSON and at the end.
+    Each image gives ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png`` in its own size, and each video
+    ``NAME_overlay.mp4``. With ``cfg.frame_rate``, each folder of images also gives ``FOLDER_overlay.mp4``.
+    ``legend.png`` shows each class's colour and mean share. Unreadable files are listed in the JSON and logged.
 
     Args:
         cfg: a validated SegmentConfig.
@@ -48,7 +48,9 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
         The JSON's content: ``classes``, ``images`` (files, size and shares of each class) and ``unreadable``.
 
     Raises:
-        CheckpointError, ConfigError, DataError: nothing can be segmented at all.
+        CheckpointError: the checkpoint cannot be loaded.
+        ConfigError: no input is named, or a size is not a multiple of the patch size.
+        DataError: a named path does not exist, or a folder's overlays cannot be joined to a video.
     """
     files = _files(cfg)
     path = Path(cfg.checkpoint)
@@ -122,20 +124,16 @@ def _segment_video(
 ) -> dict[str, Any]:
     video = open_video(path)
     output = folder / f"{name}_overlay.mp4"
-    pixels: dict[str, float] = {}
+    totals: dict[str, float] = {}
     n_frames = 0
     with video_writer(output, video.size, video.rate) as write:
-        for frame in _with_progress(video):
+        for frame in tqdm(frames(video), path.name, video.n_frames, unit="frame", leave=False):
             ids = legend.ids(photographs(frame))
             write(overlay(frame, ids, legend.classes.palette))
             n_frames += 1
             for class_name, share in legend.shares(ids).items():
-                pixels[class_name] = pixels.get(class_name, 0.0) + share
+                totals[class_name] = totals.get(class_name, 0.0) + share
     if n_frames == 0:
         raise DataError(f"{path}: holds no frame that ffmpeg can read")
-    shares = {class_name: round(total / n_frames, 6) for class_name, total in pixels.items()}
+    shares = {class_name: round(total / n_frames, 6) for class_name, total in totals.items()}
     return {"size": list(video.size), "frames": n_frames, "files": {"overlay": output.name}, "shares": shares}
-
-
-def _with_progress(video: Video) -> Iterator[Image.Image]:
-    return iter(tqdm(frames(video), video.path.name, video.n_frames, unit="frame", leave=False))

@@ -1,4 +1,4 @@
-"""The overlays of a folder of frames, joined to a video."""
+"""Join the overlays of a folder of frames to a video."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -17,18 +17,18 @@ from eagle.inference.video import video_writer
 def join_overlays(images: Mapping[str, Any], output_dir: Path, rate: float) -> dict[str, str]:
     """Write ``FOLDER_overlay.mp4`` for each folder with several images, its frames in the order of ``images``.
 
-    Where two folders, or a folder and a video in ``images``, share a name, the later folder's gets a number.
+    A video name that another folder or a video in ``images`` already uses gets a number.
 
     Args:
-        images: as ``segments.json`` lists them; those without an overlay PNG are passed over.
+        images: the ``images`` of ``segments.json``; entries without an overlay PNG are skipped.
         output_dir: folder of the overlays and of the videos.
-        rate: frames a second.
+        rate: frames per second.
 
     Returns:
-        The videos' names by the frames' folder.
+        Each video's file name, by the folder of its frames.
 
     Raises:
-        DataError: there is no ffmpeg, or the images of a folder differ in size.
+        DataError: ffmpeg is missing, or the images of a folder differ in size.
     """
     overlays: dict[Path, list[Path]] = {}
     for source, entry in images.items():
@@ -42,7 +42,7 @@ def join_overlays(images: Mapping[str, Any], output_dir: Path, rate: float) -> d
 
 
 def _video_names(folders: Sequence[Path], taken: AbstractSet[str]) -> list[str]:
-    """``FOLDER_overlay.mp4`` for each folder, with a number where that is another's or taken; letters' case aside."""
+    """``FOLDER_overlay.mp4`` for each folder, with a number if the name is already used in any letter case."""
     used = {name.lower() for name in taken}
     names: list[str] = []
     for folder in folders:
@@ -62,6 +62,6 @@ def _write_video(path: Path, frames: list[Path], rate: float) -> None:
                 if image.size != size:
                     raise DataError(
                         f"{frame}: {image.width}×{image.height} pixels, the frames before it {size[0]}×{size[1]}; a "
-                        "video has frames of one size: leave frame_rate out"
+                        "video needs frames of one size: leave frame_rate out"
                     )
                 write(np.asarray(image))

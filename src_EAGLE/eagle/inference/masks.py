@@ -1,4 +1,4 @@
-"""What a label map is written as: ids, colours, an overlay, and shares of the image."""
+"""Write a label map as ids, colours and an overlay, and measure each class's share of the image."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,45 +15,41 @@ NO_CLASS_NAME = "no class"
 
 
 class Legend:
-    """Names and colours of the ids that masks hold.
+    """Names and colours of the ids in masks.
 
     Args:
-        class_map: of the checkpoint; None or one without this probe's assignments numbers the clusters.
-        map_name: which assignments count, e.g. "cluster+crf"; where that map was not scored, those of the same probe
-            with or without CRF.
-        n_clusters: clusters of the probe.
-        classes: of the dataset that the checkpoint was trained on, where they are known without a class map.
+        class_map: the checkpoint's; if it is None or lacks this probe, clusters are named by their numbers.
+        map_name: the map whose assignments apply, e.g. "cluster+crf"; if it was not scored, the same probe's map with
+            or without CRF applies.
+        n_clusters: number of clusters of the probe.
+        classes: the training dataset's classes, which name the linear probe's ids without a class map; None if unknown.
     """
 
     def __init__(self, class_map: ClassMap | None, map_name: str, n_clusters: int, classes: Classes | None) -> None:
+        known = class_map.classes if class_map else classes
         assignment = _assignment(class_map, map_name) if class_map else None
-        if assignment is None and map_name.startswith("linear") and (class_map or classes):
-            assignment = list(range(n_clusters))
-        if assignment is None:
-            assignment = list(range(n_clusters))
-            self.classes = numbered_clusters(n_clusters)
-        else:
-            self.classes = class_map.classes if class_map else classes  # type: ignore[assignment]
-        self._table = np.array(assignment)
+        has_names = assignment is not None or map_name.startswith("linear")
+        self.classes = known if known and has_names else numbered_clusters(n_clusters)
+        self._table = np.array(range(n_clusters) if assignment is None else assignment)
 
     def ids(self, clusters: np.ndarray) -> np.ndarray:
-        """H×W clusters → class ids, −1 for none."""
+        """Map H×W clusters to class ids; −1 is no class."""
         return self._table[clusters]
 
     def shares(self, ids: np.ndarray) -> dict[str, float]:
-        """Share of the pixels of each class that occurs, by name, the largest first."""
+        """Share of the pixels by class name, for the classes that occur, largest first."""
         counts = Counter(dict(zip(*(a.tolist() for a in np.unique(ids, return_counts=True)), strict=True)))
         return {self.name(class_id): round(count / ids.size, 6) for class_id, count in counts.most_common()}
 
     def name(self, class_id: int) -> str:
-        """A class's name."""
+        """The name of a class id."""
         return NO_CLASS_NAME if class_id == NO_CLASS else self.classes.names[class_id]
 
 
 def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
-    """Each cluster's class; None where the probe was not scored."""
+    """The class of each cluster; None if the probe was not scored."""
     plain = map_name.removesuffix(CRF_SUFFIX)
-    # The CRF moves borders and renumbers nothing: a cluster means the same with it and without.
+    # The CRF moves borders but keeps cluster numbers, so the assignments hold with and without it.
     for name in (map_name, plain, plain + CRF_SUFFIX):
         if name in class_map.assignments:
             return class_map.assignments[name]
@@ -61,13 +57,13 @@ def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
 
 
 def write_masks(folder: Path, name: str, photograph: Image.Image, ids: np.ndarray, classes: Classes) -> dict[str, str]:
-    """Write ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png``; their names by kind.
+    """Write ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png``; return their names by kind.
 
     Args:
-        folder: is made where it is missing.
-        name: of the image.
+        folder: created if missing.
+        name: the image's name.
         photograph: RGB.
-        ids: H×W class ids, −1 for none; of the photograph's size.
+        ids: H×W class ids in the photograph's size; −1 is no class.
         classes: names and palette.
     """
     files = {kind: f"{name}_{kind}.png" for kind in ("ids", "color", "overlay")}

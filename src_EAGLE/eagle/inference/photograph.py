@@ -1,4 +1,4 @@
-"""From a photograph of any size to a label map of the same size, in bounded memory."""
+"""Segment a photograph of any size into a label map of the same size, in bounded memory."""
 
 from dataclasses import dataclass
 
@@ -15,21 +15,21 @@ from eagle.evaluation.crf import dense_crf
 from eagle.inference.probe_maps import SegmenterProbes, covered_size
 from eagle.segmenter import LitUnsupervisedSegmenter
 
-# Sharpness of the cluster probe's probabilities before the CRF, as published.
+# Sharpness of the cluster probe's softmax before the CRF, as released.
 CLUSTER_ALPHA = 4.0
-# The CRF sees a larger photograph shrunk to this many pixels: its memory grows with pixels times clusters.
+# Larger photographs are shrunk to this many pixels for the CRF, whose memory grows with pixels × clusters.
 CRF_PIXELS = 640 * 480
-# Pixels of a label map that are computed at once.
+# Pixels of a label map computed at once.
 BAND_PIXELS = 1 << 19
 
 
 @dataclass(frozen=True)
 class View:
-    """How a photograph is looked at.
+    """How a photograph is passed to the model.
 
     Attributes:
-        res: short side in pixels that the backbone sees; None for the photograph's own.
-        window: side of the windows that longer sides are taken in; None for none.
+        res: short side in pixels at the backbone's input; None keeps the photograph's size.
+        window: side in pixels of the windows that larger images are split into; None for no windows.
         run_crf: refine with the dense CRF.
         crf_backend: see ``dense_crf``.
     """
@@ -41,13 +41,13 @@ class View:
 
 
 class PhotographSegmenter:
-    """Label maps of photographs by one probe of a segmenter.
+    """Compute label maps of photographs with one probe of a segmenter.
 
     Args:
         segmenter: in eval mode.
         probe: "cluster" or "linear".
-        view: how photographs are looked at.
-        fabric: decides device and precision.
+        view: resolution, windows and CRF.
+        fabric: sets device and precision.
     """
 
     def __init__(self, segmenter: LitUnsupervisedSegmenter, probe: str, view: View, fabric: Fabric) -> None:
@@ -60,14 +60,14 @@ class PhotographSegmenter:
 
     @torch.no_grad()
     def __call__(self, photograph: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Cluster ids (class ids of the linear probe) of an RGB photograph.
+        """Cluster ids of an RGB photograph; class ids with the linear probe.
 
         Args:
-            photograph: of any size.
-            size: (H, W) of the result; None for the photograph's.
+            photograph: an image of any size.
+            size: (H, W) of the result; None for the photograph's size.
 
         Returns:
-            H×W uint8; uint16 of more than 255 clusters.
+            H×W uint8, or uint16 for more than 255 clusters.
         """
         seen = photograph if self._view.res is None else resized(photograph, self._view.res)
         code: Tensor = self._codes(self._tensor(seen)).float()
@@ -83,14 +83,14 @@ class PhotographSegmenter:
         return self._fabric.to_device(normalize(image_tensor(image))[None])
 
     def _scores(self, code: Tensor) -> Tensor:
-        """What the best class has most of, 1×C×h×w; interpolating it is interpolating codes."""
+        """Per-class scores, 1×C×h×w; they are linear in the code, so upsampling scores equals upsampling codes."""
         segmenter = self._segmenter
         return segmenter.linear_logits(code) if self._probe == "linear" else segmenter.cluster_probe.inner(code)
 
     def _refined(
         self, photograph: Image.Image, code: Tensor, covered: tuple[int, int], size: tuple[int, int]
     ) -> Tensor:
-        """Probabilities after the CRF, at the size that was seen or, where that is large, a smaller one."""
+        """Probabilities after the CRF, 1×C×H×W, at ``size`` or shrunk to at most CRF_PIXELS pixels."""
         shrink = min(1.0, (CRF_PIXELS / (size[0] * size[1])) ** 0.5)
         height, width = (max(1, round(side * shrink)) for side in size)
         small = photograph.resize((width, height), Image.Resampling.NEAREST)
@@ -106,7 +106,7 @@ class PhotographSegmenter:
 
 
 class _Codes(nn.Module):
-    """The probes' codes as a module's forward, which is what Fabric's precision applies to."""
+    """Computes codes in a module's forward, because Fabric applies its precision only there."""
 
     def __init__(self, probes: SegmenterProbes) -> None:
         super().__init__()
@@ -117,23 +117,23 @@ class _Codes(nn.Module):
 
 
 def resized(photograph: Image.Image, res: int) -> Image.Image:
-    """The photograph with its short side at ``res`` pixels (nearest, as in training and evaluation)."""
+    """Resize the short side to ``res`` pixels (nearest neighbour, as in training and evaluation)."""
     scale = res / min(photograph.size)
     width, height = (max(res, round(side * scale)) for side in photograph.size)
     return photograph.resize((width, height), Image.Resampling.NEAREST)
 
 
 def label_map(scores: Tensor, covered: tuple[int, int], size: tuple[int, int], full: tuple[int, int]) -> np.ndarray:
-    """Best score at every pixel of a larger map, band by band.
+    """Class with the highest score at every pixel of an upsampled map, computed in bands of rows.
 
     Args:
-        scores: 1×C×h×w on a grid of patches.
-        covered: pixels (height, width) that the grid covers, padding included.
-        size: pixels of the image in it, in the upper left corner.
+        scores: 1×C×h×w on the patch grid.
+        covered: (height, width) in pixels that the grid covers, padding included.
+        size: (height, width) in pixels of the unpadded image, in the upper left corner of the covered area.
         full: (H, W) of the result.
 
     Returns:
-        H×W uint8; uint16 of more than 255 classes.
+        H×W uint8, or uint16 for more than 255 classes.
     """
     ids = np.empty(full, dtype=id_type(scores.shape[1]))
     step = max(1, BAND_PIXELS // full[1])
@@ -146,7 +146,7 @@ def label_map(scores: Tensor, covered: tuple[int, int], size: tuple[int, int], f
 def sampled(
     scores: Tensor, covered: tuple[int, int], size: tuple[int, int], full: tuple[int, int], rows: slice
 ) -> Tensor:
-    """Bilinear samples of 1×C×h×w ``scores`` for some rows of the map that ``label_map`` describes; 1×C×rows×W."""
+    """Bilinearly upsampled ``scores`` at some ``rows`` of the full map, 1×C×rows×W; arguments as in ``label_map``."""
     starts_and_stops = (rows, slice(0, full[1]))
     y, x = (
         (2 * torch.arange(part.start, part.stop, device=scores.device) + 1) / n * (shown / whole) - 1

@@ -11,12 +11,12 @@ from eagle.segmenter import LitUnsupervisedSegmenter
 
 
 class SegmenterProbes(nn.Module):
-    """Both probes of a trained segmenter: "linear" and "cluster".
+    """The "linear" and "cluster" maps of a trained segmenter's probes.
 
     Args:
         segmenter: in eval mode.
         alpha: sharpness of the cluster probe.
-        window: side of the windows that larger images are taken in; None takes every image whole.
+        window: side in pixels of the windows that larger images are split into; None processes every image whole.
     """
 
     def __init__(self, segmenter: LitUnsupervisedSegmenter, alpha: float, window: int | None = None) -> None:
@@ -28,7 +28,7 @@ class SegmenterProbes(nn.Module):
 
     @torch.no_grad()
     def code(self, img: Tensor) -> Tensor:
-        """S of an image of any size, averaged with its mirror image's; B×dim×⌈H/patch⌉×⌈W/patch⌉."""
+        """Code S of an image of any size, averaged with the mirror image's code; B×dim×⌈H/patch⌉×⌈W/patch⌉."""
         net = self.segmenter.net
         return any_size_features(lambda view: net.keys_and_code(view)[1], img, net.model.patch_size, self.window)
 
@@ -46,12 +46,12 @@ class SegmenterProbes(nn.Module):
 
 
 class KMeansProbe(nn.Module):
-    """Cosine k-means centres on a frozen backbone's keys, read out as the cluster probe is: "kmeans".
+    """The "kmeans" map: k-means centres on a frozen backbone's keys, used like the cluster probe.
 
     Args:
-        backbone: gives K.
-        centres: the probe with the k-means centres.
-        alpha: its sharpness.
+        backbone: computes K.
+        centres: a probe with the k-means centres as clusters.
+        alpha: sharpness of the probe.
         window: as in SegmenterProbes.
     """
 
@@ -72,31 +72,34 @@ class KMeansProbe(nn.Module):
 
 
 def any_size_features(features: Features, img: Tensor, patch_size: int, window: int | None) -> Tensor:
-    """Mirror-averaged features of an image of any size, its right and lower border padded to whole patches.
+    """Features of an image of any size, padded to whole patches and averaged with the mirror image's features.
 
     Args:
-        features: B×3×H×W → B×C×h×w, for whole patches.
+        features: B×3×H×W → B×C×h×w, for H and W multiples of the patch size.
         img: B×3×H×W.
-        patch_size: pixels a patch.
-        window: side of the windows that larger images are taken in; None takes every image whole.
+        patch_size: side of a patch in pixels.
+        window: as in SegmenterProbes.
+
+    Returns:
+        B×C×⌈H/patch_size⌉×⌈W/patch_size⌉.
     """
 
-    def of_whole_patches(view: Tensor) -> Tensor:
+    def padded_features(view: Tensor) -> Tensor:
         return features(view) if window is None else windowed(features, view, window, patch_size)
 
-    return flip_averaged(of_whole_patches, padded_to_patches(img, patch_size))
+    return flip_averaged(padded_features, padded_to_patches(img, patch_size))
 
 
 def flip_averaged(features: Features, img: Tensor) -> Tensor:
-    """Mean of an image's feature map and its mirror image's, mirrored back; B×C×h×w."""
+    """Mean of an image's feature map and its mirror image's feature map, mirrored back; B×C×h×w."""
     return (features(img) + features(img.flip(dims=[3])).flip(dims=[3])) / 2
 
 
 def covered_size(feature_map: Tensor, patch_size: int) -> tuple[int, int]:
-    """Pixels (height, width) that the patches of a feature map cover."""
+    """(height, width) in pixels covered by the patches of a feature map."""
     return feature_map.shape[2] * patch_size, feature_map.shape[3] * patch_size
 
 
 def cropped_to(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The upper left part of B×C×H×W that an image of ``size`` was padded from."""
+    """Crop B×C×H×W to its upper left ``size``, which removes the padding."""
     return x[:, :, : size[0], : size[1]]

@@ -1,4 +1,4 @@
-"""Which colour is which class, and how much of all images it covers: one picture beside a folder of masks."""
+"""Draw the legend of a folder of masks: each class's colour and mean share."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,12 +14,12 @@ from eagle.inference.masks import Legend
 
 
 def write_legend(path: Path, legend: Legend, shares: Iterable[Mapping[str, float]]) -> None:
-    """Draw a bar for each class in the colour that it has in the masks, as long as its mean share of an image.
+    """Draw one bar per class in its mask colour; the bar's length is the class's mean share of an image.
 
     Args:
         path: PNG to write.
-        legend: of the masks.
-        shares: of each image, by class name, as ``Legend.shares`` gives them.
+        legend: names and colours of the masks.
+        shares: for each image, the result of ``Legend.shares``.
     """
     images = list(shares)
     names, colors = [*legend.classes.names], [*legend.classes.palette]

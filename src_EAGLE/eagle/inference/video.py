@@ -1,10 +1,10 @@
-"""Frames of a video file, and overlays as a video, through the ffmpeg program."""
+"""Read the frames of a video file and write overlays as a video, with the ffmpeg program."""
 
 import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,19 +18,19 @@ from eagle.files import written_atomically
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 
-# A stated frame rate is taken where the frames' times differ by less: containers round these to milliseconds.
+# Relative difference from the measured rate up to which the stated one holds: containers round times to milliseconds.
 RATE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video file's shape.
+    """Properties of a video file.
 
     Attributes:
         path: the file.
-        size: (width, height) in pixels, as shown.
-        rate: frames a second on average, a fraction such as "30000/1001".
-        n_frames: frames that the file holds, shown or not.
+        size: (width, height) in pixels, as a player shows it.
+        rate: average frames per second, as a fraction such as "30000/1001".
+        n_frames: number of stored frames, including those that players skip.
     """
 
     path: Path
@@ -40,10 +40,10 @@ class Video:
 
 
 def open_video(path: Path) -> Video:
-    """Ask ffprobe for a video's shape; reads the whole file, decodes none of it.
+    """Read a video's properties with ffprobe, which reads the whole file but decodes nothing.
 
     Raises:
-        DataError: there is no ffmpeg, or no video in the file.
+        DataError: ffmpeg is missing, or the file holds no video.
     """
     _require_ffmpeg(path)
     fields = "stream=width,height,avg_frame_rate:stream_side_data=rotation:packet=pts_time"
@@ -61,9 +61,9 @@ def open_video(path: Path) -> Video:
 
 
 def _average_rate(stated: str, times: Sequence[float]) -> str:
-    """The rate that a file states, or the one of its frames' times (seconds) where these say another.
+    """The stated frame rate, or the rate measured from the frame times (seconds) where the two disagree.
 
-    Matroska states the rate that a variable one started with, and others none ("0/0").
+    Matroska states the initial rate of a variable-rate video; other files state none ("0/0").
     """
     numerator, denominator = map(int, stated.split("/"))
     span = max(times, default=0.0) - min(times, default=0.0)
@@ -76,10 +76,10 @@ def _average_rate(stated: str, times: Sequence[float]) -> str:
 
 
 def frames(video: Video) -> Iterator[Image.Image]:
-    """RGB frames in order, each as often as the file has it; raises DataError where that is damaged before its end."""
+    """Yield every stored frame once, as RGB and in order; raise DataError if the file is damaged."""
     width, height = video.size
-    # As an input option, the rate replaces the file's timestamps. By these, ffmpeg would repeat and drop frames of a
-    # variable rate; the option against that has another name in every age of ffmpeg (-vsync, -fps_mode).
+    # As an input option, -r replaces the file's timestamps, by which ffmpeg would repeat and drop frames of a
+    # variable-rate video. The option that prevents this differs between ffmpeg versions (-vsync, -fps_mode).
     command = ["ffmpeg", "-v", "error", "-r", video.rate, "-i", _url(video.path)]
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     with subprocess.Popen(  # noqa: S603  fixed words, no shell
@@ -97,15 +97,15 @@ def frames(video: Video) -> Iterator[Image.Image]:
 
 @contextmanager
 def video_writer(path: Path, size: tuple[int, int], rate: str) -> Iterator[Any]:
-    """A function that takes H×W×3 uint8 frames of one size and appends them to an H.264 file.
+    """Open an H.264 file and yield a function that appends one H×W×3 uint8 frame to it.
 
     Args:
         path: the .mp4 file, written under a temporary name.
-        size: (width, height).
-        rate: frames a second.
+        size: (width, height) of every frame.
+        rate: frames per second.
 
     Raises:
-        DataError: there is no ffmpeg, or it refuses.
+        DataError: ffmpeg is missing or cannot write the file.
     """
     _require_ffmpeg(path)
     width, height = size
@@ -117,18 +117,16 @@ def video_writer(path: Path, size: tuple[int, int], rate: str) -> Iterator[Any]:
             assert process.stdin is not None
             assert process.stderr is not None
             stdin = process.stdin
-            try:
+            with suppress(BrokenPipeError):
                 yield lambda pixels: stdin.write(np.ascontiguousarray(pixels, dtype=np.uint8).tobytes())
                 stdin.close()
-                reason = process.stderr.read().decode(errors="replace")
-            except BrokenPipeError:
-                reason = process.stderr.read().decode(errors="replace")
+            reason = process.stderr.read().decode(errors="replace")
         if process.returncode:
             raise DataError(f"{path}: ffmpeg cannot write it ({' '.join(reason.split())[:160]})")
 
 
 def _url(path: Path) -> str:
-    """A file's name that ffmpeg takes for neither a protocol nor an option."""
+    """The file as a URL, so that ffmpeg reads its name neither as a protocol nor as an option."""
     return f"file:{path}"
 
 

@@ -1,4 +1,4 @@
-"""Feature maps of images of any size: padded to whole patches, and large ones window by window, blended."""
+"""Feature maps of images of any size: padding to whole patches, and blended windows for large images."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,25 +10,25 @@ Features = Callable[[Tensor], Tensor]
 
 
 def padded_to_patches(img: Tensor, patch_size: int) -> Tensor:
-    """B×3×H×W with its last row and column repeated until both sides are multiples of ``patch_size``."""
+    """Repeat the last row and column of B×3×H×W until both sides are multiples of ``patch_size``."""
     height, width = img.shape[2:]
     return F.pad(img, (0, -width % patch_size, 0, -height % patch_size), mode="replicate")
 
 
 def windowed(features: Features, img: Tensor, window: int, patch_size: int) -> Tensor:
-    """Features of overlapping windows of an image, blended on the grid of patches.
+    """Features of overlapping windows of an image, blended on the patch grid.
 
-    Windows lie half a window apart, each weighs most in its middle and least at its border; memory for features is that
-    of one window and of the whole map.
+    Neighbouring windows overlap by half. A window's weight is highest in its middle and lowest at its border. Memory
+    holds the features of one window and the whole map.
 
     Args:
         features: B×3×window×window → B×C×h×w.
-        img: B×3×H×W, multiples of ``patch_size``.
-        window: side in pixels, a multiple of ``patch_size``; a shorter side of the image is taken whole.
-        patch_size: pixels a patch.
+        img: B×3×H×W, with H and W multiples of ``patch_size``.
+        window: side in pixels, a multiple of ``patch_size``; an image side shorter than this is not split.
+        patch_size: side of a patch in pixels.
 
     Returns:
-        B×C×(H/patch_size)×(W/patch_size); for an image no larger than a window, its features as they are.
+        B×C×(H/patch_size)×(W/patch_size); an image no larger than a window is passed to ``features`` whole.
     """
     rows, columns = (list(_spans(side // patch_size, window // patch_size)) for side in img.shape[2:])
     if len(rows) == len(columns) == 1:
@@ -47,7 +47,7 @@ def windowed(features: Features, img: Tensor, window: int, patch_size: int) -> T
 
 
 def _spans(length: int, window: int) -> Iterator[slice]:
-    """Overlapping spans of ``window`` patches that cover ``length`` of them, the last one flush with the end."""
+    """Overlapping spans of ``window`` patches that cover ``length`` patches; the last span ends at ``length``."""
     if length <= window:
         yield slice(0, length)
         return
@@ -61,6 +61,6 @@ def _pixels(patches: slice, patch_size: int) -> slice:
 
 
 def _tent(length: int, like: Tensor) -> Tensor:
-    """Weights that rise by one a patch from both ends to the middle; ``length`` floats."""
+    """``length`` triangular weights: 1 at both ends, one more for each patch towards the middle."""
     ramp = torch.arange(1, length + 1, dtype=like.dtype, device=like.device)
     return torch.minimum(ramp, ramp.flip(0))

@@ -1,1 +1,1 @@
-"""Evaluations of checkpoints, baselines and seeds: tables, JSON, figures and the HTML page."""
+"""Evaluate checkpoints, baselines and seeds: tables, JSON, figures and the HTML page."""

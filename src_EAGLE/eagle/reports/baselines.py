@@ -1,4 +1,4 @@
-"""k-means on the frozen keys: what a method has to beat."""
+"""k-means on the frozen keys: the baseline that a trained model must beat."""
 
 from collections.abc import Mapping
 
@@ -16,14 +16,14 @@ from eagle.distributed import all_gather_objects
 from eagle.models.backbone import KeyBackbone
 from eagle.models.probes import ClusterLookup
 
-# Images that k-means sees at most, and keys of all of them together: a cropped dataset has 250,000 images.
+# Most images, and most keys over all images, that k-means is fitted to: a cropped dataset has 250,000 images.
 MOST_IMAGES = 2_000
 MOST_KEYS = 60_000
 STARTS = 10
 
 
 def sampled_images(dataset: SegmentationDataset, seed: int) -> DatasetPart:
-    """``MOST_IMAGES`` images of a dataset drawn without replacement, in its order; all of a smaller one."""
+    """Draw ``MOST_IMAGES`` images without replacement, in dataset order; keep all images of a smaller dataset."""
     n = min(MOST_IMAGES, len(dataset))
     chosen = np.random.default_rng(seed).choice(len(dataset), n, replace=False)
     return DatasetPart(dataset, sorted(chosen.tolist()))
@@ -38,14 +38,14 @@ def kmeans_centres(
     batch_size: int,
     num_workers: int,
 ) -> ClusterLookup:
-    """k-means of normalised keys, the best of ``STARTS`` greedy k-means++ starts by inertia, as a probe.
+    """Fit k-means to normalised keys and return the centres as a probe: lowest inertia of ``STARTS`` k-means++ starts.
 
     Args:
-        trainer: decides device and precision.
-        backbone: gives K.
-        views: images that keys are drawn from, the same number from each and ``MOST_KEYS`` at most.
+        trainer: sets device and precision.
+        backbone: computes K.
+        views: images to draw keys from: the same number from each image, ``MOST_KEYS`` in all at most.
         n_clusters: number of centres.
-        seed: of the draw and of the initial centres.
+        seed: seed of the draw and of the initial centres.
         batch_size: images per batch; does not change the draw.
         num_workers: loader processes.
 
@@ -65,12 +65,12 @@ def kmeans_centres(
 
 
 class KeySample(pl.LightningModule):
-    """Draws normalised keys from each image while Lightning's Trainer walks the loader.
+    """Draws normalised keys from each image in Lightning's test loop.
 
     Args:
-        backbone: gives K.
-        per_image: keys of an image; fewer where it has fewer patches.
-        seed: of the draw, which depends on the image's number but not on its batch or process.
+        backbone: computes K.
+        per_image: keys per image; all keys of an image with fewer patches.
+        seed: seed of the draw, combined with the image's index, so that batches and processes do not change the draw.
     """
 
     def __init__(self, backbone: KeyBackbone, per_image: int, seed: int) -> None:
@@ -81,18 +81,18 @@ class KeySample(pl.LightningModule):
         self.drawn: list[tuple[int, np.ndarray]] = []
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
-        """Draw from each image of a batch."""
+        """Draw keys from each image of a batch."""
         keys = F.normalize(self.backbone(batch["img"]).float(), dim=1).flatten(2).transpose(1, 2)
         n_patches = keys.shape[1]
-        for index, of_image in zip(batch["index"].tolist(), keys.cpu().numpy(), strict=True):
+        for index, image_keys in zip(batch["index"].tolist(), keys.cpu().numpy(), strict=True):
             generator = np.random.default_rng((self.seed, index))
             chosen = generator.choice(n_patches, min(self.per_image, n_patches), replace=False)
-            self.drawn.append((index, of_image[chosen]))
+            self.drawn.append((index, image_keys[chosen]))
 
     def on_test_epoch_end(self) -> None:
-        """Gather what all processes drew, in the order of the images."""
+        """Gather the keys of all processes in the order of the images."""
         self.drawn = sorted(all_gather_objects(self.drawn), key=lambda drawn: drawn[0])
 
     def keys(self) -> np.ndarray:
-        """What was drawn, n×C float32."""
+        """All drawn keys, n×C float32."""
         return np.concatenate([keys for _, keys in self.drawn])

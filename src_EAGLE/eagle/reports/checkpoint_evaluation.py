@@ -1,4 +1,4 @@
-"""Evaluate one checkpoint: tables on the terminal, JSON and pictures beside it."""
+"""Evaluate checkpoints: tables on the terminal, JSON and pictures beside each file."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,10 +34,10 @@ from eagle.segmenter import LitUnsupervisedSegmenter
 
 
 def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
-    """Score several checkpoints one after the other and compare them at the end; see ``evaluate_checkpoint``.
+    """Run ``evaluate_checkpoint`` on each file and print a table that compares several.
 
     Raises:
-        CheckpointError: a file is missing; known before the first evaluation.
+        CheckpointError: a file is missing; checked before the first evaluation.
     """
     for path in paths:
         if not path.is_file():
@@ -52,8 +52,8 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
 def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     """Score a checkpoint's probes on its validation split.
 
-    Prints the tables and writes ``<name>_eval.json``, ``<name>_grid.png``, ``<name>_confusion.png`` and, with report,
-    ``<name>_report.html`` beside the checkpoint, and with run_prediction ``<name>_predictions/``.
+    Prints the tables and writes ``<name>_eval.json``, ``<name>_grid.png`` and ``<name>_confusion.png`` beside the
+    checkpoint; with ``report`` also ``<name>_report.html``, with ``run_prediction`` also ``<name>_predictions/``.
 
     Args:
         path: the checkpoint.
@@ -63,7 +63,8 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
         The JSON's content.
 
     Raises:
-        CheckpointError, ConfigError, DataError: see their one-line messages.
+        CheckpointError: the checkpoint cannot be loaded.
+        ConfigError, DataError: as in ``validation_views``.
     """
     segmenter = load_segmenter(path)
     views = validation_views(segmenter, cfg)
@@ -99,15 +100,17 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
 
 
 def report_file(path: Path) -> Path:
-    """Where the page about a checkpoint's evaluation is, or will be, written."""
+    """Path of a checkpoint's HTML report."""
     return path.with_name(f"{path.stem}_report.html")
 
 
 def write_evaluation(
     path: Path, segmenter: LitUnsupervisedSegmenter, views: EvaluationViews, evaluation: Evaluation, cfg: DictConfig
 ) -> dict[str, Any]:
-    """Write a checkpoint's scores and what its clusters mean beside it: ``<name>_eval.json`` and, with report,
-    ``<name>_report.html``; the JSON's content.
+    """Write ``<name>_eval.json`` and, with ``report``, ``<name>_report.html`` beside a checkpoint.
+
+    Returns:
+        The JSON's content: scores, evaluation settings and the class of each cluster.
     """
     metrics, classes = evaluation.metrics, views.dataset.classes
     assignments = {name: metric.class_of_cluster().tolist() for name, metric in metrics.items()}
@@ -134,7 +137,7 @@ def write_evaluation(
 
 @rank_zero_only
 def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, prefix: str = "") -> None:
-    """Write ``<prefix>grid.png`` and ``<prefix>confusion.png``, the latter of the last map, i.e. the most refined."""
+    """Write ``<prefix>grid.png``, and ``<prefix>confusion.png`` for the last map, which is the most refined one."""
     metrics = evaluation.metrics
     last = list(metrics)[-1]
     scores = metrics[last].scores(count_extra=False)
@@ -145,10 +148,10 @@ def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, pref
 
 
 def training_config(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> DictConfig:
-    """The segmenter's configuration, with its datasets where an evaluation says they are.
+    """The segmenter's configuration with ``pytorch_data_dir`` replaced by the folder to evaluate on.
 
-    Where it does not say, they are where they were in training; where that is another machine's folder, as in released
-    checkpoints, in the usual place.
+    The evaluation's key comes first, then the training folder if it exists, then the default folder. Released
+    checkpoints name a folder on the authors' machine.
     """
     data_dir = cfg.pytorch_data_dir
     if data_dir is None and not Path(segmenter.cfg.pytorch_data_dir).is_dir():
@@ -157,10 +160,10 @@ def training_config(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> DictConfig
 
 
 def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> EvaluationViews:
-    """The validation split that the segmenter was trained beside, at the evaluation's resolution.
+    """The validation split of the segmenter's dataset, at the evaluation's resolution.
 
     Raises:
-        ConfigError: resolution or window is no multiple of the patch size, or the dataset has other classes.
+        ConfigError: ``res`` or ``window`` is not a multiple of the patch size, or the number of classes differs.
         DataError: files are missing.
     """
     res = cfg.res or segmenter.cfg.val_res
@@ -170,20 +173,20 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
     dataset = open_dataset(source, "val")
     if len(dataset.classes) != segmenter.n_classes:
         raise ConfigError(
-            f"pytorch_data_dir: {dataset_label(source)} there has {len(dataset.classes)} classes, the checkpoint "
-            f"{segmenter.n_classes}"
+            f"pytorch_data_dir: {dataset_label(source)} in this folder has {len(dataset.classes)} classes, "
+            f"the checkpoint {segmenter.n_classes}"
         )
     return EvaluationViews(readable_part(dataset, cfg.on_bad_image, "validation images"), res, cfg.crop)
 
 
 def evaluation_trainer(cfg: Any) -> pl.Trainer:
-    """A Trainer that only walks a loader and leaves nothing behind."""
+    """A Trainer for evaluation: it writes no logs and no checkpoints."""
     return pl.Trainer(**machine_arguments(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
 
 
 @contextmanager
 def crf_refinement(cfg: Any) -> Iterator[Refine | None]:
-    """The dense CRF that run_crf, crf_backend and crf_processes ask for, while its processes live; None for none."""
+    """Yield the dense CRF with its pool of processes, or None without ``run_crf``."""
     if not cfg.run_crf:
         yield None
         return

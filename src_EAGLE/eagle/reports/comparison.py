@@ -1,4 +1,4 @@
-"""Trained segmenters beside k-means on the keys they learned from, scored in one go."""
+"""Score trained segmenters and k-means on the keys they learned from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,13 +28,13 @@ KMEANS = "k-means on K"
 
 
 def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) -> str:
-    """Score segmenters of one dataset and k-means on the first one's keys.
+    """Score segmenters of one dataset and k-means on the first segmenter's keys.
 
-    Writes ``metrics.json`` with every score, ``grid.png`` and ``confusion.png`` of the first segmenter, and beside each
-    checkpoint the JSON of its evaluation and, with report, its page.
+    Writes ``metrics.json`` with every score, and ``grid.png`` and ``confusion.png`` of the first segmenter. Writes each
+    checkpoint's ``<name>_eval.json`` and, with ``report``, ``<name>_report.html`` beside it.
 
     Args:
-        checkpoints: by the name that tables show.
+        checkpoints: files by the name shown in tables.
         output_dir: folder for the files.
         cfg: a validated EvalConfig.
 
@@ -42,7 +42,8 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
         A table of mIoU and accuracy, with and without CRF.
 
     Raises:
-        CheckpointError, ConfigError, DataError: see their one-line messages.
+        CheckpointError: a checkpoint cannot be loaded.
+        ConfigError, DataError: as in ``validation_views``.
     """
     segmenters = {name: load_segmenter(path) for name, path in checkpoints.items()}
     first = next(iter(segmenters.values()))
@@ -77,7 +78,7 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
 
 
 def _centres(segmenter: LitUnsupervisedSegmenter, cfg: DictConfig) -> ClusterLookup:
-    """k-means of the keys of the segmenter's training images, with as many centres as its cluster probe has."""
+    """k-means centres of the training images' keys, as many as the cluster probe has clusters."""
     seed = segmenter.cfg.seed
     images = sampled_images(open_dataset(training_config(segmenter, cfg), "train"), seed)
     views = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), segmenter.cfg.res)

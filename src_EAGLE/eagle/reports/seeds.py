@@ -1,4 +1,4 @@
-"""The same run with several seeds: how much of a score is the seed's."""
+"""Repeat a run with several seeds to measure how much scores vary with the seed."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -24,19 +24,20 @@ FILE_NAME = "seeds.json"
 def run_seeds(seeds: Sequence[int], training: DictConfig, evaluation: DictConfig) -> str:
     """Train with every seed, score each run's last and best checkpoint, and write all scores to ``seeds.json``.
 
-    Runs lie in ``seed_N`` of the folder that ``experiment_name`` names; begun ones go on, so that the same command can
-    be given again.
+    Runs are written to ``seed_N`` in the folder ``experiment_name``. Unfinished runs are resumed, so the same command
+    can be repeated.
 
     Args:
-        seeds: distinct.
+        seeds: distinct seeds.
         training: a validated TrainConfig with an experiment_name.
         evaluation: a validated EvalConfig.
 
     Returns:
-        A table of mean ± standard deviation over the seeds, and how the best checkpoint is selected.
+        A table of mean ± standard deviation over the seeds, and how the best checkpoint was selected.
 
     Raises:
-        ConfigError, DataError, TrainingError, WeightsError: see their one-line messages.
+        DataError: the validation images have no labels.
+        ConfigError, DataError, TrainingError, WeightsError: as in ``train`` and ``evaluate_checkpoint``.
     """
     if not open_dataset(training, "val").has_labels:
         raise DataError("the validation images have no labels to score against; seeds are compared by their scores")
@@ -57,7 +58,7 @@ def seeds_table(reports: Mapping[str, Mapping[int, Any]]) -> str:
     """Mean ± standard deviation of every map's scores under both protocols.
 
     Args:
-        reports: by checkpoint's name and seed, what ``eagle.evaluation.score_tables.results`` gives.
+        reports: the result of ``score_tables.results`` by checkpoint name ("last", "best") and seed.
     """
     header = ["checkpoint", "map", *(f"{protocol} {score}" for protocol in PROTOCOLS for score in SCORES)]
     rows = []
@@ -74,15 +75,15 @@ def seeds_table(reports: Mapping[str, Mapping[int, Any]]) -> str:
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """``mean ± sample standard deviation``; the deviation of a single value is not known."""
+    """``mean ± sample standard deviation``; only the mean for a single value."""
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
 def selection_rule(run_dir: Path) -> str:
-    """In words, how a run chose its best checkpoint."""
+    """Describe how a run chose its best checkpoint."""
     header = (run_dir / "metrics.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
     if LABELLED_MONITOR in header:
-        return f"highest {LABELLED_MONITOR} of the run's validations, i.e. chosen with the labels that it is scored on"
+        return f"highest {LABELLED_MONITOR} of the run's validations, i.e. chosen with the labels used for scoring"
     return f"lowest {LABEL_FREE_MONITOR} of the run's validations, without labels"

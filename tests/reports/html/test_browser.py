@@ -1,4 +1,4 @@
-"""The report in headless Chromium: sorting, choosing, the viewer, both themes, and nothing on the console."""
+"""The report in headless Chromium: sorting, switches, viewer, both themes, and an empty console."""
 
 import shutil
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
     not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver (apt-get install chromium chromium-driver)"
 )
 
-# The least contrast of visible text with what is behind it, and where. Titles on pictures have a shade of their own.
+# Lowest contrast between visible text and its background, and that text. Titles on pictures have their own background.
 CONTRAST = """
 const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
 function rgba(color) {
@@ -130,7 +130,7 @@ def test_report__a_column_sorts_both_ways_and_dashes_stay_last(browser, table, n
         assert header.get_attribute("aria-sort") == direction
 
 
-def test_report__numbers_sort_by_size_and_not_by_their_digits(browser):
+def test_report__numbers_sort_by_value(browser):
     table = "#classes-published"
     for row, number in zip(found(browser, f"{table} tbody tr"), ("9.5", "10", "", "1e-7"), strict=True):
         cell = row.find_elements(By.CSS_SELECTOR, "th, td")[2]
@@ -193,8 +193,8 @@ def test_report__an_image_opens_large_and_closes(browser):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_report__light_and_dark_differ_and_both_can_be_read(browser, width):
-    """Every shade that a confusion matrix can have included."""
+def test_report__light_and_dark_differ_and_are_readable(browser, width):
+    """Including every shade of a confusion matrix."""
     backgrounds = {}
     browser.execute_script(SHADES)
     for theme in ("light", "dark"):
@@ -208,7 +208,7 @@ def test_report__light_and_dark_differ_and_both_can_be_read(browser, width):
 
 
 @pytest.mark.parametrize("width", [1280, 768, 390])
-def test_report__nothing_sticks_out_of_the_page(browser, width):
+def test_report__fits_the_window(browser, width):
     look(browser, "light", width)
     assert browser.execute_script("return document.documentElement.scrollWidth") == width
 
@@ -219,7 +219,7 @@ def test_report__asks_for_no_other_file(browser):
     assert browser.execute_script("return [...document.images].every((img) => img.complete && img.naturalWidth > 0)")
 
 
-def test_report__a_confusion_cell_says_what_it_holds(browser):
+def test_report__confusion_cell_has_a_tooltip(browser):
     cell = found(browser, "[id='confusion-cluster+crf'] td[data-value]")[0]
     browser.execute_script("arguments[0].dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))", cell)
     assert cell.get_attribute("title").startswith(

@@ -1,4 +1,4 @@
-"""The report without a browser: what it says is what the JSON says, what it shows is what was scored."""
+"""The report without a browser: its numbers are those of the JSON, its pictures show the scored maps."""
 
 import base64
 import io
@@ -42,7 +42,7 @@ def page(path):
 
 
 def pixels(img):
-    """The picture of an <img>, as it is stored in the page."""
+    """The picture stored in an <img>."""
     head, data = img["src"].split(",", 1)
     assert head in ("data:image/png;base64", "data:image/jpeg;base64")
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
@@ -95,7 +95,7 @@ def test_page__an_absent_class_is_a_dash_in_every_map(page):
     assert [cell.get_text() for cell in row.find_all("td")] == ["0.0", *["–"] * 5]
 
 
-def test_page__confusion_matrix_is_of_labels_in_rows(page, content):
+def test_page__confusion_matrix_has_labels_as_rows(page, content):
     """Cells by a plain count; the diagonal is the JSON's strict accuracy of a class."""
     clusters = np.concatenate([Tiles().clusters(index).ravel() for index in range(len(Tiles()))])
     label = np.concatenate([Tiles().label(index).ravel() for index in range(len(Tiles()))])
@@ -114,7 +114,7 @@ def test_page__confusion_matrix_is_of_labels_in_rows(page, content):
     assert text_of(rows[3]) == "never seen no pixel has this label"
 
 
-def test_confusion__every_label_is_spread_over_all_it_became(evaluation):
+def test_confusion__rows_sum_to_100_percent(evaluation):
     for metric in evaluation.metrics.values():
         table = confusion(metric, CLASSES)
         assert [row is None for row in table.shares] == [False, False, False, True]
@@ -123,7 +123,7 @@ def test_confusion__every_label_is_spread_over_all_it_became(evaluation):
     assert len(confusion(evaluation.metrics["linear"], CLASSES).predicted) == 4, "the linear probe has no other cluster"
 
 
-def test_page__images_are_those_that_ranking_gives(page, evaluation):
+def test_page__shows_the_ranked_images(page, evaluation):
     groups = best_median_worst(evaluation.details.images, CLASS_OF_CLUSTER, 3)
     for title, images in groups.items():
         shown = page.select(f'button.image[data-group="{title}"]')
@@ -197,7 +197,7 @@ def test_page__clusters_have_the_jsons_class_and_their_own_windows(page, content
     assert EVIL in text_of(rows[2].select_one(".labels"))
 
 
-def test_page__needs_nothing_but_itself(path, page):
+def test_page__is_self_contained(path, page):
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"https?://|@import|url\(", text)
     for element in page.find_all(True):
@@ -209,7 +209,7 @@ def test_page__needs_nothing_but_itself(path, page):
     assert path.stat().st_size < 500_000
 
 
-def test_page__strangers_text_stays_text(page):
+def test_page__foreign_text_is_escaped(page):
     """Names of classes, files and folders, lines about bad files, and configuration."""
     assert len(page.find_all("script")) == 1
     assert not page.select("section b, header b, i, [onerror], img:not([alt])")
@@ -226,14 +226,14 @@ def test_page__strangers_text_stays_text(page):
         assert stranger in text
 
 
-def test_page__file_names_that_are_no_text(evaluation, content, tmp_path, monkeypatch):
+def test_page__file_names_that_are_not_utf8(evaluation, content, tmp_path, monkeypatch):
     monkeypatch.setattr(Tiles, "name", lambda *_: "broken\udcff")
     write_report(tmp_path / "report.html", content, evaluation, tile_views(), {})
     assert "broken\\udcff" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_page__without_extra_clusters_has_one_class_table(evaluation, content, tmp_path):
-    """Where no pixel fell into an extra cluster the protocols agree."""
+    """If no pixel is in an extra cluster, both protocols agree."""
     scores = {
         name: {"published": entry["strict"], "strict": entry["strict"]} for name, entry in content["scores"].items()
     }

@@ -1,4 +1,4 @@
-"""Fill the template and write the page."""
+"""Render the report from its template."""
 
 import base64
 import hashlib
@@ -22,9 +22,9 @@ from eagle.reports.html.tables import VOID_NAME, class_rows, cluster_rows, confu
 from eagle.training.run_record import code_version
 
 IMAGES_EACH = 3
-# Of more classes than these only the most refined map's confusion matrix is drawn.
+# With more classes, only the most refined map's confusion matrix is drawn.
 MOST_CLASSES_OF_ALL_MATRICES = 64
-# The shades of a confusion matrix, from 0 % to 100 %.
+# Number of shades in a confusion matrix between 0 % and 100 %.
 SHADES = 10
 
 
@@ -36,20 +36,20 @@ def write_report(
     views: EvaluationViews,
     configurations: Mapping[str, str],
 ) -> None:
-    """Write an evaluation as one HTML file without any reference to another one.
+    """Write an evaluation as one self-contained HTML file.
 
     Args:
-        path: the file.
-        content: of the evaluation's JSON; every score is taken from it.
-        evaluation: its metrics and its Details.
-        views: the images that were evaluated; a few of them are read again.
+        path: the file to write.
+        content: the evaluation's JSON, from which all scores are taken.
+        evaluation: metrics and Details.
+        views: the evaluated images; a few are read again.
         configurations: texts by title, e.g. the YAML of training and evaluation.
 
     Raises:
-        DataError: an image cannot be read any more.
+        DataError: an image can no longer be read.
     """
     details = evaluation.details
-    assert details is not None, "evaluate(…, detailed=True) keeps what the page shows"
+    assert details is not None, "the report needs evaluate(…, detailed=True)"
     metrics, classes = evaluation.metrics, views.dataset.classes
     refined = metrics[details.map_name]
     matrices = metrics if len(classes) <= MOST_CLASSES_OF_ALL_MATRICES else {details.map_name: refined}
@@ -72,12 +72,12 @@ def write_report(
         version=code_version(),
         date=datetime.now().astimezone(),
     )
-    # Names of files may hold bytes that are no text.
+    # File names may contain bytes that are not valid UTF-8.
     write_text_atomically(path, text.encode(errors="backslashreplace").decode())
 
 
 def _shown_protocols(content: Mapping[str, Any]) -> list[str]:
-    """The protocols whose scores differ: both of them where a map has extra clusters that some pixel fell into."""
+    """Both protocols if any score differs between them, else the first; only pixels of extra clusters differ."""
     differ = any(entry["published"] != entry["strict"] for entry in content["scores"].values())
     return list(PROTOCOLS) if differ else list(PROTOCOLS)[:1]
 
@@ -115,7 +115,7 @@ def _score(value: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    """One decimal; what is there, however small, is not 0."""
+    """Format with one decimal; small positive values are shown as <0.1, not 0.0."""
     if value is None:
         return "–"
     return "<0.1" if 0 < value < 0.05 else f"{value:.1f}"

@@ -1,4 +1,4 @@
-"""The report's pictures, each a data URI of some kilobytes: images with their maps, and windows of clusters."""
+"""Pictures of the report as data URIs: images with their maps, and example windows of clusters."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from eagle.data.palette import colored
 from eagle.evaluation.cluster_examples import ClusterExample
 from eagle.evaluation.image_results import ImageResult
 
-# Longer sides are shrunk to this.
+# Pictures are shrunk until their longer side has this many pixels.
 MOST_PIXELS = 560
 EXAMPLE_PIXELS = 96
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 85, "subsampling": 0}
@@ -40,7 +40,7 @@ class ShownImage:
         name: the file's stem.
         accuracy: percent.
         panels: image, label, prediction, overlay.
-        ids: class ids of label and prediction, ascending, −1 (void or no class) last.
+        ids: class ids in label and prediction, ascending, with −1 (void or no class) last.
     """
 
     name: str
@@ -52,7 +52,7 @@ class ShownImage:
 def shown_image(
     views: EvaluationViews, result: ImageResult, accuracy: float, class_of_cluster: np.ndarray
 ) -> ShownImage:
-    """Read an evaluated image again and draw it with the prediction that was scored."""
+    """Read an evaluated image again and draw it with its label and the scored prediction."""
     sample = views[result.index]
     palette = views.dataset.classes.palette
     photograph = _photograph(sample["img"])
@@ -75,7 +75,7 @@ def shown_image(
 
 
 def example_windows(views: EvaluationViews, examples: Sequence[ClusterExample]) -> Mapping[int, list[str]]:
-    """The windows of each cluster that has any, as data URIs."""
+    """Example windows as data URIs, by cluster; clusters without examples are missing."""
     windows: dict[int, list[str]] = {}
     for example in examples:
         box = (example.left, example.top, example.left + example.side, example.top + example.side)
@@ -86,18 +86,18 @@ def example_windows(views: EvaluationViews, examples: Sequence[ClusterExample]) 
 
 
 def data_uri(image: Image.Image, **options: Any) -> str:
-    """The image as a file in a ``data:`` URI; options as for PIL's ``save``."""
+    """Encode an image as a ``data:`` URI; options as for PIL's ``save``."""
     file = io.BytesIO()
     image.save(file, **options)
     return f"data:image/{options['format'].lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _photograph(img: Any) -> Image.Image:
-    """A normalised 3×H×W tensor as the RGB picture that it was."""
+    """Convert a normalised 3×H×W tensor back to an RGB picture."""
     pixels = (unnormalize(img).clamp(0, 1) * 255).round().byte()
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
 def _map_uri(ids: np.ndarray, palette: np.ndarray) -> str:
-    """A label map in its classes' colours; lossless, so that a colour is an id."""
+    """Colour a label map; lossless, so that every colour stays a class colour."""
     return data_uri(Image.fromarray(colored(ids, palette)), format="PNG", optimize=True)

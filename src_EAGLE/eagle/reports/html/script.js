@@ -1,6 +1,6 @@
 "use strict";
 
-// Sort a table by one column: numbers as numbers, rows without a value last in either direction.
+// Sort a table by one column, numerically if all its values are numbers; rows without a value always come last.
 function sortRows(table, column, direction) {
   const body = table.tBodies[0];
   const sign = direction === "ascending" ? 1 : -1;
@@ -28,7 +28,7 @@ for (const button of document.querySelectorAll("button.sort")) {
   });
 }
 
-// One of several alternatives is shown: the one whose button is pressed.
+// Show only the alternative whose button is pressed.
 for (const button of document.querySelectorAll(".choice button")) {
   button.addEventListener("click", () => {
     for (const other of button.parentElement.children) {
@@ -39,7 +39,7 @@ for (const button of document.querySelectorAll(".choice button")) {
   });
 }
 
-// A cell of a confusion matrix says in words what it holds.
+// Give a confusion matrix's cell a tooltip in words.
 for (const matrix of document.querySelectorAll("table.matrix")) {
   matrix.addEventListener("pointerover", (event) => {
     const cell = event.target.closest("td[data-value]");
@@ -49,7 +49,7 @@ for (const matrix of document.querySelectorAll("table.matrix")) {
   });
 }
 
-// The viewer: one image large, with its neighbours an arrow key away.
+// The viewer shows one enlarged image; arrow keys move to its neighbours.
 const viewer = document.getElementById("viewer");
 const images = [...document.querySelectorAll("button.image")];
 let shown = 0;

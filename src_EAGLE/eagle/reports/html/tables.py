@@ -1,6 +1,6 @@
-"""The report's tables as plain rows: classes, confusion matrices, clusters."""
+"""Rows of the report's tables: classes, confusion matrices, clusters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,11 @@ from eagle.data.class_map import NO_CLASS
 from eagle.data.datasets.base import Classes
 from eagle.data.palette import VOID_COLOR
 from eagle.evaluation.metrics import UnsupervisedMetrics
+from eagle.inference.masks import NO_CLASS_NAME
 
-NO_CLASS_NAME = "no class"
-# The same colour in pictures, which have it in label maps too.
+# In pictures, void labels and predictions without a class have the same colour.
 VOID_NAME = "void, no class"
-# A cluster's labels and the confusions that are listed: the largest, if they are not small.
+# How many labels of a cluster and how many confusions are listed, and the least percentage for each.
 MOST_LABELS = 3
 LEAST_LABEL_SHARE = 5.0
 MOST_CONFUSIONS = 10
@@ -23,7 +23,7 @@ LEAST_CONFUSION_SHARE = 5.0
 
 @dataclass(frozen=True)
 class Named:
-    """A class as legends show it: name and CSS colour."""
+    """A class's name and CSS colour."""
 
     name: str
     color: str
@@ -31,13 +31,13 @@ class Named:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class's scores under one protocol, percentages; None where the class is absent.
+    """A class's scores under one protocol in percent; None where the class is absent.
 
     Attributes:
         named: the class.
-        share: of the labelled pixels.
-        iou: one for each map.
-        accuracy: of the most refined map.
+        share: share of the labelled pixels.
+        iou: IoU in each map.
+        accuracy: accuracy in the most refined map.
     """
 
     named: Named
@@ -48,13 +48,13 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Confusion:
-    """What a map makes of each label.
+    """A map's confusion matrix in percent of each label's pixels.
 
     Attributes:
-        predicted: the columns; the last one is "no class" where the map has clusters without a class.
+        predicted: the columns; the last one is "no class" if the map has clusters without a class.
         labels: the rows.
-        shares: a row for each label: percent of its pixels; None where the label does not occur.
-        largest: the most frequent mistakes: label, prediction, percent of the label's pixels.
+        shares: one row per label; None if the label does not occur.
+        largest: the most frequent mistakes as (label, prediction, percent of the label's pixels).
     """
 
     predicted: list[Named]
@@ -65,13 +65,13 @@ class Confusion:
 
 @dataclass(frozen=True)
 class ClusterRow:
-    """A cluster and what the labels say it holds; percentages of labelled pixels.
+    """A cluster and the labels of its pixels, in percent.
 
     Attributes:
-        number: the cluster's.
+        number: the cluster's number.
         named: its class, or "no class".
-        share: of all pixels.
-        purity: its pixels whose label is its class; None without pixels or class.
+        share: share of all labelled pixels.
+        purity: share of its labelled pixels whose label is its class; None without such pixels or without a class.
         labels: the most frequent labels of its pixels.
     """
 
@@ -83,25 +83,20 @@ class ClusterRow:
 
 
 def legend(classes: Classes, without: str = NO_CLASS_NAME) -> list[Named]:
-    """Every class, in the order of ids, and what pixels ``without`` one are drawn in (the last entry, id −1)."""
-    colors = [*classes.palette.tolist(), VOID_COLOR]
-    return [Named(name, css_color(color)) for name, color in zip((*classes.names, without), colors, strict=True)]
-
-
-def css_color(rgb: Sequence[int]) -> str:
-    """``#rrggbb``."""
-    return "#" + "".join(f"{value:02x}" for value in rgb)
+    """All classes in the order of their ids, then an entry named ``without`` for id −1."""
+    colors = [f"#{bytes(color).hex()}" for color in (*classes.palette.tolist(), VOID_COLOR)]
+    return [Named(name, color) for name, color in zip((*classes.names, without), colors, strict=True)]
 
 
 def class_rows(
     scores: Mapping[str, Any], protocol: str, metric: UnsupervisedMetrics, classes: Classes
 ) -> list[ClassRow]:
-    """The JSON's scores of every class.
+    """Scores of every class under one protocol.
 
     Args:
-        scores: of the JSON, by map name.
-        protocol: of the JSON.
-        metric: of any map; its labels are all maps' labels.
+        scores: the JSON's scores, by map name.
+        protocol: a key of each map's scores.
+        metric: the metric of any map, since all maps share the labels.
         classes: names and palette.
     """
     entries = [entry[protocol] for entry in scores.values()]
@@ -114,7 +109,7 @@ def class_rows(
 
 
 def confusion(metric: UnsupervisedMetrics, classes: Classes) -> Confusion:
-    """How each label's pixels are spread over the predicted classes, pixels of clusters without a class included."""
+    """Confusion matrix of a map, including pixels of clusters without a class."""
     counts, class_of_cluster, named = _counts(metric), metric.class_of_cluster(), legend(classes)
     by_label = np.zeros((len(classes), len(classes) + 1), dtype=np.int64)
     np.add.at(by_label.T, class_of_cluster, counts)  # NO_CLASS is the last column
@@ -131,7 +126,7 @@ def confusion(metric: UnsupervisedMetrics, classes: Classes) -> Confusion:
 
 
 def cluster_rows(metric: UnsupervisedMetrics, classes: Classes) -> list[ClusterRow]:
-    """Every cluster of a map in the order of its numbers."""
+    """One row for each cluster of a map, in the order of their numbers."""
     counts, class_of_cluster, named = _counts(metric), metric.class_of_cluster().tolist(), legend(classes)
     shares = percent(counts.sum(axis=1)).tolist()
     return [
@@ -147,7 +142,7 @@ def cluster_rows(metric: UnsupervisedMetrics, classes: Classes) -> list[ClusterR
 
 
 def percent(counts: np.ndarray) -> np.ndarray:
-    """Each count's share of their sum; zeros where that is zero."""
+    """Counts in percent of their sum; zeros if the sum is zero."""
     return 100 * counts / max(counts.sum(), 1)
 
 

@@ -1,6 +1,6 @@
-"""The published algorithm, written out naively from the method: the side that ours is measured against.
+"""The released algorithm, written naively from the method description, as the baseline of the benchmark.
 
-It has the weights of a segmenter of ours, so that both can be checked to compute the same losses before they are timed.
+It uses the weights of one of our segmenters, so that the benchmark can check equal losses before it times both.
 """
 
 from collections.abc import Mapping
@@ -14,25 +14,25 @@ from eagle.data.datasets.base import VOID
 from eagle.losses.schedule import lambda_at
 from eagle.models.probes import ClusterLookup
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle_benchmarks.published_losses import correspondence, object_nce
+from eagle_benchmarks.released_losses import correspondence, object_nce
 
 COLOR_SIGMA = 0.1
 
 
-class Published:
+class Released:
     """Three ViT passes with every attention map, full eigendecompositions, N×N similarities and seven optimisers.
 
     Args:
-        segmenter: whose modules are used.
+        segmenter: its modules and weights are used.
     """
 
     def __init__(self, segmenter: LitUnsupervisedSegmenter) -> None:
         self.segmenter = segmenter
-        self._decoder = nn.Conv2d(segmenter.cfg.dim, segmenter.net.model.n_feats, 1)  # trained by nothing, as published
+        self._decoder = nn.Conv2d(segmenter.cfg.dim, segmenter.net.model.n_feats, 1)  # no loss trains it, as released
 
     @torch.no_grad()
     def keys(self, img: Tensor) -> Tensor:
-        """K, B×3C×h×w, by the whole ViT; all blocks' attention maps and qkv are made and kept until it ends."""
+        """K, B×3C×h×w, from the whole ViT; all blocks' attention maps and qkv are computed and kept until it ends."""
         backbone = self.segmenter.net.model
         patches = backbone.patch_embed(img)
         h, w = patches.shape[1:3]
@@ -48,12 +48,12 @@ class Published:
         return torch.cat(keys, dim=2).transpose(1, 2).reshape(len(img), -1, h, w)
 
     def keys_and_code(self, img: Tensor) -> tuple[Tensor, Tensor]:
-        """K and S of one pass."""
+        """K and S from one ViT pass."""
         return self.segmenter.net.from_keys(self.keys(img))
 
     @torch.no_grad()
     def eigenvectors(self, code: Tensor, img: Tensor) -> Tensor:
-        """B×N×k, image by image, from all N eigenpairs and explicit inverses of the degree matrix's root."""
+        """First k eigenvectors, B×N×k, image by image: explicit inverse of D^½, and all N eigenpairs computed."""
         k, grid = self.segmenter.cfg.eigen_cluster, (code.shape[2], code.shape[3])
         colors = (F.interpolate(img, size=grid, mode="bilinear", align_corners=False) / 255).flatten(2).transpose(1, 2)
         vectors = []
@@ -83,7 +83,7 @@ class Published:
         perms: Tensor | None = None,
         eigenvectors: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """As LitUnsupervisedSegmenter.losses: the terms of the total, under their published names."""
+        """All terms of the total loss, with the arguments and names of LitUnsupervisedSegmenter.losses."""
         segmenter, cfg = self.segmenter, self.segmenter.cfg
         img, img_aug = batch["img"], batch["img_aug"]
         (keys, code), (keys_pos, code_pos) = self.keys_and_code(img), self.keys_and_code(img)
@@ -134,7 +134,7 @@ class Published:
 
     @torch.no_grad()
     def evaluation_maps(self, img: Tensor, alpha: float) -> list[Tensor]:
-        """Both probes' log-probabilities, B×C×H×W, of codes averaged over the flip and upsampled in full."""
+        """Both probes' log-probabilities, B×C×H×W, from flip-averaged codes upsampled to full size."""
         _, code = self.keys_and_code(img)
         _, flipped = self.keys_and_code(img.flip(dims=[3]))
         code = (code + flipped.flip(dims=[3])) / 2

@@ -1,4 +1,4 @@
-"""The published losses, written out naively from the method (§5, §7)."""
+"""The released losses, written naively from the method description (§5, §7)."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ def correspondence(
     coords: Tensor | None = None,
     perms: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Means of the positive and of the negative pairs' losses.
+    """Mean loss of the positive pairs and mean loss of the negative pairs.
 
     Args:
         cfg: the training configuration, with its default clamps and centring.
         keys: K of the image, its positive and the augmented view.
         codes: their codes.
-        coords: as CorrespondenceLoss takes them; None draws them.
-        perms: as CorrespondenceLoss takes them; None draws them.
+        coords: sampled points as in CorrespondenceLoss; None draws them.
+        perms: negative images as in CorrespondenceLoss; None draws them.
     """
     size, device = len(keys[0]), keys[0].device
     if coords is None:
@@ -42,7 +42,7 @@ def correspondence(
 
 
 def object_nce(cfg: Any, source: Tensor, target: Tensor, cue: Tensor, keys: Tensor) -> Tensor:
-    """ObjNCE of one direction with medoid prototypes found label by label (COCO-Stuff's per-patch weights)."""
+    """ObjNCE in one direction, with medoid prototypes computed label by label and COCO-Stuff's per-patch weights."""
     tokens = keys.flatten(2)
     similarity = F.normalize(torch.bmm(tokens.transpose(1, 2), tokens), dim=1)
     weights = similarity.mean(dim=2).flatten()

@@ -1,4 +1,4 @@
-"""The benchmark's published side is the published computation, and refuses to be timed against another one."""
+"""The benchmark's released side computes the released losses; different computations are not timed."""
 
 import itertools
 import weakref
@@ -10,10 +10,10 @@ import torch
 from conftest import TINY_VIT
 from eagle.errors import EagleError
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle_benchmarks import published
+from eagle_benchmarks import released
 from eagle_benchmarks.case import Case, smooth_pictures
 from eagle_benchmarks.comparisons import COMPARISONS
-from eagle_benchmarks.published import Published
+from eagle_benchmarks.released import Released
 
 SIDE = 112
 
@@ -32,10 +32,10 @@ def case(make_config):
         "img": img, "img_aug": img_aug, "label": torch.randint(-1, 5, (2, SIDE, SIDE)),
         "index": torch.arange(2), "changed": torch.tensor([True, False]),
     }  # fmt: skip
-    return Case(SimpleNamespace(seed=0), torch.device("cpu"), segmenter, Published(twin), batch)
+    return Case(SimpleNamespace(seed=0), torch.device("cpu"), segmenter, Released(twin), batch)
 
 
-def test_published__losses_of_the_recorded_step(golden, make_config):
+def test_released__losses_of_the_recorded_step(golden, make_config):
     meta = golden.metadata("i_state_cocostuff")
     weights = {"pos_inter_weight", "neg_inter_weight", "correspondence_weight", "shift_bias", "shift_value"}
     values = {k: int(v) if v.isdigit() and k not in weights else float(v) for k, v in meta.items() if k != "note"}
@@ -43,7 +43,7 @@ def test_published__losses_of_the_recorded_step(golden, make_config):
     backbone = {f"net.model.{k}": v for k, v in golden.tensors("vit_golden_state").items()}
     segmenter.load_state_dict(golden.tensors("i_state_cocostuff") | backbone)
     images, data = golden.tensors("i_batch"), golden.tensors("i_stepB_nodropout_cocostuff")
-    terms = Published(segmenter).losses(
+    terms = Released(segmenter).losses(
         {"img": images["img"], "img_aug": images["img_pos_aug"], "label": images["label"]},
         segmenter.cfg.step_schedulers,
         torch.stack([data[f"s0.coords{i}"] for i in (1, 2, 3)]),
@@ -59,12 +59,12 @@ def test_published__losses_of_the_recorded_step(golden, make_config):
 def test_comparisons__both_sides_compute_the_same(case, name):
     comparison = COMPARISONS[name](case)
     comparison.check()
-    comparison.published()
+    comparison.released()
     comparison.ours()
 
 
 @pytest.mark.parametrize("name", ["step", "cached", "bf16"])
-def test_comparisons__another_computation_is_refused(case, name):
+def test_comparisons__different_losses_are_refused(case, name):
     with torch.no_grad():
         case.segmenter.project_head.weight.mul_(torch.rand_like(case.segmenter.project_head.weight))
     with pytest.raises(EagleError, match=r"local_pos_loss.*not timed"):
@@ -72,15 +72,15 @@ def test_comparisons__another_computation_is_refused(case, name):
 
 
 def test_comparisons__a_wrong_eigenvector_is_refused(case, monkeypatch):
-    original = case.published.eigenvectors
-    monkeypatch.setattr(case.published, "eigenvectors", lambda code, img: original(code.flip(dims=[3]), img))
+    original = case.released.eigenvectors
+    monkeypatch.setattr(case.released, "eigenvectors", lambda code, img: original(code.flip(dims=[3]), img))
     with pytest.raises(EagleError, match=r"eigenvectors.*cosine"):
         COMPARISONS["eigen"](case).check()
 
 
-def test_published__keeps_every_attention_map_until_a_pass_ends(case, monkeypatch):
+def test_released__keeps_every_attention_map_until_a_pass_ends(case, monkeypatch):
     made, kept = [], []
-    original = published._block
+    original = released._block
 
     def watched(block, tokens):
         result = original(block, tokens)
@@ -91,10 +91,10 @@ def test_published__keeps_every_attention_map_until_a_pass_ends(case, monkeypatc
         kept.append([attention() for attention in made])
         made.clear()
 
-    backbone = case.published.segmenter.net.model
-    monkeypatch.setattr(published, "_block", watched)
+    backbone = case.released.segmenter.net.model
+    monkeypatch.setattr(released, "_block", watched)
     backbone.norm.register_forward_pre_hook(at_the_end)
-    case.published.losses(case.batch, 500)
+    case.released.losses(case.batch, 500)
     assert [len(attentions) for attentions in kept] == [len(backbone.blocks)] * 3, "x, its positive and x̃"
     n_tokens = (SIDE // backbone.patch_size) ** 2 + 1
     for attention in itertools.chain(*kept):
@@ -103,8 +103,8 @@ def test_published__keeps_every_attention_map_until_a_pass_ends(case, monkeypatc
         assert torch.allclose(attention.sum(dim=3), torch.ones(()), atol=1e-5)
 
 
-def test_published__seven_optimisers_train_every_parameter(case):
-    optimizers = case.published.optimizers()
+def test_released__seven_optimisers_train_every_parameter(case):
+    optimizers = case.released.optimizers()
     assert len(optimizers) == 7
     trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    assert {id(p) for p in case.published.segmenter.parameters() if p.requires_grad} <= trained
+    assert {id(p) for p in case.released.segmenter.parameters() if p.requires_grad} <= trained
