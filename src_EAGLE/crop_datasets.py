@@ -6,33 +6,25 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.config.command_line import run_command
-from eagle.config.schema import BadImageConfig, DatasetConfig, key
+from eagle.config.schema import BadImageConfig, DatasetConfig, DatasetFolderConfig, key
 from eagle.config.validation import refuse_unknown, validated
 from eagle.data.crops.cropping import SPLITS, crop_split
 from eagle.data.crops.manifest import JpegSettings
 from eagle.data.datasets.catalog import crop_source, open_whole_dataset
 from eagle.data.loading.bad_images import readable_part
-from eagle.default_folders import default_folder
 
 
 @dataclass
-class CropConfig(BadImageConfig):
+class CropConfig(DatasetFolderConfig, BadImageConfig):
     """Every key of this command."""
 
     dataset_name: list[str] = key(
         ["cocostuff27", "cityscapes"], "Datasets to crop: names in eagle.data.datasets.catalog"
     )
-    pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds the datasets", path=True)
-    dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir (dataset_name=directory only)")
-    dir_dataset_n_classes: int | None = key(
-        None, "Number of classes of a directory dataset; none = the lines of its classes.txt", minimum=1
-    )
     crop_type: str = key(
         "five", "five = the four corners and the centre, random = five random positions", choices=("five", "random")
     )
-    crop_ratio: float = key(0.5, "Crop side divided by image side", above=0, maximum=1)
     splits: list[str] = key([*SPLITS], "Splits to crop; training uses only crops of train")
-    potsdam_unlabelled: bool = key(False, "Potsdam: also crop the tiles of unlabelled_train.txt")
     jpeg_quality: int = key(
         75, "JPEG quality of the crops; 75 = released code, 95 loses little", minimum=1, maximum=100
     )

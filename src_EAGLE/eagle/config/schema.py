@@ -65,28 +65,34 @@ class MachineConfig:
 
 
 @dataclass
-class DatasetConfig:
-    """Dataset, and the crops made of it."""
+class DatasetFolderConfig:
+    """Where a dataset lies, and which part of it counts."""
 
-    dataset_name: str = key(
-        "directory",
-        "Dataset: cocostuff27, cityscapes, potsdam …; directory = your own images (eagle.data.datasets.catalog)",
-    )
     pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds all datasets", path=True)
     dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir with a directory dataset")
     dir_dataset_n_classes: int | None = key(
         None, "Number of classes of a directory dataset; none = number of lines of its classes.txt", minimum=1
-    )
-    crop_type: str | None = key(
-        None,
-        "Train on crops made by crop_datasets.py: five or random crops per image; none = train on whole images",
-        choices=("five", "random"),
     )
     crop_ratio: float = key(0.5, "Side length of a crop as a fraction of its image's", above=0, maximum=1)
     potsdam_unlabelled: bool = key(
         False,
         "Potsdam: train on the tiles of labelled_train.txt and unlabelled_train.txt; false = labelled_train.txt only, "
         "as released",
+    )
+
+
+@dataclass
+class DatasetConfig(DatasetFolderConfig):
+    """Dataset, and the crops made of it."""
+
+    dataset_name: str = key(
+        "directory",
+        "Dataset: cocostuff27, cityscapes, potsdam …; directory = your own images (eagle.data.datasets.catalog)",
+    )
+    crop_type: str | None = key(
+        None,
+        "Train on crops made by crop_datasets.py: five or random crops per image; none = train on whole images",
+        choices=("five", "random"),
     )
 
 
@@ -257,7 +263,7 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         minimum=1,
     )
     step_schedulers: int = key(
-        200, "Step at which λ, the weight of the object-centric loss, reaches momentum_limit", minimum=0
+        200, "Last step with λ = 0 (released) or end of the ramp of λ to momentum_limit (paper)", minimum=0
     )
     momentum_limit: float = key(
         0.9, "Weight λ of the object-centric loss after step_schedulers steps", minimum=0, maximum=1

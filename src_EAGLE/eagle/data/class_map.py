@@ -12,6 +12,7 @@ from eagle.data.palette import distinct_palette
 from eagle.errors import DataError
 
 NO_CLASS = -1
+NO_CLASS_NAME = "no class"
 
 
 @dataclass(frozen=True)

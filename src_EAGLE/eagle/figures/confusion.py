@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from eagle.data.class_map import NO_CLASS_NAME
 from eagle.data.datasets.base import Classes
 from eagle.figures.rendering import shown_name, write_figure
 
-NO_CLASS_NAME = "no class"
 CELL_INCHES = 0.36
 # Cells shrink when the matrix would be larger than this.
 MAX_INCHES = 13.0

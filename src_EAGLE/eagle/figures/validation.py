@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from eagle.data.class_map import numbered_clusters
+from eagle.data.class_map import NO_CLASS_NAME, numbered_clusters
 from eagle.data.datasets.base import Classes
 from eagle.evaluation.frequencies import HEADER, class_frequencies, cluster_frequencies
 from eagle.evaluation.metrics import match_clusters, score
 from eagle.evaluation.picture import Picture
-from eagle.figures.confusion import NO_CLASS_NAME, confusion_figure
+from eagle.figures.confusion import confusion_figure
 from eagle.figures.frequencies import frequencies_figure
 from eagle.figures.segmentation_grid import segmentation_grid
 

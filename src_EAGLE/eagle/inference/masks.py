@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eagle.data.class_map import NO_CLASS, ClassMap, numbered_clusters
+from eagle.data.class_map import NO_CLASS, NO_CLASS_NAME, ClassMap, numbered_clusters
 from eagle.data.datasets.base import Classes
 from eagle.data.label_images import overlay, write_colored_ids, write_ids, write_image
 from eagle.evaluation.evaluator import CRF_SUFFIX
-
-NO_CLASS_NAME = "no class"
 
 
 class Legend:

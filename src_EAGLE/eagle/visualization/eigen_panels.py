@@ -6,10 +6,11 @@ import numpy as np
 from matplotlib.patches import Patch
 from PIL import Image
 
+from eagle.data.class_map import NO_CLASS_NAME
 from eagle.data.palette import distinct_palette
 from eagle.figures.panel_grid import PanelRow, class_legend
 from eagle.figures.panels import EigenvectorPanel, ImagePanel, LabelPanel, Panel
-from eagle.inference.masks import NO_CLASS_NAME, Legend
+from eagle.inference.masks import Legend
 from eagle.visualization.decomposition import Decomposition
 
 CLUSTERS, CLUSTERS_TITLE = "clusters", "final clusters"

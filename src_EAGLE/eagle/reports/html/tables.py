@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from eagle.data.class_map import NO_CLASS
+from eagle.data.class_map import NO_CLASS, NO_CLASS_NAME
 from eagle.data.datasets.base import Classes
 from eagle.data.palette import VOID_COLOR
 from eagle.evaluation.metrics import UnsupervisedMetrics
-from eagle.inference.masks import NO_CLASS_NAME
 
 # In pictures, void labels and predictions without a class have the same colour.
 VOID_NAME = "void, no class"
