@@ -23,6 +23,10 @@ class QuickstartConfig:
     """Every key of ``quickstart.py``."""
 
     output_dir: str = key(str(ROOT / "outputs" / "quickstart"), "Folder of metrics, pictures and both runs")
+    data_dir: str = key(str(ROOT / "datasets"), "Folder that the mosaics are made in")
+    pretrained_weights: str | None = key(
+        None, "Weights of the DINOv2-S/14 backbone, a .pth or .safetensors file; none = fetched into models/"
+    )
     max_steps: int = key(200, "Batches of each of the two runs", minimum=1)
     n_train: int = key(160, "Training scenes", minimum=1)
     n_val: int = key(40, "Validation scenes", minimum=1)
@@ -32,9 +36,9 @@ class QuickstartConfig:
 def quickstart(config: DictConfig) -> None:
     """Make the mosaics, fetch the backbone, train EAGLE and its ablation, score both beside k-means."""
     output_dir = Path(config.output_dir)
-    mosaics = ROOT / "datasets" / f"mosaics_{config.n_train}_{config.n_val}_{config.seed}"
+    mosaics = Path(config.data_dir) / f"mosaics_{config.n_train}_{config.n_val}_{config.seed}"
     write_mosaics(mosaics, config.n_train, config.n_val, size=256, seed=config.seed)
-    weights = fetch_model(DERIVED, ROOT / "models")
+    weights = config.pretrained_weights or fetch_model(DERIVED, ROOT / "models")
     eagle = _train(config, mosaics, weights, "eagle")
     ablation = _train(config, mosaics, weights, "without_object_loss", momentum_limit=0.0)
     checkpoints = {"EAGLE": eagle / LAST_NAME, "EAGLE without object loss (λ = 0)": ablation / LAST_NAME}
@@ -42,7 +46,7 @@ def quickstart(config: DictConfig) -> None:
     print(f"\npictures and metrics: {output_dir}")
 
 
-def _train(config: DictConfig, mosaics: Path, weights: Path, name: str, **overrides: Any) -> Path:
+def _train(config: DictConfig, mosaics: Path, weights: str | Path, name: str, **overrides: Any) -> Path:
     """One run; begun already, it goes on."""
     values = {
         "pytorch_data_dir": mosaics.parent,
