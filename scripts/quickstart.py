@@ -10,19 +10,24 @@ from eagle.config.command_line import parse_command_line, run_command
 from eagle.config.schema import EvalConfig, TrainConfig, key
 from eagle.config.validation import validated
 from eagle.data.mosaics.writing import write_mosaics
+from eagle.default_folders import default_folder
 from eagle.downloads.models import DERIVED, fetch_model
 from eagle.reports.comparison import compare
 from eagle.training.resume import LAST, LAST_NAME
 from eagle.training.run import train
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
 class QuickstartConfig:
     """Every key of ``quickstart.py``."""
 
-    output_dir: str = key(str(ROOT / "outputs" / "quickstart"), "Output folder of metrics, pictures and both runs")
+    output_dir: str = key(
+        default_folder("outputs/quickstart"), "Output folder of metrics, pictures and both runs", path=True
+    )
+    data_dir: str = key(default_folder("datasets"), "Folder that receives the mosaics", path=True)
+    pretrained_weights: str | None = key(
+        None, "DINOv2-S/14 backbone weights, a .pth or .safetensors file; none = fetched into models/", path=True
+    )
     max_steps: int = key(200, "Optimiser steps of each of the two runs", minimum=1)
     n_train: int = key(160, "Number of training scenes", minimum=1)
     n_val: int = key(40, "Number of validation scenes", minimum=1)
@@ -32,9 +37,9 @@ class QuickstartConfig:
 def quickstart(config: DictConfig) -> None:
     """Write the mosaics, fetch the backbone, train EAGLE and its ablation, and score both and k-means."""
     output_dir = Path(config.output_dir)
-    mosaics = ROOT / "datasets" / f"mosaics_{config.n_train}_{config.n_val}_{config.seed}"
+    mosaics = Path(config.data_dir) / f"mosaics_{config.n_train}_{config.n_val}_{config.seed}"
     write_mosaics(mosaics, config.n_train, config.n_val, size=256, seed=config.seed)
-    weights = fetch_model(DERIVED, ROOT / "models")
+    weights = config.pretrained_weights or fetch_model(DERIVED, default_folder("models"))
     eagle = _train(config, mosaics, weights, "eagle")
     ablation = _train(config, mosaics, weights, "without_object_loss", momentum_limit=0.0)
     checkpoints = {"EAGLE": eagle / LAST_NAME, "EAGLE without object loss (λ = 0)": ablation / LAST_NAME}
@@ -42,7 +47,7 @@ def quickstart(config: DictConfig) -> None:
     print(f"\npictures and metrics: {output_dir}")
 
 
-def _train(config: DictConfig, mosaics: Path, weights: Path, name: str, **overrides: Any) -> Path:
+def _train(config: DictConfig, mosaics: Path, weights: str | Path, name: str, **overrides: Any) -> Path:
     """Train one run, or resume it if it is unfinished; return its folder."""
     values = {
         "pytorch_data_dir": mosaics.parent,

@@ -1,0 +1,52 @@
+"""``make quickstart``'s script, on a few mosaics with a local weights file."""
+
+import json
+import os
+import subprocess
+import sys
+
+import timm
+from safetensors.torch import save_file
+
+from conftest import ROOT
+from test_security import GUARD
+
+RUN = """
+import runpy
+sys.argv = ["quickstart.py", *sys.argv[1:]]
+runpy.run_path("scripts/quickstart.py", run_name="__main__")
+assert not outward, outward
+"""
+METHODS = {
+    "k-means on K": ["kmeans", "kmeans+crf"],
+    "EAGLE": ["linear", "cluster", "linear+crf", "cluster+crf"],
+    "EAGLE without object loss (λ = 0)": ["linear", "cluster", "linear+crf", "cluster+crf"],
+}
+
+
+def run_quickstart(*words):
+    command = [sys.executable, "-c", GUARD + RUN, *words]
+    # The guard watches this process; pip, which would fetch the backbone, is one of its own.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE"), "PIP_NO_INDEX": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+
+
+def test_quickstart__trains_both_runs_and_scores_them_beside_kmeans(tmp_path):
+    backbone = timm.create_model("vit_small_patch14_dinov2", pretrained=False, num_classes=0)
+    weights = tmp_path / "backbone.safetensors"
+    save_file(backbone.state_dict(), weights)
+    output_dir = tmp_path / "outputs"
+    words = [f"output_dir={output_dir}", f"data_dir={tmp_path / 'datasets'}", "n_train=8", "n_val=2"]
+    words += [f"pretrained_weights={weights}", "max_steps=2"]
+    done = run_quickstart(*words)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((output_dir / "metrics.json").read_text())
+    assert {method: list(maps) for method, maps in scores.items()} == METHODS
+    assert all(method in done.stdout for method in METHODS)
+    for name in ("grid.png", "confusion.png", "eagle/last_report.html", "without_object_loss/last_report.html"):
+        assert (output_dir / name).stat().st_size > 0
+    configs = {name: (output_dir / name / "config.yml").read_text() for name in ("eagle", "without_object_loss")}
+    assert all(f"pretrained_weights: {weights}\n" in config for config in configs.values())
+    assert "momentum_limit: 0.3" in configs["eagle"]
+    assert "momentum_limit: 0.0" in configs["without_object_loss"]
+    assert len(list((tmp_path / "datasets/mosaics_8_2_0/imgs/train").iterdir())) == 8
