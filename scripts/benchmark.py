@@ -3,12 +3,13 @@
 from omegaconf import DictConfig
 
 from eagle.config.command_line import run_command
-from eagle_benchmarks.run import run
 from eagle_benchmarks.settings import BenchmarkConfig
 
 
 def benchmark(cfg: DictConfig) -> None:
     """Compare training step and evaluation with the released algorithm; write benchmark.json and benchmark.md."""
+    from eagle_benchmarks.run import run
+
     print("\n" + run(cfg).text())
 
 

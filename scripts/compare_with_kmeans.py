@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
-from pytorch_lightning.utilities import rank_zero_only
 
+from eagle.checkpoints.paths import require_checkpoint
 from eagle.config.command_line import run_command
 from eagle.config.schema import EvalConfig, key
 from eagle.default_folders import default_folder
 from eagle.errors import ConfigError
-from eagle.reports.comparison import compare
 
 
 @dataclass
@@ -24,6 +23,12 @@ def compare_with_kmeans(cfg: DictConfig) -> None:
     """Score checkpoints of one dataset and k-means on the first checkpoint's keys, with and without CRF."""
     if not cfg.model_paths:
         raise ConfigError("model_paths: name at least one checkpoint")
+    for path in cfg.model_paths:
+        require_checkpoint(Path(path), "model_paths")
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from eagle.reports.comparison import compare
+
     rank_zero_only(print)(compare({path: Path(path) for path in cfg.model_paths}, Path(cfg.output_dir), cfg))
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.checkpoints.loading import convert
 from eagle.config.command_line import run_command
 from eagle.config.schema import REQUIRED, key
 
@@ -20,6 +19,8 @@ class ConvertConfig:
 
 def convert_checkpoint(cfg: DictConfig) -> None:
     """Convert between .ckpt and slim .safetensors with a YAML configuration; optimiser state is dropped."""
+    from eagle.checkpoints.loading import convert
+
     source, target = Path(cfg.source), Path(cfg.target)
     convert(source, target)
     print(f"{source} ({source.stat().st_size / 1e6:.1f} MB) → {target} ({target.stat().st_size / 1e6:.1f} MB)")

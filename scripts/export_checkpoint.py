@@ -7,7 +7,6 @@ from omegaconf import DictConfig
 
 from eagle.config.command_line import run_command
 from eagle.config.schema import REQUIRED, key
-from eagle.inference.export import export_checkpoint
 
 
 @dataclass
@@ -23,6 +22,8 @@ class ExportConfig:
 
 def export(cfg: DictConfig) -> None:
     """Export backbone, head and both probes as one graph with dynamic batch and image size, checked against eager."""
+    from eagle.inference.export import export_checkpoint
+
     target = Path(cfg.target)
     difference = export_checkpoint(Path(cfg.source), target, cfg.cluster_alpha)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, log-probabilities within {difference:.1e} of eager mode")

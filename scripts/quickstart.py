@@ -12,9 +12,6 @@ from eagle.config.validation import validated
 from eagle.data.mosaics.writing import write_mosaics
 from eagle.default_folders import default_folder
 from eagle.downloads.models import DERIVED, fetch_model
-from eagle.reports.comparison import compare
-from eagle.training.resume import LAST, LAST_NAME
-from eagle.training.run import train
 
 
 @dataclass
@@ -36,6 +33,9 @@ class QuickstartConfig:
 
 def quickstart(config: DictConfig) -> None:
     """Write the mosaics, fetch the backbone, train EAGLE and its ablation, and score both and k-means."""
+    from eagle.reports.comparison import compare
+    from eagle.training.resume import LAST_NAME
+
     output_dir = Path(config.output_dir)
     mosaics = Path(config.data_dir) / f"mosaics_{config.n_train}_{config.n_val}_{config.seed}"
     write_mosaics(mosaics, config.n_train, config.n_val, size=256, seed=config.seed)
@@ -49,6 +49,9 @@ def quickstart(config: DictConfig) -> None:
 
 def _train(config: DictConfig, mosaics: Path, weights: str | Path, name: str, **overrides: Any) -> Path:
     """Train one run, or resume it if it is unfinished; return its folder."""
+    from eagle.training.resume import LAST
+    from eagle.training.run import train
+
     values = {
         "pytorch_data_dir": mosaics.parent,
         "dir_dataset_name": mosaics.name,

@@ -4,13 +4,11 @@ import dataclasses
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
-from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.config.command_line import run_command
 from eagle.config.schema import BadImageConfig, EvalConfig, MachineConfig, TrainConfig, key
 from eagle.config.validation import plain, validated
 from eagle.errors import ConfigError
-from eagle.reports.seeds import run_seeds
 
 
 @dataclass
@@ -31,6 +29,10 @@ def seeds(cfg: DictConfig) -> None:
     training = validated(TrainConfig, {field.name: values[field.name] for field in dataclasses.fields(TrainConfig)})
     where = (*dataclasses.fields(MachineConfig), *dataclasses.fields(BadImageConfig))
     evaluation = validated(EvalConfig, {field.name: values[field.name] for field in where} | {"run_crf": cfg.run_crf})
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from eagle.reports.seeds import run_seeds
+
     rank_zero_only(print)(f"\n{run_seeds(list(cfg.seeds), training, evaluation)}")
 
 

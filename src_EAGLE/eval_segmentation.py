@@ -4,17 +4,22 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from eagle.checkpoints.paths import require_checkpoint
 from eagle.config.command_line import run_command
 from eagle.config.schema import EvalConfig
 from eagle.errors import ConfigError
-from eagle.reports.checkpoint_evaluation import evaluate_checkpoints
 
 
 def eval_segmentation(cfg: DictConfig) -> None:
     """Score both probes of each checkpoint: mIoU and accuracy under both protocols, with and without CRF."""
     if not cfg.model_paths:
         raise ConfigError("model_paths: name at least one checkpoint, e.g. model_paths=[../outputs/RUN/best.ckpt]")
-    evaluate_checkpoints([Path(path) for path in cfg.model_paths], cfg)
+    paths = [Path(path) for path in cfg.model_paths]
+    for path in paths:
+        require_checkpoint(path, "model_paths")
+    from eagle.reports.checkpoint_evaluation import evaluate_checkpoints
+
+    evaluate_checkpoints(paths, cfg)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Write masks for your own images: ``python segment_images.py IMAGE_OR_FOLDER … --checkpoint CHECKPOINT``."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import DictConfig
 
+from eagle.checkpoints.paths import require_checkpoint
 from eagle.config.command_line import run_command
-from eagle.config.schema import REQUIRED, key
+from eagle.config.schema import CRF_BACKENDS, REQUIRED, key
 from eagle.default_folders import default_folder
-from eagle.evaluation.crf import BACKENDS
-from eagle.inference.folder import JSON_NAME, segment
 
 
 @dataclass
@@ -40,7 +40,7 @@ class SegmentConfig:
         above=0,
     )
     run_crf: bool = key(False, "Refine borders with a dense CRF (on at most 640×480 pixels)")
-    crf_backend: str = key("auto", "Dense CRF: see eval_segmentation.py", choices=BACKENDS)
+    crf_backend: str = key("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
     accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
     precision: str = key(
         "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
@@ -49,6 +49,9 @@ class SegmentConfig:
 
 def segment_images(cfg: DictConfig) -> None:
     """Write ids, colours and an overlay of each image in its own size, and a JSON with the share of each class."""
+    require_checkpoint(Path(cfg.checkpoint), "checkpoint")
+    from eagle.inference.folder import JSON_NAME, segment
+
     content = segment(cfg)
     print(f"{len(content['images'])} segmented, {len(content['unreadable'])} left out: {cfg.output_dir}/{JSON_NAME}")
 

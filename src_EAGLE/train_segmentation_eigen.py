@@ -4,11 +4,14 @@ from omegaconf import DictConfig
 
 from eagle.config.command_line import run_command
 from eagle.config.schema import TrainConfig
-from eagle.training.run import train
+from eagle.data.datasets.catalog import open_dataset
 
 
 def train_segmentation(cfg: DictConfig) -> None:
     """Train EAGLE without labels; if the validation images have labels, score its probes during training."""
+    open_dataset(cfg, "val")  # names missing files before torch is imported, which takes seconds
+    from eagle.training.run import train
+
     train(cfg)
 
 

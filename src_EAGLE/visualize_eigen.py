@@ -1,14 +1,14 @@
 """Draw eigenvectors, EiCue and clusters: ``python visualize_eigen.py IMAGE … [checkpoint=FILE] [key=value …]``."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import DictConfig
 
+from eagle.checkpoints.paths import require_checkpoint
 from eagle.config.command_line import run_command
-from eagle.config.schema import BackboneConfig, DatasetConfig, key
+from eagle.config.schema import CRF_BACKENDS, BackboneConfig, DatasetConfig, key
 from eagle.default_folders import default_folder
-from eagle.evaluation.crf import BACKENDS
-from eagle.visualization.visualize import visualize
 
 
 @dataclass
@@ -46,7 +46,7 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
         None, "Variant of the colour affinity; none = the run's, or released", choices=("released", "paper")
     )
     run_crf: bool = key(False, "Refine final clusters with a dense CRF")
-    crf_backend: str = key("auto", "Dense CRF implementation, see eval_segmentation.py", choices=BACKENDS)
+    crf_backend: str = key("auto", "Dense CRF implementation, see eval_segmentation.py", choices=CRF_BACKENDS)
     seed: int = key(0, "Seed of k-means", minimum=0)
 
     output_dir: str = key(default_folder("outputs/eigen"), "Folder for the figures", path=True)
@@ -64,6 +64,10 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
 
 def visualize_eigen(cfg: DictConfig) -> None:
     """Draw one row per image, as in the paper: Laplacian eigenvectors, EiCue, k-means of the keys, final clusters."""
+    if cfg.checkpoint is not None:
+        require_checkpoint(Path(cfg.checkpoint), "checkpoint")
+    from eagle.visualization.visualize import visualize
+
     outcome = visualize(cfg)
     left_out = f", {len(outcome.unreadable)} left out" if outcome.unreadable else ""
     print(f"{outcome.n_shown} of {outcome.n_named} images{left_out}: {' '.join(map(str, outcome.grids))}")

@@ -112,7 +112,7 @@ def test_evaluation__stays_on_the_device_until_predictions_are_kept(fake, device
     refine = dense_crf_maps if device == "cuda" else None  # it treats every device except CUDA as the CPU
     evaluator = Evaluator(SegmenterProbes(segmenter.eval(), 2.0, window=56), N_CLASSES, refine, set(), None).eval()
     kept = []
-    monkeypatch.setattr(evaluator, "_keep", lambda _batch, clusters: kept.append(clusters))
+    monkeypatch.setattr(evaluator, "_store_images", lambda _batch, clusters: kept.append(clusters))
     monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: tensor)
     reads = SCORE_READS | {Read("evaluation/evaluator:test_step", "_to_copy")} | (LATTICE_READS if refine else set())
     with mode, Watch(reads) as watch, torch.no_grad():

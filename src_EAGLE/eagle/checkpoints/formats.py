@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from eagle.checkpoints.paths import require_checkpoint
 from eagle.checkpoints.safe_pickles import read_pickle
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import plain
@@ -115,8 +116,7 @@ def _read_ckpt(path: Path) -> StoredSegmenter:
 
 
 def _read_slim(path: Path) -> StoredSegmenter:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
+    require_checkpoint(path)
     beside = path.with_suffix(".yml")
     if not beside.is_file():
         raise CheckpointError(f"{beside}: missing; a slim checkpoint is {path.name} and {beside.name}")

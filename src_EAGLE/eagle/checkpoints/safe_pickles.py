@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig, base, nodes
 
+from eagle.checkpoints.paths import require_checkpoint
 from eagle.errors import CheckpointError
 from eagle.files import looks_like_html
 
@@ -41,8 +42,7 @@ def read_pickle(path: Path) -> Mapping[str, Any]:
         CheckpointError: the file is missing, empty, truncated, a web page, or holds anything but tensors, plain
             containers and OmegaConf's.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
+    require_checkpoint(path)
     with path.open("rb") as file:
         if looks_like_html(file.read(1024)):
             raise CheckpointError(f"{path}: is a web page, not a checkpoint; download it again with download_models.py")

@@ -13,6 +13,7 @@ from eagle.default_folders import default_folder
 
 # Value of pretrained_weights for random initialisation.
 RANDOM_WEIGHTS = "random"
+CRF_BACKENDS = ("auto", "torch", "pydensecrf")
 
 
 def key(
@@ -335,7 +336,7 @@ class EvalConfig(MachineConfig, BadImageConfig):
     crf_backend: str = key(
         "auto",
         "Dense CRF implementation: torch = ours; pydensecrf (pip install -e .[crf]); auto = the faster one, torch",
-        choices=("auto", "torch", "pydensecrf"),
+        choices=CRF_BACKENDS,
     )
     crf_processes: int | None = key(
         None, "Worker processes of pydensecrf; none = one per core; 0 = compute in the main process", minimum=0

@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from eagle.data.datasets.base import VOID, Classes, SegmentationDataset, read_sample
 from eagle.data.images import IMAGE_SUFFIXES, read_header
-from eagle.data.loading.transforms import label_tensor
 from eagle.errors import DataError
 
 UPRIGHT = 1
@@ -105,9 +104,12 @@ def _inspect_sample(dataset: SegmentationDataset, index: int, res: int | None) -
             mode, orientation = image.mode, UPRIGHT
     except DataError as error:
         return error
-    counted = label if res is None else label_tensor(label, res).numpy()
+    if res is not None:
+        from eagle.data.loading.transforms import label_tensor  # imports torch, which cropping does not need
+
+        label = label_tensor(label, res).numpy()
     n_classes = len(dataset.classes)
     pixels = None
     if dataset.has_labels:
-        pixels = np.bincount(np.where(counted == VOID, n_classes, counted).ravel(), minlength=n_classes + 1)
+        pixels = np.bincount(np.where(label == VOID, n_classes, label).ravel(), minlength=n_classes + 1)
     return Sample(image.size, mode, orientation != UPRIGHT, pixels)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eagle.config.schema import CRF_BACKENDS
 from eagle.data.loading.transforms import unnormalize
 from eagle.errors import ConfigError, unknown_name_message
 from eagle.evaluation.crf_pool import CrfPool
@@ -22,8 +23,6 @@ from eagle.evaluation.crf_settings import (
     ITERATIONS,
 )
 from eagle.evaluation.permutohedral import PermutohedralLattice
-
-BACKENDS = ("auto", "pydensecrf", "torch")
 
 
 def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: CrfPool | None = None) -> Tensor:
@@ -73,8 +72,8 @@ def dense_crf_maps(
         ConfigError: as for ``dense_crf``.
         ValueError: as for ``dense_crf``.
     """
-    if backend not in BACKENDS:
-        raise ConfigError(unknown_name_message("CRF backend", backend, BACKENDS))
+    if backend not in CRF_BACKENDS:
+        raise ConfigError(unknown_name_message("CRF backend", backend, CRF_BACKENDS))
     _check_shapes(image, maps)
     device = image.device if backend != "pydensecrf" and image.is_cuda else torch.device("cpu")
     bgr = _bgr_bytes(image).to(device)

@@ -11,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.checkpoints.formats import evaluation_file, probe_entry
 from eagle.checkpoints.loading import load_segmenter
+from eagle.checkpoints.paths import require_checkpoint
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import check_resolution, with_overrides
 from eagle.data.class_map import ClassMap
@@ -19,8 +20,7 @@ from eagle.data.datasets.catalog import dataset_label, open_dataset
 from eagle.data.loading.bad_images import readable_part
 from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import machine_arguments
-from eagle.downloads.catalog import fetch_command
-from eagle.errors import CheckpointError, ConfigError
+from eagle.errors import ConfigError
 from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.crf_pool import CrfPool
 from eagle.evaluation.evaluator import Evaluation, Refine, evaluate
@@ -40,10 +40,7 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
         CheckpointError: a file is missing; checked before the first evaluation.
     """
     for path in paths:
-        if not path.is_file():
-            command = fetch_command(path.name)
-            remedy = f"; `{command} output_dir={path.parent}` fetches it" if command else ""
-            raise CheckpointError(f"model_paths: {path}: no such checkpoint{remedy}")
+        require_checkpoint(path, "model_paths")
     contents = {str(path): evaluate_checkpoint(path, cfg) for path in paths}
     if len(contents) > 1:
         rank_zero_only(print)(f"\n{comparison_table({path: content['scores'] for path, content in contents.items()})}")
