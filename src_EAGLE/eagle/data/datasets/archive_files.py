@@ -1,6 +1,7 @@
 """Find a dataset's files in the layout of STEGO's archives; errors name the command that fetches them."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eagle.errors import DataError
@@ -22,16 +23,18 @@ def require_folder(root: Path, folder: Path) -> Path:
 
 def require_files(root: Path, files: Sequence[Path]) -> None:
     """Raise DataError that names the first missing file, if any of ``files`` is missing."""
-    if missing := missing_files(files):
+    names: dict[Path, list[str]] = {}
+    for file in files:
+        names.setdefault(file.parent, []).append(file.name)
+    if missing := [file for folder, wanted in names.items() for file in missing_files(folder, wanted)]:
         require_folder(root, missing[0].parent)
         raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(files)} are missing); {_refetch(root)}")
 
 
-def missing_files(files: Sequence[Path]) -> list[Path]:
-    """The files that do not exist; lists each folder once, which is faster than checking each file."""
-    folders = {file.parent for file in files}
-    present = {folder: {path.name for path in folder.iterdir()} if folder.is_dir() else set() for folder in folders}
-    return [file for file in files if file.name not in present[file.parent]]
+def missing_files(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The files that a folder lacks; one listing of names, since a Path per file takes ten times as long."""
+    present = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208
+    return [folder / name for name in names if name not in present]
 
 
 def read_listing(root: Path, listing: Path) -> list[str]:

@@ -46,8 +46,9 @@ class CroppedDataset(ImageFileDataset):
             )
         self._n_crops = record["crops"]
         self.has_labels = record["labels"]
-        for path_of in (self._files.image, self._files.label) if self.has_labels else (self._files.image,):
-            if missing := missing_files([path_of(i) for i in range(self._n_crops)]):
+        folders = {self._files.images: "jpg"} | ({self._files.labels: "png"} if self.has_labels else {})
+        for folder, suffix in folders.items():
+            if missing := missing_files(folder, (f"{i}.{suffix}" for i in range(self._n_crops))):
                 raise DataError(f"{missing[0]}: no such file ({len(missing)} of {self._n_crops} are missing); {remedy}")
 
     def __len__(self) -> int:
