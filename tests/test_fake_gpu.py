@@ -27,12 +27,13 @@ from fake_gpu import HostReadError, Read, Watch, move_to_fake
 
 N_CLASSES = 5
 
-# They decide for a whole batch whether the iteration may end, and which images need a full decomposition.
+# torch's eigh checks on the host whether it converged.
+FULL_DECOMPOSITION = Read("spectral/eigensolver:_by_eigh", "_linalg_eigh")
+# The last of them decides which images need a full decomposition.
 EIGENSOLVER_READS = {
-    Read("spectral/eigensolver:_by_subspace_iteration", "_local_scalar_dense"),
+    Read("spectral/eigensolver:_rayleigh_ritz", "_linalg_eigh"),
     Read("spectral/eigensolver:_eigenpairs", "_local_scalar_dense"),
-    Read("spectral/eigensolver:_eigenpairs", "index"),
-    Read("spectral/eigensolver:_eigenpairs", "index_put_"),
+    FULL_DECOMPOSITION,
 }
 # Scores count labelled pixels only, whose number is known on the device only.
 SCORE_READS = {Read("evaluation/metrics:update", "index"), Read("evaluation/metrics:update", "bincount")}
@@ -47,6 +48,8 @@ LATTICE_READS = {
 
 @pytest.fixture(params=["cuda", "meta"])
 def device(request, monkeypatch):
+    # A GPU generator needs a GPU.
+    monkeypatch.setattr(torch, "Generator", lambda _device=None, plain=torch.Generator: plain())
     if request.param == "meta":
         # torch has no autocast for meta.
         monkeypatch.setattr(torch, "autocast", lambda *_args, **_kwargs: nullcontext())
@@ -75,8 +78,11 @@ def fake(make_config, device):
     [
         ({}, EIGENSOLVER_READS),
         ({"fidelity": "paper"}, EIGENSOLVER_READS),
-        ({"label_smoothing": 0.1, "centroid_mode": "mean", "eigensolver": "eigh"}, set()),
-        ({"centroid_mode": "learned", "gather_batch": True, "pointwise": False, "eigensolver": "eigh"}, set()),
+        ({"label_smoothing": 0.1, "centroid_mode": "mean", "eigensolver": "eigh"}, {FULL_DECOMPOSITION}),
+        (
+            {"centroid_mode": "learned", "gather_batch": True, "pointwise": False, "eigensolver": "eigh"},
+            {FULL_DECOMPOSITION},
+        ),
     ],
 )
 def test_training_step__stays_on_the_device(fake, device, overrides, reads):
@@ -93,10 +99,8 @@ def test_training_step__stays_on_the_device(fake, device, overrides, reads):
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available", "ignore:.*self.trainer")
-def test_validation_step__stays_on_the_device(fake, device, monkeypatch):
+def test_validation_step__stays_on_the_device(fake, device):
     mode, segmenter, batch = fake()
-    # A GPU generator needs a GPU.
-    monkeypatch.setattr(torch, "Generator", lambda _device=None, plain=torch.Generator: plain())
     with mode, Watch(SCORE_READS) as watch, torch.no_grad():
         maps = segmenter.eval().validation_step(batch, 0)
     assert {name: (tuple(ids.shape), ids.device.type) for name, ids in maps.items()} == {
@@ -139,6 +143,8 @@ def test_evaluation__stays_on_the_device_until_predictions_are_kept(fake, device
         (lambda x: x[x > 0], "index makes the host wait"),
         (lambda x: x.masked_select(x > 0), "masked_select makes the host wait"),
         (lambda x: x.unique(), "_unique2 makes the host wait"),
+        (lambda x: torch.linalg.cholesky(x.T @ x), "_linalg_check_errors makes the host wait"),
+        (lambda x: torch.linalg.eigvalsh(x.T @ x), "_linalg_eigh makes the host wait"),
         (lambda x: x.long().flatten().bincount(), "bincount makes the host wait"),
     ],
 )
