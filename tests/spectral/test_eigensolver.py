@@ -117,6 +117,17 @@ def test_subspace__only_images_that_do_not_converge_are_decomposed_in_full(monke
     assert ((exact * vectors.double()).sum(dim=1).abs() > 0.999).all()
 
 
+@pytest.mark.usefixtures("both_iterations")
+@pytest.mark.parametrize(("name", "grid"), [("c_eigen_14x14_b2", (14, 14)), ("c_eigen_28x28_b1", (28, 28))])
+def test_subspace__released_codes_need_no_full_decomposition(golden, monkeypatch, name, grid):
+    monkeypatch.delattr(eigensolver, "_by_eigh")
+    monkeypatch.setattr(eigensolver, "MAX_ITERATIONS", 2)
+    data = golden.tensors(name)
+    laplacian, degree = normalized_laplacian(color_affinity(data["img"], grid) + feature_affinity(data["code"]))
+    values, _ = smallest_eigenpairs(laplacian, degree, 4)
+    assert (values - data["eigenvalues"]).abs().max() / data["eigenvalues"].abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3, 16])
 def test_subspace__affinities_of_low_rank_have_the_eigenvalues_of_the_full_decomposition(method, rank):
     """The columns of the block then depend on each other: Cholesky's decomposition fails or is all rounding."""
