@@ -14,6 +14,7 @@ another device that is not the CPU.
 """
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,24 +111,36 @@ def test_validation_step__stays_on_the_device(fake, device):
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
-def test_evaluation__stays_on_the_device_until_predictions_are_kept(fake, device, monkeypatch):
+@pytest.mark.parametrize(
+    ("shown", "read"), [(set(), set()), ({7}, {Read("evaluation/evaluator:_store_images", "_to_copy")})]
+)
+def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monkeypatch, shown, read):
     """Images of any size, both probes, flips, windows and scores; on CUDA the dense CRF too."""
     mode, segmenter, _ = fake()
     refine = dense_crf_maps if device == "cuda" else None  # it treats every device except CUDA as the CPU
-    evaluator = Evaluator(SegmenterProbes(segmenter.eval(), 2.0, window=56), N_CLASSES, refine, set(), None).eval()
-    kept = []
-    monkeypatch.setattr(evaluator, "_keep", lambda _batch, clusters: kept.append(clusters))
+    evaluator = Evaluator(SegmenterProbes(segmenter.eval(), 2.0, window=56), N_CLASSES, refine, shown, None).eval()
     monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: tensor)
-    reads = SCORE_READS | {Read("evaluation/evaluator:test_step", "_to_copy")} | (LATTICE_READS if refine else set())
+    reads = SCORE_READS | read | (LATTICE_READS if refine else set())
+    batch = {"index": torch.tensor([4, 7])}
     with mode, Watch(reads) as watch, torch.no_grad():
         move_to_fake(evaluator.metrics, device)
-        batch = {
-            "img": torch.randn(2, 3, 61, 90, device=device),
-            "label": torch.randint(-1, N_CLASSES, (2, 61, 90), device=device),
-        }
+        batch["img"] = torch.randn(2, 3, 61, 90, device=device)
+        batch["label"] = torch.randint(-1, N_CLASSES, (2, 61, 90), device=device)
         evaluator.test_step([batch], 0)
-    assert {name: tuple(ids.shape) for name, ids in kept[0].items()} == dict.fromkeys(evaluator.names, (2, 61, 90))
     assert watch.seen == reads
+    assert [picture.index for picture in evaluator.pictures] == sorted(shown)
+    for picture in evaluator.pictures:
+        shapes = {name: tuple(ids.shape) for name, ids in picture.clusters.items()}
+        assert shapes == dict.fromkeys(evaluator.names, (61, 90))
+
+
+def test_evaluation__keeps_the_indices_on_the_host():
+    probes = SimpleNamespace(n_clusters={"cluster": N_CLASSES})
+    batches = [{"img": torch.zeros(1, 3, 4, 4), "index": torch.tensor([3])}]
+    (moved,) = Evaluator(probes, N_CLASSES, None, set(), None).transfer_batch_to_device(
+        batches, torch.device("meta"), 0
+    )
+    assert {name: value.device.type for name, value in moved.items()} == {"img": "meta", "index": "cpu"}
 
 
 @pytest.mark.parametrize(
