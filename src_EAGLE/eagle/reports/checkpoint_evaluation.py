@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -180,7 +181,8 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
 
 
 def evaluation_trainer(cfg: Any) -> pl.Trainer:
-    """A Trainer for evaluation: it writes no logs and no checkpoints."""
+    """A Trainer for evaluation, which writes no logs and no checkpoints; sets ``matmul_precision`` for the process."""
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
     return pl.Trainer(**machine_arguments(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
 
 

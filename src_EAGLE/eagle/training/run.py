@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -55,6 +56,7 @@ def train(cfg: DictConfig) -> Path:
         ConfigError, CheckpointError, DataError, TrainingError, WeightsError: see their one-line messages.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
     run_dir = _run_dir(cfg)
     resumption = find_resumption(cfg, run_dir)
     steps_done = resumption.steps_done if resumption else 0
