@@ -123,7 +123,7 @@ def test_losses__use_deterministic_gpu_operators_only(make_config, deterministic
     assert not [name for name in operators.names if name in REFUSED]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_losses__deterministic_runs_repeat_bit_by_bit_on_a_gpu(make_config, deterministic):
     gradients = []
     for _ in range(2):
@@ -135,7 +135,7 @@ def test_losses__deterministic_runs_repeat_bit_by_bit_on_a_gpu(make_config, dete
     assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize(("name", "grid"), [("c_eigen_14x14_b2", (14, 14)), ("c_eigen_28x28_b1", (28, 28))])
 def test_eigenvectors__a_gpu_agrees_with_the_released_ones_and_iterates_without_waiting(
     golden, monkeypatch, name, grid
@@ -165,7 +165,7 @@ def test_eigenvectors__a_gpu_agrees_with_the_released_ones_and_iterates_without_
     assert ((vectors.cpu() * data["eigenvectors"]).sum(dim=1).abs() > 0.9999).all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_losses__nothing_waits_for_a_gpu(make_config):
     segmenter = LitUnsupervisedSegmenter(5, make_config()).cuda()
     cpu = tiny_batch()
