@@ -85,8 +85,8 @@ def test_losses__nothing_waits_for_the_device(make_config, monkeypatch, override
     assert not [name for name in operators.names if name in WAITING]
 
 
-def test_eigenvectors__the_host_waits_once_per_batch(monkeypatch):
-    """As on a GPU: one small eigh, whose error check waits, and no value or decomposition in each iteration."""
+def test_eigenvectors__no_iteration_waits_for_the_device(monkeypatch):
+    """As on a GPU: one small eigh in all, whose error check waits, and no operator that waits in the iterations."""
     monkeypatch.setattr(eigensolver, "WITHOUT_WAITING", ())
     torch.manual_seed(0)
     objects = torch.randn(2, 16, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
