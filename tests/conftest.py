@@ -29,6 +29,14 @@ SHARED = Path(os.environ.get("EAGLE_SHARED", ROOT.parent / "shared"))
 TINY_VIT = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 112}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked ``gpu`` where there is none; scripts/gpu_check.sh runs them."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_orphans():
     """What tests start and kill leaves no process: none without its parent is there ten seconds after the last test."""

@@ -123,8 +123,9 @@ ANSWERS = {
     "bincount": lambda cells, _weights, minlength: cells.new_empty(minlength),
 }
 
-# Operators whose result's value or size the host reads, besides copies to the CPU and indexing by a mask.
+# Operators whose result's value, size or error code the host reads, besides copies to the CPU and indexing by a mask.
 WAITING = {
+    "_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig",
     "_local_scalar_dense", "bincount", "equal", "is_nonzero", "masked_select", "nonzero", "repeat_interleave",
     "unique_consecutive", "unique_dim", "_unique", "_unique2",
 }  # fmt: skip

@@ -14,6 +14,7 @@ another device that is not the CPU.
 """
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,12 +28,13 @@ from fake_gpu import HostReadError, Read, Watch, move_to_fake
 
 N_CLASSES = 5
 
-# They decide for a whole batch whether the iteration may end, and which images need a full decomposition.
+# torch's eigh checks on the host whether it converged.
+FULL_DECOMPOSITION = Read("spectral/eigensolver:_by_eigh", "_linalg_eigh")
+# The last of them decides which images need a full decomposition.
 EIGENSOLVER_READS = {
-    Read("spectral/eigensolver:_by_subspace_iteration", "_local_scalar_dense"),
+    Read("spectral/eigensolver:_rayleigh_ritz", "_linalg_eigh"),
     Read("spectral/eigensolver:_eigenpairs", "_local_scalar_dense"),
-    Read("spectral/eigensolver:_eigenpairs", "index"),
-    Read("spectral/eigensolver:_eigenpairs", "index_put_"),
+    FULL_DECOMPOSITION,
 }
 # Scores count labelled pixels only, whose number is known on the device only.
 SCORE_READS = {Read("evaluation/metrics:update", "index"), Read("evaluation/metrics:update", "bincount")}
@@ -47,6 +49,8 @@ LATTICE_READS = {
 
 @pytest.fixture(params=["cuda", "meta"])
 def device(request, monkeypatch):
+    # A GPU generator needs a GPU.
+    monkeypatch.setattr(torch, "Generator", lambda _device=None, plain=torch.Generator: plain())
     if request.param == "meta":
         # torch has no autocast for meta.
         monkeypatch.setattr(torch, "autocast", lambda *_args, **_kwargs: nullcontext())
@@ -75,8 +79,11 @@ def fake(make_config, device):
     [
         ({}, EIGENSOLVER_READS),
         ({"fidelity": "paper"}, EIGENSOLVER_READS),
-        ({"label_smoothing": 0.1, "centroid_mode": "mean", "eigensolver": "eigh"}, set()),
-        ({"centroid_mode": "learned", "gather_batch": True, "pointwise": False, "eigensolver": "eigh"}, set()),
+        ({"label_smoothing": 0.1, "centroid_mode": "mean", "eigensolver": "eigh"}, {FULL_DECOMPOSITION}),
+        (
+            {"centroid_mode": "learned", "gather_batch": True, "pointwise": False, "eigensolver": "eigh"},
+            {FULL_DECOMPOSITION},
+        ),
     ],
 )
 def test_training_step__stays_on_the_device(fake, device, overrides, reads):
@@ -93,10 +100,8 @@ def test_training_step__stays_on_the_device(fake, device, overrides, reads):
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available", "ignore:.*self.trainer")
-def test_validation_step__stays_on_the_device(fake, device, monkeypatch):
+def test_validation_step__stays_on_the_device(fake, device):
     mode, segmenter, batch = fake()
-    # A GPU generator needs a GPU.
-    monkeypatch.setattr(torch, "Generator", lambda _device=None, plain=torch.Generator: plain())
     with mode, Watch(SCORE_READS) as watch, torch.no_grad():
         maps = segmenter.eval().validation_step(batch, 0)
     assert {name: (tuple(ids.shape), ids.device.type) for name, ids in maps.items()} == {
@@ -106,24 +111,36 @@ def test_validation_step__stays_on_the_device(fake, device, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
-def test_evaluation__stays_on_the_device_until_predictions_are_kept(fake, device, monkeypatch):
+@pytest.mark.parametrize(
+    ("shown", "read"), [(set(), set()), ({7}, {Read("evaluation/evaluator:_store_images", "_to_copy")})]
+)
+def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monkeypatch, shown, read):
     """Images of any size, both probes, flips, windows and scores; on CUDA the dense CRF too."""
     mode, segmenter, _ = fake()
     refine = dense_crf_maps if device == "cuda" else None  # it treats every device except CUDA as the CPU
-    evaluator = Evaluator(SegmenterProbes(segmenter.eval(), 2.0, window=56), N_CLASSES, refine, set(), None).eval()
-    kept = []
-    monkeypatch.setattr(evaluator, "_store_images", lambda _batch, clusters: kept.append(clusters))
+    evaluator = Evaluator(SegmenterProbes(segmenter.eval(), 2.0, window=56), N_CLASSES, refine, shown, None).eval()
     monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: tensor)
-    reads = SCORE_READS | {Read("evaluation/evaluator:test_step", "_to_copy")} | (LATTICE_READS if refine else set())
+    reads = SCORE_READS | read | (LATTICE_READS if refine else set())
+    batch = {"index": torch.tensor([4, 7])}
     with mode, Watch(reads) as watch, torch.no_grad():
         move_to_fake(evaluator.metrics, device)
-        batch = {
-            "img": torch.randn(2, 3, 61, 90, device=device),
-            "label": torch.randint(-1, N_CLASSES, (2, 61, 90), device=device),
-        }
+        batch["img"] = torch.randn(2, 3, 61, 90, device=device)
+        batch["label"] = torch.randint(-1, N_CLASSES, (2, 61, 90), device=device)
         evaluator.test_step([batch], 0)
-    assert {name: tuple(ids.shape) for name, ids in kept[0].items()} == dict.fromkeys(evaluator.names, (2, 61, 90))
     assert watch.seen == reads
+    assert [picture.index for picture in evaluator.pictures] == sorted(shown)
+    for picture in evaluator.pictures:
+        shapes = {name: tuple(ids.shape) for name, ids in picture.clusters.items()}
+        assert shapes == dict.fromkeys(evaluator.names, (61, 90))
+
+
+def test_evaluation__keeps_the_indices_on_the_host():
+    probes = SimpleNamespace(n_clusters={"cluster": N_CLASSES})
+    batches = [{"img": torch.zeros(1, 3, 4, 4), "index": torch.tensor([3])}]
+    (moved,) = Evaluator(probes, N_CLASSES, None, set(), None).transfer_batch_to_device(
+        batches, torch.device("meta"), 0
+    )
+    assert {name: value.device.type for name, value in moved.items()} == {"img": "meta", "index": "cpu"}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +156,8 @@ def test_evaluation__stays_on_the_device_until_predictions_are_kept(fake, device
         (lambda x: x[x > 0], "index makes the host wait"),
         (lambda x: x.masked_select(x > 0), "masked_select makes the host wait"),
         (lambda x: x.unique(), "_unique2 makes the host wait"),
+        (lambda x: torch.linalg.cholesky(x.T @ x), "_linalg_check_errors makes the host wait"),
+        (lambda x: torch.linalg.eigvalsh(x.T @ x), "_linalg_eigh makes the host wait"),
         (lambda x: x.long().flatten().bincount(), "bincount makes the host wait"),
     ],
 )

@@ -10,6 +10,10 @@ from eagle.data.loading.datamodule import HOST_ENTRIES, SegmentationDataModule
 from eagle.losses import object_nce
 from eagle.losses.medoid import medoids_by_mask
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.spectral import eigensolver
+from eagle.spectral.affinity import color_affinity, feature_affinity
+from eagle.spectral.eicue import laplacian_eigenvectors
+from eagle.spectral.laplacian import normalized_laplacian
 from miniatures import write_directory
 
 # Operators that make the host wait for a value or a size.
@@ -81,6 +85,19 @@ def test_losses__nothing_waits_for_the_device(make_config, monkeypatch, override
     assert not [name for name in operators.names if name in WAITING]
 
 
+def test_eigenvectors__no_iteration_waits_for_the_device(monkeypatch):
+    """As on a GPU: one small eigh in all, whose error check waits, and no operator that waits in the iterations."""
+    monkeypatch.setattr(eigensolver, "WITHOUT_WAITING", ())
+    torch.manual_seed(0)
+    objects = torch.randn(2, 16, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    code, img = objects + 0.1 * torch.randn(2, 16, 16, 16), torch.randn(2, 3, 128, 128)
+    with Operators() as operators:
+        laplacian_eigenvectors(code, img, 4)
+    assert operators.names.count("linalg_cholesky_ex") == eigensolver.MAX_ITERATIONS + 1
+    assert operators.names.count("_linalg_eigh") == 1
+    assert not [name for name in operators.names if name in (*WAITING, "linalg_qr", "_linalg_check_errors")]
+
+
 def test_operators__record_those_that_wait():
     with Operators() as operators:
         (torch.ones(3) > 0).nonzero()
@@ -106,7 +123,7 @@ def test_losses__use_deterministic_gpu_operators_only(make_config, deterministic
     assert not [name for name in operators.names if name in REFUSED]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_losses__deterministic_runs_repeat_bit_by_bit_on_a_gpu(make_config, deterministic):
     gradients = []
     for _ in range(2):
@@ -118,7 +135,37 @@ def test_losses__deterministic_runs_repeat_bit_by_bit_on_a_gpu(make_config, dete
     assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "grid"), [("c_eigen_14x14_b2", (14, 14)), ("c_eigen_28x28_b1", (28, 28))])
+def test_eigenvectors__a_gpu_agrees_with_the_released_ones_and_iterates_without_waiting(
+    golden, monkeypatch, name, grid
+):
+    """``set_sync_debug_mode`` raises where the host waits; the last eigh, whose error check waits, is exempt."""
+    data = golden.tensors(name)
+    affinity = color_affinity(data["img"].cuda(), grid) + feature_affinity(data["code"].cuda())
+    laplacian, degree = normalized_laplacian(affinity)
+    iterate = eigensolver._iterate_without_waiting
+    ordered = eigensolver._rayleigh_ritz
+
+    def watched(*args):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return iterate(*args)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def exempt(*args):
+        torch.cuda.set_sync_debug_mode("default")
+        return ordered(*args)
+
+    eigensolver.smallest_eigenpairs(laplacian, degree, 4)
+    monkeypatch.setattr(eigensolver, "_iterate_without_waiting", watched)
+    monkeypatch.setattr(eigensolver, "_rayleigh_ritz", exempt)
+    _, vectors = eigensolver.smallest_eigenpairs(laplacian, degree, 4)
+    assert ((vectors.cpu() * data["eigenvectors"]).sum(dim=1).abs() > 0.9999).all()
+
+
+@pytest.mark.gpu
 def test_losses__nothing_waits_for_a_gpu(make_config):
     segmenter = LitUnsupervisedSegmenter(5, make_config()).cuda()
     cpu = tiny_batch()

@@ -18,8 +18,10 @@ from eagle.config.validation import validated
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
 from eagle.evaluation.metrics import UnsupervisedMetrics
+from eagle.models.backbone import KeyBackbone
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
 from eagle.reports.comparison import compare
+from eagle.spectral import eicue
 from eagle.training.run import _warn_about_batch, train
 from miniatures import write_halves
 
@@ -51,6 +53,43 @@ def test_train__same_seed_same_parameters(make_run):
     other = torch.load(train(make_run(experiment_name="c", seed=1)) / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["net.cluster1.0.weight"], other["net.cluster1.0.weight"])
+
+
+@pytest.fixture
+def matmul_precisions(monkeypatch):
+    """The matmul precision at each call of the backbone and of the eigensolver."""
+    seen = {"backbone": [], "spectral": []}
+
+    def recorded(name, function):
+        def record(*args, **kwargs):
+            seen[name].append(torch.get_float32_matmul_precision())
+            if name == "backbone":
+                assert torch.backends.cudnn.allow_tf32 == (seen[name][-1] != "highest"), "convolutions"
+            return function(*args, **kwargs)
+
+        return record
+
+    monkeypatch.setattr(KeyBackbone, "forward", recorded("backbone", KeyBackbone.forward))
+    monkeypatch.setattr(eicue, "smallest_eigenpairs", recorded("spectral", eicue.smallest_eigenpairs))
+    before = torch.get_float32_matmul_precision()
+    yield seen
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_matmul_precision__holds_in_training_and_evaluation_but_for_the_spectral_part(
+    make_run, matmul_precisions, precision
+):
+    run_dir = train(make_run(max_steps=1, matmul_precision=precision))
+    assert {name: set(seen) for name, seen in matmul_precisions.items()} == {
+        "backbone": {precision}, "spectral": {"highest"}
+    }  # fmt: skip
+    matmul_precisions["backbone"].clear()
+    torch.set_float32_matmul_precision("highest" if precision != "highest" else "high")
+    evaluate_checkpoint(
+        run_dir / "last.ckpt", eval_config(run_crf=False, report=False, matmul_precision=precision, n_images=0)
+    )
+    assert set(matmul_precisions["backbone"]) == {precision}
 
 
 def test_train__without_labels_watches_the_label_free_loss(make_run):

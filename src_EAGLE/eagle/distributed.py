@@ -43,6 +43,12 @@ def machine_arguments(cfg: Any) -> dict[str, Any]:
     return arguments
 
 
+def set_float32_precision(matmul_precision: str) -> None:
+    """Apply ``matmul_precision`` to this process's matrix products, and TF32 to convolutions unless it is "highest"."""
+    torch.set_float32_matmul_precision(matmul_precision)
+    torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"  # torch's own default is True
+
+
 def world_size() -> int:
     """Return the number of processes of a distributed run; 1 outside one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -135,7 +135,7 @@ def test_dense_crf__half_precision_is_computed_in_float32(backend, dtype):
     torch.testing.assert_close(refined, dense_crf(image.float(), logits.float(), backend))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_torch__cuda_agrees_with_cpu():
     image, logits = normalised(photograph(60, 80)[None]), random_logits(1, 6, 8, 10)
     on_gpu = dense_crf(image.cuda(), logits.cuda())

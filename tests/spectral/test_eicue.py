@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from eagle.models.probes import ClusterLookup
-from eagle.spectral.eicue import eicue, laplacian_eigenvectors, released_signs
+from eagle.spectral.eicue import eicue, full_float32, laplacian_eigenvectors, released_signs
 
 
 def test_released_signs__are_the_recorded_ones(golden):
@@ -31,6 +31,26 @@ def test_laplacian_eigenvectors__signs_by_key():
     assert ((fixed > 0).float().mean(dim=1) <= 0.5).all()
     assert torch.equal(released_signs(released), released)
     assert not torch.equal(fixed, released)
+
+
+def test_full_float32__ends_with_its_block_even_after_an_error():
+    code, seen = torch.randn(4, 4), []
+
+    def fail_inside():
+        with full_float32(code.device):
+            seen.append(((code @ code).dtype, torch.get_float32_matmul_precision()))
+            raise ZeroDivisionError
+
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with pytest.raises(ZeroDivisionError):
+                fail_inside()
+            assert (code @ code).dtype == torch.bfloat16
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert seen == [(torch.float32, "highest")]
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_eicue__finds_two_objects():

@@ -11,10 +11,23 @@ from eagle.spectral.affinity import color_affinity, feature_affinity
 from eagle.spectral.eigensolver import smallest_eigenpairs
 from eagle.spectral.laplacian import normalized_laplacian
 
-METHODS = ["eigh", "subspace"]
+
+@pytest.fixture(params=["eigh", "subspace", "subspace as on a GPU"])
+def method(request, monkeypatch):
+    """The solver's name; "as on a GPU" runs the iteration that does not wait for the device."""
+    if request.param == "subspace as on a GPU":
+        monkeypatch.setattr(eigensolver, "WITHOUT_WAITING", ())
+        return "subspace"
+    return request.param
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.fixture(params=["as on a CPU", "as on a GPU"])
+def both_iterations(request, monkeypatch):
+    """Runs a test with both forms of the block iteration."""
+    if request.param == "as on a GPU":
+        monkeypatch.setattr(eigensolver, "WITHOUT_WAITING", ())
+
+
 @pytest.mark.parametrize(("name", "grid"), [("c_eigen_14x14_b2", (14, 14)), ("c_eigen_28x28_b1", (28, 28))])
 def test_eigenpairs__released_values_and_vectors(golden, name, grid, method):
     data = golden.tensors(name)
@@ -27,7 +40,6 @@ def test_eigenpairs__released_values_and_vectors(golden, name, grid, method):
     assert (cosines > 0.9999).all(), cosines
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_eigenpairs__equal_scipys_generalised_solution(method):
     """With v = D^½ u, L v = λ v is (D - A) u = λ D u, which scipy solves."""
     affinity = torch.rand(2, 30, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -43,7 +55,6 @@ def test_eigenpairs__equal_scipys_generalised_solution(method):
         assert np.allclose(np.abs((expected * vectors[i].numpy()).sum(axis=0)), 1, atol=1e-8)
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_eigenpairs__fewer_patches_than_asked(method):
     laplacian, degree = normalized_laplacian(torch.ones(1, 1, 1))
     values, vectors = smallest_eigenpairs(laplacian, degree, 4, method)
@@ -65,6 +76,7 @@ def clustered_laplacian(n, blocks, noise=0.02):
     return normalized_laplacian((affinity + affinity.T)[None] / 2)
 
 
+@pytest.mark.usefixtures("both_iterations")
 def test_subspace__finds_the_cue_of_the_full_decomposition():
     laplacian, degree = clustered_laplacian(400, 5)
     _, exact = smallest_eigenpairs(laplacian.double(), degree.double(), 4, "eigh")
@@ -72,6 +84,7 @@ def test_subspace__finds_the_cue_of_the_full_decomposition():
     assert ((exact * ours.double()).sum(dim=1).abs() > 0.99999).all()
 
 
+@pytest.mark.usefixtures("both_iterations")
 def test_subspace__image_that_does_not_converge_is_decomposed_in_full(monkeypatch):
     """With no convergence the result is bitwise that of the full decomposition."""
     monkeypatch.setattr(eigensolver, "RESIDUAL_TOLERANCE", 0.0)
@@ -84,6 +97,68 @@ def test_subspace__image_that_does_not_converge_is_decomposed_in_full(monkeypatc
         assert torch.equal(ours, exact)
 
 
+@pytest.mark.usefixtures("both_iterations")
+def test_subspace__only_images_that_do_not_converge_are_decomposed_in_full(monkeypatch):
+    """Loosely connected groups converge; a graph without eigengaps does not."""
+    hard = torch.rand(2, 200, 200, generator=torch.Generator().manual_seed(0))
+    laplacian, degree = normalized_laplacian(hard + hard.transpose(1, 2))
+    easy, easy_degree = clustered_laplacian(200, 5)
+    decomposed = []
+    full = eigensolver._by_eigh
+    monkeypatch.setattr(eigensolver, "_by_eigh", lambda some, k: decomposed.append(some) or full(some, k))
+    laplacian, degree = (
+        torch.cat([laplacian[:1], easy, laplacian[1:]]),
+        torch.cat([degree[:1], easy_degree, degree[1:]]),
+    )
+    _, vectors = smallest_eigenpairs(laplacian, degree, 4)
+    assert len(decomposed) == 1
+    assert torch.equal(decomposed[0], laplacian[[0, 2]])
+    exact = torch.linalg.eigh(laplacian.double()).eigenvectors[:, :, :4]
+    assert ((exact * vectors.double()).sum(dim=1).abs() > 0.999).all()
+
+
+@pytest.mark.usefixtures("both_iterations")
+@pytest.mark.parametrize(("name", "grid"), [("c_eigen_14x14_b2", (14, 14)), ("c_eigen_28x28_b1", (28, 28))])
+def test_subspace__released_codes_need_no_full_decomposition(golden, monkeypatch, name, grid):
+    monkeypatch.delattr(eigensolver, "_by_eigh")
+    monkeypatch.setattr(eigensolver, "MAX_ITERATIONS", 2)
+    data = golden.tensors(name)
+    laplacian, degree = normalized_laplacian(color_affinity(data["img"], grid) + feature_affinity(data["code"]))
+    values, _ = smallest_eigenpairs(laplacian, degree, 4)
+    assert (values - data["eigenvalues"]).abs().max() / data["eigenvalues"].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 16])
+def test_subspace__affinities_of_low_rank_have_the_eigenvalues_of_the_full_decomposition(method, rank):
+    """The columns of the block then depend on each other: Cholesky's decomposition fails or is all rounding."""
+    group = torch.arange(200) * rank // 200
+    affinity = (group[:, None] == group[None, :]).float() + 0.1
+    laplacian, degree = normalized_laplacian(affinity[None])
+    values, vectors = smallest_eigenpairs(laplacian, degree, 4, method)
+    assert torch.allclose(values, torch.linalg.eigvalsh(laplacian.double())[:, :4].float(), atol=1e-5)
+    assert torch.allclose(laplacian @ vectors, vectors * values[:, None, :], atol=1e-4)
+    assert torch.allclose(vectors.transpose(1, 2) @ vectors, torch.eye(4), atol=1e-4)
+
+
+@pytest.mark.parametrize("amplification", [1.0, 3e4])
+def test_orthonormal__spans_the_columns_even_if_one_direction_dominates(amplification):
+    generator = torch.Generator().manual_seed(0)
+    block = torch.randn(2, 784, 16, generator=generator)
+    block += amplification * torch.randn(2, 784, 1, generator=generator) @ torch.randn(2, 1, 16, generator=generator)
+    basis = eigensolver._orthonormal(block)
+    assert torch.allclose(basis.transpose(1, 2) @ basis, torch.eye(16).expand(2, -1, -1), atol=1e-5)
+    assert torch.allclose(basis @ (basis.transpose(1, 2) @ block), block, rtol=1e-4, atol=1e-5 * amplification)
+
+
+def test_orthonormal__dependent_columns_stay_finite_and_leave_other_images_alone():
+    block = torch.randn(2, 50, 4, generator=torch.Generator().manual_seed(0))
+    block[0, :, 3] = 0
+    basis = eigensolver._orthonormal(block)
+    assert (basis[0].isfinite()).all()
+    assert torch.allclose(basis[1].T @ basis[1], torch.eye(4), atol=1e-5)
+
+
+@pytest.mark.usefixtures("both_iterations")
 def test_subspace__neither_reads_nor_changes_the_random_state():
     laplacian, degree = clustered_laplacian(200, 3)
     torch.manual_seed(1)
@@ -94,6 +169,7 @@ def test_subspace__neither_reads_nor_changes_the_random_state():
     assert torch.equal(smallest_eigenpairs(laplacian, degree, 4)[1], first)
 
 
+@pytest.mark.usefixtures("both_iterations")
 def test_subspace__isolated_patches_still_give_eigenvectors():
     """√degree is no null vector if a patch has no neighbours: the full decomposition takes over."""
     affinity = torch.ones(1, 150, 150)

@@ -125,11 +125,16 @@ def test_disk_cache__runs_at_the_same_time_see_each_others_rows(setting):
     assert passes == [3, 1]
 
 
-@pytest.mark.parametrize("change", ["weights", "blocks", "res", "precision", "touched", "another image"])
+@pytest.mark.parametrize("change", ["weights", "blocks", "res", "precision", "matmul", "touched", "another image"])
 def test_disk_cache__changed_inputs_of_the_keys_use_another_folder(setting, make_config, change):
     cfg, segmenter, data = setting
     open_disk_cache(cfg, segmenter.net.model, data.train_set)
-    overrides = {"blocks": {"key_blocks": [0, 1]}, "res": {"res": 40}, "precision": {"precision": "bf16-mixed"}}
+    overrides = {
+        "blocks": {"key_blocks": [0, 1]},
+        "res": {"res": 40},
+        "precision": {"precision": "bf16-mixed"},
+        "matmul": {"matmul_precision": "high"},
+    }
     changed = make_config(**{**cfg, **overrides.get(change, {})})
     other = LitUnsupervisedSegmenter(3, changed)
     if change != "weights":

@@ -57,6 +57,12 @@ class MachineConfig:
         "Lightning precision of backbone and head; the spectral part and all losses stay in float32",
         choices=("32-true", "16-mixed", "bf16-mixed"),
     )
+    matmul_precision: str = key(
+        "highest",
+        "Float32 precision of backbone, head and losses (torch.set_float32_matmul_precision; TF32 convolutions unless "
+        "highest). high and medium are faster on recent GPUs; the spectral part always uses highest",
+        choices=("highest", "high", "medium"),
+    )
     rank_timeout: float = key(
         600, "Timeout of DDP collectives in seconds, after which a dead process ends the run", above=0
     )

@@ -82,6 +82,13 @@ class Evaluator(pl.LightningModule):
         n_clusters = list(probes.n_clusters.values())[-1]
         self.details = Details(self.names[-1], n_clusters, n_classes) if detailed else None
 
+    def transfer_batch_to_device(
+        self, batch: list[dict[str, Tensor]], device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move a list of batches except their indices, which the CPU reads: copying them back would wait."""
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return [there | {"index": here["index"]} for there, here in zip(moved, batch, strict=True)]
+
     def test_step(self, batches: list[Mapping[str, Tensor]], batch_idx: int) -> None:  # noqa: ARG002
         """Score a list of batches, one per image shape."""
         for batch in batches:
@@ -89,7 +96,7 @@ class Evaluator(pl.LightningModule):
             clusters = {name: scores.argmax(dim=1) for name, scores in maps.items()}
             for name, metric in zip(self.names, self.metrics, strict=True):
                 cast(UnsupervisedMetrics, metric).update(clusters[name], batch["label"])
-            self._store_images(batch, {name: ids.cpu().numpy() for name, ids in clusters.items()})
+            self._store_images(batch, clusters)
             if self.details is not None:
                 self._add_details(batch, maps[self.details.map_name], clusters[self.details.map_name])
 
@@ -101,14 +108,16 @@ class Evaluator(pl.LightningModule):
             maps |= {name + CRF_SUFFIX: probs for name, probs in zip(maps, refined, strict=True)}
         return maps
 
-    def _store_images(self, batch: Mapping[str, Tensor], clusters: Mapping[str, np.ndarray]) -> None:
-        """Write predictions and collect pictures."""
-        for row, index in enumerate(batch["index"].tolist()):
-            image_clusters = {name: ids[row] for name, ids in clusters.items()}
-            if self.predictions is not None:
-                for name, ids in image_clusters.items():
-                    self.predictions.write(name, index, ids)
+    def _store_images(self, batch: Mapping[str, Tensor], clusters: Mapping[str, Tensor]) -> None:
+        """Write predictions and collect pictures; what neither needs stays on the device."""
+        indices = batch["index"].tolist()
+        if self.predictions is not None:
+            for name, ids in clusters.items():
+                for index, image_ids in zip(indices, ids.cpu().numpy(), strict=True):
+                    self.predictions.write(name, index, image_ids)
+        for row, index in enumerate(indices):
             if index in self.shown:
+                image_clusters = {name: ids[row].cpu().numpy() for name, ids in clusters.items()}
                 label = batch["label"][row].cpu().numpy()
                 self.pictures.append(Picture(index, batch["img"][row].float().cpu(), label, image_clusters))
 

@@ -19,7 +19,7 @@ from eagle.data.datasets.base import Classes
 from eagle.data.datasets.catalog import dataset_label, open_dataset
 from eagle.data.loading.bad_images import readable_part
 from eagle.data.loading.views import EvaluationViews
-from eagle.distributed import machine_arguments
+from eagle.distributed import machine_arguments, set_float32_precision
 from eagle.errors import ConfigError
 from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.crf_pool import CrfPool
@@ -177,7 +177,8 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
 
 
 def evaluation_trainer(cfg: Any) -> pl.Trainer:
-    """A Trainer for evaluation: it writes no logs and no checkpoints."""
+    """A Trainer for evaluation, which writes no logs and no checkpoints; sets ``matmul_precision`` for the process."""
+    set_float32_precision(cfg.matmul_precision)
     return pl.Trainer(**machine_arguments(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
 
 

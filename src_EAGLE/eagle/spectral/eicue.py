@@ -1,5 +1,8 @@
 """EiCue: object cues from the eigenvectors of an image's graph Laplacian (method §4; paper section 3.2)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -38,12 +41,24 @@ def laplacian_eigenvectors(
         torch.Size([2, 64, 4])
     """
     h, w = code.shape[2:]
-    with torch.autocast(code.device.type, enabled=False):
+    with full_float32(code.device):
         affinity = feature_affinity(code.flatten(2).transpose(1, 2)).add_(color_affinity(img, (h, w), color_mode))
         laplacian, degree = normalized_laplacian(affinity)
         _, vectors = smallest_eigenpairs(laplacian, degree, k, method)
     vectors = released_signs(vectors) if signs == "released" else fix_signs(vectors)
     return torch.nn.functional.pad(vectors, (0, k - vectors.shape[2]))
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Compute in full float32, whatever autocast and ``torch.set_float32_matmul_precision`` say outside."""
+    outside = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(outside)
 
 
 def fix_signs(vectors: Tensor) -> Tensor:

@@ -3,6 +3,11 @@
 The smallest eigenpairs of L are the largest of M = I - L = D^-½ A D^-½. Most eigenvalues of M are close to zero, and
 its top eigenvector, ∝ √degree, is known. A few multiplications of a block of vectors by M therefore find the next ones
 without decomposing the whole matrix.
+
+On a GPU every value that the host reads, and every error check of ``torch.linalg.eigh``, makes the host wait, and
+``torch.linalg.qr`` decomposes tall matrices one by one. There the number of iterations is fixed, blocks are
+orthonormalised by Cholesky's decomposition, and the host waits at the end only: for one small eigh, which orders the
+vectors, and for the list of images that did not converge.
 """
 
 import math
@@ -11,6 +16,7 @@ import torch
 from torch import Tensor
 
 from eagle.errors import ConfigError, unknown_name_message
+from eagle.models.key_cache import device_rows
 
 METHODS = ("subspace", "eigh")
 
@@ -29,6 +35,8 @@ SMALL_BLOCK_RATIO = 8
 SEED = 0
 # Device types for which torch has neither eigh nor qr (Apple's GPUs).
 WITHOUT_DECOMPOSITIONS = ("mps",)
+# Device types on which the host need not wait for a value, so that the iteration can end early.
+WITHOUT_WAITING = ("cpu",)
 
 
 def smallest_eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str = "subspace") -> tuple[Tensor, Tensor]:
@@ -79,8 +87,10 @@ def _eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str) -> tuple
     if method == "eigh" or k == 1 or n < SMALL_BLOCK_RATIO * block:
         return _by_eigh(laplacian, k)
     values, vectors, converged = _by_subspace_iteration(laplacian, degree, k, block)
-    if not converged.all():
-        values[~converged], vectors[~converged] = _by_eigh(laplacian[~converged], k)
+    failed = [row for row, is_good in enumerate(converged.tolist()) if not is_good]
+    if failed:
+        rows = device_rows(failed, laplacian.device)
+        values[rows], vectors[rows] = _by_eigh(laplacian[rows], k)
     return values, vectors
 
 
@@ -94,23 +104,65 @@ def _by_subspace_iteration(laplacian: Tensor, degree: Tensor, k: int, block: int
 
     The random start has a fixed seed and its own generator, so the global random state is neither read nor changed.
     """
-    b, n, _ = laplacian.shape
     trivial = degree.sqrt() / degree.sum(dim=1, keepdim=True).sqrt()
-    generator = torch.Generator().manual_seed(SEED)
-    start = torch.randn(n, block, generator=generator, dtype=laplacian.dtype).to(laplacian.device)
-    basis = torch.linalg.qr(start.expand(b, -1, -1)).Q
-    product = _deflated_product(laplacian, trivial, basis)
-    ritz, basis, product = _rayleigh_ritz(basis, product)
-    for _ in range(MAX_ITERATIONS):
-        basis = torch.linalg.qr(_filtered(laplacian, trivial, basis, product, ritz)).Q
-        product = _deflated_product(laplacian, trivial, basis)
-        ritz, basis, product = _rayleigh_ritz(basis, product)
-        converged = _converged(ritz, basis, product, k - 1)
-        if converged.all():
-            break
+    iterate = _iterate_until_converged if laplacian.device.type in WITHOUT_WAITING else _iterate_without_waiting
+    ritz, basis, converged = iterate(laplacian, trivial, _random_start(laplacian, block), k - 1)
     converged &= (laplacian @ trivial[:, :, None]).norm(dim=(1, 2)) < RESIDUAL_TOLERANCE
     values = torch.cat([torch.zeros_like(ritz[:, :1]), 1 - ritz[:, : k - 1]], dim=1)
     return values, torch.cat([trivial[:, :, None], basis[:, :, : k - 1]], dim=2), converged
+
+
+def _random_start(laplacian: Tensor, block: int) -> Tensor:
+    """B×N×block normal random numbers, the same for each image; drawn on the device, which takes no copy."""
+    b, n, _ = laplacian.shape
+    generator = torch.Generator(laplacian.device).manual_seed(SEED)
+    start = torch.randn(n, block, generator=generator, dtype=laplacian.dtype, device=laplacian.device)
+    return start.expand(b, -1, -1)
+
+
+def _iterate_until_converged(
+    laplacian: Tensor, trivial: Tensor, start: Tensor, wanted: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ritz values, Ritz vectors, and which images converged; ends as soon as all have."""
+    basis = torch.linalg.qr(start).Q
+    ritz, basis, product = _rayleigh_ritz(basis, _deflated_product(laplacian, trivial, basis))
+    for _ in range(MAX_ITERATIONS):
+        basis = torch.linalg.qr(_filtered(laplacian, trivial, basis, product, ritz[:, 0], ritz[:, -1])).Q
+        ritz, basis, product = _rayleigh_ritz(basis, _deflated_product(laplacian, trivial, basis))
+        converged = _converged(ritz, basis, product, wanted)
+        if converged.all():
+            break
+    return ritz, basis, converged
+
+
+def _iterate_without_waiting(
+    laplacian: Tensor, trivial: Tensor, start: Tensor, wanted: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ritz values, Ritz vectors, and which images converged, after MAX_ITERATIONS.
+
+    Cholesky's decomposition orders the columns by their eigenvalues, so that the lengths of their products with M stand
+    in for Ritz values.
+    """
+    basis = _orthonormal(start)
+    product = _deflated_product(laplacian, trivial, basis)
+    for _ in range(MAX_ITERATIONS):
+        lengths = product.norm(dim=1)
+        basis = _orthonormal(_filtered(laplacian, trivial, basis, product, lengths.amax(dim=1), lengths.amin(dim=1)))
+        product = _deflated_product(laplacian, trivial, basis)
+    ritz, basis, product = _rayleigh_ritz(basis, product)
+    return ritz, basis, _converged(ritz, basis, product, wanted)
+
+
+def _orthonormal(block: Tensor) -> Tensor:
+    """Orthonormal basis of the columns, by Cholesky's decomposition RᵀR of their Gram matrix; zeros where that fails.
+
+    Squaring doubles the digits that are lost: in float64 the columns may differ in length and direction by the filter's
+    amplification, with one pass to spare a second.
+    """
+    exact = block.double()
+    factor = torch.linalg.cholesky_ex(exact.transpose(1, 2) @ exact, upper=True).L
+    basis = torch.linalg.solve_triangular(factor, exact, upper=True, left=False)
+    return basis.to(block.dtype).nan_to_num(nan=0, posinf=0, neginf=0)
 
 
 def _deflated_product(laplacian: Tensor, trivial: Tensor, vectors: Tensor) -> Tensor:
@@ -119,12 +171,14 @@ def _deflated_product(laplacian: Tensor, trivial: Tensor, vectors: Tensor) -> Te
     return torch.baddbmm(vectors - t @ (t.transpose(1, 2) @ vectors), laplacian, vectors, alpha=-1)
 
 
-def _filtered(laplacian: Tensor, trivial: Tensor, basis: Tensor, product: Tensor, ritz: Tensor) -> Tensor:
+def _filtered(
+    laplacian: Tensor, trivial: Tensor, basis: Tensor, product: Tensor, largest: Tensor, smallest: Tensor
+) -> Tensor:
     """The basis after a Chebyshev polynomial of M, which is at most one on [-edge, edge] and grows steeply outside.
 
-    The edge is the smallest Ritz value of the block, bounded from below so that float32 can still orthonormalise.
+    The edge is the block's smallest eigenvalue (B), bounded from below so that the result can still be orthonormalised.
     """
-    edge = torch.maximum(ritz[:, -1], ritz[:, 0] / FILTER_REACH)[:, None, None]
+    edge = torch.maximum(smallest, largest / FILTER_REACH)[:, None, None]
     previous, current = basis, product / edge
     for _ in range(FILTER_DEGREE - 1):
         previous, current = current, 2 / edge * _deflated_product(laplacian, trivial, current) - previous

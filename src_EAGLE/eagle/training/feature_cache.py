@@ -23,7 +23,7 @@ def open_disk_cache(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDatase
     Other weights, images, resolutions or precisions use another folder.
 
     Args:
-        cfg: has cache_dir, res, precision, model_type, dino_patch_size and backbone_kwargs.
+        cfg: has cache_dir, res, precision, matmul_precision, model_type, dino_patch_size and backbone_kwargs.
         backbone: with its weights loaded.
         dataset: the training images.
 
@@ -67,7 +67,7 @@ def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset) 
     """Hash the model, its weights and key blocks, the view, and each image's path, size and modification time."""
     digest = hashlib.sha256()
     model = (cfg.model_type, cfg.dino_patch_size, dict(cfg.backbone_kwargs), backbone.key_blocks)
-    digest.update(repr((model, CLEAN_VIEW, cfg.res, cfg.precision)).encode())
+    digest.update(repr((model, CLEAN_VIEW, cfg.res, cfg.precision, cfg.matmul_precision)).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

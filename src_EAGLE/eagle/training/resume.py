@@ -25,10 +25,10 @@ RUN_STATE = {"global_step", "loops", "optimizer_states", RANDOM_STATES}
 
 # Keys that may change when a run is resumed: machine, speed, logging and length.
 FREE_KEYS = {
-    "accelerator", "devices", "num_nodes", "strategy", "precision", "num_workers", "rank_timeout", "max_steps",
-    "output_root", "experiment_name", "pytorch_data_dir", "cache_features", "cache_dir", "compile", "deterministic",
-    "scalar_log_freq", "val_freq", "val_res", "checkpoint_freq", "wandb", "tensorboard", "n_images", "pictures_kept",
-    "ckpt_path", "pretrained_weights", "on_bad_image",
+    "accelerator", "devices", "num_nodes", "strategy", "precision", "matmul_precision", "num_workers", "rank_timeout",
+    "max_steps", "output_root", "experiment_name", "pytorch_data_dir", "cache_features", "cache_dir", "compile",
+    "deterministic", "scalar_log_freq", "val_freq", "val_res", "checkpoint_freq", "wandb", "tensorboard", "n_images",
+    "pictures_kept", "ckpt_path", "pretrained_weights", "on_bad_image",
 }  # fmt: skip
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from eagle.config.validation import absolute_paths, check_resolution, with_overr
 from eagle.console import shell_command
 from eagle.data.datasets.catalog import dataset_label
 from eagle.data.loading.datamodule import SegmentationDataModule
-from eagle.distributed import connect_processes, machine_arguments
+from eagle.distributed import connect_processes, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError
 from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.models.key_files import GIGABYTE
@@ -55,6 +55,7 @@ def train(cfg: DictConfig) -> Path:
         ConfigError, CheckpointError, DataError, TrainingError, WeightsError: see their one-line messages.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    set_float32_precision(cfg.matmul_precision)
     run_dir = _run_dir(cfg)
     resumption = find_resumption(cfg, run_dir)
     steps_done = resumption.steps_done if resumption else 0
