@@ -5,12 +5,15 @@
 #   scripts/gpu_check.sh [FOLDER]     FOLDER (outputs/gpu_check) gets the logs, benchmarks, runs and summary.md
 #
 # Environment variables, with defaults in parentheses:
-#   PYTHON  interpreter (python)
-#   STEPS   batches of each training run (300)
+#   PYTHON  interpreter (.venv/bin/python if there is one, else python)
+#   STEPS   optimiser steps of each training run (300)
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHON=${PYTHON:-python}
+if [[ -z ${PYTHON:-} ]]; then
+    PYTHON=python
+    [[ -x $ROOT/.venv/bin/python ]] && PYTHON=$ROOT/.venv/bin/python
+fi
 STEPS=${STEPS:-300}
 OUT=$(realpath -m "${1:-$ROOT/outputs/gpu_check}")
 cd "$ROOT"
@@ -33,7 +36,7 @@ logged() {
     fi
 }
 
-# training NAME KEY…: STEPS batches on the mosaics; the log ends with the seconds that the command took.
+# training NAME KEY…: STEPS steps on the mosaics; the log ends with the seconds that the command took.
 training() {
     local name=$1
     shift
@@ -42,7 +45,7 @@ training() {
     "$PYTHON" src_EAGLE/train_segmentation_eigen.py --config-name train_config_directory \
         dir_dataset_name=mosaics pytorch_data_dir="$OUT/data" pretrained_weights=random batch_size=32 max_steps="$STEPS" val_freq="$STEPS" \
         checkpoint_freq="$STEPS" scalar_log_freq=10 n_images=0 accelerator=gpu devices=1 output_root="$OUT" \
-        experiment_name="$name" "$@" && echo "$STEPS batches and start in $SECONDS s"
+        experiment_name="$name" "$@" && echo "$STEPS steps and start in $SECONDS s"
 }
 
 logged tests "$PYTHON" -m pytest -q -m gpu tests
