@@ -56,7 +56,7 @@ def test_gpu_check__runs_tests_both_benchmarks_and_both_trainings_and_sums_up(ch
     assert summary.count("| a table |") == 2
     assert summary[1] == "- tests: last line"
     assert [line.split(" in ")[0] for line in summary[2:4]] == [
-        "- training_float32: 7 batches and start", "- training_bf16: 7 batches and start"
+        "- training_float32: 7 steps and start", "- training_bf16: 7 steps and start"
     ]  # fmt: skip
 
 

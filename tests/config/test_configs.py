@@ -218,12 +218,14 @@ def test_published_yaml__trains_and_evaluates_by_the_real_commands(tmp_path, dat
     said = run_command("train_segmentation_eigen", tmp_path / "src", "--config-name", train, *small, *short, *here)
     assert "use_head: this published key has no effect here" in said
     assert "batch_size: 2 images per step" in said
+    assert not re.search("GPU available|Tip:", said), "Lightning's hints are hidden"
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
     (tmp_path / "outputs/run/last.ckpt").rename(checkpoints / "EAGLE_COCO_ViTS8.ckpt")
     evaluation = as_published_yaml(tmp_path / "eval.yml", published("eval_config"))
     quick = here[0], "res=32", "num_workers=0", "accelerator=cpu"
     said = run_command("eval_segmentation", tmp_path / "src", "--config-name", evaluation, *quick)
+    assert not re.search("GPU available|Tip:", said), "Lightning's hints are hidden"
     assert "model_type: this published key has no effect here (model and dataset come from the checkpoint)" in said
     assert re.search(r"pytorch-lightning_version \d+\.\d+\S*, global_step 1, epoch 1", said)
     assert json.loads((checkpoints / "EAGLE_COCO_ViTS8_eval.json").read_text())["training"]["global_step"] == 1

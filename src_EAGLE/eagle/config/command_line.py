@@ -64,7 +64,8 @@ def run_command(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may not fit the terminal's encoding
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # hides its hints and advertisements
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_no_hint)
     warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # a deprecation in Lightning itself
     # Large photographs are welcome; Pillow still refuses images beyond its hard limit.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -94,6 +95,11 @@ def run_command(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_no_hint(record: logging.LogRecord) -> bool:
+    """False for Lightning's hints and advertisements. Its import sets its logger's level, so only a filter lasts."""
+    return record.levelno >= logging.WARNING or not record.name.startswith(("pytorch_lightning", "lightning"))
 
 
 def parse_command_line(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.checkpoints.formats import evaluation_file, probe_entry
@@ -179,7 +180,14 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
 def evaluation_trainer(cfg: Any) -> pl.Trainer:
     """A Trainer for evaluation, which writes no logs and no checkpoints; sets ``matmul_precision`` for the process."""
     set_float32_precision(cfg.matmul_precision)
-    return pl.Trainer(**machine_arguments(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
+    # Named, because Lightning draws another bar where rich happens to be installed.
+    return pl.Trainer(
+        **machine_arguments(cfg),
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[TQDMProgressBar()],
+    )
 
 
 @contextmanager
