@@ -25,6 +25,7 @@ from eagle.config.validation import validated
 from eagle.errors import CheckpointError, ConfigError, StoppedRunError
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.callbacks.random_states import random_state, set_random_state
+from eagle.training.loggers import RunCSVLogger
 from eagle.training.run import train
 from miniatures import write_halves
 
@@ -101,6 +102,25 @@ def test_resume__after_sigterm_equals_the_straight_run(make_config, straight, mo
     run_dir = train(make_config(experiment_name=name, ckpt_path="last"))
     assert_same_run(run_dir, straight)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_resume__after_a_kill_between_checkpoint_and_log_no_row_is_missing(make_config, straight, monkeypatch):
+    """The checkpoint of step 8 is whole, the losses of that step are not in metrics.csv."""
+    log_metrics = RunCSVLogger.log_metrics
+
+    def killed(logger, metrics, step=None):
+        if step == 7:
+            raise RuntimeError("killed")
+        log_metrics(logger, metrics, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCSVLogger, "log_metrics", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(make_config(experiment_name="unlogged"))
+    run_dir = straight.parent / "unlogged"
+    assert checkpoint(run_dir)["global_step"] == 8
+    assert [row["step"] for row in csv.DictReader((run_dir / "metrics.csv").open())][-1] == "6"
+    assert_same_run(train(make_config(experiment_name="unlogged", ckpt_path="last")), straight)
 
 
 def pictures_of(run_dir):

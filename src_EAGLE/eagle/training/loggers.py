@@ -40,6 +40,7 @@ class RunCSVLogger(CSVLogger):
         super().__init__(run_dir.parent, run_dir.name, version="", flush_logs_every_n_steps=1)
         self._metrics_file = run_dir / "metrics.csv"
         self._steps_done = steps_done
+        self._last_kept_step: int | None = None
 
     @property
     @rank_zero_experiment
@@ -48,6 +49,7 @@ class RunCSVLogger(CSVLogger):
         if self._experiment is not None:
             return self._experiment
         header, rows = self._kept_rows()
+        self._last_kept_step = max((int(row["step"]) for row in rows), default=None)
         writer = super().experiment
         if header:
             text = io.StringIO()
@@ -62,6 +64,13 @@ class RunCSVLogger(CSVLogger):
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Add a row, without Lightning's epoch: it counts every run as one epoch."""
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
+    @rank_zero_only
+    def log_missing(self, metrics: dict[str, float], step: int) -> None:
+        """Add the row of the resumed run's last step unless it was kept."""
+        _ = self.experiment  # reads the kept rows
+        if self._last_kept_step is not None and self._last_kept_step < step:
+            self.log_metrics(metrics, step)
 
     def _kept_rows(self) -> tuple[list[str], list[dict[str, str]]]:
         if not self._steps_done or not self._metrics_file.is_file():

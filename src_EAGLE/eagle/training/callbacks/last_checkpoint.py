@@ -3,15 +3,18 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 
 from eagle.distributed import all_gather_objects
 from eagle.errors import StoppedRunError
+from eagle.training.loggers import RunCSVLogger
 from eagle.training.slurm import REQUEUE_SIGNAL, in_slurm, requeue_job
 
 
@@ -41,10 +44,25 @@ class LastCheckpoint(Checkpoint):
         self._resume_command = resume_command
         self._received: int | None = None
         self._saved_for: int | None = None
+        # Losses of the saved step: Lightning logs them after this callback, so a kill in between would lose them.
+        self._saved_losses: dict[str, float] = {}
+        self._saved_step = 0
         self._previous: dict[int, Any] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The losses of the saved step, for the checkpoint."""
+        return {"losses": self._saved_losses, "step": self._saved_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Read the losses of the saved step back."""
+        self._saved_losses, self._saved_step = dict(state_dict["losses"]), int(state_dict["step"])
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Replace Lightning's signal handlers."""
+        """Log the saved step's losses if the killed run did not come to it, and replace Lightning's signal handlers."""
+        csv_logger = trainer.logger
+        is_last = self._saved_step == trainer.global_step
+        if is_last and self._saved_losses and isinstance(csv_logger, RunCSVLogger):
+            csv_logger.log_missing(self._saved_losses, trainer.global_step - 1)
         for number in (signal.SIGINT, signal.SIGTERM, *([REQUEUE_SIGNAL] if in_slurm() else [])):
             self._previous[number] = signal.signal(number, self._receive)
 
@@ -70,13 +88,14 @@ class LastCheckpoint(Checkpoint):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
+        outputs: Any,
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Save after a step without validation."""
         if trainer.global_step % self._val_interval:
-            self._save_if_due(trainer)
+            is_logged = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+            self._save_if_due(trainer, outputs["terms"] if is_logged else {})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Save after a step with validation."""
@@ -100,12 +119,14 @@ class LastCheckpoint(Checkpoint):
             signal.signal(number, handler)
         self._previous = {}
 
-    def _save_if_due(self, trainer: pl.Trainer) -> None:
+    def _save_if_due(self, trainer: pl.Trainer, losses: Mapping[str, Tensor] | None = None) -> None:
         stopped = self._received is not None
         if trainer.world_size > 1:
             # A signal may reach the processes in different steps, or only one of them.
             stopped = trainer.strategy.reduce_boolean_decision(stopped, all=False)
         if stopped or trainer.global_step % self._save_interval == 0:
+            self._saved_losses = {name: float(value) for name, value in (losses or {}).items()}
+            self._saved_step = trainer.global_step
             trainer.save_checkpoint(self._path, weights_only=False)
         if stopped:
             received = [number for number in all_gather_objects([self._received]) if number is not None]
