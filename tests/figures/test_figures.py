@@ -8,6 +8,7 @@ from eagle.data.datasets.base import Classes
 from eagle.data.palette import colored, distinct_palette
 from eagle.evaluation.picture import Picture
 from eagle.figures.confusion import confusion_figure, draw_confusion
+from eagle.figures.rendering import rendered
 from eagle.figures.segmentation_grid import draw_segmentation_grid
 
 CLASSES = Classes(("sky", "road", "car"), distinct_palette(3))
@@ -72,3 +73,10 @@ def test_figures__leave_nothing_behind_when_writing_fails(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="disk full"):
         draw_confusion(tmp_path / "confusion.png", np.eye(2, dtype=int), Classes(("a", "b"), distinct_palette(2)), "t")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("n", [2, 10, 27, 60])
+def test_confusion__nothing_is_cut_off_at_the_page_edges(n):
+    page = rendered(confusion_figure(np.eye(n, dtype=int), numbered_classes(n), "cluster+crf: 60.7 mIoU"))
+    for edge in (page[:2], page[-2:], page[:, :2], page[:, -2:]):
+        assert (edge == 255).all()

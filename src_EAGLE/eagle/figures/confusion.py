@@ -44,7 +44,7 @@ def confusion_figure(
     cell = min(CELL_INCHES, MAX_INCHES / n)
     size = min(8.0, 60 * cell)
     names_inches = max(len(shown_name(name)) for name in predicted) * 0.6 * size / 72
-    width, height = 1.4 + names_inches + cell * n, 0.9 + names_inches + cell * len(classes)
+    width, height = 1.4 + names_inches + cell * n, 1.1 + names_inches + cell * len(classes)
     figure = Figure((max(width, MIN_INCHES[0]), max(height, MIN_INCHES[1])), layout="constrained")
     ax = figure.subplots()
     shown = ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
@@ -54,7 +54,7 @@ def confusion_figure(
     ax.spines[["top", "right", "bottom", "left"]].set_color("0.7")
     ax.set_xlabel("predicted", fontsize=9)
     ax.set_ylabel("label", fontsize=9)
-    ax.set_title(title, fontsize=9)
+    figure.suptitle(title, fontsize=9)  # an axes title would leave the page where cells are kept square
     if n <= MAX_ANNOTATED:
         for (i, j), value in np.ndenumerate(share):
             if value >= 0.5:
