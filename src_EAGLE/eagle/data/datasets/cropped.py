@@ -37,13 +37,9 @@ class CroppedDataset(ImageFileDataset):
         if not record.get("complete"):
             state = "are incomplete" if self._files.images.is_dir() else "do not exist"
             raise DataError(f"{self._files.images}: the crops {state}; {remedy}")
-        if manifest.jpeg() != JpegSettings():
-            logger.warning(
-                "%s: these crops have %s; the released runs used %s",
-                self._files.folder,
-                manifest.jpeg(),
-                JpegSettings(),
-            )
+        jpeg, released = manifest.jpeg(), JpegSettings()
+        if jpeg != released:
+            logger.warning("%s: these crops have %s; the released runs used %s", self._files.folder, jpeg, released)
         self._n_crops = record["crops"]
         self.has_labels = record["labels"]
         folders = {self._files.images: "jpg"} | ({self._files.labels: "png"} if self.has_labels else {})
