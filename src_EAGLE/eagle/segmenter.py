@@ -20,7 +20,7 @@ from eagle.losses.patch_weights import patch_weights
 from eagle.losses.schedule import lambda_at
 from eagle.models.backbone import build_backbone
 from eagle.models.head import Featurizer
-from eagle.models.key_cache import KeyCache, device_rows, rows_of
+from eagle.models.key_cache import KeyCaches, device_rows, rows_of
 from eagle.models.probes import ClusterLookup, upsampled
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 
@@ -69,7 +69,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             **cfg.backbone_kwargs,
         )
         self.net = Featurizer(backbone, cfg.dim, cfg.projection_type, cfg.dropout)
-        self._key_cache = KeyCache(backbone) if cfg.cache_features == "ram" else None
+        self._key_caches: KeyCaches | None = None
         self.train_cluster_probe_eigen = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.train_cluster_probe_eigen_aug = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.cluster_probe = ClusterLookup(cfg.dim, n_classes + cfg.extra_clusters)
@@ -86,9 +86,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self.net.model.compile()
         self.net.compile()
 
-    def use_key_cache(self, cache: KeyCache) -> None:
-        """Take the keys of unaugmented images from ``cache`` for batches that contain ``index``."""
-        self._key_cache = cache
+    def use_key_caches(self, caches: KeyCaches | None) -> None:
+        """Take keys from ``caches`` in training and validation, for batches that contain ``index``."""
+        self._key_caches = caches
 
     def forward(self, img: Tensor) -> Tensor:
         """Compute the codes S of images, as STEGO's ``forward`` does; the released EAGLE's returns keys.
@@ -119,7 +119,8 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         Args:
             batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised) and ``label`` (B×H×W int64, −1 = void). Optional:
                 ``index`` (B int64), the images' dataset indices for the key cache, and ``changed`` (B bool), whether
-                x̃ differs from x; without it the two are compared. Keep both on the CPU, because the host reads them.
+                x̃ differs from x; without it the two are compared; ``view`` (B int64), the row of x̃ in the cache of
+                augmented views. Keep all three on the CPU, because the host reads them.
             step: steps done so far; determines λ.
             coords: sampled points of the correspondence loss, 3×B×s×s×2; None draws them.
             perms: negatives of the correspondence loss, n×B; None draws them.
@@ -192,7 +193,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             "linear": B×H×W predicted class ids; "cluster": B×H×W predicted cluster ids.
         """
         img, label = batch["img"], batch["label"]
-        keys, code = self.net.keys_and_code(img)
+        caches = self._key_caches if "index" in batch else None
+        frozen = caches.validation(img, batch["index"]) if caches else self.net.model(img)
+        keys, code = self.net.from_keys(frozen)
         size = (label.shape[1], label.shape[2])
         # The code's norm does not change which centre is nearest, so no normalisation.
         cluster = upsampled(self.cluster_probe.inner(code), size).argmax(dim=1)
@@ -234,15 +237,17 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
     def _frozen_keys(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Compute K and K̃; images that the augmentation did not change reuse their keys."""
         img, img_aug = batch["img"], batch["img_aug"]
-        if self._key_cache is not None and "index" in batch:
-            keys = self._key_cache(img, batch["index"])
-        else:
-            keys = self.net.model(img)
+        caches = self._key_caches if "index" in batch else None
+        keys = caches.clean(img, batch["index"]) if caches else self.net.model(img)
         changed = batch["changed"] if "changed" in batch else (img_aug != img).flatten(1).any(dim=1)
         rows = [row for row, is_changed in enumerate(changed.tolist()) if is_changed]
         if not rows:
             return keys, keys
-        keys_aug = self.net.model(rows_of(img_aug, rows)).to(keys.dtype)
+        changed_views = rows_of(img_aug, rows)
+        if caches and caches.views:
+            keys_aug = caches.views(changed_views, batch["view"][rows])
+        else:
+            keys_aug = self.net.model(changed_views).to(keys.dtype)
         return keys, keys_aug if len(rows) == len(img) else keys.index_copy(0, device_rows(rows, img.device), keys_aug)
 
     def _eigenvectors(self, img: Tensor, img_aug: Tensor, code: Tensor, code_aug: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,5 +87,6 @@ def _batch(cfg: Any, batch_size: int, res: int) -> dict[str, Tensor]:
         "img_aug": normalize(blurred),
         "label": label,
         "index": torch.arange(batch_size),
+        "view": torch.arange(batch_size),
         "changed": changed,
     }

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from eagle.errors import EagleError
 from eagle.losses.patch_weights import patch_weights
-from eagle.models.key_cache import KeyCache
+from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 from eagle_benchmarks.case import STEP, Case
 from eagle_benchmarks.released_losses import correspondence, object_nce
@@ -141,9 +141,12 @@ def step(case: Case) -> Comparison:
 
 def cached_step(case: Case) -> Comparison:
     """The step, ours with the clean images' keys cached (cache_features), as after the first epoch."""
-    case.segmenter.use_key_cache(KeyCache(case.segmenter.net.model))
-    case.segmenter._frozen_keys(case.batch)
-    return _step(case, "float16 keys")
+    return _step(_with_caches(case, views=False), "float16 keys")
+
+
+def cached_views_step(case: Case) -> Comparison:
+    """The step, ours with all keys cached (cache_features and cached_views), as after the first epochs."""
+    return _step(_with_caches(case, views=True), "float16 keys")
 
 
 def bfloat16_step(case: Case) -> Comparison:
@@ -159,6 +162,7 @@ COMPARISONS: dict[str, Callable[[Case], Comparison]] = {
     "object_nce": object_loss,
     "step": step,
     "cached": cached_step,
+    "views": cached_views_step,
     "bf16": bfloat16_step,
 }
 
@@ -190,6 +194,16 @@ def _step(case: Case, precision: str, context: Callable[[], AbstractContextManag
             require_close(name, terms[name], value, ROUNDING[precision])
 
     return Comparison(released, ours, check)
+
+
+def _with_caches(case: Case, views: bool) -> Case:
+    """Fill caches with the batch's keys, those of the augmented views only if ``views``."""
+    backbone = case.segmenter.net.model
+    case.segmenter.use_key_caches(
+        KeyCaches(KeyCache(backbone), KeyCache(backbone) if views else None, KeyCache(backbone))
+    )
+    case.segmenter._frozen_keys(case.batch)
+    return case
 
 
 def _in_eval_mode(case: Case) -> Case:

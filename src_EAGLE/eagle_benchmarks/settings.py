@@ -24,7 +24,7 @@ class BenchmarkConfig:
     sections: list[str] = key(
         ["all"],
         "What to measure: all, or some of data, backbone, eigen, eicue, correspondence, object_nce, step, cached, "
-        "bf16, crf, evaluation, scaling, floor",
+        "views, bf16, crf, evaluation, scaling, floor",
     )
     seed: int = key(0, "Seed of images and weights", minimum=0)
     out: str = key(default_folder("outputs/benchmark"), "Folder of benchmark.json and benchmark.md", path=True)

@@ -30,7 +30,7 @@ def case(make_config):
     img_aug[0] = img_aug[0] * 0.9
     batch = {
         "img": img, "img_aug": img_aug, "label": torch.randint(-1, 5, (2, SIDE, SIDE)),
-        "index": torch.arange(2), "changed": torch.tensor([True, False]),
+        "index": torch.arange(2), "view": torch.arange(2), "changed": torch.tensor([True, False]),
     }  # fmt: skip
     return Case(SimpleNamespace(seed=0), torch.device("cpu"), segmenter, Released(twin), batch)
 

@@ -13,10 +13,10 @@ import torch
 from eagle.config.validation import with_overrides
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError, EagleError
-from eagle.models.key_cache import KeyCache
+from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.models.key_files import KeyFiles
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.feature_cache import memory_to_hold, open_disk_cache
+from eagle.training.feature_cache import memory_to_hold, open_caches
 from eagle.training.memory import available_memory
 from eagle.training.run import train
 from miniatures import picture, save, write_directory
@@ -45,11 +45,16 @@ def cache_folders(cfg):
     return sorted(Path(cfg.cache_dir).iterdir())
 
 
+def disk_cache(cfg, backbone, data):
+    """The cache of clean training images."""
+    return open_caches(cfg, backbone, data.train_set, data.val_set).clean
+
+
 @pytest.fixture(params=["ram", "disk"])
 def cache(request, setting):
     cfg, segmenter, data = setting
     backbone = segmenter.net.model
-    return KeyCache(backbone) if request.param == "ram" else open_disk_cache(cfg, backbone, data.train_set)
+    return KeyCache(backbone) if request.param == "ram" else disk_cache(cfg, backbone, data)
 
 
 def test_cache__gives_the_backbones_keys_and_asks_once(setting, cache):
@@ -63,6 +68,15 @@ def test_cache__gives_the_backbones_keys_and_asks_once(setting, cache):
     assert torch.allclose(second, expected[[2, 3, 0]], atol=2e-3)
 
 
+def test_cache__gives_float32_under_autocast(setting, cache):
+    _, _, data = setting
+    batch = next(iter(data.train_dataloader()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        keys = [cache(batch["img"], batch["index"]) for _ in range(2)]
+    assert torch.equal(*keys)
+    assert keys[0].dtype == torch.float32
+
+
 def test_cache__losses_differ_by_rounding_only(setting, cache):
     _, segmenter, data = setting
     batch = next(iter(data.train_dataloader()))
@@ -72,7 +86,7 @@ def test_cache__losses_differ_by_rounding_only(setting, cache):
         "eigenvectors": (torch.randn(4, 16, 4), torch.randn(4, 16, 4)),
     }
     plain = segmenter.losses(batch, 500, **fixed)["loss/total"]
-    segmenter.use_key_cache(cache)
+    segmenter.use_key_caches(KeyCaches(cache, None, cache))
     for _ in range(2):
         cached = segmenter.losses(batch, 500, **fixed)["loss/total"]
         assert float(cached.detach()) == pytest.approx(float(plain.detach()), rel=1e-3)
@@ -83,13 +97,12 @@ def test_disk_cache__a_second_run_computes_nothing_and_gets_the_same(setting):
     batch = next(iter(data.train_dataloader()))
     backbone = segmenter.net.model
     expected, passes = backbone(batch["img"]), counted(backbone)
-    first = open_disk_cache(cfg, backbone, data.train_set)(batch["img"], batch["index"])
+    first = disk_cache(cfg, backbone, data)(batch["img"], batch["index"])
     assert passes == [4]
-    second = open_disk_cache(cfg, backbone, data.train_set)(batch["img"], batch["index"])
+    second = disk_cache(cfg, backbone, data)(batch["img"], batch["index"])
     assert passes == [4]
     assert torch.equal(first, second)
     assert torch.allclose(first, expected, atol=2e-3)
-    assert len(cache_folders(cfg)) == 1
 
 
 def test_disk_cache__an_interrupted_run_keeps_what_it_has(setting, monkeypatch):
@@ -98,7 +111,7 @@ def test_disk_cache__an_interrupted_run_keeps_what_it_has(setting, monkeypatch):
     img, index = batch["img"], batch["index"]
     backbone = segmenter.net.model
     expected = backbone(img)
-    open_disk_cache(cfg, backbone, data.train_set)(img[:2], index[:2])
+    disk_cache(cfg, backbone, data)(img[:2], index[:2])
 
     def cut_off(file):
         raise KeyboardInterrupt
@@ -106,9 +119,9 @@ def test_disk_cache__an_interrupted_run_keeps_what_it_has(setting, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            open_disk_cache(cfg, backbone, data.train_set)(img[2:3], index[2:3])
+            disk_cache(cfg, backbone, data)(img[2:3], index[2:3])
     passes = counted(backbone)
-    keys = open_disk_cache(cfg, backbone, data.train_set)(img, index)
+    keys = disk_cache(cfg, backbone, data)(img, index)
     assert passes == [2], "the two rows that were not whole"
     assert torch.allclose(keys, expected, atol=2e-3)
 
@@ -117,7 +130,7 @@ def test_disk_cache__runs_at_the_same_time_see_each_others_rows(setting):
     cfg, segmenter, data = setting
     batch = next(iter(data.train_dataloader()))
     backbone = segmenter.net.model
-    one, other = (open_disk_cache(cfg, backbone, data.train_set) for _ in range(2))
+    one, other = (disk_cache(cfg, backbone, data) for _ in range(2))
     passes = counted(backbone)
     one(batch["img"][:3], batch["index"][:3])
     other(batch["img"], batch["index"])
@@ -128,7 +141,8 @@ def test_disk_cache__runs_at_the_same_time_see_each_others_rows(setting):
 @pytest.mark.parametrize("change", ["weights", "blocks", "res", "precision", "matmul", "touched", "another image"])
 def test_disk_cache__changed_inputs_of_the_keys_use_another_folder(setting, make_config, change):
     cfg, segmenter, data = setting
-    open_disk_cache(cfg, segmenter.net.model, data.train_set)
+    disk_cache(cfg, segmenter.net.model, data)
+    before = len(cache_folders(cfg))
     overrides = {
         "blocks": {"key_blocks": [0, 1]},
         "res": {"res": 40},
@@ -145,8 +159,8 @@ def test_disk_cache__changed_inputs_of_the_keys_use_another_folder(setting, make
     if change == "another image":
         save(path.with_name("9.jpg"), picture(9))
         shutil.copy(path.parents[2] / "labels/train/0.png", path.parents[2] / "labels/train/9.png")
-    open_disk_cache(changed, other.net.model, SegmentationDataModule(changed).train_set)
-    assert len(cache_folders(cfg)) == 2
+    disk_cache(changed, other.net.model, SegmentationDataModule(changed))
+    assert len(cache_folders(cfg)) > before
 
 
 def test_disk_cache__a_full_disk_is_refused_before_training(setting, monkeypatch):
@@ -163,7 +177,7 @@ def test_disk_cache__a_full_disk_is_refused_before_training(setting, monkeypatch
 
 def test_disk_cache__a_disk_that_fills_up_later_is_named(setting, monkeypatch):
     cfg, segmenter, data = setting
-    cache = open_disk_cache(cfg, segmenter.net.model, data.train_set)
+    cache = disk_cache(cfg, segmenter.net.model, data)
     batch = next(iter(data.train_dataloader()))
 
     def full(*_args):
@@ -179,11 +193,13 @@ ROW_BYTES = 4 * 4 * 144 * 2
 
 def test_memory_cache__what_it_will_hold_is_said_and_too_much_refused_before_training(setting, monkeypatch, caplog):
     cfg = with_overrides(setting[0], cache_features="ram", experiment_name="run")
-    monkeypatch.setattr("eagle.training.feature_cache.available_memory", lambda: 4 * ROW_BYTES - 1)
-    with pytest.raises(ConfigError, match=r"cache_features: ram needs .* 4 images, .* set cache_features=disk, or off"):
+    monkeypatch.setattr("eagle.training.feature_cache.available_memory", lambda: 7 * ROW_BYTES - 1)
+    with pytest.raises(
+        ConfigError, match=r"ram needs .* 4 training views and 3 validation images, .* set cache_features=disk, or off"
+    ):
         train(cfg)
     assert not (Path(cfg.output_root) / "run").exists()
-    monkeypatch.setattr("eagle.training.feature_cache.available_memory", lambda: 4 * ROW_BYTES)
+    monkeypatch.setattr("eagle.training.feature_cache.available_memory", lambda: 7 * ROW_BYTES)
     with caplog.at_level("INFO"):
         train(cfg)
     assert "cache_features: ram will hold up to 0.00 GB of keys in memory" in caplog.text
@@ -191,9 +207,17 @@ def test_memory_cache__what_it_will_hold_is_said_and_too_much_refused_before_tra
 
 def test_memory_to_hold__grows_with_processes_and_no_further_than_the_run_gets(setting):
     cfg, segmenter, _ = setting
-    backbone = segmenter.net.model
-    assert memory_to_hold(cfg, backbone, n_images=1000, n_steps=10_000, n_processes=2) == 2 * 1000 * ROW_BYTES
-    assert memory_to_hold(cfg, backbone, n_images=1000, n_steps=3, n_processes=2) == 2 * 3 * 4 * ROW_BYTES
+
+    def rows(cached_views=0, n_steps=10_000, n_processes=1):
+        changed = with_overrides(cfg, cached_views=cached_views)
+        held = memory_to_hold(changed, segmenter.net.model, 1000, 10, n_steps, n_processes)
+        return held / ROW_BYTES
+
+    assert rows() == 1000 + 10
+    assert rows(n_processes=2) == 2 * 1000 + 10
+    assert rows(n_steps=3, n_processes=2) == 2 * 3 * 4 + 10
+    assert rows(cached_views=5) == 6 * 1000 + 10
+    assert rows(cached_views=5, n_steps=3) == 2 * 3 * 4 + 10
 
 
 @pytest.mark.parametrize(
@@ -217,20 +241,64 @@ def test_available_memory__control_groups_may_leave_less(tmp_path, monkeypatch, 
     assert free == least if least else free > 1_000_000
 
 
-def test_training__two_runs_share_the_cache(setting, monkeypatch):
-    cfg, _, data = setting
+@pytest.fixture
+def passes_of_runs(monkeypatch):
+    """Batch sizes that passed the backbone in each run."""
     passes = []
-    original = LitUnsupervisedSegmenter.use_key_cache
+    original = LitUnsupervisedSegmenter.use_key_caches
 
-    def watched(self, cache):
-        original(self, cache)
+    def watched(self, caches):
+        original(self, caches)
         passes.append(counted(self.net.model))
 
-    monkeypatch.setattr(LitUnsupervisedSegmenter, "use_key_cache", watched)
+    monkeypatch.setattr(LitUnsupervisedSegmenter, "use_key_caches", watched)
+    return passes
+
+
+def test_training__two_runs_share_the_cache(setting, passes_of_runs):
+    cfg, _, data = setting
     for name in ("one", "two"):
         train(with_overrides(cfg, experiment_name=name))
-    assert len(cache_folders(cfg)) == 1
-    assert sum(passes[0]) == sum(passes[1]) + len(data.train_set)
+    first, second = map(sum, passes_of_runs)
+    assert first == second + len(data.train_set) + len(data.val_set)
+
+
+def test_training__with_cached_views_a_later_run_with_another_seed_needs_no_backbone(setting, passes_of_runs, tmp_path):
+    cfg, segmenter, data = setting
+    torch.save(segmenter.net.model.state_dict(), tmp_path / "vit.pth")
+    weights = str(tmp_path / "vit.pth")
+    cfg = with_overrides(cfg, cached_views=3, max_steps=40, val_freq=20, pretrained_weights=weights)
+    for seed in (0, 1):
+        train(with_overrides(cfg, seed=seed, experiment_name=f"seed_{seed}"))
+    first, second = passes_of_runs
+    assert len(data.train_set) + len(data.val_set) < sum(first) <= 4 * len(data.train_set) + len(data.val_set)
+    assert second == []
+
+
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+def test_cached_views__each_view_has_the_keys_of_its_own_pixels(setting, kind):
+    cfg, segmenter, data = setting
+    cfg = with_overrides(cfg, cached_views=3, cache_features=kind, cache_dir=cfg.cache_dir + kind)
+    batches = SegmentationDataModule(cfg).train_dataloader()
+    segmenter.use_key_caches(open_caches(cfg, segmenter.net.model, data.train_set, data.val_set))
+    for batch, _ in zip(batches, range(12), strict=False):
+        keys, keys_aug = segmenter._frozen_keys(batch)
+        assert torch.allclose(keys, segmenter.net.model(batch["img"]), atol=2e-3)
+        assert torch.allclose(keys_aug, segmenter.net.model(batch["img_aug"]), atol=2e-3)
+
+
+def test_validation__scores_with_cached_keys_are_those_without(setting):
+    cfg, segmenter, data = setting
+    (batch,) = data.val_dataloader()
+    segmenter.log = lambda *_args, **_kwargs: None
+    plain = segmenter.validation_step(batch, 0)
+    segmenter.use_key_caches(open_caches(cfg, segmenter.net.model, data.train_set, data.val_set))
+    passes = counted(segmenter.net.model)
+    for _ in range(2):
+        cached = segmenter.validation_step(batch, 0)
+        for name, ids in plain.items():
+            assert (cached[name] == ids).float().mean() > 0.99
+    assert passes == [3]
 
 
 def test_key_files__a_folder_of_something_else_is_named(tmp_path):

@@ -104,6 +104,18 @@ def test_resume__after_sigterm_equals_the_straight_run(make_config, straight, mo
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+def test_resume__with_cached_views_equals_the_straight_run(make_config, monkeypatch, tmp_path, kind):
+    keys = {"cache_features": kind, "cached_views": 2, "cache_dir": str(tmp_path)}
+    whole = train(make_config(experiment_name=f"{kind}_whole", **keys))
+    with monkeypatch.context() as patch:
+        stop_at(patch, "training_step", 7)
+        with pytest.raises(StoppedRunError):
+            train(make_config(experiment_name=f"{kind}_resumed", **keys))
+    resumed = train(make_config(experiment_name=f"{kind}_resumed", ckpt_path="last", **keys))
+    assert_same_run(resumed, whole)
+
+
 def test_resume__after_a_kill_between_checkpoint_and_log_no_row_is_missing(make_config, straight, monkeypatch):
     """The checkpoint of step 8 is whole, the losses of that step are not in metrics.csv."""
     log_metrics = RunCSVLogger.log_metrics

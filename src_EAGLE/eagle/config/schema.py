@@ -168,9 +168,16 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
 
     cache_features: str = key(
         "off",
-        "Compute each unaugmented training image's keys once and keep them in fp16: ram = in memory; disk = in files "
-        "below cache_dir, which later runs with the same backbone and images reuse",
+        "Compute the keys of each validation image and each unaugmented training image once and keep them in fp16: "
+        "ram = in memory; disk = in files below cache_dir, which later runs with the same backbone and images reuse",
         choices=("off", "ram", "disk"),
+    )
+    cached_views: int = key(
+        0,
+        "Number of augmentations per training image, the same in every run, of which each draw picks one. With "
+        "cache_features their keys are cached too, so that later epochs need no backbone. 0 = a new augmentation in "
+        "each draw, as released",
+        minimum=0,
     )
     cache_dir: str = key(default_folder("cache"), "Folder for cache_features=disk", path=True)
     compile: bool = key(

@@ -1,6 +1,7 @@
-"""Cache of the frozen backbone's keys: each clean training image passes the backbone once."""
+"""Caches of the frozen backbone's keys: each cached image passes the backbone once."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -10,7 +11,7 @@ from eagle.models.backbone import KeyBackbone
 
 
 class KeyStore(Protocol):
-    """Storage of keys on the CPU, h×w×C float16 per image, by image index."""
+    """Storage of keys on the CPU, h×w×C float16 per row; each row belongs to one image or augmented view."""
 
     def missing(self, indices: Sequence[int]) -> list[int]:
         """Positions in ``indices`` of images that are not stored yet."""
@@ -38,13 +39,18 @@ class MemoryStore:
 
     def get(self, indices: Sequence[int]) -> Tensor:
         """See KeyStore."""
-        return torch.stack([self._keys[index] for index in indices])
+        rows = [self._keys[index] for index in indices]
+        # Not torch.stack, which fails on float16 under the CPU's autocast to bfloat16.
+        batch = rows[0].new_empty(len(rows), *rows[0].shape)
+        for row, keys in enumerate(rows):
+            batch[row] = keys
+        return batch
 
 
 class KeyCache:
-    """Returns the keys of clean training images, from the store if they are there.
+    """Returns the keys of images, from the store if they are there.
 
-    Valid only while an index always gives the same pixels, i.e. without geometric augmentation.
+    Valid only while a row number always stands for the same pixels, i.e. without geometric augmentation.
 
     Args:
         backbone: computes missing keys.
@@ -62,7 +68,7 @@ class KeyCache:
 
         Args:
             img: B×3×H×W, ImageNet-normalised.
-            index: B int64, each image's index in the dataset.
+            index: B int64, each image's row in the store.
 
         Returns:
             K, B×C×h×w float32.
@@ -76,6 +82,21 @@ class KeyCache:
         if img.is_cuda:
             keys = keys.pin_memory()
         return keys.to(img.device, non_blocking=True).float().permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class KeyCaches:
+    """The caches of a training run.
+
+    Attributes:
+        clean: unaugmented training images, by their index in the dataset.
+        views: augmented training images, by their entry ``view``; None if augmentations are not repeated.
+        validation: validation images, by their index in the dataset.
+    """
+
+    clean: KeyCache
+    views: KeyCache | None
+    validation: KeyCache
 
 
 def rows_of(batch: Tensor, rows: Sequence[int]) -> Tensor:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from eagle.data.datasets.base import SegmentationDataset
-from eagle.data.loading.transforms import CLEAN_VIEW
+from eagle.data.loading.transforms import AUGMENTATION, CLEAN_VIEW
 from eagle.errors import ConfigError
 from eagle.models.backbone import KeyBackbone
-from eagle.models.key_cache import KeyCache
+from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.models.key_files import BYTES_PER_VALUE, GIGABYTE, KeyFiles
 from eagle.training.memory import available_memory
 
@@ -17,57 +17,79 @@ from eagle.training.memory import available_memory
 NAME_LENGTH = 24
 
 
-def open_disk_cache(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset) -> KeyCache:
-    """Open the cache of the keys of unaugmented images below ``cache_dir``.
+def open_caches(
+    cfg: Any, backbone: KeyBackbone, train_set: SegmentationDataset, val_set: SegmentationDataset
+) -> KeyCaches:
+    """Open the caches that ``cache_features`` asks for: empty ones in memory, or folders below ``cache_dir``.
 
-    Other weights, images, resolutions or precisions use another folder.
+    Other weights, images, resolutions, augmentations or precisions use other folders.
 
     Args:
-        cfg: has cache_dir, res, precision, matmul_precision, model_type, dino_patch_size and backbone_kwargs.
+        cfg: has cache_features (ram or disk), cache_dir, cached_views, photometric, res, val_res, precision,
+            matmul_precision, model_type, dino_patch_size and backbone_kwargs.
         backbone: with its weights loaded.
-        dataset: the training images.
+        train_set: the training images.
+        val_set: the validation images.
 
     Raises:
         ConfigError: the disk is too small, or the dataset does not name its files.
-        EagleError: the folder cannot be used.
+        EagleError: a folder cannot be used.
     """
-    folder = Path(cfg.cache_dir).absolute() / f"keys_{_fingerprint(cfg, backbone, dataset)}"
-    return KeyCache(backbone, KeyFiles(folder, len(dataset), _key_shape(cfg, backbone)))
+
+    def cache(dataset: SegmentationDataset, res: int, rows_per_image: int, view: str) -> KeyCache:
+        if cfg.cache_features == "ram":
+            return KeyCache(backbone)
+        folder = Path(cfg.cache_dir).absolute() / f"keys_{_fingerprint(cfg, backbone, dataset, res, view)}"
+        return KeyCache(backbone, KeyFiles(folder, rows_per_image * len(dataset), _key_shape(res, backbone)))
+
+    n_views = cfg.cached_views
+    augmented = f"{CLEAN_VIEW}; {AUGMENTATION}; {cfg.photometric}, {n_views} views"
+    return KeyCaches(
+        clean=cache(train_set, cfg.res, 1, CLEAN_VIEW),
+        views=cache(train_set, cfg.res, n_views, augmented) if n_views else None,
+        validation=cache(val_set, cfg.val_res, 1, CLEAN_VIEW),
+    )
 
 
-def memory_to_hold(cfg: Any, backbone: KeyBackbone, n_images: int, n_steps: int, n_processes: int) -> int:
-    """Return how many bytes ``cache_features=ram`` will hold on this machine by the end of the run.
+def memory_to_hold(
+    cfg: Any, backbone: KeyBackbone, n_images: int, n_validation: int, n_steps: int, n_processes: int
+) -> int:
+    """Return how many bytes ``cache_features=ram`` will hold at most on this machine by the end of the run.
 
     Args:
-        cfg: has res and batch_size.
+        cfg: has res, val_res, batch_size and cached_views.
         backbone: computes the keys.
         n_images: size of the training set.
+        n_validation: size of the validation set, which the processes share.
         n_steps: remaining steps; each process caches the images of its batches.
         n_processes: processes on this machine, each with its own cache.
 
     Raises:
         ConfigError: the machine has too little memory.
     """
-    n_kept = n_processes * min(n_images, n_steps * cfg.batch_size)
-    needed, free = n_kept * prod(_key_shape(cfg, backbone)) * BYTES_PER_VALUE, available_memory()
+    n_drawn = n_steps * cfg.batch_size
+    n_rows = n_processes * (min(n_images, n_drawn) + min(n_images * cfg.cached_views, n_drawn))
+    n_values = n_rows * prod(_key_shape(cfg.res, backbone)) + n_validation * prod(_key_shape(cfg.val_res, backbone))
+    needed, free = n_values * BYTES_PER_VALUE, available_memory()
     if needed > free:
         raise ConfigError(
-            f"cache_features: ram needs {needed / GIGABYTE:.1f} GB of memory for the keys of {n_kept} images, but only "
-            f"{free / GIGABYTE:.1f} GB are free; set cache_features=disk, or off"
+            f"cache_features: ram needs {needed / GIGABYTE:.1f} GB of memory for the keys of {n_rows} training views "
+            f"and {n_validation} validation images, but only {free / GIGABYTE:.1f} GB are free; set "
+            "cache_features=disk, or off"
         )
     return needed
 
 
-def _key_shape(cfg: Any, backbone: KeyBackbone) -> tuple[int, int, int]:
-    side = cfg.res // backbone.patch_size
+def _key_shape(res: int, backbone: KeyBackbone) -> tuple[int, int, int]:
+    side = res // backbone.patch_size
     return side, side, backbone.n_feats
 
 
-def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset) -> str:
+def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset, res: int, view: str) -> str:
     """Hash the model, its weights and key blocks, the view, and each image's path, size and modification time."""
     digest = hashlib.sha256()
     model = (cfg.model_type, cfg.dino_patch_size, dict(cfg.backbone_kwargs), backbone.key_blocks)
-    digest.update(repr((model, CLEAN_VIEW, cfg.res, cfg.precision, cfg.matmul_precision)).encode())
+    digest.update(repr((model, view, res, cfg.precision, cfg.matmul_precision)).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

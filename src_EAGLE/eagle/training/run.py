@@ -27,7 +27,7 @@ from eagle.training.callbacks.random_states import RandomStates
 from eagle.training.callbacks.replaced_images import ReplacedImages
 from eagle.training.callbacks.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 from eagle.training.checkpoint_writing import AtomicCheckpointIO
-from eagle.training.feature_cache import memory_to_hold, open_disk_cache
+from eagle.training.feature_cache import memory_to_hold, open_caches
 from eagle.training.loggers import finish, make_loggers
 from eagle.training.resume import LAST, LAST_NAME, PREVIOUS_NAME, find_resumption
 from eagle.training.run_record import record_run
@@ -69,12 +69,12 @@ def train(cfg: DictConfig) -> Path:
     data.check()
     if cfg.compile:
         segmenter.compile_network()
-    if cfg.cache_features == "disk":
-        segmenter.use_key_cache(open_disk_cache(cfg, segmenter.net.model, data.train_set))
+    if cfg.cache_features != "off":
+        segmenter.use_key_caches(open_caches(cfg, segmenter.net.model, data.train_set, data.val_set))
     trainer = _trainer(cfg, run_dir, data)
     if cfg.cache_features == "ram":
-        n_steps = cfg.max_steps - steps_done
-        held = memory_to_hold(cfg, segmenter.net.model, len(data.train_set), n_steps, trainer.num_devices)
+        sizes = len(data.train_set), len(data.val_set), cfg.max_steps - steps_done, trainer.num_devices
+        held = memory_to_hold(cfg, segmenter.net.model, *sizes)
         if trainer.is_global_zero:
             logger.info("cache_features: ram will hold up to %.2f GB of keys in memory", held / GIGABYTE)
     if trainer.is_global_zero:

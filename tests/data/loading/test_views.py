@@ -57,6 +57,23 @@ def test_training_views__blur_half_of_the_images_and_nothing_else():
     assert all(torch.equal(samples[0]["img"], s["img"]) for s in samples)
 
 
+def test_training_views__with_a_number_of_views_every_draw_is_one_of_them():
+    views = TrainingViews(Ramp(), 32, "released", n_views=3)
+    samples = [views[Draw(1, seed)] for seed in range(2**31 - 30, 2**31)]
+    assert {int(sample["view"]) for sample in samples} == {3, 4, 5}
+    for sample in samples:
+        twin = next(s for s in samples if s["view"] == sample["view"])
+        assert torch.equal(sample["img_aug"], twin["img_aug"])
+    others = [int(views[Draw(0, seed)]["view"]) for seed in range(30)]
+    assert set(others) == {0, 1, 2}
+
+
+def test_training_views__views_of_many_images_are_blurred_as_often_as_fresh_ones():
+    views = TrainingViews(Ramp(), 32, "released", n_views=100)
+    n_changed = sum(bool(views[Draw(0, seed)]["changed"]) for seed in range(100))
+    assert 35 < n_changed < 65
+
+
 def test_training_views__blurring_before_or_after_normalising_is_the_same():
     rgb = torch.rand(3, 16, 16)
     blur = lambda x: TF.gaussian_blur(x, [3, 3], [1.1, 1.1])  # noqa: E731

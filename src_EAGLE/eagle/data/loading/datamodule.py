@@ -27,7 +27,7 @@ _QUICK_CHECK = 256
 logger = logging.getLogger(__name__)
 
 # Batch entries that stay on the CPU.
-HOST_ENTRIES = ("index", "drawn", "changed")
+HOST_ENTRIES = ("index", "drawn", "changed", "view")
 
 
 class SegmentationDataModule(pl.LightningDataModule):
@@ -89,7 +89,8 @@ class SegmentationDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Endless shuffled training views."""
-        views = TrainingViews(self.train_set, self.cfg.res, self.cfg.photometric, self.cfg.on_bad_image)
+        cfg = self.cfg
+        views = TrainingViews(self.train_set, cfg.res, cfg.photometric, cfg.on_bad_image, cfg.cached_views)
         batches = TrainingBatches(
             len(views), self.cfg.seed, self.cfg.batch_size, self.batches_done, *self._rank_and_world_size()
         )

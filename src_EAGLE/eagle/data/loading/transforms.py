@@ -8,7 +8,9 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-# Describes resize_and_crop and normalize; part of the feature cache's hash, so a change invalidates cached keys.
+# Describe resize_and_crop and normalize, and Photometric; they are hashed into the names of cache folders, so a change
+# invalidates cached keys.
+AUGMENTATION = "blur 3×3, sigma 0.1–2, p 0.5; paper: jitter 0.3 0.3 0.3 0.1, grey 0.2"
 CLEAN_VIEW = "short side nearest, centre crop, ImageNet statistics"
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

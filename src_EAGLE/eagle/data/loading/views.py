@@ -34,20 +34,24 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
 
     ``img`` x and ``img_aug`` x̃ (3×res×res float32, normalised); ``label`` (res×res int64, −1 = void or unlabelled);
     ``index`` of the image; ``drawn``, the index asked for, which differs if that image is bad and was replaced;
-    ``changed``, whether x̃ differs from x.
+    ``changed``, whether x̃ differs from x; with ``n_views``, ``view``, the number of x̃ among all images' views.
 
     Args:
         dataset: the images.
         res: short side and side of the centre crop.
         fidelity: see Photometric.
         on_bad_image: "error", or "skip" to replace a bad image by another; the draw alone determines which.
+        n_views: augmentations per image, the same in every run, of which each draw picks one; 0 draws a new one.
     """
 
-    def __init__(self, dataset: SegmentationDataset, res: int, fidelity: str, on_bad_image: str = "error") -> None:
+    def __init__(
+        self, dataset: SegmentationDataset, res: int, fidelity: str, on_bad_image: str = "error", n_views: int = 0
+    ) -> None:
         self._dataset = dataset
         self._res = res
         self._photometric = Photometric(fidelity)
         self._on_bad_image = on_bad_image
+        self._n_views = n_views
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -56,8 +60,9 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
         """The sample for a draw; raises DataError that names a bad file."""
         index, image, label = self._read(draw)
         rgb = image_tensor(resize_and_crop(image, self._res))
-        img, img_aug = normalize(rgb), normalize(self._photometric(rgb, draw.seed))
-        return {
+        view = index * self._n_views + draw.seed % self._n_views if self._n_views else None
+        img, img_aug = normalize(rgb), normalize(self._photometric(rgb, draw.seed if view is None else view))
+        sample = {
             "img": img,
             "img_aug": img_aug,
             "label": label_tensor(label, self._res),
@@ -65,6 +70,7 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
             "index": torch.tensor(index),
             "drawn": torch.tensor(draw.image),
         }
+        return sample if view is None else sample | {"view": torch.tensor(view)}
 
     def _read(self, draw: Draw) -> tuple[int, Image.Image, np.ndarray]:
         """Index, image and label of the drawn image, or of its replacement if it is bad and may be skipped."""
