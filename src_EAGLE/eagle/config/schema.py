@@ -255,6 +255,12 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "trained vector",
         choices=("prototype", "medoid", "mean", "learned"),
     )
+    prototype_scope: str = key(
+        "batch",
+        "Patches that share prototypes and negatives in ObjNCE: batch = those of all images in the batch, as released; "
+        "image = those of one image, since eigenvectors of different images are not comparable",
+        choices=("batch", "image"),
+    )
     label_smoothing: float | None = key(
         None,
         "Label smoothing of ObjNCE; none = 0.1 for cityscapes and 0 otherwise, as released. At 0 each patch's loss is "
