@@ -32,13 +32,21 @@ from miniatures import write_halves
 
 WORLD = 2
 BATCH = 2  # of each process
-# gather_batch, centroid_mode, batches done; λ is 0 before batch 1
+VARIANTS = {
+    **{mode: {"centroid_mode": mode} for mode in ("prototype", "mean", "learned")},
+    "image": {"prototype_scope": "image"},
+    "per_image": {"prototype_scope": "image", "eicue": "per_image"},
+}
+# gather_batch, variant, batches done; λ is 0 before batch 1
 CASES = [
     (False, "prototype", 0),
     (False, "learned", 9),
     (True, "prototype", 9),
     (True, "mean", 0),
     (True, "learned", 9),
+    (True, "image", 9),
+    (False, "per_image", 9),
+    (True, "per_image", 9),
 ]
 
 
@@ -55,9 +63,9 @@ class Total(nn.Module):
         return self.terms["loss/total"]
 
 
-def segmenter_of(cfg, gather, centroid_mode):
+def segmenter_of(cfg, gather, variant):
     torch.manual_seed(0)
-    cfg = with_overrides(cfg, gather_batch=gather, centroid_mode=centroid_mode, step_schedulers=0)
+    cfg = with_overrides(cfg, gather_batch=gather, step_schedulers=0, **VARIANTS[variant])
     return LitUnsupervisedSegmenter(2, cfg).eval()
 
 
@@ -82,8 +90,8 @@ def share(inputs, rank, gather):
 
 
 def distributed_step(cfg, rank, case):
-    gather, centroid_mode, step = case
-    module = Total(segmenter_of(cfg, gather, centroid_mode))
+    gather, variant, step = case
+    module = Total(segmenter_of(cfg, gather, variant))
     parallel = DistributedDataParallel(module)
     inputs = share(global_inputs(gather), rank, gather)
     for _ in range(2):  # a parameter without a gradient would fail the second forward
@@ -178,8 +186,8 @@ def free_port():
 @pytest.mark.parametrize("case", CASES)
 def test_losses__gradients_of_two_processes_equal_one_process(alone, both, case):
     """Gathered: every term equals that of the whole batch. Not gathered: the mean of the shares' losses."""
-    gather, centroid_mode, step = case
-    module = Total(segmenter_of(validated(TrainConfig, alone[1]), gather, centroid_mode))
+    gather, variant, step = case
+    module = Total(segmenter_of(validated(TrainConfig, alone[1]), gather, variant))
     inputs = global_inputs(gather)
     totals, terms = [], []
     for rank in [0] if gather else range(WORLD):
