@@ -14,6 +14,7 @@ import psutil
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import load_file
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -144,7 +145,9 @@ def rank_program(rank, port, values, checkpoint, folder):
     result["inspected"] = []
     datamodule.inspect_dataset = noting_inspections(result["inspected"])
     result["bad data"] = error_of_bad_data(cfg)
-    result["run_dir"] = str(train(with_overrides(cfg, experiment_name=None, gather_batch=True, n_images=2)))
+    result["run_dir"] = str(
+        train(with_overrides(cfg, experiment_name=None, gather_batch=True, n_images=2, positives="knn"))
+    )
     torch.save(result, folder / f"rank{rank}.pt")
 
 
@@ -247,7 +250,17 @@ def test_train__processes_agree_on_one_run_folder(both, alone):
     (run_dir,) = run_dirs
     written = {path.name for path in (alone[0] / "outputs").glob("*/*") if str(path.parent) == run_dir}
     assert {"config.yml", "metrics.csv", "best.ckpt", "last.ckpt"} <= written
-    assert len(list((alone[0] / "outputs").iterdir())) == 2, "this run's folder and that of the one process"
+    assert len(list((alone[0] / "outputs").glob("halves_*"))) == 1, "this run's folder"
+
+
+def test_train__processes_share_the_search_for_neighbours(both, alone):
+    """Its result is that of one process."""
+    run_dir = train(validated(TrainConfig, alone[1] | {"experiment_name": "neighbours", "positives": "knn"}))
+    found, expected = (
+        load_file(Path(folder) / "neighbours.safetensors")["neighbours"] for folder in (both[0]["run_dir"], run_dir)
+    )
+    assert expected.shape == (5, 4)
+    assert torch.equal(found, expected)
 
 
 def test_train__confusion_matrix_counts_the_images_of_all_processes(both, alone):

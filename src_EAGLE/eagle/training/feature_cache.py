@@ -39,7 +39,7 @@ def memory_to_hold(cfg: Any, backbone: KeyBackbone, n_images: int, n_steps: int,
     """Return how many bytes ``cache_features=ram`` will hold on this machine by the end of the run.
 
     Args:
-        cfg: has res and batch_size.
+        cfg: has res, batch_size and positives; the search for neighbours caches every image.
         backbone: computes the keys.
         n_images: size of the training set.
         n_steps: remaining steps; each process caches the images of its batches.
@@ -48,7 +48,7 @@ def memory_to_hold(cfg: Any, backbone: KeyBackbone, n_images: int, n_steps: int,
     Raises:
         ConfigError: the machine has too little memory.
     """
-    n_kept = n_processes * min(n_images, n_steps * cfg.batch_size)
+    n_kept = n_processes * (n_images if cfg.positives == "knn" else min(n_images, n_steps * cfg.batch_size))
     needed, free = n_kept * prod(_key_shape(cfg, backbone)) * BYTES_PER_VALUE, available_memory()
     if needed > free:
         raise ConfigError(
