@@ -14,6 +14,7 @@ import psutil
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import load_file
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -32,13 +33,21 @@ from miniatures import write_halves
 
 WORLD = 2
 BATCH = 2  # of each process
-# gather_batch, centroid_mode, batches done; λ is 0 before batch 1
+VARIANTS = {
+    **{mode: {"centroid_mode": mode} for mode in ("prototype", "mean", "learned")},
+    "image": {"prototype_scope": "image"},
+    "per_image": {"prototype_scope": "image", "eicue": "per_image"},
+}
+# gather_batch, variant, batches done; λ is 0 before batch 1
 CASES = [
     (False, "prototype", 0),
     (False, "learned", 9),
     (True, "prototype", 9),
     (True, "mean", 0),
     (True, "learned", 9),
+    (True, "image", 9),
+    (False, "per_image", 9),
+    (True, "per_image", 9),
 ]
 
 
@@ -55,9 +64,9 @@ class Total(nn.Module):
         return self.terms["loss/total"]
 
 
-def segmenter_of(cfg, gather, centroid_mode):
+def segmenter_of(cfg, gather, variant):
     torch.manual_seed(0)
-    cfg = with_overrides(cfg, gather_batch=gather, centroid_mode=centroid_mode, step_schedulers=0)
+    cfg = with_overrides(cfg, gather_batch=gather, step_schedulers=0, **VARIANTS[variant])
     return LitUnsupervisedSegmenter(2, cfg).eval()
 
 
@@ -82,8 +91,8 @@ def share(inputs, rank, gather):
 
 
 def distributed_step(cfg, rank, case):
-    gather, centroid_mode, step = case
-    module = Total(segmenter_of(cfg, gather, centroid_mode))
+    gather, variant, step = case
+    module = Total(segmenter_of(cfg, gather, variant))
     parallel = DistributedDataParallel(module)
     inputs = share(global_inputs(gather), rank, gather)
     for _ in range(2):  # a parameter without a gradient would fail the second forward
@@ -136,7 +145,9 @@ def rank_program(rank, port, values, checkpoint, folder):
     result["inspected"] = []
     datamodule.inspect_dataset = noting_inspections(result["inspected"])
     result["bad data"] = error_of_bad_data(cfg)
-    result["run_dir"] = str(train(with_overrides(cfg, experiment_name=None, gather_batch=True, n_images=2)))
+    result["run_dir"] = str(
+        train(with_overrides(cfg, experiment_name=None, gather_batch=True, n_images=2, positives="knn"))
+    )
     torch.save(result, folder / f"rank{rank}.pt")
 
 
@@ -178,8 +189,8 @@ def free_port():
 @pytest.mark.parametrize("case", CASES)
 def test_losses__gradients_of_two_processes_equal_one_process(alone, both, case):
     """Gathered: every term equals that of the whole batch. Not gathered: the mean of the shares' losses."""
-    gather, centroid_mode, step = case
-    module = Total(segmenter_of(validated(TrainConfig, alone[1]), gather, centroid_mode))
+    gather, variant, step = case
+    module = Total(segmenter_of(validated(TrainConfig, alone[1]), gather, variant))
     inputs = global_inputs(gather)
     totals, terms = [], []
     for rank in [0] if gather else range(WORLD):
@@ -239,7 +250,17 @@ def test_train__processes_agree_on_one_run_folder(both, alone):
     (run_dir,) = run_dirs
     written = {path.name for path in (alone[0] / "outputs").glob("*/*") if str(path.parent) == run_dir}
     assert {"config.yml", "metrics.csv", "best.ckpt", "last.ckpt"} <= written
-    assert len(list((alone[0] / "outputs").iterdir())) == 2, "this run's folder and that of the one process"
+    assert len(list((alone[0] / "outputs").glob("halves_*"))) == 1, "this run's folder"
+
+
+def test_train__processes_share_the_search_for_neighbours(both, alone):
+    """Its result is that of one process."""
+    run_dir = train(validated(TrainConfig, alone[1] | {"experiment_name": "neighbours", "positives": "knn"}))
+    found, expected = (
+        load_file(Path(folder) / "neighbours.safetensors")["neighbours"] for folder in (both[0]["run_dir"], run_dir)
+    )
+    assert expected.shape == (5, 4)
+    assert torch.equal(found, expected)
 
 
 def test_train__confusion_matrix_counts_the_images_of_all_processes(both, alone):

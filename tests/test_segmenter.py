@@ -256,3 +256,51 @@ def test_losses__unchanged_views_do_not_pass_the_backbone_again(make_config):
     assert passes == [2, 1]
     assert torch.equal(keys_aug[0], keys[0])
     assert torch.allclose(keys_aug, segmenter.net.model(batch["img_aug"]), atol=1e-5)
+
+
+CODEBOOKS = {"train_cluster_probe_eigen.clusters", "train_cluster_probe_eigen_aug.clusters"}
+
+
+def test_losses__image_scope_and_cues_train_all_but_the_codebooks(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config(eicue="per_image", prototype_scope="image"))
+    before = deepcopy(segmenter.state_dict())
+    optimizer = segmenter.configure_optimizers()
+    terms = segmenter.losses(tiny_batch(), step=500)
+    terms["loss/total"].backward()
+    optimizer.step()
+    assert terms.keys() == set(TERMS)
+    assert float(terms["loss/cluster_eigen_loss"]) == 0
+    assert float(terms["loss/local_pos_loss"].detach()) > 0
+    changed = {name for name, tensor in segmenter.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == TRAINED - CODEBOOKS
+
+
+def test_losses__image_cues_refuse_eigenvectors_without_eigenvalues(make_config):
+    segmenter = LitUnsupervisedSegmenter(5, make_config(eicue="per_image", prototype_scope="image"))
+    with pytest.raises(ValueError, match="leave eigenvectors out"):
+        segmenter.losses(tiny_batch(), step=500, eigenvectors=(torch.zeros(2, 49, 4), torch.zeros(2, 49, 4)))
+
+
+@pytest.mark.parametrize("values", [{}, {"eicue": "per_image", "prototype_scope": "image"}])
+def test_cues__are_those_of_training(make_config, monkeypatch, values):
+    segmenter = LitUnsupervisedSegmenter(5, make_config(**values)).eval()
+    seen, batch = [], tiny_batch()
+    loss = segmenter.object_nce_loss.forward
+    monkeypatch.setattr(segmenter.object_nce_loss, "forward", lambda *given: seen.append(given[2]) or loss(*given))
+    segmenter.losses(batch, step=500)
+    assert torch.equal(segmenter.cues(batch["img"]), seen[0])
+
+
+def test_losses__a_neighbour_replaces_the_view_in_the_positive_pairs_alone(make_config):
+    """STEGO's pair, the image first: its correlations are centred over the neighbour's points."""
+    segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
+    batch, draws = tiny_batch(), {"coords": torch.rand(3, 2, 4, 4, 2) * 2 - 1, "perms": torch.tensor([[1, 0]])}
+    plain = segmenter.losses(batch, 0, **draws)
+    terms = segmenter.losses(batch | {"img_pos": torch.randn(2, 3, 56, 56)}, 0, **draws)
+    assert {name for name in terms if not torch.equal(terms[name], plain[name])} == {
+        "loss/pos_inter", "cd/pos_inter", "loss/total",
+    }  # fmt: skip
+    neighbour = torch.randn(2, 3, 56, 56)
+    (keys, code), (keys_pos, code_pos) = (segmenter.net.keys_and_code(img) for img in (batch["img"], neighbour))
+    expected = segmenter.correspondence_loss(keys, keys_pos, keys, code, code_pos, code, **draws)["pos_inter_loss"]
+    torch.testing.assert_close(segmenter.losses(batch | {"img_pos": neighbour}, 0, **draws)["loss/pos_inter"], expected)

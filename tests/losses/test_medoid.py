@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from eagle.losses import medoid
-from eagle.losses.medoid import medoids_by_label, medoids_by_mask
+from eagle.losses.medoid import medoids_by_label, medoids_by_mask, medoids_of_images
 
 BOTH_FORMS = pytest.mark.parametrize("form", [medoids_by_label, medoids_by_mask])
 
@@ -43,3 +43,13 @@ def test_medoids__one_member_and_one_label(form):
     assert form(patches[:1], torch.zeros(1, dtype=torch.long), 2).tolist() == [0, 0]
     labels = torch.ones(9, dtype=torch.long)
     assert form(patches, labels, 2).tolist() == by_loop(patches, labels, 2)
+
+
+def test_medoids_of_images__are_those_of_each_image_alone():
+    """Label 3 has no members, and one image has a single label."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randn(4, 30, 5, generator=generator)
+    labels = torch.tensor([0, 1, 2, 4])[torch.randint(0, 4, (4, 30), generator=generator)]
+    labels[2] = 1
+    found = medoids_of_images(patches, labels, 6)
+    assert found.tolist() == [by_loop(*image, 6) for image in zip(patches, labels, strict=True)]

@@ -90,3 +90,58 @@ def test_object_nce__patches_at_their_prototype_cost_less():
     loss, weights = ObjectNCELoss(config(), 2), torch.ones(1, 4)
     right, wrong = (loss(source, source, torch.tensor([[cue]]), weights) for cue in ([0, 0, 1, 1], [0, 1, 0, 1]))
     assert right < wrong
+
+
+SCOPES = pytest.mark.parametrize("smoothing", [0.0, 0.1])
+
+
+def random_views(n_images=3, side=4, dim=6, n_labels=4):
+    generator = torch.Generator().manual_seed(0)
+    views = F.normalize(torch.randn(2, n_images * side * side, dim, generator=generator), dim=2)
+    cue = torch.randint(0, n_labels, (n_images, side, side), generator=generator)
+    return [view.requires_grad_() for view in views], cue, torch.rand(n_images, side * side, generator=generator)
+
+
+@pytest.mark.parametrize("mode", ["prototype", "mean", "learned"])
+@SCOPES
+def test_image_scope__is_the_mean_loss_of_the_images_alone(mode, smoothing):
+    views, cue, weights = random_views()
+    cue[1, :2] = 3  # fewer labels in one image
+    cue[1, 2:] = 1
+    if smoothing:
+        weights = torch.ones_like(weights)  # with smoothing their mean is one factor for all images
+    whole = ObjectNCELoss(config(centroid_mode=mode, label_smoothing=smoothing, prototype_scope="image"), 4, dim=6)
+    alone = ObjectNCELoss(config(centroid_mode=mode, label_smoothing=smoothing), 4, dim=6)
+    alone.load_state_dict(whole.state_dict())
+    value = whole(*views, cue, weights, 9)
+    images = [view.split(16) for view in views]
+    expected = torch.stack(
+        [alone(a, b, cue[i : i + 1], weights[i : i + 1]) for i, (a, b) in enumerate(zip(*images, strict=True))]
+    ).mean()
+    torch.testing.assert_close(value, expected)
+    for ours, theirs in zip(torch.autograd.grad(value, views), torch.autograd.grad(expected, views), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+@SCOPES
+def test_image_scope__an_image_with_one_label_costs_nothing_and_is_no_negative(smoothing):
+    views, cue, weights = random_views(n_images=2)
+    cue[1] = 3
+    loss = ObjectNCELoss(config(label_smoothing=smoothing, prototype_scope="image"), 4)
+    gradients = torch.autograd.grad(loss(*views, cue, weights, 4), views)
+    assert all(gradient[:16].abs().sum() > 0 and gradient[16:].abs().sum() == 0 for gradient in gradients)
+    assert float(loss(*(view[16:] for view in views), cue[1:], weights[1:], 4)) == 0
+
+
+def test_image_scope__swapped_labels_of_one_image_cost_nothing():
+    """Two images of the same two objects, numbered the other way round, at τ = 1 and without a second view.
+
+    Within images every patch lies at its prototype: log(1 + e⁻¹). Over the batch, one image's lie at the wrong one.
+    """
+    a, b = torch.eye(4)[:2]
+    source, cue, weights = torch.stack([a, b, a, b]), torch.tensor([[[0, 1]], [[1, 0]]]), torch.ones(2, 2)
+    values = {"contrastive_temp": 1.0, "global_loss_weight": 0.0}
+    image, batch = (ObjectNCELoss(config(**values, prototype_scope=scope), 2) for scope in ("image", "batch"))
+    right, wrong = (float(F.softplus(torch.tensor(sign))) for sign in (-1.0, 1.0))
+    assert float(image(source, source, cue, weights)) == pytest.approx(right / 2)
+    assert float(batch(source, source, cue, weights)) == pytest.approx((right + wrong) / 4)

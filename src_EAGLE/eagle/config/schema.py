@@ -227,6 +227,13 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "solver's signs",
         choices=("fixed", "released"),
     )
+    eicue: str = key(
+        "codebook",
+        "Labels of the EiCue: codebook = by a trained codebook that all images share, as released; per_image = by "
+        "k-means of each image's own eigenvectors into 2 to eigen_cluster parts, as many as the largest eigengap says; "
+        "needs prototype_scope=image",
+        choices=("codebook", "per_image"),
+    )
     eigensolver: str = key(
         "subspace",
         "Solver for the smallest eigenpairs: subspace = block iteration; eigh = full decomposition",
@@ -234,6 +241,12 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     )
 
     correspondence_weight: float = key(1.0, "Weight of the correspondence distillation loss")
+    positives: str = key(
+        "self",
+        "Positive pair of the correspondence loss: self = an image and its augmented view, as released; knn = an image "
+        "and one of its 7 nearest neighbours by mean key, as in STEGO",
+        choices=("self", "knn"),
+    )
     pos_inter_weight: float = key(0.25, "Weight of positive pairs in the correspondence loss")
     neg_inter_weight: float = key(0.63, "Weight of negative pairs in the correspondence loss")
     feature_samples: int = key(
@@ -261,6 +274,12 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "Prototype of an EiCue label: prototype or medoid = medoid of its patches; mean = their mean; learned = a "
         "trained vector",
         choices=("prototype", "medoid", "mean", "learned"),
+    )
+    prototype_scope: str = key(
+        "batch",
+        "Patches that share prototypes and negatives in ObjNCE: batch = those of all images in the batch, as released; "
+        "image = those of one image, since eigenvectors of different images are not comparable",
+        choices=("batch", "image"),
     )
     label_smoothing: float | None = key(
         None,

@@ -49,3 +49,22 @@ def medoids_by_mask(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
         sums[block.stop :] += distances[:, block.stop - start :].sum(dim=0)
     member = labels == torch.arange(n_labels, device=labels.device)[:, None]
     return torch.where(member, sums, torch.inf).argmin(dim=1)
+
+
+@torch.no_grad()
+def medoids_of_images(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
+    """``medoids`` of each image on its own, in one pass over all images and without synchronising with the device.
+
+    Args:
+        patches: B×N×D floating point.
+        labels: B×N int64 in [0, n_labels).
+        n_labels: number of labels.
+
+    Returns:
+        B×n_labels int64 patch numbers within the image; 0 for a label without members.
+    """
+    distances = torch.cdist(patches, patches)
+    distances *= labels[:, :, None] == labels[:, None, :]
+    sums = distances.sum(dim=2)[:, None]
+    member = labels[:, None] == torch.arange(n_labels, device=labels.device)[:, None]
+    return torch.where(member, sums, torch.inf).argmin(dim=2)

@@ -5,6 +5,9 @@ weight (``eagle.losses.patch_weights``); all means are over patches:
 
     local  = mean(w · CE(Z Φᵀ / τ)),    global = mean(w · CE(Z̃ Φᵀ / τ))
     ObjNCE = ½ [(1 - g) · local + g · global],    g = global_loss_weight, τ = contrastive_temp
+
+``prototype_scope`` says which patches share a prototype, and which prototypes are a patch's negatives: those of the
+whole batch, as published, or of the patch's own image, so that label l of two images means two objects.
 """
 
 from typing import Any
@@ -13,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eagle.losses.medoid import medoids
+from eagle.losses.medoid import medoids, medoids_of_images
 
 CITYSCAPES_SMOOTHING = 0.1
 
@@ -22,7 +25,8 @@ class ObjectNCELoss(nn.Module):
     """Pull each patch towards the prototype of its object, within its view and across views.
 
     Args:
-        cfg: has contrastive_temp, global_loss_weight, centroid_mode, and label_smoothing or dataset_name.
+        cfg: has contrastive_temp, global_loss_weight, centroid_mode, and label_smoothing or dataset_name; optionally
+            prototype_scope, "batch" if missing.
         n_classes: rows of the learnable prototype table of ``centroid_mode: learned``; labels are taken modulo it.
         dim: channels of that table; None for ``cfg.dim``.
 
@@ -42,6 +46,7 @@ class ObjectNCELoss(nn.Module):
         self.temperature: float = cfg.contrastive_temp
         self.global_weight: float = cfg.global_loss_weight
         self.centroid_mode: str = cfg.centroid_mode
+        self.within_images: bool = getattr(cfg, "prototype_scope", "batch") == "image"
         self.n_classes = n_classes
         self.label_smoothing = _label_smoothing(cfg)
         self.learned_centroids: nn.Parameter | None = None
@@ -67,44 +72,50 @@ class ObjectNCELoss(nn.Module):
             source, target, labels = source.float(), target.float(), cue.flatten()
             weights = (similarity.mean(dim=2) if similarity.ndim == 3 else similarity).flatten().float()
             n_labels = int(labels.max()) + 1 if n_labels is None else n_labels
-            members = labels[:, None] == torch.arange(n_labels, device=labels.device)
-            present = members.any(dim=0)
+            if self.within_images:
+                source, target, labels = (rows.unflatten(0, (len(cue), -1)) for rows in (source, target, labels))
+            members = labels[..., None] == torch.arange(n_labels, device=labels.device)
+            present = members.any(dim=-2)
             prototypes = self.prototypes(source, labels, members)
             local = self._contrast(source, prototypes, present, labels, weights)
             cross_view = self._contrast(target, prototypes, present, labels, weights)  # the global term
             return ((1 - self.global_weight) * local + self.global_weight * cross_view) / 2
 
     def prototypes(self, source: Tensor, labels: Tensor, members: Tensor) -> Tensor:
-        """Prototypes Φ, K×D, with gradient; the row of a label without members is arbitrary.
+        """Prototypes Φ, K×D or B×K×D, with gradient; the row of a label without members is arbitrary.
 
         Args:
-            source: M×D patches.
-            labels: M int64 in [0, K).
-            members: M×K bool, the one-hot labels.
+            source: patches, M×D of the whole batch or B×N×D by image.
+            labels: M or B×N int64 in [0, K).
+            members: M×K or B×N×K bool, the one-hot labels.
         """
-        n_labels = members.shape[1]
+        n_labels = members.shape[-1]
         if self.learned_centroids is not None:
             return self.learned_centroids[torch.arange(n_labels, device=labels.device) % self.n_classes]
         if self.centroid_mode == "mean":
-            return members.T.to(source.dtype) @ source / members.sum(dim=0).clamp(min=1)[:, None]
+            return members.mT.to(source.dtype) @ source / members.sum(dim=-2).clamp(min=1)[..., None]
+        if source.ndim == 3:
+            rows = medoids_of_images(source, labels, n_labels)
+            return source.gather(1, rows[:, :, None].expand(-1, -1, source.shape[2]))
         return source.index_select(0, medoids(source, labels, n_labels))
 
     def _contrast(
         self, patches: Tensor, prototypes: Tensor, present: Tensor, labels: Tensor, weights: Tensor
     ) -> Tensor:
-        logits = (patches @ prototypes.T / self.temperature).masked_fill(~present, -torch.inf)
+        logits = (patches @ prototypes.mT / self.temperature).masked_fill(~present[..., None, :], -torch.inf)
         if self.label_smoothing == 0:
-            return (F.cross_entropy(logits, labels, reduction="none") * weights).mean()
+            return (F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none") * weights).mean()
         # As in the released Cityscapes code: the loss is averaged first, so the weights act as one global factor.
         return (_smoothed_cross_entropy(logits, present, labels, self.label_smoothing) * weights).mean()
 
 
 def _smoothed_cross_entropy(logits: Tensor, present: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Mean cross entropy with label smoothing: mass ``smoothing`` is spread over the other labels present."""
-    off_target = smoothing / (present.sum() - 1).clamp(min=1)
-    targets = (off_target * present).expand_as(logits).scatter(1, labels[:, None], 1 - smoothing)
-    log_probs = F.log_softmax(logits, dim=1).masked_fill(~present, 0)
-    return -(targets * log_probs).sum(dim=1).mean()
+    present = present[..., None, :]
+    off_target = smoothing / (present.sum(dim=-1, keepdim=True) - 1).clamp(min=1)
+    targets = (off_target * present).expand_as(logits).scatter(-1, labels[..., None], 1 - smoothing)
+    log_probs = F.log_softmax(logits, dim=-1).masked_fill(~present, 0)
+    return -(targets * log_probs).sum(dim=-1).mean()
 
 
 def _label_smoothing(cfg: Any) -> float:

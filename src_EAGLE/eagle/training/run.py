@@ -21,6 +21,7 @@ from eagle.models.key_files import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.callbacks.best_checkpoint import BestCheckpoint
 from eagle.training.callbacks.last_checkpoint import LastCheckpoint
+from eagle.training.callbacks.neighbours import PositiveNeighbours
 from eagle.training.callbacks.nonfinite import NonFiniteStop
 from eagle.training.callbacks.progress import RunProgressBar
 from eagle.training.callbacks.random_states import RandomStates
@@ -116,6 +117,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
     val_interval = min(cfg.val_freq, cfg.max_steps)
     last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, val_interval, resume_command(run_dir))
     replaced = [ReplacedImages(data.train_set, run_dir, data.val_set.skipped)] if cfg.on_bad_image == "skip" else []
+    neighbours = [PositiveNeighbours(run_dir, data)] if cfg.positives == "knn" else []
     return pl.Trainer(
         **machine_arguments(cfg),
         deterministic=cfg.deterministic,
@@ -131,6 +133,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         callbacks=[
             NonFiniteStop(run_dir),
             RandomStates(),
+            *neighbours,
             *replaced,
             *_pictures(cfg, run_dir, data),
             best,
