@@ -111,16 +111,17 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             return self.linear_probe(code.float())
 
     @torch.no_grad()
-    def cues(self, img: Tensor) -> Tensor:
+    def cues(self, img: Tensor, code: Tensor | None = None) -> Tensor:
         """Compute the EiCue M of images, as training does for x; call it in eval mode, which has no dropout.
 
         Args:
             img: B×3×H×W, ImageNet-normalised; H and W are multiples of the patch size.
+            code: their codes, B×dim×h×w; None computes them.
 
         Returns:
             B×h×w int64 labels. With ``eicue: per_image`` a label means nothing in another image.
         """
-        code = self(img)
+        code = self(img) if code is None else code
         if self.cfg.eicue == "per_image":
             return self._image_cue(code, img)
         _, vectors = self._eigenpairs(code, img, self.cfg.eigen_cluster)
@@ -219,9 +220,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             "linear": B×H×W predicted class ids; "cluster": B×H×W predicted cluster ids.
         """
         img, label = batch["img"], batch["label"]
-        caches = self._key_caches if "index" in batch else None
-        frozen = caches.validation(img, batch["index"]) if caches else self.net.model(img)
-        keys, code = self.net.from_keys(frozen)
+        keys, code = self.net.from_keys(self.validation_keys(batch))
         size = (label.shape[1], label.shape[2])
         # The code's norm does not change which centre is nearest, so no normalisation.
         cluster = upsampled(self.cluster_probe.inner(code), size).argmax(dim=1)
@@ -265,6 +264,12 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         if self._key_caches is None or index is None:
             return self.net.model(img)
         return self._key_caches.clean(img, index)
+
+    def validation_keys(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """K of validation images, from the cache if there is one and the batch has their ``index``."""
+        if self._key_caches is None or "index" not in batch:
+            return self.net.model(batch["img"])
+        return self._key_caches.validation(batch["img"], batch["index"])
 
     def _frozen_keys(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Compute K and K̃; images that the augmentation did not change reuse their keys."""

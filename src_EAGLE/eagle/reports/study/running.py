@@ -1,0 +1,107 @@
+"""Do the runs of a study in worker processes, each run once; finished ones are kept."""
+
+import json
+import logging
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from eagle.config.command_line import parse_command_line
+from eagle.config.schema import TrainConfig
+from eagle.errors import EagleError, TrainingError, one_line
+from eagle.evaluation.score_tables import write_json
+from eagle.processes import follow_parent
+from eagle.reports.study.plan import Plan, Run
+
+FILE_NAME = "scores.json"
+# Setting of the scores of k-means on the keys, which need no training.
+KEYS = "keys"
+
+logger = logging.getLogger(__name__)
+
+
+def do_runs(plan: Plan, root: Path, machine: dict[str, Any], processes: int) -> None:
+    """Train and score every run of a plan that has no ``scores.json`` yet.
+
+    Args:
+        plan: what to do.
+        root: the study's folder.
+        machine: keys that differ between machines: pytorch_data_dir, pretrained_weights, cache_dir, accelerator.
+        processes: runs at the same time; with more than one, each has one thread.
+
+    Raises:
+        TrainingError: some runs failed; the others are done.
+    """
+    jobs = [(run, run.folder(root)) for run in (*_key_scores(plan), *plan.runs)]
+    jobs = [(run, folder) for run, folder in jobs if not is_done(folder, run.crf)]
+    failed = []
+    context = multiprocessing.get_context("spawn")
+    # One run per process, so that the memory of a run ends with it.
+    with ProcessPoolExecutor(processes, context, initializer=follow_parent, max_tasks_per_child=1) as pool:
+        overrides = {run: plan.overrides(_as_setting(run, plan)) | machine for run, _ in jobs}
+        waiting = {
+            pool.submit(_do_run, plan.recipe, overrides[run], run, folder, processes > 1): folder
+            for run, folder in jobs
+        }
+        for n_done, future in enumerate(as_completed(waiting), 1):
+            folder = waiting[future].relative_to(root)
+            try:
+                future.result()
+                logger.info("%d of %d: %s", n_done, len(waiting), folder)
+            except EagleError as error:
+                failed.append(f"{folder}: {one_line(error)}")
+                logger.warning("failed: %s", failed[-1])
+    if failed:
+        raise TrainingError(f"{len(failed)} of {len(waiting)} runs failed, the first is {failed[0]}")
+
+
+def is_done(folder: Path, crf: bool) -> bool:
+    """Whether a run is scored, with CRF if that is asked for."""
+    try:
+        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return bool(content["crf"]) or not crf
+
+
+def finished(plan: Plan, root: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """The scored runs of a plan with the content of their ``scores.json``."""
+    for run in (*_key_scores(plan), *plan.runs):
+        path = run.folder(root) / FILE_NAME
+        if path.is_file():
+            yield run, json.loads(path.read_text(encoding="utf-8"))
+
+
+def _key_scores(plan: Plan) -> list[Run]:
+    """k-means of the keys for each data set and seed of the baseline."""
+    return [Run(run.dataset, KEYS, run.seed, run.crf) for run in plan.runs if run.setting == plan.baseline]
+
+
+def _as_setting(run: Run, plan: Plan) -> Run:
+    return Run(run.dataset, plan.baseline, run.seed, run.crf) if run.setting == KEYS else run
+
+
+def _do_run(recipe: str, overrides: dict[str, Any], run: Run, folder: Path, single_thread: bool) -> None:
+    from eagle.reports.study.scores import score_keys, score_run
+    from eagle.training.resume import LAST
+    from eagle.training.run import train
+
+    if single_thread:
+        torch.set_num_threads(1)
+    place = {"output_root": folder.parent, "experiment_name": folder.name, "ckpt_path": LAST}
+    cfg = _configuration(recipe, overrides | place)
+    if run.setting == KEYS:
+        content = score_keys(cfg, run.crf)
+    else:
+        train(cfg)
+        content = score_run(folder, run.crf)
+    write_json(folder / FILE_NAME, {"crf": run.crf, **content})
+
+
+def _configuration(recipe: str, overrides: dict[str, Any]) -> DictConfig:
+    return parse_command_line(TrainConfig, [f"--{name}={value}" for name, value in overrides.items()], recipe)

@@ -1,0 +1,119 @@
+"""Tables of a study: mean ± standard deviation over seeds, and paired differences from the baseline."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eagle.console import text_table
+from eagle.reports.seeds import mean_and_deviation
+from eagle.reports.study.plan import Run
+from eagle.reports.study.running import KEYS
+from eagle.reports.study.statistics import Difference, paired_difference
+
+# Shown maps in reading order: the online probe, its refinement, then k-means of the codes.
+MAPS = ("cluster", "cluster+spectral", "cluster+crf", "cluster+spectral+crf")
+KMEANS_MAPS = tuple(name.replace("cluster", "kmeans") for name in MAPS)
+BEST = "best by labels"
+# mIoU by data set, setting, map and seed.
+Table = dict[str, dict[str, dict[str, dict[int, float]]]]
+
+
+def miou_table(contents: Mapping[Run, Mapping[str, Any]]) -> Table:
+    """Sort the mIoU of every run; the probe of the best checkpoint appears as a map of its own."""
+    table: Table = {}
+    for run, content in contents.items():
+        maps = table.setdefault(run.dataset, {}).setdefault(run.setting, {})
+        for name, scores in content["scores"].items():
+            maps.setdefault(name, {})[run.seed] = scores["mIoU"]
+        if "best" in content:
+            maps.setdefault(BEST, {})[run.seed] = content["best"]
+    return table
+
+
+def scores_text(table: Table) -> str:
+    """One table per data set: settings × maps, mean ± standard deviation of the mIoU."""
+    parts = []
+    for dataset, settings in table.items():
+        names = [name for name in (*MAPS, *KMEANS_MAPS, "linear", "linear+spectral", BEST) if _has(settings, name)]
+        header = [dataset, "seeds", *names]
+        rows = []
+        for setting, maps in settings.items():
+            cells = [mean_and_deviation(list(maps[name].values())) if name in maps else "" for name in names]
+            rows.append([setting, str(max(len(by_seed) for by_seed in maps.values())), *cells])
+        parts.append(text_table(header, rows))
+    return "\n\n".join(parts)
+
+
+def comparisons(table: Table, baseline: str) -> dict[str, dict[str, dict[str, Difference]]]:
+    """Paired differences by question, data set and row.
+
+    Questions: each setting against the baseline by the trained probe (``cluster``) and by k-means of the codes
+    (``kmeans``); and within each setting, k-means of the codes against the trained probe, and refinement against none.
+    """
+    found: dict[str, dict[str, dict[str, Difference]]] = {}
+
+    def add(question: str, dataset: str, row: str, ours: dict[int, float], theirs: dict[int, float]) -> None:
+        difference = paired_difference(ours, theirs)
+        if difference is not None:
+            found.setdefault(question, {}).setdefault(dataset, {})[row] = difference
+
+    for dataset, settings in table.items():
+        base = settings.get(baseline, {})
+        for setting, maps in settings.items():
+            if setting not in (baseline, KEYS):
+                for name in ("cluster", "kmeans"):
+                    add(f"{name}: setting − {baseline}", dataset, setting, maps[name], base.get(name, {}))
+            if setting != KEYS:
+                add("kmeans − cluster", dataset, setting, maps["kmeans"], maps["cluster"])
+                keys = settings.get(KEYS, {}).get("kmeans", {})
+                add("kmeans − k-means of the keys", dataset, setting, maps["kmeans"], keys)
+                add("best by labels − last", dataset, setting, maps[BEST], maps["cluster"])
+            add("kmeans: spectral − none", dataset, setting, maps["kmeans+spectral"], maps["kmeans"])
+            if "kmeans+crf" in maps:
+                add("kmeans: crf − none", dataset, setting, maps["kmeans+crf"], maps["kmeans"])
+                both, spectral = maps["kmeans+spectral+crf"], maps["kmeans+spectral"]
+                add("kmeans: spectral + crf − spectral", dataset, setting, both, spectral)
+                add("kmeans: spectral + crf − crf", dataset, setting, both, maps["kmeans+crf"])
+    return found
+
+
+def comparisons_text(found: Mapping[str, Mapping[str, Mapping[str, Difference]]]) -> str:
+    """One table per question: mean difference ± half width of its 95 % interval; * marks intervals without zero."""
+    parts = []
+    for question, by_dataset in found.items():
+        names = list(dict.fromkeys(row for rows in by_dataset.values() for row in rows))
+        body = [[name, *(_shown(rows.get(name)) for rows in by_dataset.values())] for name in names]
+        parts.append(text_table([question, *by_dataset], body))
+    return "\n\n".join(parts)
+
+
+def purity_text(contents: Mapping[Run, Mapping[str, Any]]) -> str:
+    """Mean purity of the cue by data set and setting: within images and over a batch, before and after training."""
+    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for run, content in contents.items():
+        if "purity" in content:
+            rows.setdefault((run.dataset, run.setting), []).append(content["purity"])
+    header = ["data set", "setting", "one label", "within: start", "end", "one label", "over: start", "end"]
+    body = []
+    for place, purities in rows.items():
+        cells = []
+        for scope in ("within", "over"):
+            cells.append(_mean([purity["end"][f"{scope}_one_label"] for purity in purities]))
+            cells += [_mean([purity[when][scope] for purity in purities]) for when in ("start", "end")]
+        body.append([*place, *cells])
+    return text_table(header, body)
+
+
+def _has(settings: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+    return any(name in maps for maps in settings.values())
+
+
+def _shown(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    star = "*" if difference.is_clear else ""
+    width = "" if difference.n < 2 else f" ± {difference.half_width:.1f}"
+    return f"{difference.mean:+.1f}{width}{star}"
+
+
+def _mean(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.1f}"
