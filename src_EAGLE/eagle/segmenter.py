@@ -101,6 +101,23 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """
         return self.net(self.net.model(img))
 
+    @torch.no_grad()
+    def clean_codes(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Codes of unaugmented training images without dropout, in any mode.
+
+        Args:
+            batch: ``img``, B×3×H×W; optional ``index`` for the key cache, as in ``losses``.
+
+        Returns:
+            S, B×dim×h×w.
+        """
+        was_training = self.net.training
+        self.net.eval()
+        try:
+            return self.net(self._clean_keys(batch))
+        finally:
+            self.net.train(was_training)
+
     def linear_logits(self, code: Tensor) -> Tensor:
         """Linear probe: B×dim×h×w codes → B×n_classes×h×w logits, float32 at every precision."""
         with torch.autocast(code.device.type, enabled=False):
@@ -234,16 +251,19 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
     def _frozen_keys(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Compute K and K̃; images that the augmentation did not change reuse their keys."""
         img, img_aug = batch["img"], batch["img_aug"]
-        if self._key_cache is not None and "index" in batch:
-            keys = self._key_cache(img, batch["index"])
-        else:
-            keys = self.net.model(img)
+        keys = self._clean_keys(batch)
         changed = batch["changed"] if "changed" in batch else (img_aug != img).flatten(1).any(dim=1)
         rows = [row for row, is_changed in enumerate(changed.tolist()) if is_changed]
         if not rows:
             return keys, keys
         keys_aug = self.net.model(rows_of(img_aug, rows)).to(keys.dtype)
         return keys, keys_aug if len(rows) == len(img) else keys.index_copy(0, device_rows(rows, img.device), keys_aug)
+
+    def _clean_keys(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """K of the unaugmented images, from the key cache if there is one."""
+        if self._key_cache is not None and "index" in batch:
+            return self._key_cache(batch["img"], batch["index"])
+        return self.net.model(batch["img"])
 
     def _eigenvectors(self, img: Tensor, img_aug: Tensor, code: Tensor, code_aug: Tensor) -> tuple[Tensor, Tensor]:
         colors_aug = img_aug if self.cfg.aug_color_image == "paper" else img

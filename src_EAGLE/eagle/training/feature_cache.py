@@ -8,6 +8,7 @@ from typing import Any
 from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.loading.transforms import CLEAN_VIEW
 from eagle.errors import ConfigError
+from eagle.evaluation.kmeans import MOST_IMAGES
 from eagle.models.backbone import KeyBackbone
 from eagle.models.key_cache import KeyCache
 from eagle.models.key_files import BYTES_PER_VALUE, GIGABYTE, KeyFiles
@@ -39,7 +40,7 @@ def memory_to_hold(cfg: Any, backbone: KeyBackbone, n_images: int, n_steps: int,
     """Return how many bytes ``cache_features=ram`` will hold on this machine by the end of the run.
 
     Args:
-        cfg: has res and batch_size.
+        cfg: has res, batch_size and cluster_probe_fit.
         backbone: computes the keys.
         n_images: size of the training set.
         n_steps: remaining steps; each process caches the images of its batches.
@@ -48,7 +49,8 @@ def memory_to_hold(cfg: Any, backbone: KeyBackbone, n_images: int, n_steps: int,
     Raises:
         ConfigError: the machine has too little memory.
     """
-    n_kept = n_processes * min(n_images, n_steps * cfg.batch_size)
+    n_fitted = MOST_IMAGES if cfg.cluster_probe_fit == "kmeans" else 0
+    n_kept = n_processes * min(n_images, n_steps * cfg.batch_size + n_fitted)
     needed, free = n_kept * prod(_key_shape(cfg, backbone)) * BYTES_PER_VALUE, available_memory()
     if needed > free:
         raise ConfigError(
