@@ -19,13 +19,17 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from conftest import ROOT, run_values
+from eagle.checkpoints import load_segmenter
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated, with_overrides
 from eagle.data.check import inspect_dataset
+from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading import datamodule
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.distributed import all_reduce_sum, machine_arguments
 from eagle.errors import DataError
+from eagle.evaluation.kmeans import kmeans_of_codes
+from eagle.models.probes import ClusterLookup
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.run import train
@@ -145,9 +149,8 @@ def rank_program(rank, port, values, checkpoint, folder):
     result["inspected"] = []
     datamodule.inspect_dataset = noting_inspections(result["inspected"])
     result["bad data"] = error_of_bad_data(cfg)
-    result["run_dir"] = str(
-        train(with_overrides(cfg, experiment_name=None, gather_batch=True, n_images=2, positives="knn"))
-    )
+    options = {"gather_batch": True, "n_images": 2, "positives": "knn", "cluster_probe_fit": "kmeans"}
+    result["run_dir"] = str(train(with_overrides(cfg, experiment_name=None, **options)))
     torch.save(result, folder / f"rank{rank}.pt")
 
 
@@ -261,6 +264,16 @@ def test_train__processes_share_the_search_for_neighbours(both, alone):
     )
     assert expected.shape == (5, 4)
     assert torch.equal(found, expected)
+
+
+def test_train__kmeans_of_the_cluster_probe_is_that_of_one_process(both):
+    segmenter = load_segmenter(Path(both[0]["run_dir"]) / "last.ckpt")
+    probe, images = segmenter.cluster_probe, open_dataset(segmenter.cfg, "train")
+    expected = ClusterLookup(*reversed(probe.clusters.shape))
+    expected.point_at(
+        kmeans_of_codes(segmenter.clean_codes, images, len(probe.clusters), segmenter.cfg, torch.device("cpu"))
+    )
+    torch.testing.assert_close(probe.clusters, expected.clusters, atol=1e-3, rtol=0)
 
 
 def test_train__confusion_matrix_counts_the_images_of_all_processes(both, alone):

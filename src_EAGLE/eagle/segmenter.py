@@ -105,6 +105,23 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """
         return self.net(self.net.model(img))
 
+    @torch.no_grad()
+    def clean_codes(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Codes of unaugmented training images without dropout, in any mode.
+
+        Args:
+            batch: ``img``, B×3×H×W; optional ``index`` for the key cache, as in ``losses``.
+
+        Returns:
+            S, B×dim×h×w.
+        """
+        was_training = self.net.training
+        self.net.eval()
+        try:
+            return self.net(self.clean_keys(batch["img"], batch.get("index")))
+        finally:
+            self.net.train(was_training)
+
     def linear_logits(self, code: Tensor) -> Tensor:
         """Linear probe: B×dim×h×w codes → B×n_classes×h×w logits, float32 at every precision."""
         with torch.autocast(code.device.type, enabled=False):

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from conftest import TINY_VIT
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.loading.views import EvaluationViews
+from eagle.evaluation import kmeans
 from eagle.inference.probe_maps import KMeansProbe, flip_averaged
 from eagle.models.backbone import build_backbone
 from eagle.models.probes import ClusterLookup
-from eagle.reports import baselines
 from eagle.reports.baselines import kmeans_centres, sampled_images
 from eagle.reports.comparison import comparison_table
 
@@ -68,13 +68,13 @@ def test_kmeans__separates_two_kinds_of_images(backbone):
 
 
 def test_kmeans__batches_and_workers_change_nothing(backbone, monkeypatch):
-    monkeypatch.setattr(baselines, "MOST_KEYS", 40)  # 5 of the 16 patches of each of 8 images
+    monkeypatch.setattr(kmeans, "MOST_VECTORS", 40)  # 5 of the 16 patches of each of 8 images
     first = centres(backbone, TwoKinds(8)).clusters
     assert torch.allclose(first, centres(backbone, TwoKinds(8), batch_size=3, num_workers=2).clusters, atol=1e-5)
 
 
 def test_kmeans__reads_a_sample_of_a_large_dataset(backbone, monkeypatch):
-    monkeypatch.setattr(baselines, "MOST_IMAGES", 6)
+    monkeypatch.setattr(kmeans, "MOST_IMAGES", 6)
     dataset = TwoKinds(1000)
     centres(backbone, dataset)
     read = set(dataset.read)
@@ -92,7 +92,7 @@ def test_kmeans__full_fit_with_ten_starts(backbone, monkeypatch):
         fitted.append(KMeans(*arguments, **values))
         return fitted[-1]
 
-    monkeypatch.setattr(baselines, "KMeans", spying)
+    monkeypatch.setattr(kmeans, "KMeans", spying)
     found = centres(backbone, TwoKinds(8)).clusters.detach().numpy()
     assert (fitted[0].init, fitted[0].n_init) == ("k-means++", 10)
     np.testing.assert_array_equal(found, fitted[0].cluster_centers_)

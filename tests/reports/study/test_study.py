@@ -52,9 +52,9 @@ def test_plan__each_run_once_in_order_with_its_keys(plan_file):
 @pytest.mark.parametrize(
     ("wrong", "right", "message"),
     [
-        ("baseline: plain", "baseline: plane", "no baseline 'plane'.*plain"),
-        ("[object, plain]", "[objet, plain]", "no setting 'objet'.*object"),
-        ("seeds: [0, 1]}", "seed: [0, 1]}", "no key 'seed'.*seeds"),
+        ("baseline: plain", "baseline: plane", "unknown baseline 'plane'.*plain"),
+        ("[object, plain]", "[objet, plain]", "unknown setting 'objet'.*object"),
+        ("seeds: [0, 1]}", "seed: [0, 1]}", "unknown key 'seed'.*seeds"),
         ("baseline: plain", "", "lacks baseline"),
         ("settings:\n", "settings: [\n", "cannot be read"),
     ],
@@ -101,7 +101,7 @@ def test_comparisons__pair_seeds_within_a_data_set():
 def test_study__an_interrupted_one_goes_on_and_reports_what_is_there(plan_file, tmp_path, monkeypatch):
     write_directory(tmp_path)
     plan, root = read_plan(plan_file), tmp_path / "study"
-    machine = {"pytorch_data_dir": tmp_path, "cache_dir": tmp_path / "cache", "accelerator": "cpu"}
+    machine = {"pytorch_data_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache"), "accelerator": "cpu"}
     monkeypatch.setattr(running, "ProcessPoolExecutor", InThisProcess)
     first = plan.runs[:2]
     do_runs(plan.__class__(**{**vars(plan), "runs": first}), root, machine, processes=1)
@@ -126,7 +126,7 @@ def test_study__a_failed_run_does_not_stop_the_others(plan_file, tmp_path, monke
     plan_file.write_text(PLAN.replace("momentum_limit: 0.0", "momentum_limit: 7.0"))
     plan, root = read_plan(plan_file), tmp_path / "study"
     monkeypatch.setattr(running, "ProcessPoolExecutor", InThisProcess)
-    machine = {"pytorch_data_dir": tmp_path, "cache_dir": tmp_path / "cache", "accelerator": "cpu"}
+    machine = {"pytorch_data_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache"), "accelerator": "cpu"}
     with pytest.raises(TrainingError, match=r"momentum_limit: 7\.0 is too large"):
         do_runs(plan, root, machine, processes=1)
     assert len(list(root.glob("mine/object/*/scores.json"))) == 2

@@ -16,7 +16,7 @@ from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading.bad_images import without_bad
 from eagle.data.loading.sampler import TrainingBatches
 from eagle.data.loading.sharding import Shard
-from eagle.data.loading.views import Draw, EvaluationViews, TrainingViews
+from eagle.data.loading.views import CleanViews, Draw, EvaluationViews, TrainingViews
 from eagle.distributed import computed_by_rank_zero, started_by_rank_zero
 from eagle.errors import DataError
 from eagle.processes import follow_parent
@@ -126,7 +126,7 @@ class SegmentationDataModule(pl.LightningDataModule):
 
 
 def evaluation_loader(
-    views: EvaluationViews,
+    views: EvaluationViews | CleanViews,
     batch_size: int,
     num_workers: int,
     rank: int = 0,
@@ -155,3 +155,9 @@ def batches_by_shape(samples: list[dict[str, Tensor]]) -> list[dict[str, Tensor]
     for sample in samples:
         by_shape.setdefault(sample["img"].shape, []).append(sample)
     return [default_collate(group) for group in by_shape.values()]
+
+
+def batch_of_readable(samples: list[dict[str, Tensor] | None]) -> dict[str, Tensor] | None:
+    """Collate the CleanViews that could be read; None without any."""
+    readable = [sample for sample in samples if sample is not None]
+    return default_collate(readable) if readable else None

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from eagle.config.command_line import parse_command_line
 from eagle.config.schema import TrainConfig
+from eagle.config.validation import CONFIG_DIR, validated
 from eagle.errors import EagleError, TrainingError, one_line
 from eagle.evaluation.score_tables import write_json
 from eagle.processes import follow_parent
@@ -93,7 +93,7 @@ def _do_run(recipe: str, overrides: dict[str, Any], run: Run, folder: Path, sing
 
     if single_thread:
         torch.set_num_threads(1)
-    place = {"output_root": folder.parent, "experiment_name": folder.name, "ckpt_path": LAST}
+    place = {"output_root": str(folder.parent), "experiment_name": folder.name, "ckpt_path": LAST}
     cfg = _configuration(recipe, overrides | place)
     if run.setting == KEYS:
         content = score_keys(cfg, run.crf)
@@ -104,4 +104,4 @@ def _do_run(recipe: str, overrides: dict[str, Any], run: Run, folder: Path, sing
 
 
 def _configuration(recipe: str, overrides: dict[str, Any]) -> DictConfig:
-    return parse_command_line(TrainConfig, [f"--{name}={value}" for name, value in overrides.items()], recipe)
+    return validated(TrainConfig, OmegaConf.merge(OmegaConf.load(CONFIG_DIR / f"{recipe}.yml"), overrides))

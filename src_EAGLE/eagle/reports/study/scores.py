@@ -16,7 +16,7 @@ from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.cue_purity import cue_purity
-from eagle.evaluation.kmeans import kmeans_of, kmeans_of_codes
+from eagle.evaluation.kmeans import fast_kmeans_of, kmeans_of, kmeans_of_codes
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.models.probes import ClusterLookup, upsampled
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -66,8 +66,9 @@ class StudiedModel:
         """
         n_clusters = len(self.segmenter.cluster_probe.clusters)
         with self.fabric.autocast():
-            fit = {"fit": kmeans_of} if full else {}
-            centres = kmeans_of_codes(features, self.data.train_set, n_clusters, self.cfg, torch.device("cpu"), **fit)
+            fit = kmeans_of if full else fast_kmeans_of
+            device = torch.device("cpu")
+            centres = kmeans_of_codes(features, self.data.train_set, n_clusters, self.cfg, device, fit=fit)
         probe = ClusterLookup(centres.shape[1], n_clusters)
         probe.point_at(centres)
         return probe
