@@ -104,4 +104,5 @@ def _do_run(recipe: str, overrides: dict[str, Any], run: Run, folder: Path, sing
 
 
 def _configuration(recipe: str, overrides: dict[str, Any]) -> DictConfig:
-    return validated(TrainConfig, OmegaConf.merge(OmegaConf.load(CONFIG_DIR / f"{recipe}.yml"), overrides))
+    values = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / f"{recipe}.yml"))
+    return validated(TrainConfig, {**values, **overrides})  # type: ignore[dict-item]
