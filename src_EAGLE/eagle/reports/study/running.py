@@ -91,6 +91,8 @@ def _do_run(recipe: str, overrides: dict[str, Any], run: Run, folder: Path, sing
     from eagle.training.resume import LAST
     from eagle.training.run import train
 
+    # It announces the precision for every model that is scored.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if single_thread:
         torch.set_num_threads(1)
     place = {"output_root": str(folder.parent), "experiment_name": folder.name, "ckpt_path": LAST}

@@ -42,10 +42,11 @@ class StudiedModel:
     """
 
     def __init__(self, segmenter: LitUnsupervisedSegmenter) -> None:
-        self.segmenter = segmenter.eval()
         self.cfg = cfg = segmenter.cfg
         self.data = SegmentationDataModule(cfg)
-        self.fabric = Fabric(accelerator="cpu", devices=1, precision=cfg.precision)
+        self.fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
+        self.device = self.fabric.device
+        self.segmenter = segmenter.eval().to(self.device)
         if cfg.cache_features != "off":
             segmenter.use_key_caches(open_caches(cfg, segmenter.net.model, self.data.train_set, self.data.val_set))
 
@@ -53,8 +54,10 @@ class StudiedModel:
     def batches(self) -> Iterator[tuple[Mapping[str, Tensor], Tensor]]:
         """Validation batches with their keys."""
         for batch in self.data.val_dataloader():
+            moved = self.data.transfer_batch_to_device(batch, self.device, 0)
             with self.fabric.autocast():
-                yield batch, self.segmenter.validation_keys(batch).float()
+                keys = self.segmenter.validation_keys(moved).float()
+            yield moved, keys
 
     @torch.no_grad()
     def kmeans(self, features: Callable[[Mapping[str, Tensor]], Tensor], full: bool) -> ClusterLookup:
@@ -67,11 +70,10 @@ class StudiedModel:
         n_clusters = len(self.segmenter.cluster_probe.clusters)
         with self.fabric.autocast():
             fit = kmeans_of if full else fast_kmeans_of
-            device = torch.device("cpu")
-            centres = kmeans_of_codes(features, self.data.train_set, n_clusters, self.cfg, device, fit=fit)
+            centres = kmeans_of_codes(features, self.data.train_set, n_clusters, self.cfg, self.device, fit=fit)
         probe = ClusterLookup(centres.shape[1], n_clusters)
         probe.point_at(centres)
-        return probe
+        return probe.to(self.device)
 
 
 def score_run(run_dir: Path, crf: bool) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def _scores(
             smooth = dense_crf_maps(batch["img"], log_probs)
             ids |= {f"{name}+crf": part.argmax(dim=1) for name, part in zip(refined, smooth, strict=True)}
         for name, prediction in ids.items():
-            metrics.setdefault(name, _metric(model.segmenter, name)).update(prediction, label)
+            metrics.setdefault(name, _metric(model.segmenter, name).to(model.device)).update(prediction, label)
     found = {name: metric.scores(count_extra=False) for name, metric in metrics.items()}
     return {name: {"mIoU": scores.miou, "accuracy": scores.accuracy} for name, scores in found.items()}
 
