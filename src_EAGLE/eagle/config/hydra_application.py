@@ -93,7 +93,7 @@ def run_hydra(
         try:
             call(task, _given(schema, yaml), [*directory, "--multirun", *settings, *overrides])
         finally:
-            if jobs is not None:
+            if jobs is not None and folder.is_dir():
                 print(f"\n{jobs.report(folder)}")
     elif any("shell-completion" in word for word in options.words):
         every_key = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), _of_schema(schema, yaml)))

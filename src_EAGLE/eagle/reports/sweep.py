@@ -116,7 +116,8 @@ def _scores(cfg: DictConfig, folder: Path) -> dict[str, float | None]:
     words += [_override("model_paths", checkpoint), "run_crf=false", "report=false", "n_images=0"]
     run_script(_EVALUATION, words, f"scoring {checkpoint}")
     scores = json.loads((folder / "last_eval.json").read_text(encoding="utf-8"))["scores"]
-    return {f"{probe} {score}": scores[probe]["published"][score] for probe in PROBES for score in SCORES}
+    published = {f"{probe} {score}": scores[probe]["published"][score] for probe in PROBES for score in SCORES}
+    return published | {"cluster strict mIoU": scores["cluster"]["strict"]["mIoU"]}
 
 
 def _record(folder: Path) -> dict[str, Any]:
