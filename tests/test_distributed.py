@@ -36,21 +36,13 @@ from miniatures import write_halves
 
 WORLD = 2
 BATCH = 2  # of each process
-VARIANTS = {
-    **{mode: {"centroid_mode": mode} for mode in ("prototype", "mean", "learned")},
-    "image": {"prototype_scope": "image"},
-    "per_image": {"prototype_scope": "image", "eicue": "per_image"},
-}
-# gather_batch, variant, batches done; λ is 0 before batch 1
+# gather_batch, centroid_mode, batches done; λ is 0 before batch 1
 CASES = [
     (False, "prototype", 0),
     (False, "learned", 9),
     (True, "prototype", 9),
     (True, "mean", 0),
     (True, "learned", 9),
-    (True, "image", 9),
-    (False, "per_image", 9),
-    (True, "per_image", 9),
 ]
 
 
@@ -67,9 +59,9 @@ class Total(nn.Module):
         return self.terms["loss/total"]
 
 
-def segmenter_of(cfg, gather, variant):
+def segmenter_of(cfg, gather, centroid_mode):
     torch.manual_seed(0)
-    cfg = with_overrides(cfg, gather_batch=gather, step_schedulers=0, **VARIANTS[variant])
+    cfg = with_overrides(cfg, gather_batch=gather, centroid_mode=centroid_mode, step_schedulers=0)
     return LitUnsupervisedSegmenter(2, cfg).eval()
 
 
@@ -94,8 +86,8 @@ def share(inputs, rank, gather):
 
 
 def distributed_step(cfg, rank, case):
-    gather, variant, step = case
-    module = Total(segmenter_of(cfg, gather, variant))
+    gather, centroid_mode, step = case
+    module = Total(segmenter_of(cfg, gather, centroid_mode))
     parallel = DistributedDataParallel(module)
     inputs = share(global_inputs(gather), rank, gather)
     for _ in range(2):  # a parameter without a gradient would fail the second forward
@@ -191,8 +183,8 @@ def free_port():
 @pytest.mark.parametrize("case", CASES)
 def test_losses__gradients_of_two_processes_equal_one_process(alone, both, case):
     """Gathered: every term equals that of the whole batch. Not gathered: the mean of the shares' losses."""
-    gather, variant, step = case
-    module = Total(segmenter_of(validated(TrainConfig, alone[1]), gather, variant))
+    gather, centroid_mode, step = case
+    module = Total(segmenter_of(validated(TrainConfig, alone[1]), gather, centroid_mode))
     inputs = global_inputs(gather)
     totals, terms = [], []
     for rank in [0] if gather else range(WORLD):

@@ -256,36 +256,3 @@ def test_losses__unchanged_views_do_not_pass_the_backbone_again(make_config):
     assert passes == [2, 1]
     assert torch.equal(keys_aug[0], keys[0])
     assert torch.allclose(keys_aug, segmenter.net.model(batch["img_aug"]), atol=1e-5)
-
-
-CODEBOOKS = {"train_cluster_probe_eigen.clusters", "train_cluster_probe_eigen_aug.clusters"}
-
-
-def test_losses__image_scope_and_cues_train_all_but_the_codebooks(make_config):
-    segmenter = LitUnsupervisedSegmenter(5, make_config(eicue="per_image", prototype_scope="image"))
-    before = deepcopy(segmenter.state_dict())
-    optimizer = segmenter.configure_optimizers()
-    terms = segmenter.losses(tiny_batch(), step=500)
-    terms["loss/total"].backward()
-    optimizer.step()
-    assert terms.keys() == set(TERMS)
-    assert float(terms["loss/cluster_eigen_loss"]) == 0
-    assert float(terms["loss/local_pos_loss"].detach()) > 0
-    changed = {name for name, tensor in segmenter.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == TRAINED - CODEBOOKS
-
-
-def test_losses__image_cues_refuse_eigenvectors_without_eigenvalues(make_config):
-    segmenter = LitUnsupervisedSegmenter(5, make_config(eicue="per_image", prototype_scope="image"))
-    with pytest.raises(ValueError, match="leave eigenvectors out"):
-        segmenter.losses(tiny_batch(), step=500, eigenvectors=(torch.zeros(2, 49, 4), torch.zeros(2, 49, 4)))
-
-
-@pytest.mark.parametrize("values", [{}, {"eicue": "per_image", "prototype_scope": "image"}])
-def test_cues__are_those_of_training(make_config, monkeypatch, values):
-    segmenter = LitUnsupervisedSegmenter(5, make_config(**values)).eval()
-    seen, batch = [], tiny_batch()
-    loss = segmenter.object_nce_loss.forward
-    monkeypatch.setattr(segmenter.object_nce_loss, "forward", lambda *given: seen.append(given[2]) or loss(*given))
-    segmenter.losses(batch, step=500)
-    assert torch.equal(segmenter.cues(batch["img"]), seen[0])

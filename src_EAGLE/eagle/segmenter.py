@@ -22,8 +22,7 @@ from eagle.models.backbone import build_backbone
 from eagle.models.head import Featurizer
 from eagle.models.key_cache import KeyCaches, device_rows, rows_of
 from eagle.models.probes import ClusterLookup, upsampled
-from eagle.spectral.eicue import eicue, laplacian_eigenpairs
-from eagle.spectral.image_cue import image_cue
+from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 
 # Prefixes of tensors in released checkpoints that the model does not use.
 PUBLISHED_LEFTOVERS = ("train_cluster_probe.", "decoder.", "CELoss.")
@@ -73,9 +72,6 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self._key_caches: KeyCaches | None = None
         self.train_cluster_probe_eigen = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.train_cluster_probe_eigen_aug = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
-        for codebook in (self.train_cluster_probe_eigen, self.train_cluster_probe_eigen_aug):
-            # DDP fails for a trained parameter without a gradient.
-            codebook.requires_grad_(cfg.eicue == "codebook")
         self.cluster_probe = ClusterLookup(cfg.dim, n_classes + cfg.extra_clusters)
         self.linear_probe = nn.Conv2d(cfg.dim, n_classes, kernel_size=1)
         self.project_head = nn.Linear(cfg.dim, cfg.dim)
@@ -136,12 +132,10 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             code: their codes, B×dim×h×w; None computes them.
 
         Returns:
-            B×h×w int64 labels. With ``eicue: per_image`` a label means nothing in another image.
+            B×h×w int64 labels.
         """
         code = self(img) if code is None else code
-        if self.cfg.eicue == "per_image":
-            return self._image_cue(code, img)
-        _, vectors = self._eigenpairs(code, img, self.cfg.eigen_cluster)
+        vectors = self._eigenvectors_of(code, img)
         return eicue(vectors, (code.shape[2], code.shape[3]), self.train_cluster_probe_eigen)[1]
 
     def losses(
@@ -162,25 +156,25 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             step: steps done so far; determines λ.
             coords: sampled points of the correspondence loss, 3×B×s×s×2; None draws them.
             perms: negatives of the correspondence loss, n×B; None draws them.
-            eigenvectors: (V, Ṽ), each B×N×k with the trivial one first, for the codebooks; None computes them.
+            eigenvectors: (V, Ṽ), each B×N×k with the trivial one first; None computes them.
 
         Returns:
             Scalars. ``loss/total`` is minimised; ``loss/cluster_eigen_loss`` is that of x only; ``cd/update_params`` is
             λ.
-
-        Raises:
-            ValueError: ``eigenvectors`` with ``eicue: per_image``, which needs eigenvalues too.
         """
         img, img_aug = batch["img"], batch["img_aug"]
         frozen, frozen_aug = self._frozen_keys(batch)
         keys, code = self.net.from_keys(frozen)
         keys_aug, code_aug = self.net.from_keys(frozen_aug)
 
-        (eigen_loss, cue), (eigen_loss_aug, cue_aug) = self._cues(img, img_aug, code, code_aug, eigenvectors)
+        vectors, vectors_aug = eigenvectors or self._eigenvectors(img, img_aug, code, code_aug)
+        grid = (code.shape[2], code.shape[3])
+        eigen_loss, cue = eicue(vectors, grid, self.train_cluster_probe_eigen)
+        eigen_loss_aug, cue_aug = eicue(vectors_aug, grid, self.train_cluster_probe_eigen_aug)
 
         pairs = self._pairs(keys, keys_aug, code, code_aug, coords, perms)
 
-        whole, n_labels = self._whole_batch, self._n_cue_labels
+        whole, n_labels = self._whole_batch, self.cfg.eigen_cluster_out
         projected, projected_aug = whole(self._projection(code)), whole(self._projection(code_aug))
         weights, weights_aug = whole(patch_weights(keys)), whole(patch_weights(keys_aug))
         local_pos = self.object_nce_loss(projected, projected_aug, whole(cue), weights, n_labels)
@@ -299,49 +293,14 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         return keys, keys_aug if len(rows) == len(img) else keys.index_copy(0, device_rows(rows, img.device), keys_aug)
 
     def _eigenvectors(self, img: Tensor, img_aug: Tensor, code: Tensor, code_aug: Tensor) -> tuple[Tensor, Tensor]:
-        _, vectors = self._eigenpairs(*self._both_views(img, img_aug, code, code_aug), self.cfg.eigen_cluster)
+        colors_aug = img_aug if self.cfg.aug_color_image == "paper" else img
+        vectors = self._eigenvectors_of(torch.cat([code, code_aug]), torch.cat([img, colors_aug]))
         return vectors[: len(img)], vectors[len(img) :]
 
-    def _both_views(self, img: Tensor, img_aug: Tensor, code: Tensor, code_aug: Tensor) -> tuple[Tensor, Tensor]:
-        """Stack the codes of both views, and the images that give their colours."""
-        colors_aug = img_aug if self.cfg.aug_color_image == "paper" else img
-        return torch.cat([code, code_aug]), torch.cat([img, colors_aug])
-
-    def _eigenpairs(self, code: Tensor, img: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def _eigenvectors_of(self, code: Tensor, img: Tensor) -> Tensor:
         cfg = self.cfg
-        return laplacian_eigenpairs(code, img, k, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs)
-
-    def _image_cue(self, code: Tensor, img: Tensor) -> Tensor:
-        """Cluster each image's own eigenvectors; one more eigenvalue shows the gap after the last of them."""
-        k = self.cfg.eigen_cluster
-        values, vectors = self._eigenpairs(code, img, k + 1)
-        return image_cue(values, vectors[:, :, :k], (code.shape[2], code.shape[3]))
-
-    @property
-    def _n_cue_labels(self) -> int:
-        return self.cfg.eigen_cluster if self.cfg.eicue == "per_image" else self.cfg.eigen_cluster_out
-
-    def _cues(
-        self,
-        img: Tensor,
-        img_aug: Tensor,
-        code: Tensor,
-        code_aug: Tensor,
-        eigenvectors: tuple[Tensor, Tensor] | None,
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Compute L_eig and M of both views; L_eig is 0 without codebooks."""
-        if self.cfg.eicue == "per_image":
-            if eigenvectors is not None:
-                raise ValueError("eicue=per_image chooses the number of parts by eigenvalues; leave eigenvectors out")
-            cue, cue_aug = self._image_cue(*self._both_views(img, img_aug, code, code_aug)).split(len(img))
-            no_loss = torch.zeros((), device=code.device)
-            return (no_loss, cue), (no_loss, cue_aug)
-        vectors, vectors_aug = eigenvectors or self._eigenvectors(img, img_aug, code, code_aug)
-        grid = (code.shape[2], code.shape[3])
-        return (
-            eicue(vectors, grid, self.train_cluster_probe_eigen),
-            eicue(vectors_aug, grid, self.train_cluster_probe_eigen_aug),
-        )
+        options = (cfg.eigen_cluster, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs)
+        return laplacian_eigenvectors(code, img, *options)
 
     def _whole_batch(self, local: Tensor) -> Tensor:
         """Gather the rows of all devices if ``gather_batch`` is set.

@@ -147,15 +147,6 @@ def test_fidelity__both_files_compose():
         assert composed("train_config_cocostuff", f"fidelity={fidelity}").photometric == fidelity
 
 
-def test_image_cues__need_losses_that_compare_no_labels_of_different_images():
-    words = ["eicue=per_image", "prototype_scope=image"]
-    assert parse_command_line(TrainConfig, words).eicue == "per_image"
-    with pytest.raises(ConfigError, match=r"^eicue: per_image .*; set prototype_scope=image$"):
-        parse_command_line(TrainConfig, words[:1])
-    with pytest.raises(ConfigError, match=r"^centroid_mode: learned "):
-        parse_command_line(TrainConfig, [*words, "centroid_mode=learned"])
-
-
 @pytest.mark.parametrize(
     ("schema", "word", "expected"),
     [

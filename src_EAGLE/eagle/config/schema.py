@@ -227,13 +227,6 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "solver's signs",
         choices=("fixed", "released"),
     )
-    eicue: str = key(
-        "codebook",
-        "Labels of the EiCue: codebook = by a trained codebook that all images share, as released; per_image = by "
-        "k-means of each image's own eigenvectors into 2 to eigen_cluster parts, as many as the largest eigengap says; "
-        "needs prototype_scope=image",
-        choices=("codebook", "per_image"),
-    )
     eigensolver: str = key(
         "subspace",
         "Solver for the smallest eigenpairs: subspace = block iteration; eigh = full decomposition",
