@@ -289,18 +289,3 @@ def test_cues__are_those_of_training(make_config, monkeypatch, values):
     monkeypatch.setattr(segmenter.object_nce_loss, "forward", lambda *given: seen.append(given[2]) or loss(*given))
     segmenter.losses(batch, step=500)
     assert torch.equal(segmenter.cues(batch["img"]), seen[0])
-
-
-def test_losses__a_neighbour_replaces_the_view_in_the_positive_pairs_alone(make_config):
-    """STEGO's pair, the image first: its correlations are centred over the neighbour's points."""
-    segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
-    batch, draws = tiny_batch(), {"coords": torch.rand(3, 2, 4, 4, 2) * 2 - 1, "perms": torch.tensor([[1, 0]])}
-    plain = segmenter.losses(batch, 0, **draws)
-    terms = segmenter.losses(batch | {"img_pos": torch.randn(2, 3, 56, 56)}, 0, **draws)
-    assert {name for name in terms if not torch.equal(terms[name], plain[name])} == {
-        "loss/pos_inter", "cd/pos_inter", "loss/total",
-    }  # fmt: skip
-    neighbour = torch.randn(2, 3, 56, 56)
-    (keys, code), (keys_pos, code_pos) = (segmenter.net.keys_and_code(img) for img in (batch["img"], neighbour))
-    expected = segmenter.correspondence_loss(keys, keys_pos, keys, code, code_pos, code, **draws)["pos_inter_loss"]
-    torch.testing.assert_close(segmenter.losses(batch | {"img_pos": neighbour}, 0, **draws)["loss/pos_inter"], expected)

@@ -156,11 +156,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
 
         Args:
             batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised) and ``label`` (B×H×W int64, −1 = void). Optional:
-                ``img_pos`` (B×3×H×W), a neighbour of each image that replaces x̃ in the positive pairs of the
-                correspondence loss; ``index`` and ``index_pos`` (B int64), the dataset indices of ``img`` and
-                ``img_pos`` for the key caches; ``view`` (B int64), the row of x̃ in the cache of augmented views; and
-                ``changed`` (B bool), whether x̃ differs from x; without it the two are compared. Keep the last four on
-                the CPU, because the host reads them.
+                ``index`` (B int64), the images' dataset indices for the key caches; ``view`` (B int64), the row of x̃ in
+                the cache of augmented views; and ``changed`` (B bool), whether x̃ differs from x; without it the two
+                are compared. Keep the three on the CPU, because the host reads them.
             step: steps done so far; determines λ.
             coords: sampled points of the correspondence loss, 3×B×s×s×2; None draws them.
             perms: negatives of the correspondence loss, n×B; None draws them.
@@ -180,11 +178,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
 
         (eigen_loss, cue), (eigen_loss_aug, cue_aug) = self._cues(img, img_aug, code, code_aug, eigenvectors)
 
-        if "img_pos" in batch:
-            keys_pos, code_pos = self.net.from_keys(self.clean_keys(batch["img_pos"], batch.get("index_pos")))
-            pairs = self._pairs(keys, keys_pos, code, code_pos, coords, perms, are_neighbours=True)
-        else:
-            pairs = self._pairs(keys, keys_aug, code, code_aug, coords, perms)
+        pairs = self._pairs(keys, keys_aug, code, code_aug, coords, perms)
 
         whole, n_labels = self._whole_batch, self._n_cue_labels
         projected, projected_aug = whole(self._projection(code)), whole(self._projection(code_aug))
@@ -360,26 +354,19 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
     def _pairs(
         self,
         keys: Tensor,
-        keys_pos: Tensor,
+        keys_aug: Tensor,
         code: Tensor,
-        code_pos: Tensor,
+        code_aug: Tensor,
         coords: Tensor | None,
         perms: Tensor | None,
-        are_neighbours: bool = False,
     ) -> dict[str, Tensor]:
-        """Compute CorrespondenceLoss; with ``gather_batch`` all devices use the same points and negatives.
-
-        The positives are augmented views, or neighbours. EAGLE correlates the view with its image, in this order, and
-        STEGO the image with its neighbour: correlations are centred over the points of the second.
-        """
-        keys, keys_pos, code, code_pos = (self._whole_batch(local) for local in (keys, keys_pos, code, code_pos))
+        """Compute CorrespondenceLoss; with ``gather_batch`` all devices use the same points and negatives."""
+        keys, keys_aug, code, code_aug = (self._whole_batch(local) for local in (keys, keys_aug, code, code_aug))
         loss = self.correspondence_loss
         if self.cfg.gather_batch:
             coords = from_rank_zero(loss.random_coords(len(keys), keys.device)) if coords is None else coords
             perms = from_rank_zero(loss.random_perms(len(keys), keys.device)) if perms is None else perms
-        if are_neighbours:
-            return loss(keys, keys_pos, keys, code, code_pos, code, coords, perms)
-        return loss(keys, keys, keys_pos, code, code, code_pos, coords, perms)
+        return loss(keys, keys, keys_aug, code, code, code_aug, coords, perms)
 
     def _correspondence(self, pairs: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of the losses of positive and negative pairs."""

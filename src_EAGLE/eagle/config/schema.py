@@ -242,12 +242,6 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     )
 
     correspondence_weight: float = key(1.0, "Weight of the correspondence distillation loss")
-    positives: str = key(
-        "self",
-        "Positive pair of the correspondence loss: self = an image and its augmented view, as released; knn = an image "
-        "and one of its 7 nearest neighbours by mean key, as in STEGO",
-        choices=("self", "knn"),
-    )
     pos_inter_weight: float = key(0.25, "Weight of positive pairs in the correspondence loss")
     neg_inter_weight: float = key(0.63, "Weight of negative pairs in the correspondence loss")
     feature_samples: int = key(
