@@ -16,6 +16,7 @@ import crop_datasets
 from conftest import ROOT, TINY_VIT
 from eagle.config import command_line
 from eagle.config.command_line import parse_command_line
+from eagle.config.refinement import refinement
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import CONFIG_DIR
 from eagle.errors import ConfigError
@@ -44,6 +45,20 @@ RECIPES = {
 def composed(name, *words):
     schema = next(schema for prefix, schema in SCHEMAS.items() if name.startswith(prefix))
     return parse_command_line(schema, ["--config-name", name, *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], (False, True)),
+        (["run_crf=false"], (False, False)),
+        (["refine=both"], (True, True)),
+        (["run_crf=false", "refine=spectral"], (True, False)),
+        (["refine=none"], (False, False)),
+    ],
+)
+def test_refine__and_the_published_run_crf(words, expected):
+    assert refinement(composed("eval_config", *words)) == expected
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING as REQUIRED  # noqa: F401  default of a required key
 
+from eagle.config.refinement import REFINEMENTS
 from eagle.default_folders import default_folder
 
 # Value of pretrained_weights for random initialisation.
@@ -358,7 +359,13 @@ class EvalConfig(MachineConfig, BadImageConfig):
     cluster_alpha: float = key(
         4.0, "Inverse temperature of the cluster probe's softmax, whose probabilities enter the CRF", above=0
     )
-    run_crf: bool = key(True, "Also score both probes after a dense CRF")
+    run_crf: bool = key(True, "Also score both probes after a dense CRF (published key; see refine)")
+    refine: str = key(
+        "auto",
+        "Also score refined maps: crf = dense CRF; spectral = class probabilities smoothed on the image's own patch "
+        "graph; both = spectral, and then the CRF; none = neither; auto = crf if run_crf, else none",
+        choices=REFINEMENTS,
+    )
     crf_backend: str = key(
         "auto",
         "Dense CRF implementation: torch = ours; pydensecrf (pip install -e .[crf]); auto = the faster one, torch",

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from eagle.checkpoints.formats import read_stored
 from eagle.checkpoints.loading import build_segmenter
+from eagle.config.refinement import refinement
 from eagle.config.validation import check_resolution
 from eagle.data.bundled import bundled_photographs
 from eagle.data.class_map import named_clusters
@@ -20,7 +21,6 @@ from eagle.data.images import read_image
 from eagle.data.label_images import overlay
 from eagle.data.named_files import named_files, output_names
 from eagle.errors import ConfigError, DataError
-from eagle.evaluation.evaluator import CRF_SUFFIX
 from eagle.evaluation.score_tables import write_json
 from eagle.inference.frame_folders import join_overlays
 from eagle.inference.masks import Legend, write_masks
@@ -62,7 +62,7 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
         check_resolution(name, size or patch_size, patch_size)
     fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
     photographs = PhotographSegmenter(segmenter, cfg.probe, view, fabric)
-    map_name = cfg.probe + (CRF_SUFFIX if cfg.run_crf else "")
+    map_name = cfg.probe + refinement(cfg).suffix
     n_clusters = segmenter.n_classes if cfg.probe == "linear" else len(segmenter.cluster_probe.clusters)
     named = named_clusters(Path(cfg.cluster_names), map_name, n_clusters) if cfg.cluster_names else stored.class_map
     legend = Legend(named, map_name, n_clusters, known_classes(segmenter.cfg))
@@ -86,8 +86,8 @@ def _files(cfg: DictConfig) -> list[Path]:
 
 def _view(cfg: DictConfig, val_res: int) -> View:
     if cfg.full_resolution:
-        return View(None, cfg.window or val_res, cfg.run_crf, cfg.crf_backend)
-    return View(cfg.res or val_res, cfg.window, cfg.run_crf, cfg.crf_backend)
+        return View(None, cfg.window or val_res, refinement(cfg), cfg.crf_backend)
+    return View(cfg.res or val_res, cfg.window, refinement(cfg), cfg.crf_backend)
 
 
 def _segment_files(

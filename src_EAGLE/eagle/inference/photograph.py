@@ -9,11 +9,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eagle.config.refinement import Refinement
 from eagle.data.label_images import id_type
 from eagle.data.loading.transforms import image_tensor, normalize
 from eagle.evaluation.crf import dense_crf
-from eagle.inference.probe_maps import SegmenterProbes, covered_size
+from eagle.inference.probe_maps import SegmenterProbes, covered_size, log_probabilities
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.spectral.refinement import spectral_refinement
 
 # Sharpness of the cluster probe's softmax before the CRF, as released.
 CLUSTER_ALPHA = 4.0
@@ -30,13 +32,13 @@ class View:
     Attributes:
         res: short side in pixels at the backbone's input; None keeps the photograph's size.
         window: side in pixels of the windows that larger images are split into; None for no windows.
-        run_crf: refine with the dense CRF.
+        refinement: which refinements to run.
         crf_backend: see ``dense_crf``.
     """
 
     res: int | None
     window: int | None
-    run_crf: bool
+    refinement: Refinement
     crf_backend: str
 
 
@@ -46,7 +48,7 @@ class PhotographSegmenter:
     Args:
         segmenter: in eval mode.
         probe: "cluster" or "linear".
-        view: resolution, windows and CRF.
+        view: resolution, windows and refinement.
         fabric: sets device and precision.
     """
 
@@ -73,7 +75,7 @@ class PhotographSegmenter:
         code: Tensor = self._codes(self._tensor(seen)).float()
         covered = covered_size(code, self._segmenter.net.model.patch_size)
         shown, full = (seen.height, seen.width), size or (photograph.height, photograph.width)
-        if not self._view.run_crf:
+        if not self._view.refinement.crf:
             return label_map(self._scores(code), covered, shown, full)
         refined = self._refined(photograph, code, covered, shown)
         shape = (refined.shape[2], refined.shape[3])
@@ -83,9 +85,22 @@ class PhotographSegmenter:
         return self._fabric.to_device(normalize(image_tensor(image))[None])
 
     def _scores(self, code: Tensor) -> Tensor:
-        """Per-class scores, 1×C×h×w; they are linear in the code, so upsampling scores equals upsampling codes."""
+        """Per-class scores, 1×C×h×w: probabilities if spectrally refined.
+
+        Unrefined ones are linear in the code, so upsampling scores equals upsampling codes.
+        """
         segmenter = self._segmenter
+        if self._view.refinement.spectral:
+            return self._spectral(code)
         return segmenter.linear_logits(code) if self._probe == "linear" else segmenter.cluster_probe.inner(code)
+
+    def _spectral(self, code: Tensor) -> Tensor:
+        """Spectrally refined probabilities, 1×C×h×w."""
+        if self._probe == "linear":
+            logits = self._segmenter.linear_logits(code)
+        else:
+            logits = CLUSTER_ALPHA * self._segmenter.cluster_probe.similarity(code)
+        return spectral_refinement(logits.softmax(dim=1), code)
 
     def _refined(
         self, photograph: Image.Image, code: Tensor, covered: tuple[int, int], size: tuple[int, int]
@@ -98,7 +113,9 @@ class PhotographSegmenter:
         def resample(part: Tensor) -> Tensor:
             return sampled(part, covered, size, (height, width), slice(0, height))
 
-        if self._probe == "linear":
+        if self._view.refinement.spectral:
+            logits = log_probabilities(resample(self._spectral(code)))
+        elif self._probe == "linear":
             logits = resample(self._segmenter.linear_logits(code))
         else:
             logits = CLUSTER_ALPHA * self._segmenter.cluster_probe.resampled_similarity(code, resample)

@@ -10,12 +10,12 @@ from PIL import Image
 
 from eagle.checkpoints.formats import read_stored
 from eagle.checkpoints.loading import build_segmenter
+from eagle.config.refinement import Refinement
 from eagle.config.schema import BackboneConfig
 from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import known_classes
 from eagle.data.loading.transforms import image_tensor, normalize
 from eagle.errors import ConfigError, DataError
-from eagle.evaluation.evaluator import CRF_SUFFIX
 from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter, View
 from eagle.models.backbone import build_backbone
@@ -128,8 +128,9 @@ def _checkpoint_viewer(cfg: DictConfig, fabric: Fabric) -> Viewer:
         cfg.n_eigenvectors or run.eigen_cluster - 1, cfg.n_clusters, cfg.color_affinity or run.color_affinity, cfg.seed
     )
     res = cfg.res or run.val_res
-    photographs = PhotographSegmenter(segmenter, "cluster", View(res, None, cfg.run_crf, cfg.crf_backend), fabric)
-    map_name = "cluster" + (CRF_SUFFIX if cfg.run_crf else "")
+    refinement = Refinement(spectral=False, crf=cfg.run_crf)
+    photographs = PhotographSegmenter(segmenter, "cluster", View(res, None, refinement, cfg.crf_backend), fabric)
+    map_name = "cluster" + refinement.suffix
     legend = Legend(stored.class_map, map_name, len(segmenter.cluster_probe.clusters), known_classes(run))
     return Viewer(SegmenterDecomposer(segmenter, settings), res, cfg.panel_scale, fabric, photographs, legend, run)
 
