@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 import crop_datasets
 from conftest import ROOT, TINY_VIT
-from eagle.config import command_line
+from eagle.config import parsing
 from eagle.config.command_line import parse_command_line
 from eagle.config.refinement import refinement
 from eagle.config.schema import EvalConfig, TrainConfig
@@ -92,7 +92,7 @@ def test_given_paths__are_relative_to_where_the_command_runs(monkeypatch, tmp_pa
 
 def test_files_of_configs__edited_in_place_count_from_their_folder(monkeypatch, tmp_path):
     """`output_root: outputs` never becomes src_EAGLE/outputs, and values such as `random` are not taken for paths."""
-    monkeypatch.setattr(command_line, "CONFIG_DIR", tmp_path)
+    monkeypatch.setattr(parsing, "CONFIG_DIR", tmp_path)
     values = {
         "output_root": "outputs",
         "pytorch_data_dir": "/data",
