@@ -18,7 +18,7 @@ from eagle.errors import ConfigError, DataError
 from eagle.evaluation.evaluator import CRF_SUFFIX
 from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter, View
-from eagle.models.backbone import build_backbone
+from eagle.models.building import build_backbone
 from eagle.visualization.decomposition import (
     BackboneDecomposer,
     Decomposer,
