@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from eagle.evaluation.metrics import UnsupervisedMetrics as UnsupervisedMetrics
     from eagle.losses.correspondence import CorrespondenceLoss as CorrespondenceLoss
     from eagle.losses.object_nce import ObjectNCELoss as ObjectNCELoss
-    from eagle.models.backbone import build_backbone as build_backbone
+    from eagle.models.building import build_backbone as build_backbone
     from eagle.models.head import SegmentationHead as SegmentationHead
     from eagle.models.probes import ClusterLookup as ClusterLookup
     from eagle.segmenter import LitUnsupervisedSegmenter as LitUnsupervisedSegmenter
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "load_segmenter": "checkpoints.loading",
     "LitUnsupervisedSegmenter": "segmenter",
-    "build_backbone": "models.backbone",
+    "build_backbone": "models.building",
     "SegmentationHead": "models.head",
     "ClusterLookup": "models.probes",
     "feature_affinity": "spectral.affinity",

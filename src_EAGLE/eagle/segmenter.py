@@ -18,7 +18,7 @@ from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.losses.patch_weights import patch_weights
 from eagle.losses.schedule import lambda_at
-from eagle.models.backbone import build_backbone
+from eagle.models.building import build_backbone
 from eagle.models.head import Featurizer
 from eagle.models.key_cache import KeyCaches, device_rows, rows_of
 from eagle.models.probes import ClusterLookup, upsampled

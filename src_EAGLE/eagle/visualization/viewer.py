@@ -18,7 +18,7 @@ from eagle.data.loading.transforms import image_tensor, normalize
 from eagle.errors import ConfigError, DataError
 from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter, View
-from eagle.models.backbone import build_backbone
+from eagle.models.building import build_backbone
 from eagle.visualization.decomposition import (
     BackboneDecomposer,
     Decomposer,
