@@ -7,12 +7,12 @@ from omegaconf import DictConfig
 
 from eagle.checkpoints.paths import require_checkpoint
 from eagle.config.command_line import run_command
-from eagle.config.schema import CRF_BACKENDS, REQUIRED, key
+from eagle.config.schema import CRF_BACKENDS, REQUIRED, MachineConfig, key
 from eagle.default_folders import default_folder
 
 
 @dataclass
-class SegmentConfig:
+class SegmentConfig(MachineConfig):
     """Every key of ``segment_images.py``."""
 
     images: list[str] = key([], "Images, folders of images, or videos (with ffmpeg)")
@@ -41,18 +41,26 @@ class SegmentConfig:
     )
     run_crf: bool = key(False, "Refine borders with a dense CRF (on at most 640×480 pixels)")
     crf_backend: str = key("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
-    accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    precision: str = key(
-        "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
+    batch_size: int = key(
+        8, "Images of one size that are computed together on each device; more use more memory", minimum=1
+    )
+    num_workers: int = key(4, "Threads per device that read images, and as many that write masks", minimum=1)
+    rank_timeout: float = key(
+        86400, "Seconds that a device's process waits for those of the others at the end", above=0
     )
 
 
 def segment_images(cfg: DictConfig) -> None:
-    """Write ids, colours and an overlay of each image in its own size, and a JSON with the share of each class."""
+    """Write ids, colours and an overlay of each image in its own size, and a JSON with the share of each class.
+
+    The same command goes on after an interruption and skips the files that are finished.
+    """
     require_checkpoint(Path(cfg.checkpoint), "checkpoint")
     from eagle.inference.folder import JSON_NAME, segment
 
     content = segment(cfg)
+    if content is None:  # rank 0 says it
+        return
     print(f"{len(content['images'])} segmented, {len(content['unreadable'])} left out: {cfg.output_dir}/{JSON_NAME}")
 
 

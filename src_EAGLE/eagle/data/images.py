@@ -4,6 +4,7 @@ Pixels are read in stored order: EXIF orientation is never applied. The public d
 and STEGO reads images the same way, so image and label map stay aligned.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,7 +86,10 @@ def image_files(folder: Path, extra_suffixes: tuple[str, ...] = ()) -> list[Path
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     suffixes = (*IMAGE_SUFFIXES, *extra_suffixes)
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    with os.scandir(folder) as entries:
+        # Names sort faster than paths, and in the same order.
+        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    return [folder / name for name in names if name.lower().endswith(suffixes)]
 
 
 def _rgb(image: Image.Image) -> Image.Image:

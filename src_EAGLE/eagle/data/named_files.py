@@ -1,6 +1,8 @@
 """Resolve command-line paths to files; unique output names."""
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from eagle.data.images import IMAGE_SUFFIXES, image_files
@@ -8,7 +10,7 @@ from eagle.errors import DataError
 
 
 def named_files(paths: Sequence[str], extra_suffixes: tuple[str, ...] = ()) -> list[Path]:
-    """List the given files in order; a folder is replaced by its image files, sorted by name.
+    """List the given files once each and in order; a folder is replaced by its image files, sorted by name.
 
     Args:
         paths: files and folders.
@@ -28,17 +30,19 @@ def named_files(paths: Sequence[str], extra_suffixes: tuple[str, ...] = ()) -> l
             files.append(path)
         else:
             raise DataError(f"{path}: no such file or folder")
-    return files
+    return list(dict.fromkeys(files))
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
     """Unique name per file: its stem, plus the suffix if stems repeat, plus a number if stem and suffix repeat."""
     names: list[str] = []
-    stems = [file.stem for file in files]
+    used: set[str] = set()
+    stems = Counter(file.stem for file in files)
+    repeats: dict[str, count[int]] = {}
     for file in files:
-        name = file.stem if stems.count(file.stem) == 1 else f"{file.stem}_{file.suffix[1:].lower()}"
-        taken = names.count(name)
+        wanted = name = file.stem if stems[file.stem] == 1 else f"{file.stem}_{file.suffix[1:].lower()}"
+        while name in used:
+            name = f"{wanted}_{next(repeats.setdefault(wanted, count(2)))}"
+        used.add(name)
         names.append(name)
-        if taken:
-            names[-1] = f"{name}_{taken + 1}"
     return names

@@ -1,7 +1,7 @@
 """Write a label map as ids, colours and an overlay, and measure each class's share of the image."""
 
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -36,8 +36,16 @@ class Legend:
 
     def shares(self, ids: np.ndarray) -> dict[str, float]:
         """Share of the pixels by class name, for the classes that occur, largest first."""
-        counts = Counter(dict(zip(*(a.tolist() for a in np.unique(ids, return_counts=True)), strict=True)))
-        return {self.name(class_id): round(count / ids.size, 6) for class_id, count in counts.most_common()}
+        # Counting is linear in the pixels; np.unique would sort them.
+        counts = np.bincount(ids.ravel() - NO_CLASS, minlength=1)
+        largest_first = np.argsort(-counts, kind="stable")
+        present = [index for index in largest_first.tolist() if counts[index]]
+        return {self.name(index + NO_CLASS): round(int(counts[index]) / ids.size, 6) for index in present}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Everything that determines the masks of given clusters, as plain data for a hash."""
+        classes = {"names": list(self.classes.names), "palette": self.classes.palette.tolist()}
+        return {**classes, "table": self._table.tolist()}
 
     def name(self, class_id: int) -> str:
         """The name of a class id."""
@@ -54,6 +62,11 @@ def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
     return None
 
 
+def mask_files(name: str) -> dict[str, str]:
+    """The names of an image's mask files by kind."""
+    return {kind: f"{name}_{kind}.png" for kind in ("ids", "color", "overlay")}
+
+
 def write_masks(folder: Path, name: str, photograph: Image.Image, ids: np.ndarray, classes: Classes) -> dict[str, str]:
     """Write ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png``; return their names by kind.
 
@@ -64,7 +77,7 @@ def write_masks(folder: Path, name: str, photograph: Image.Image, ids: np.ndarra
         ids: H×W class ids in the photograph's size; −1 is no class.
         classes: names and palette.
     """
-    files = {kind: f"{name}_{kind}.png" for kind in ("ids", "color", "overlay")}
+    files = mask_files(name)
     write_ids(folder / files["ids"], ids, len(classes))
     write_colored_ids(folder / files["color"], ids, classes.palette)
     write_image(folder / files["overlay"], overlay(photograph, ids, classes.palette))

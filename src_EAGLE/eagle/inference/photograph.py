@@ -1,16 +1,17 @@
 """Segment a photograph of any size into a label map of the same size, in bounded memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from eagle.data.label_images import id_type
-from eagle.data.loading.transforms import image_tensor, normalize
+from eagle.data.loading.transforms import normalize
 from eagle.evaluation.crf import dense_crf
 from eagle.inference.probe_maps import SegmenterProbes, covered_size
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -21,6 +22,8 @@ CLUSTER_ALPHA = 4.0
 CRF_PIXELS = 640 * 480
 # Pixels of a label map computed at once.
 BAND_PIXELS = 1 << 19
+# Probabilities (images × clusters × pixels) that the CRF refines at once.
+CRF_VALUES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,19 @@ class View:
     crf_backend: str
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A photograph and what the model sees of it.
+
+    Attributes:
+        photograph: RGB, of any size.
+        seen: the photograph at the size of the model's input.
+    """
+
+    photograph: Image.Image
+    seen: Image.Image
+
+
 class PhotographSegmenter:
     """Compute label maps of photographs with one probe of a segmenter.
 
@@ -56,9 +72,9 @@ class PhotographSegmenter:
         self._view = view
         self._fabric = fabric
         self._probes = SegmenterProbes(segmenter, CLUSTER_ALPHA, view.window)
-        self._codes = fabric.setup_module(_Codes(self._probes).eval())
+        # Without DistributedDataParallel, whose forward waits for all processes: theirs have images of their own.
+        fabric.to_device(segmenter.eval())
 
-    @torch.no_grad()
     def __call__(self, photograph: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
         """Cluster ids of an RGB photograph; class ids with the linear probe.
 
@@ -69,51 +85,66 @@ class PhotographSegmenter:
         Returns:
             H×W uint8, or uint16 for more than 255 clusters.
         """
-        seen = photograph if self._view.res is None else resized(photograph, self._view.res)
-        code: Tensor = self._codes(self._tensor(seen)).float()
-        covered = covered_size(code, self._segmenter.net.model.patch_size)
-        shown, full = (seen.height, seen.width), size or (photograph.height, photograph.width)
-        if not self._view.run_crf:
-            return label_map(self._scores(code), covered, shown, full)
-        refined = self._refined(photograph, code, covered, shown)
-        shape = (refined.shape[2], refined.shape[3])
-        return label_map(refined, shape, shape, full)
+        return self.label_maps([self.prepare(photograph)], size)[0]
 
-    def _tensor(self, image: Image.Image) -> Tensor:
-        return self._fabric.to_device(normalize(image_tensor(image))[None])
+    def prepare(self, photograph: Image.Image) -> Prepared:
+        """Resize an RGB photograph to the model's input; needs no model, so that any thread can do it."""
+        return Prepared(photograph, photograph if self._view.res is None else resized(photograph, self._view.res))
+
+    @torch.no_grad()
+    def label_maps(self, batch: Sequence[Prepared], size: tuple[int, int] | None = None) -> list[np.ndarray]:
+        """Cluster ids of photographs that the model sees at one size; class ids with the linear probe.
+
+        Args:
+            batch: from ``prepare``; ``seen`` has the same size in all.
+            size: (H, W) of the results; None for each photograph's size.
+
+        Returns:
+            For each photograph H×W uint8, or uint16 for more than 255 clusters.
+        """
+        with self._fabric.autocast():
+            code = self._probes.code(self._tensor([item.seen for item in batch]))
+        code = code.float()
+        covered, seen = covered_size(code, self._segmenter.net.model.patch_size), batch[0].seen
+        shown = (seen.height, seen.width)
+        if self._view.run_crf:
+            scores = self._refined([item.photograph for item in batch], code, covered, shown)
+            covered = shown = (scores.shape[2], scores.shape[3])
+        else:
+            scores = self._scores(code)
+        fulls = [size or (item.photograph.height, item.photograph.width) for item in batch]
+        return [label_map(scores[i : i + 1], covered, shown, full) for i, full in enumerate(fulls)]
+
+    def _tensor(self, images: Sequence[Image.Image]) -> Tensor:
+        """Normalised B×3×H×W of images of one size; bytes travel to the device, which makes floats of them."""
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+        return normalize(self._fabric.to_device(pixels).permute(0, 3, 1, 2).contiguous().float().div(255))
 
     def _scores(self, code: Tensor) -> Tensor:
-        """Per-class scores, 1×C×h×w; they are linear in the code, so upsampling scores equals upsampling codes."""
+        """Per-class scores, B×C×h×w; they are linear in the code, so upsampling scores equals upsampling codes."""
         segmenter = self._segmenter
         return segmenter.linear_logits(code) if self._probe == "linear" else segmenter.cluster_probe.inner(code)
 
     def _refined(
-        self, photograph: Image.Image, code: Tensor, covered: tuple[int, int], size: tuple[int, int]
+        self, photographs: Sequence[Image.Image], code: Tensor, covered: tuple[int, int], size: tuple[int, int]
     ) -> Tensor:
-        """Probabilities after the CRF, 1×C×H×W, at ``size`` or shrunk to at most CRF_PIXELS pixels."""
+        """Probabilities after the CRF, B×C×H×W, at ``size`` or shrunk to at most CRF_PIXELS pixels."""
         shrink = min(1.0, (CRF_PIXELS / (size[0] * size[1])) ** 0.5)
         height, width = (max(1, round(side * shrink)) for side in size)
-        small = photograph.resize((width, height), Image.Resampling.NEAREST)
+        small = [photograph.resize((width, height), Image.Resampling.NEAREST) for photograph in photographs]
 
         def resample(part: Tensor) -> Tensor:
             return sampled(part, covered, size, (height, width), slice(0, height))
 
-        if self._probe == "linear":
-            logits = resample(self._segmenter.linear_logits(code))
-        else:
-            logits = CLUSTER_ALPHA * self._segmenter.cluster_probe.resampled_similarity(code, resample)
-        return dense_crf(self._tensor(small), F.log_softmax(logits, dim=1), self._view.crf_backend)
+        def refined(rows: slice) -> Tensor:
+            if self._probe == "linear":
+                logits = resample(self._segmenter.linear_logits(code[rows]))
+            else:
+                logits = CLUSTER_ALPHA * self._segmenter.cluster_probe.resampled_similarity(code[rows], resample)
+            return dense_crf(self._tensor(small[rows]), F.log_softmax(logits, dim=1), self._view.crf_backend)
 
-
-class _Codes(nn.Module):
-    """Computes codes in a module's forward, because Fabric applies its precision only there."""
-
-    def __init__(self, probes: SegmenterProbes) -> None:
-        super().__init__()
-        self.probes = probes
-
-    def forward(self, img: Tensor) -> Tensor:
-        return self.probes.code(img)
+        at_once = max(1, CRF_VALUES // (self._probes.n_clusters[self._probe] * height * width))
+        return torch.cat([refined(slice(i, i + at_once)) for i in range(0, len(small), at_once)])
 
 
 def resized(photograph: Image.Image, res: int) -> Image.Image:
@@ -146,11 +177,15 @@ def label_map(scores: Tensor, covered: tuple[int, int], size: tuple[int, int], f
 def sampled(
     scores: Tensor, covered: tuple[int, int], size: tuple[int, int], full: tuple[int, int], rows: slice
 ) -> Tensor:
-    """Bilinearly upsampled ``scores`` at some ``rows`` of the full map, 1×C×rows×W; arguments as in ``label_map``."""
+    """Bilinearly upsampled ``scores``, B×C×h×w, at some ``rows`` of the full map; other arguments as in ``label_map``.
+
+    Returns:
+        B×C×rows×W.
+    """
     starts_and_stops = (rows, slice(0, full[1]))
     y, x = (
         (2 * torch.arange(part.start, part.stop, device=scores.device) + 1) / n * (shown / whole) - 1
         for part, n, shown, whole in zip(starts_and_stops, full, size, covered, strict=True)
     )
-    positions = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=2)[None]
+    positions = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=2).expand(len(scores), -1, -1, -1)
     return F.grid_sample(scores, positions, mode="bilinear", padding_mode="border", align_corners=False)
