@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 from eagle.config.command_line import run_command
 from eagle.config.schema import TrainConfig
 from eagle.data.datasets.catalog import open_dataset
+from eagle.reports.sweep import TrainingJobs
 
 
 def train_segmentation(cfg: DictConfig) -> None:
@@ -16,4 +17,4 @@ def train_segmentation(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_command(TrainConfig, train_segmentation, default_config="train_config_cocostuff")
+    run_command(TrainConfig, train_segmentation, default_config="train_config_cocostuff", sweep_jobs=TrainingJobs())

@@ -2,15 +2,19 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 import uuid
 
+import psutil
 import pytest
 
 from conftest import ROOT, run_values
+from eagle.errors import TrainingError
+from eagle.processes import run_script
 from left_processes import left_after, marked
 from miniatures import write_halves
 
@@ -88,3 +92,43 @@ def test_killed_run__leaves_no_process(tmp_path, method, n_helpers):
 def test_killed_crf_pool__leaves_no_process(tmp_path):
     ready = tmp_path / "ready"
     assert kill_when_there(ready, CRF, str(ready), at_least=4) == []
+
+
+SCRIPT_PARENT = """
+import sys
+from pathlib import Path
+from eagle.processes import run_script
+run_script(Path(sys.argv[1]), sys.argv[2:], "the job")
+"""
+SCRIPT_CHILD = """
+import os, signal, sys, time
+from eagle.processes import end_with_parent
+def stop(*_):
+    print("saved", flush=True)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+end_with_parent()
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("number", "said", "status"), [(signal.SIGTERM, "saved\n", 143), (signal.SIGKILL, "", -9)])
+def test_run_script__the_command_ends_with_the_process_that_started_it(tmp_path, number, said, status):
+    child = tmp_path / "child.py"
+    child.write_text(SCRIPT_CHILD)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE")}
+    command = [sys.executable, "-c", SCRIPT_PARENT, str(child)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        job = psutil.Process(int(parent.stdout.readline()))
+        parent.send_signal(number)
+        assert parent.stdout.read() == said
+        assert parent.wait(20) == status
+        assert not psutil.wait_procs([job], timeout=20)[1]
+
+
+def test_run_script__names_the_job_that_failed(tmp_path):
+    child = tmp_path / "child.py"
+    child.write_text("raise SystemExit(3)")
+    with pytest.raises(TrainingError, match="the job failed"):
+        run_script(child, [], "the job")

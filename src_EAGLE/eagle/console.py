@@ -1,6 +1,7 @@
-"""Format tables and shell commands for printing."""
+"""Format tables, scores and shell commands for printing."""
 
 import shlex
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,13 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bo
         for row in (header, ["-" * w for w in widths], *rows)
     ]
     return "\n".join(lines)
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """``mean ± sample standard deviation``; only the mean for a single value."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
 def shell_command(script: Path, *arguments: str) -> str:

@@ -3,7 +3,17 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from eagle.errors import TrainingError
+
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
+# Tells a command that its standard input closes when the process that started it ends.
+_FOLLOWS_STDIN = "EAGLE_FOLLOWS_STDIN"
 
 
 def usable_cores() -> int:
@@ -31,4 +41,57 @@ def follow_parent(*_: object) -> None:
 
 def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
     parent.join()
+    os._exit(1)
+
+
+def run_script(script: Path, words: Sequence[str], name: str) -> None:
+    """Run a command in a process of its own.
+
+    SIGTERM is passed on, Ctrl-C reaches both; in both cases the command may save its work before it ends. If this
+    process is killed, the command ends too.
+
+    Args:
+        script: the command's Python file.
+        words: its arguments.
+        name: what it does, for the error.
+
+    Raises:
+        TrainingError: the command failed.
+        SystemExit: the command was stopped by Ctrl-C or SIGTERM.
+    """
+    received: list[int] = []
+    child: subprocess.Popen[bytes] | None = None
+
+    def receive(number: int, _: object) -> None:
+        received.append(number)
+        if number == signal.SIGTERM and child is not None:
+            child.terminate()
+
+    in_main = threading.current_thread() is threading.main_thread()
+    previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
+    try:
+        environment = {**os.environ, _FOLLOWS_STDIN: "1"}
+        child = subprocess.Popen([sys.executable, script, *words], stdin=subprocess.PIPE, env=environment)  # noqa: S603
+        if signal.SIGTERM in received:
+            child.terminate()
+        status = child.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if received or status in STOPPED:
+        # Hydra would go on with the next job of a sweep after any Exception.
+        sys.exit(128 + received[0] if received else status)
+    if status:
+        raise TrainingError(f"{name} failed; its own message is above")
+
+
+def end_with_parent() -> None:
+    """Let a command that ``run_script`` started end when that process is killed."""
+    if os.environ.pop(_FOLLOWS_STDIN, None):
+        threading.Thread(target=_exit_after_input, args=(sys.stdin.fileno(),), daemon=True).start()
+
+
+def _exit_after_input(descriptor: int) -> None:
+    while os.read(descriptor, 1024):
+        pass
     os._exit(1)

@@ -3,7 +3,8 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from eagle.config.command_line import help_text, parse_command_line, split_arguments
+from eagle.config.command_line import help_text
+from eagle.config.parsing import parse_command_line, split_arguments
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import complete_config, validated
 from eagle.errors import ConfigError

@@ -6,8 +6,9 @@ import pytest
 from conftest import run_values
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
+from eagle.console import mean_and_deviation
 from eagle.errors import DataError
-from eagle.reports.seeds import mean_and_deviation, run_seeds
+from eagle.reports.seeds import run_seeds
 from miniatures import write_halves
 
 EVALUATION = {"num_workers": 0, "accelerator": "cpu", "run_crf": False, "n_images": 0}

@@ -1,6 +1,5 @@
 """Repeat a run with several seeds to measure how much scores vary with the seed."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from eagle.config.validation import with_overrides
-from eagle.console import text_table
+from eagle.console import mean_and_deviation, text_table
 from eagle.data.datasets.catalog import open_dataset
 from eagle.errors import DataError
 from eagle.evaluation.score_tables import PROTOCOLS, write_json
@@ -72,13 +71,6 @@ def seeds_table(reports: Mapping[str, Mapping[int, Any]]) -> str:
             ]
             rows.append([name, map_name, *cells])
     return text_table(header, rows)
-
-
-def mean_and_deviation(values: Sequence[float]) -> str:
-    """``mean ± sample standard deviation``; only the mean for a single value."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
 def selection_rule(run_dir: Path) -> str:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from eagle.console import text_table
-from eagle.reports.seeds import mean_and_deviation
+from eagle.console import mean_and_deviation, text_table
 from eagle.reports.study.plan import Run
 from eagle.reports.study.running import KEYS
 from eagle.reports.study.statistics import Difference, paired_difference
