@@ -52,6 +52,11 @@ class Legend:
         return NO_CLASS_NAME if class_id == NO_CLASS else self.classes.names[class_id]
 
 
+def map_name(probe: str, run_crf: bool) -> str:
+    """The name of a probe's map in evaluations and class maps, e.g. "cluster+crf"."""
+    return probe + (CRF_SUFFIX if run_crf else "")
+
+
 def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
     """The class of each cluster; None if the probe was not scored."""
     plain = map_name.removesuffix(CRF_SUFFIX)
