@@ -8,7 +8,6 @@ from omegaconf import DictConfig
 
 from eagle.config.command_line import run_command
 from eagle.config.schema import key
-from eagle.config.validation import CONFIG_DIR
 from eagle.default_folders import default_folder
 
 
@@ -16,7 +15,7 @@ from eagle.default_folders import default_folder
 class StudyConfig:
     """Every key of ``study.py``."""
 
-    plan: str = key(str(CONFIG_DIR / "study.yml"), "The study's settings, data sets and seeds", path=True)
+    plan: str = key(str(Path(__file__).with_name("study.yml")), "The study's settings, data sets and seeds", path=True)
     pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds all datasets", path=True)
     pretrained_weights: str | None = key(
         None, "Backbone weights, as in training; none = those of the recipe's model_type", path=True

@@ -1,4 +1,4 @@
-"""Download the datasets in the form that STEGO distributes: ``python download_datasets.py --list`` shows them."""
+"""Download the datasets, from STEGO's mirror or their publishers: ``python download_datasets.py --list`` shows them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,68 +9,60 @@ from eagle.config.command_line import run_command
 from eagle.config.schema import key
 from eagle.config.validation import refuse_unknown
 from eagle.console import text_table
+from eagle.data.preparation.fetching import DatasetSource, fetch_dataset
 from eagle.default_folders import default_folder
-from eagle.downloads.archives import extract_archive
-from eagle.downloads.catalog import DATASETS, STEGO_DATA_URL
-from eagle.downloads.http import download
-from eagle.errors import DownloadError
+from eagle.downloads.catalog import DATASETS, MIRRORED_DATASETS
+from eagle.errors import DataError, DownloadError
 
 
 @dataclass
 class DownloadDatasetsConfig:
     """Keys of this command."""
 
-    datasets: list[str] = key([*DATASETS], "Names of datasets to download; --list shows all")
+    datasets: list[str] = key([*MIRRORED_DATASETS], "Names of datasets to download; --list shows all")
+    source: str = key(
+        "mirror",
+        "mirror = STEGO's archives; originals = the publishers' archives, kept in pytorch_data_dir/originals, from "
+        "which the folder is built (cocostuff, camvid). camvid always comes from its publisher",
+        choices=("mirror", "originals"),
+    )
     pytorch_data_dir: str = key(default_folder("datasets"), "Output folder", path=True)
-    base_url: str = key(STEGO_DATA_URL, "URL of the folder that contains NAME.zip for each dataset, e.g. a mirror")
-    unzip: bool = key(False, "Unpack each archive after the download; the archive is kept")
+    base_url: str | None = key(
+        None, "URL of a folder that contains all archives, e.g. a mirror of your own; none = the source's own addresses"
+    )
+    unzip: bool = key(False, "Unpack each of STEGO's archives after the download; the archive is kept")
     list: bool = key(False, "List the datasets and which are already present; download nothing")
 
 
 def download_datasets(config: DictConfig) -> None:
-    """Download the datasets as zip archives; existing archives and folders are kept."""
+    """Download the datasets: STEGO's as zip archives, their publishers' as folders; existing ones are kept."""
     if config.list:
         print(overview(config))
         return
     refuse_unknown("dataset", config.datasets, DATASETS)
+    source = DatasetSource(config.source, config.base_url)
     present: list[str] = []
     failed: list[str] = []
     for name in config.datasets:
         try:
-            present.append(f"{name} -> {fetch_dataset(name, config)}")
-        except DownloadError as error:
+            present.append(f"{name} -> {fetch_dataset(name, Path(config.pytorch_data_dir), source, config.unzip)}")
+        except (DownloadError, DataError) as error:
             failed.append(f"{name} ({error})")
     print(f"available: {'; '.join(present) or 'nothing'}")
     if failed:
         raise DownloadError(f"not fetched: {'; '.join(failed)}")
 
 
-def fetch_dataset(name: str, config: DictConfig) -> Path:
-    """Download a dataset if needed; return its folder if it exists or ``unzip`` is set, else its archive.
-
-    Raises:
-        DownloadError: the download fails, or the archive does not contain the dataset's folder.
-    """
-    folder = Path(config.pytorch_data_dir) / name
-    if folder.is_dir():
-        return folder
-    archive = download(f"{config.base_url.rstrip('/')}/{name}.zip", folder.with_name(f"{name}.zip"))
-    if not config.unzip:
-        return archive
-    extract_archive(archive, folder.parent)
-    if not folder.is_dir():
-        raise DownloadError(f"{archive}: contains no folder '{name}'; inspect what was unpacked to {folder.parent}")
-    return folder
-
-
 def overview(config: DictConfig) -> str:
     """Table of all downloadable datasets."""
     heading = ("name", "description", "present", "source")
+    source = DatasetSource(config.source, config.base_url)
     rows = []
     for name, description in DATASETS.items():
         folder = Path(config.pytorch_data_dir) / name
         present = next((str(path) for path in (folder, folder.with_name(f"{name}.zip")) if path.exists()), "no")
-        rows.append((name, description, present, f"{config.base_url.rstrip('/')}/{name}.zip"))
+        first, *others = source.addresses(name) or ["on request"]
+        rows.append((name, description, present, f"{first} and {len(others)} more" if others else first))
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
 
 

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from eagle.checkpoints.paths import require_checkpoint
 from eagle.config.command_line import run_command
+from eagle.config.refinement import REFINEMENTS
 from eagle.config.schema import CRF_BACKENDS, REQUIRED, MachineConfig, key
 from eagle.default_folders import default_folder
 
@@ -39,7 +40,13 @@ class SegmentConfig(MachineConfig):
         "Also join each folder's overlays, in order of file names, to a video with this many frames per second",
         above=0,
     )
-    run_crf: bool = key(False, "Refine borders with a dense CRF (on at most 640×480 pixels)")
+    run_crf: bool = key(False, "Refine borders with a dense CRF (on at most 640×480 pixels); see refine")
+    refine: str = key(
+        "auto",
+        "Refinement: crf = dense CRF; spectral = class probabilities smoothed on the image's own patch graph; both = "
+        "spectral, and then the CRF; none = neither; auto = crf if run_crf, else none",
+        choices=REFINEMENTS,
+    )
     crf_backend: str = key("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
     batch_size: int = key(
         8, "Images of one size that are computed together on each device; more use more memory", minimum=1

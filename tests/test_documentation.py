@@ -10,7 +10,8 @@ import pytest
 
 import eagle.config.command_line
 from conftest import ROOT
-from eagle.config.command_line import parse_command_line
+from eagle.config.hydra_options import split_hydra_options
+from eagle.config.parsing import is_hydra_key, parse_command_line
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/golden/*.md")])
 SCRIPTS = [*ROOT.glob("src_EAGLE/*.py"), *ROOT.glob("scripts/*.py")]
@@ -54,8 +55,12 @@ def test_pages__hold_the_commands_that_people_type():
 def test_command__parses(page, script, words, monkeypatch):
     path = next((path for path in SCRIPTS if path.name == script.split("/")[-1]), None)
     assert path is not None, f"{page}: no script {script}"
-    typed = [word for word in shlex.split(words.replace("…", "")) if word != "[key=value]"]
+    typed = [word for word in shlex.split(words.replace("…", "").removesuffix(')"')) if word != "[key=value]"]
     schema, (default_config, positional) = arguments_of_run_command(path, monkeypatch)
+    hydra, typed = split_hydra_options(typed)
+    if hydra is not None:
+        # Of swept values, the first.
+        typed = [re.sub(r"^(\w+=[^\[\]{}(),]*),.*", r"\1", word) for word in typed if not is_hydra_key(word)]
     if "--help" not in typed:
         parse_command_line(schema, typed, default_config, positional)
 

@@ -66,7 +66,7 @@ def fake(make_config, device):
         segmenter = LitUnsupervisedSegmenter(N_CLASSES, make_config(**overrides))
         with mode:
             move_to_fake(segmenter, device)
-            views = ("img", "img_aug", "img_pos") if overrides.get("positives") == "knn" else ("img", "img_aug")
+            views = ("img", "img_aug")
             batch = {name: torch.randn(3, 3, 112, 112, device=device) for name in views}
             batch["label"] = torch.randint(-1, N_CLASSES, (3, 112, 112), device=device)
         return mode, segmenter, batch | {"changed": torch.tensor([False, True, False])}
@@ -80,7 +80,7 @@ def fake(make_config, device):
     [
         ({}, EIGENSOLVER_READS),
         ({"fidelity": "paper"}, EIGENSOLVER_READS),
-        ({"prototype_scope": "image", "eicue": "per_image", "positives": "knn"}, EIGENSOLVER_READS),
+        ({"prototype_scope": "image"}, EIGENSOLVER_READS),
         ({"prototype_scope": "image", "centroid_mode": "mean", "label_smoothing": 0.1}, EIGENSOLVER_READS),
         ({"label_smoothing": 0.1, "centroid_mode": "mean", "eigensolver": "eigh"}, {FULL_DECOMPOSITION}),
         (

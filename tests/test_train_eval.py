@@ -18,10 +18,12 @@ from eagle.config.validation import validated
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
 from eagle.evaluation.metrics import UnsupervisedMetrics
+from eagle.inference.probe_maps import SegmenterProbes
 from eagle.models.backbone import KeyBackbone
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
 from eagle.reports.comparison import compare
 from eagle.spectral import eicue
+from eagle.spectral.refinement import spectral_refinement
 from eagle.training.run import _warn_about_batch, train
 from miniatures import write_halves
 
@@ -218,6 +220,37 @@ def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(make_run):
     report = (run_dir / "best_report.html").read_text(encoding="utf-8")
     assert f"{written['scores']['cluster+crf']['published']['mIoU']:.2f}" in report
     assert "max_steps: 3" in report, "the training configuration"
+
+
+@pytest.mark.parametrize(
+    ("keys", "suffixes"),
+    [
+        ({"run_crf": True, "refine": "none"}, [""]),
+        ({"run_crf": False, "refine": "crf"}, ["", "+crf"]),
+        ({"refine": "spectral"}, ["", "+spectral"]),
+        ({"refine": "both"}, ["", "+spectral", "+spectral+crf"]),
+    ],
+)
+def test_evaluate__refine_takes_precedence_over_run_crf(make_run, tmp_path, keys, suffixes):
+    path = train(make_run()) / "last.ckpt"
+    names = [probe + suffix for suffix in suffixes for probe in ("linear", "cluster")]
+    content = evaluate_checkpoint(path, eval_config(**keys))
+    assert list(content["scores"]) == names
+    assert content["class_map"]["assignments"][f"linear{suffixes[-1]}"] == [0, 1], "the linear probe is not matched"
+    assert f"Maps with {suffixes[-1][:9]}" in path.with_name("last_report.html").read_text() or suffixes == [""]
+    table = compare({"ours": path}, tmp_path / "comparison", eval_config(**keys))
+    assert table.count("–") == len(suffixes), "k-means is refined in the same way, and has no linear probe"
+
+
+def test_evaluate__spectral_maps_are_probabilities_smoothed_on_the_patch_graph(make_run):
+    segmenter = load_segmenter(train(make_run()) / "last.ckpt")
+    img = torch.randn(2, 3, 40, 52)  # padded to 5×7 patches
+    maps = SegmenterProbes(segmenter, 4.0, spectral=True)(img)
+    code = SegmenterProbes(segmenter, 4.0).code(img)
+    probs = segmenter.cluster_probe(code, 4.0)[1]
+    expected = torch.nn.functional.interpolate(spectral_refinement(probs, code), (40, 56), mode="bilinear")
+    torch.testing.assert_close(maps["cluster+spectral"].exp(), expected[..., :52])
+    torch.testing.assert_close(maps["linear+spectral"].exp().sum(dim=1), torch.ones(2, 40, 52))
 
 
 def test_evaluate__report_is_optional(make_run):

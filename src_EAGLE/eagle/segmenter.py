@@ -18,12 +18,11 @@ from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.losses.patch_weights import patch_weights
 from eagle.losses.schedule import lambda_at
-from eagle.models.backbone import build_backbone
+from eagle.models.building import build_backbone
 from eagle.models.head import Featurizer
 from eagle.models.key_cache import KeyCaches, device_rows, rows_of
 from eagle.models.probes import ClusterLookup, upsampled
-from eagle.spectral.eicue import eicue, laplacian_eigenpairs
-from eagle.spectral.image_cue import image_cue
+from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 
 # Prefixes of tensors in released checkpoints that the model does not use.
 PUBLISHED_LEFTOVERS = ("train_cluster_probe.", "decoder.", "CELoss.")
@@ -73,9 +72,6 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self._key_caches: KeyCaches | None = None
         self.train_cluster_probe_eigen = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.train_cluster_probe_eigen_aug = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
-        for codebook in (self.train_cluster_probe_eigen, self.train_cluster_probe_eigen_aug):
-            # DDP fails for a trained parameter without a gradient.
-            codebook.requires_grad_(cfg.eicue == "codebook")
         self.cluster_probe = ClusterLookup(cfg.dim, n_classes + cfg.extra_clusters)
         self.linear_probe = nn.Conv2d(cfg.dim, n_classes, kernel_size=1)
         self.project_head = nn.Linear(cfg.dim, cfg.dim)
@@ -136,12 +132,10 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             code: their codes, B×dim×h×w; None computes them.
 
         Returns:
-            B×h×w int64 labels. With ``eicue: per_image`` a label means nothing in another image.
+            B×h×w int64 labels.
         """
         code = self(img) if code is None else code
-        if self.cfg.eicue == "per_image":
-            return self._image_cue(code, img)
-        _, vectors = self._eigenpairs(code, img, self.cfg.eigen_cluster)
+        vectors = self._eigenvectors_of(code, img)
         return eicue(vectors, (code.shape[2], code.shape[3]), self.train_cluster_probe_eigen)[1]
 
     def losses(
@@ -156,37 +150,31 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
 
         Args:
             batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised) and ``label`` (B×H×W int64, −1 = void). Optional:
-                ``img_pos`` (B×3×H×W), a neighbour of each image that replaces x̃ in the positive pairs of the
-                correspondence loss; ``index`` and ``index_pos`` (B int64), the dataset indices of ``img`` and
-                ``img_pos`` for the key caches; ``view`` (B int64), the row of x̃ in the cache of augmented views; and
-                ``changed`` (B bool), whether x̃ differs from x; without it the two are compared. Keep the last four on
-                the CPU, because the host reads them.
+                ``index`` (B int64), the images' dataset indices for the key caches; ``view`` (B int64), the row of x̃ in
+                the cache of augmented views; and ``changed`` (B bool), whether x̃ differs from x; without it the two
+                are compared. Keep the three on the CPU, because the host reads them.
             step: steps done so far; determines λ.
             coords: sampled points of the correspondence loss, 3×B×s×s×2; None draws them.
             perms: negatives of the correspondence loss, n×B; None draws them.
-            eigenvectors: (V, Ṽ), each B×N×k with the trivial one first, for the codebooks; None computes them.
+            eigenvectors: (V, Ṽ), each B×N×k with the trivial one first; None computes them.
 
         Returns:
             Scalars. ``loss/total`` is minimised; ``loss/cluster_eigen_loss`` is that of x only; ``cd/update_params`` is
             λ.
-
-        Raises:
-            ValueError: ``eigenvectors`` with ``eicue: per_image``, which needs eigenvalues too.
         """
         img, img_aug = batch["img"], batch["img_aug"]
         frozen, frozen_aug = self._frozen_keys(batch)
         keys, code = self.net.from_keys(frozen)
         keys_aug, code_aug = self.net.from_keys(frozen_aug)
 
-        (eigen_loss, cue), (eigen_loss_aug, cue_aug) = self._cues(img, img_aug, code, code_aug, eigenvectors)
+        vectors, vectors_aug = eigenvectors or self._eigenvectors(img, img_aug, code, code_aug)
+        grid = (code.shape[2], code.shape[3])
+        eigen_loss, cue = eicue(vectors, grid, self.train_cluster_probe_eigen)
+        eigen_loss_aug, cue_aug = eicue(vectors_aug, grid, self.train_cluster_probe_eigen_aug)
 
-        if "img_pos" in batch:
-            keys_pos, code_pos = self.net.from_keys(self.clean_keys(batch["img_pos"], batch.get("index_pos")))
-            pairs = self._pairs(keys, keys_pos, code, code_pos, coords, perms, are_neighbours=True)
-        else:
-            pairs = self._pairs(keys, keys_aug, code, code_aug, coords, perms)
+        pairs = self._pairs(keys, keys_aug, code, code_aug, coords, perms)
 
-        whole, n_labels = self._whole_batch, self._n_cue_labels
+        whole, n_labels = self._whole_batch, self.cfg.eigen_cluster_out
         projected, projected_aug = whole(self._projection(code)), whole(self._projection(code_aug))
         weights, weights_aug = whole(patch_weights(keys)), whole(patch_weights(keys_aug))
         local_pos = self.object_nce_loss(projected, projected_aug, whole(cue), weights, n_labels)
@@ -305,49 +293,14 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         return keys, keys_aug if len(rows) == len(img) else keys.index_copy(0, device_rows(rows, img.device), keys_aug)
 
     def _eigenvectors(self, img: Tensor, img_aug: Tensor, code: Tensor, code_aug: Tensor) -> tuple[Tensor, Tensor]:
-        _, vectors = self._eigenpairs(*self._both_views(img, img_aug, code, code_aug), self.cfg.eigen_cluster)
+        colors_aug = img_aug if self.cfg.aug_color_image == "paper" else img
+        vectors = self._eigenvectors_of(torch.cat([code, code_aug]), torch.cat([img, colors_aug]))
         return vectors[: len(img)], vectors[len(img) :]
 
-    def _both_views(self, img: Tensor, img_aug: Tensor, code: Tensor, code_aug: Tensor) -> tuple[Tensor, Tensor]:
-        """Stack the codes of both views, and the images that give their colours."""
-        colors_aug = img_aug if self.cfg.aug_color_image == "paper" else img
-        return torch.cat([code, code_aug]), torch.cat([img, colors_aug])
-
-    def _eigenpairs(self, code: Tensor, img: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def _eigenvectors_of(self, code: Tensor, img: Tensor) -> Tensor:
         cfg = self.cfg
-        return laplacian_eigenpairs(code, img, k, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs)
-
-    def _image_cue(self, code: Tensor, img: Tensor) -> Tensor:
-        """Cluster each image's own eigenvectors; one more eigenvalue shows the gap after the last of them."""
-        k = self.cfg.eigen_cluster
-        values, vectors = self._eigenpairs(code, img, k + 1)
-        return image_cue(values, vectors[:, :, :k], (code.shape[2], code.shape[3]))
-
-    @property
-    def _n_cue_labels(self) -> int:
-        return self.cfg.eigen_cluster if self.cfg.eicue == "per_image" else self.cfg.eigen_cluster_out
-
-    def _cues(
-        self,
-        img: Tensor,
-        img_aug: Tensor,
-        code: Tensor,
-        code_aug: Tensor,
-        eigenvectors: tuple[Tensor, Tensor] | None,
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Compute L_eig and M of both views; L_eig is 0 without codebooks."""
-        if self.cfg.eicue == "per_image":
-            if eigenvectors is not None:
-                raise ValueError("eicue=per_image chooses the number of parts by eigenvalues; leave eigenvectors out")
-            cue, cue_aug = self._image_cue(*self._both_views(img, img_aug, code, code_aug)).split(len(img))
-            no_loss = torch.zeros((), device=code.device)
-            return (no_loss, cue), (no_loss, cue_aug)
-        vectors, vectors_aug = eigenvectors or self._eigenvectors(img, img_aug, code, code_aug)
-        grid = (code.shape[2], code.shape[3])
-        return (
-            eicue(vectors, grid, self.train_cluster_probe_eigen),
-            eicue(vectors_aug, grid, self.train_cluster_probe_eigen_aug),
-        )
+        options = (cfg.eigen_cluster, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs)
+        return laplacian_eigenvectors(code, img, *options)
 
     def _whole_batch(self, local: Tensor) -> Tensor:
         """Gather the rows of all devices if ``gather_batch`` is set.
@@ -360,26 +313,19 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
     def _pairs(
         self,
         keys: Tensor,
-        keys_pos: Tensor,
+        keys_aug: Tensor,
         code: Tensor,
-        code_pos: Tensor,
+        code_aug: Tensor,
         coords: Tensor | None,
         perms: Tensor | None,
-        are_neighbours: bool = False,
     ) -> dict[str, Tensor]:
-        """Compute CorrespondenceLoss; with ``gather_batch`` all devices use the same points and negatives.
-
-        The positives are augmented views, or neighbours. EAGLE correlates the view with its image, in this order, and
-        STEGO the image with its neighbour: correlations are centred over the points of the second.
-        """
-        keys, keys_pos, code, code_pos = (self._whole_batch(local) for local in (keys, keys_pos, code, code_pos))
+        """Compute CorrespondenceLoss; with ``gather_batch`` all devices use the same points and negatives."""
+        keys, keys_aug, code, code_aug = (self._whole_batch(local) for local in (keys, keys_aug, code, code_aug))
         loss = self.correspondence_loss
         if self.cfg.gather_batch:
             coords = from_rank_zero(loss.random_coords(len(keys), keys.device)) if coords is None else coords
             perms = from_rank_zero(loss.random_perms(len(keys), keys.device)) if perms is None else perms
-        if are_neighbours:
-            return loss(keys, keys_pos, keys, code, code_pos, code, coords, perms)
-        return loss(keys, keys, keys_pos, code, code, code_pos, coords, perms)
+        return loss(keys, keys, keys_aug, code, code, code_aug, coords, perms)
 
     def _correspondence(self, pairs: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of the losses of positive and negative pairs."""

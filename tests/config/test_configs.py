@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 
 import crop_datasets
 from conftest import ROOT, TINY_VIT
-from eagle.config import command_line
+from eagle.config import parsing
 from eagle.config.command_line import parse_command_line
+from eagle.config.refinement import refinement
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import CONFIG_DIR
 from eagle.errors import ConfigError
@@ -44,6 +45,20 @@ RECIPES = {
 def composed(name, *words):
     schema = next(schema for prefix, schema in SCHEMAS.items() if name.startswith(prefix))
     return parse_command_line(schema, ["--config-name", name, *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], (False, True)),
+        (["run_crf=false"], (False, False)),
+        (["refine=both"], (True, True)),
+        (["run_crf=false", "refine=spectral"], (True, False)),
+        (["refine=none"], (False, False)),
+    ],
+)
+def test_refine__and_the_published_run_crf(words, expected):
+    assert refinement(composed("eval_config", *words)) == expected
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -77,7 +92,7 @@ def test_given_paths__are_relative_to_where_the_command_runs(monkeypatch, tmp_pa
 
 def test_files_of_configs__edited_in_place_count_from_their_folder(monkeypatch, tmp_path):
     """`output_root: outputs` never becomes src_EAGLE/outputs, and values such as `random` are not taken for paths."""
-    monkeypatch.setattr(command_line, "CONFIG_DIR", tmp_path)
+    monkeypatch.setattr(parsing, "CONFIG_DIR", tmp_path)
     values = {
         "output_root": "outputs",
         "pytorch_data_dir": "/data",
@@ -145,15 +160,6 @@ def test_potsdam__differs_from_cocostuff_where_its_comments_say():
 def test_fidelity__both_files_compose():
     for fidelity in ("released", "paper"):
         assert composed("train_config_cocostuff", f"fidelity={fidelity}").photometric == fidelity
-
-
-def test_image_cues__need_losses_that_compare_no_labels_of_different_images():
-    words = ["eicue=per_image", "prototype_scope=image"]
-    assert parse_command_line(TrainConfig, words).eicue == "per_image"
-    with pytest.raises(ConfigError, match=r"^eicue: per_image .*; set prototype_scope=image$"):
-        parse_command_line(TrainConfig, words[:1])
-    with pytest.raises(ConfigError, match=r"^centroid_mode: learned "):
-        parse_command_line(TrainConfig, [*words, "centroid_mode=learned"])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from eagle.downloads import archives
-from eagle.downloads.archives import extract_archive
+from eagle.downloads.archives import extract_archive, extract_members, member_names
 from eagle.errors import DownloadError
 
 
@@ -187,3 +187,23 @@ def test_extract__leftovers_of_a_killed_process_are_cleared(tmp_path, folder):
     (leftover / "half").write_text("half")
     extract_archive(make_zip(tmp_path / "set.zip", {"set/x": b"x"}), folder)
     assert [path.name for path in folder.rglob("*")] == ["set", "x"]
+
+
+def test_extract_members__chosen_files_under_other_names(tmp_path, folder):
+    folder.mkdir()
+    path = make_zip(tmp_path / "set.zip", {"set/": b"", "set/a.txt": b"a", "set/b.png": b"b"})
+    assert extract_members(path, folder, lambda name: "x/y.txt" if name.endswith(".txt") else None) == 1
+    assert [file.relative_to(folder).as_posix() for file in folder.rglob("*")] == ["x", "x/y.txt"]
+    assert (folder / "x/y.txt").read_bytes() == b"a"
+    assert member_names(path) == ["set/a.txt", "set/b.png"]
+
+
+def test_extract_members__place_outside_or_taken(tmp_path, folder):
+    folder.mkdir()
+    path = make_zip(tmp_path / "set.zip", {"a": b"a", "b": b"b"})
+    with pytest.raises(DownloadError, match="do not trust"):
+        extract_members(path, folder, lambda name: f"../{name}")
+    with pytest.raises(DownloadError, match="File exists"):
+        extract_members(path, folder, lambda _: "same")
+    assert (folder / "same").read_bytes() == b"a"
+    assert sorted(tmp_path.iterdir()) == [folder, path]

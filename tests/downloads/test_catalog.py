@@ -12,6 +12,7 @@ PUBLIC_FILES = {
     "dinov2_vits14_reg": "dinov2/dinov2_vits14/dinov2_vits14_reg4_pretrain.pth",
     "dinov2_vitb14": "dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
     "dinov2_vitb14_reg": "dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth",
+    "mae_vitb16": "mae/pretrain/mae_pretrain_vit_base.pth",
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eagle.config.schema import EvalConfig
-from eagle.downloads.catalog import DATASETS, MODELS
+from eagle.downloads.catalog import MIRRORED_DATASETS, MODELS
 from local_server import served
 
 SOURCES = Path(__file__).resolve().parents[2] / "src_EAGLE"
@@ -100,7 +100,7 @@ def test_download__unknown_name_before_anything_is_fetched(tmp_path, script, arg
 
 
 def test_download_datasets__archives_then_folders(tmp_path):
-    files = {f"{name}.zip": zipped(f"{name}/a/x.txt") for name in DATASETS}
+    files = {f"{name}.zip": zipped(f"{name}/a/x.txt") for name in MIRRORED_DATASETS}
     with served(files, cuts=1, cut_after=10) as (url, server):
         result = run("download_datasets", f"pytorch_data_dir={tmp_path}", f"base_url={url}/")
         assert result.returncode == 0, result.stderr
@@ -109,9 +109,9 @@ def test_download_datasets__archives_then_folders(tmp_path):
         result = run("download_datasets", f"pytorch_data_dir={tmp_path}", f"base_url={url}", "--unzip")
         assert result.returncode == 0, result.stderr
         assert len(server.requests) == asked
-    expected = "; ".join(f"{name} -> {tmp_path}/{name}" for name in DATASETS)
+    expected = "; ".join(f"{name} -> {tmp_path}/{name}" for name in MIRRORED_DATASETS)
     assert last_line(result.stdout) == f"available: {expected}"
-    for name in DATASETS:
+    for name in MIRRORED_DATASETS:
         assert (tmp_path / name / "a" / "x.txt").read_text() == "x"
 
 
@@ -134,7 +134,7 @@ def test_download_datasets__list_fetches_nothing(tmp_path):
         result = run("download_datasets", "--list", f"pytorch_data_dir={tmp_path}", f"base_url={url}")
     assert server.requests == []
     assert str(tmp_path / "potsdam.zip") in result.stdout
-    assert all(f"{url}/{name}.zip" in result.stdout for name in DATASETS)
+    assert all(f"{url}/{name}.zip" in result.stdout for name in MIRRORED_DATASETS)
 
 
 def test_download_models__substitute_is_named_as_such(tmp_path, monkeypatch, capsys):

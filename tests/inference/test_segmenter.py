@@ -44,7 +44,9 @@ def segmenter(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"probe": "linear"}, {"full_resolution": True, "window": 32}, {"run_crf": True}]
+    "options",
+    [{}, {"probe": "linear"}, {"full_resolution": True, "window": 32}, {"refine": "crf"}, {"refine": "spectral"}],
+    [{}, {"probe": "linear"}, {"full_resolution": True, "window": 32}, {"refine": "crf"}, {"refine": "spectral"}],
 )
 def test_segment__lists_of_any_form_equal_the_command(checkpoint, segmenter, tmp_path, options):
     """Files, PIL images and arrays of several sizes, in any order, give the masks of ``segment_images.py``."""
@@ -142,6 +144,7 @@ def test_segment__broken_files_are_named(segmenter, tmp_path):
         ({"res": 50}, "res: 50 is not a multiple of the patch size 8; use 48 or 56"),
         ({"res": 0}, "res: 0 is too small"),
         ({"window": -8}, "window: -8 is too small"),
+        ({"refine": "auto"}, "unknown refinement 'auto': choose from both, crf, none, spectral"),
         ({"crf_backend": "touch"}, "unknown CRF backend 'touch'"),
         ({"batch_size": 0}, "batch_size: 0 is too small"),
     ],

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from conftest import SHARED, TINY_VIT
 from eagle.errors import WeightsError
 from eagle.models import weights
-from eagle.models.backbone import build_backbone
+from eagle.models.building import build_backbone
 
 
 @pytest.fixture
@@ -47,6 +47,56 @@ def test_weights__dinov2_release_names_with_registers(tmp_path):
     torch.save(meta, tmp_path / "dinov2.pth")
     loaded = build_backbone(name, 14, str(tmp_path / "dinov2.pth"), key_blocks=[1], **kwargs).state_dict()
     assert all(torch.allclose(loaded[key], ours[key], atol=1e-6) for key in ours)
+
+
+def meta_dinov3(ours):
+    """A rotary backbone's tensors as Meta's DINOv3 files name them, with a qkv bias that is zero, and its mask."""
+    names = {"reg_token": "storage_tokens", "gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma"}
+    meta = {}
+    for key, value in ours.items():
+        meta[next((key.replace(old, new) for old, new in names.items() if old in key), key)] = value
+    for block in range(2):
+        meta[f"blocks.{block}.attn.qkv.bias"] = torch.zeros(3 * 48)
+        meta[f"blocks.{block}.attn.qkv.bias_mask"] = torch.full((3 * 48,), torch.nan)
+    return meta | {"mask_token": torch.zeros(1, 48), "rope_embed.periods": torch.ones(4)}
+
+
+TINY_DINOV3 = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 64, "key_blocks": [1]}
+
+
+def test_weights__dinov3_release_names(tmp_path, capsys):
+    """Meta's files have storage_tokens and a qkv bias; the bias of keys is masked, whatever it holds."""
+    torch.manual_seed(0)
+    ours = build_backbone("vit_small_patch16_dinov3", pretrained_weights="random", **TINY_DINOV3).state_dict()
+    meta = meta_dinov3(ours)
+    meta["blocks.0.attn.qkv.bias"][48:96] = 3
+    torch.save(meta, tmp_path / "dinov3.pth")
+    file = str(tmp_path / "dinov3.pth")
+    loaded = build_backbone("vit_small_patch16_dinov3", 16, file, **TINY_DINOV3).state_dict()
+    assert loaded.keys() == ours.keys()
+    assert all(torch.equal(loaded[key], ours[key]) for key in ours)
+    assert capsys.readouterr().out == "", "timm prints an error for each bias that a model lacks"
+    meta["blocks.1.attn.qkv.bias"][:48] = 2
+    torch.save(meta, tmp_path / "dinov3.pth")
+    biased = build_backbone("vit_small_patch16_dinov3_qkvb", 16, file, **TINY_DINOV3).state_dict()
+    assert (biased["blocks.1.attn.q_bias"] == 2).all()
+    with pytest.raises(WeightsError, match=r"dinov3\.pth: does not fit .*_qkvb"):
+        build_backbone("vit_small_patch16_dinov3", 16, file, **TINY_DINOV3)
+
+
+@pytest.mark.parametrize(
+    ("name", "unused"),
+    [
+        ("eva02_small_patch14_224.mim_in22k", ["fc_norm.weight", "fc_norm.bias"]),
+        ("vit_base_patch16_siglip_224.webli", ["attn_pool.q.weight"]),
+    ],
+)
+def test_weights__parts_after_the_last_block_may_be_absent(tmp_path, name, unused):
+    kwargs = {"embed_dim": 48, "depth": 2, "num_heads": 3}
+    vit = timm.create_model(name, num_classes=0, **kwargs).state_dict()
+    torch.save({key: value for key, value in vit.items() if key not in unused}, tmp_path / "w.pth")
+    loaded = build_backbone(name, 14, str(tmp_path / "w.pth"), [1], **kwargs).state_dict()
+    assert all(torch.equal(loaded[key], vit[key]) for key in loaded)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +143,37 @@ def test_weights__downloaded_file_is_found_by_model_name(monkeypatch, tmp_path, 
     torch.save(state, tmp_path / "dino_vits8_300ep.pth")
     loaded = build_backbone("vit_small", 8, None, **TINY_VIT).state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_weights__one_architecture_with_several_trainings(monkeypatch, tmp_path):
+    """MAE's and supervised models share an architecture with DINO; its downloaded file is not theirs."""
+    monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
+    assert weights.download_name("vit_base_patch16_224.dino") == "dino_vitb16"
+    assert weights.download_name("vit_base_patch16_224.mae") == "mae_vitb16"
+    assert weights.download_name("vit_base_patch16_224.augreg_in21k") is None
+    assert weights.download_name("vit_base_patch16_224") is None, "timm's default is not DINO's"
+    assert weights.download_name("vit_small_patch14_dinov2") == "dinov2_vits14"
+
+
+def test_weights__dinov3_that_cannot_be_fetched_names_licence_and_place(monkeypatch, tmp_path):
+    create = timm.create_model
+
+    def offline(name, pretrained=False, **kwargs):
+        if pretrained:
+            raise OSError("403 Forbidden")
+        return create(name, pretrained=False, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
+    for name, place in (
+        ("vit_small_patch16_dinov3", "dinov3_vits16.pth or name it"),
+        ("vit_small_patch16_dinov3_qkvb", "then name it"),
+    ):
+        with pytest.raises(WeightsError, match=rf"licence.*dinov3-downloads.*{place}.*pretrained_weights=PATH"):
+            build_backbone(name, **TINY_DINOV3)
+    with pytest.raises(WeightsError) as caught:
+        build_backbone("vit_small_patch16_dinov3_qkvb.eupe_lvd1689m", **TINY_DINOV3)
+    assert "licence" not in str(caught.value), "EUPE has a licence of its own"
 
 
 def test_weights__vits8_is_only_the_300_epoch_file(monkeypatch, tmp_path, state):

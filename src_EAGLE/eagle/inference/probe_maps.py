@@ -4,10 +4,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eagle.config.refinement import SPECTRAL_SUFFIX
 from eagle.inference.windows import Features, padded_to_patches, windowed
 from eagle.models.backbone import KeyBackbone
 from eagle.models.probes import ClusterLookup, upsampled
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.spectral.refinement import spectral_refinement
+
+# Smallest probability of a refined map before its logarithm.
+LEAST_PROBABILITY = 1e-6
 
 
 class SegmenterProbes(nn.Module):
@@ -17,14 +22,19 @@ class SegmenterProbes(nn.Module):
         segmenter: in eval mode.
         alpha: sharpness of the cluster probe.
         window: side in pixels of the windows that larger images are split into; None processes every image whole.
+        spectral: add the spectrally refined maps "linear+spectral" and "cluster+spectral".
     """
 
-    def __init__(self, segmenter: LitUnsupervisedSegmenter, alpha: float, window: int | None = None) -> None:
+    def __init__(
+        self, segmenter: LitUnsupervisedSegmenter, alpha: float, window: int | None = None, spectral: bool = False
+    ) -> None:
         super().__init__()
         self.segmenter = segmenter
         self.alpha = alpha
         self.window = window
-        self.n_clusters = {"linear": segmenter.n_classes, "cluster": len(segmenter.cluster_probe.clusters)}
+        self.spectral = spectral
+        n_clusters = {"linear": segmenter.n_classes, "cluster": len(segmenter.cluster_probe.clusters)}
+        self.n_clusters = _with_spectral(n_clusters) if spectral else n_clusters
 
     @torch.no_grad()
     def code(self, img: Tensor) -> Tensor:
@@ -35,14 +45,21 @@ class SegmenterProbes(nn.Module):
     @torch.no_grad()
     def forward(self, img: Tensor) -> dict[str, Tensor]:
         """See ProbeMaps."""
-        code = self.code(img)
+        code, probe = self.code(img), self.segmenter.cluster_probe
         size, shown = covered_size(code, self.segmenter.net.model.patch_size), (img.shape[2], img.shape[3])
-        linear = upsampled(self.segmenter.linear_logits(code), size)
-        cluster = self.alpha * self.segmenter.cluster_probe.upsampled_similarity(code, size)
-        return {
+        logits = self.segmenter.linear_logits(code)
+        linear = upsampled(logits, size)
+        cluster = self.alpha * probe.upsampled_similarity(code, size)
+        maps = {
             "linear": F.log_softmax(cropped_to(linear, shown), dim=1),
             "cluster": F.log_softmax(cropped_to(cluster, shown), dim=1),
         }
+        if self.spectral:
+            patch_logits = {"linear": logits, "cluster": self.alpha * probe.similarity(code)}
+            for name, scores in patch_logits.items():
+                refined = spectral_refinement(scores.softmax(dim=1), code)
+                maps[name + SPECTRAL_SUFFIX] = log_probabilities(cropped_to(upsampled(refined, size), shown))
+        return maps
 
 
 class KMeansProbe(nn.Module):
@@ -53,22 +70,46 @@ class KMeansProbe(nn.Module):
         centres: a probe with the k-means centres as clusters.
         alpha: sharpness of the probe.
         window: as in SegmenterProbes.
+        spectral: add the spectrally refined map "kmeans+spectral".
     """
 
-    def __init__(self, backbone: KeyBackbone, centres: ClusterLookup, alpha: float, window: int | None = None) -> None:
+    def __init__(
+        self,
+        backbone: KeyBackbone,
+        centres: ClusterLookup,
+        alpha: float,
+        window: int | None = None,
+        spectral: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.centres = centres
         self.alpha = alpha
         self.window = window
-        self.n_clusters = {"kmeans": len(centres.clusters)}
+        self.spectral = spectral
+        n_clusters = {"kmeans": len(centres.clusters)}
+        self.n_clusters = _with_spectral(n_clusters) if spectral else n_clusters
 
     @torch.no_grad()
     def forward(self, img: Tensor) -> dict[str, Tensor]:
         """See ProbeMaps."""
         keys = any_size_features(self.backbone, img, self.backbone.patch_size, self.window)
-        similarity = self.centres.upsampled_similarity(keys, covered_size(keys, self.backbone.patch_size))
-        return {"kmeans": F.log_softmax(self.alpha * cropped_to(similarity, (img.shape[2], img.shape[3])), dim=1)}
+        size, shown = covered_size(keys, self.backbone.patch_size), (img.shape[2], img.shape[3])
+        similarity = self.centres.upsampled_similarity(keys, size)
+        maps = {"kmeans": F.log_softmax(self.alpha * cropped_to(similarity, shown), dim=1)}
+        if self.spectral:
+            refined = spectral_refinement((self.alpha * self.centres.similarity(keys)).softmax(dim=1), keys)
+            maps["kmeans" + SPECTRAL_SUFFIX] = log_probabilities(cropped_to(upsampled(refined, size), shown))
+        return maps
+
+
+def log_probabilities(probs: Tensor) -> Tensor:
+    """Logarithm of probabilities, which may be zero."""
+    return probs.clamp(min=LEAST_PROBABILITY).log()
+
+
+def _with_spectral(n_clusters: dict[str, int]) -> dict[str, int]:
+    return n_clusters | {name + SPECTRAL_SUFFIX: n for name, n in n_clusters.items()}
 
 
 def any_size_features(features: Features, img: Tensor, patch_size: int, window: int | None) -> Tensor:

@@ -12,20 +12,25 @@ from torch import Tensor
 
 from eagle.checkpoints.formats import read_stored
 from eagle.checkpoints.loading import build_as
+from eagle.config.refinement import REFINEMENTS, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS
 from eagle.config.validation import check_resolution
 from eagle.data.class_map import ClassMap, named_clusters
 from eagle.data.datasets.catalog import known_classes
 from eagle.errors import ConfigError, DataError, one_line, unknown_name_message
 from eagle.inference.given_images import GivenImage, listed, photograph_of
-from eagle.inference.masks import Legend, map_name
+from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter, View
 from eagle.inference.pipeline import batches
 from eagle.inference.segmentation import Segmentation
 from eagle.inference.whole_patches import input_of_size, whole_patch_size
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.spectral.eicue import laplacian_eigenvectors
 
 PROBES = ("cluster", "linear")
+UNREFINED = Refinement(spectral=False, crf=False)
+# Without "auto", which is for commands with run_crf.
+NAMED_REFINEMENTS = tuple(name for name in REFINEMENTS if name != "auto")
 
 
 class SegmentOptions(TypedDict, total=False):
@@ -35,7 +40,7 @@ class SegmentOptions(TypedDict, total=False):
     res: int | None
     full_resolution: bool
     window: int | None
-    run_crf: bool
+    refine: str
     crf_backend: str
     cluster_names: str | Path | None
     batch_size: int
@@ -87,7 +92,7 @@ class Segmenter(LitUnsupervisedSegmenter):
         res: int | None = None,
         full_resolution: bool = False,
         window: int | None = None,
-        run_crf: bool = False,
+        refine: str = "none",
         crf_backend: str = "auto",
         cluster_names: str | Path | None = None,
         batch_size: int = 8,
@@ -103,7 +108,8 @@ class Segmenter(LitUnsupervisedSegmenter):
             full_resolution: process photographs at their own size in windows, which finds small objects.
             window: side of the windows that larger photographs are split into; None for ``val_res`` with
                 ``full_resolution``, else for no windows.
-            run_crf: refine borders with the dense CRF.
+            refine: "crf" refines borders with the dense CRF, "spectral" smooths class probabilities on the image's own
+                patch graph, "both" does this and then the CRF; "none" does neither.
             crf_backend: see ``eagle.dense_crf``.
             cluster_names: text file with one cluster name per line; None for the names of the checkpoint's evaluation.
             batch_size: most photographs that are computed together.
@@ -118,8 +124,11 @@ class Segmenter(LitUnsupervisedSegmenter):
         given, several = listed(images), isinstance(images, (list, tuple))
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is too small; the least is 1")
-        view = self.view(res, full_resolution, window, run_crf, crf_backend)
-        legend = self.legend(probe, run_crf, cluster_names)
+        if refine not in NAMED_REFINEMENTS:
+            raise ConfigError(unknown_name_message("refinement", refine, NAMED_REFINEMENTS))
+        refinement = refinement_of_name(refine)
+        view = self.view(res, full_resolution, window, refinement, crf_backend)
+        legend = self.legend(probe, refinement, cluster_names)
         photographs = PhotographSegmenter(self, probe, view, self.machine)
         prepared = ((i, photographs.prepare(photograph_of(image))) for i, image in enumerate(given))
         results: dict[int, Segmentation] = {}
@@ -156,9 +165,8 @@ class Segmenter(LitUnsupervisedSegmenter):
         prepared = [photographs.prepare(photograph_of(image)) for image in listed(batch)]
         sizes = sorted({f"{item.seen.width}×{item.seen.height}" for item in prepared})
         if len(sizes) != 1:
-            raise DataError(
-                f"the model sees these images at {len(sizes)} sizes ({', '.join(sizes[:3])}): pass one size"
-            )
+            shown = ", ".join(sizes[:3]) or "none"
+            raise DataError(f"codes need images that the model sees at one size, not {len(sizes)}: {shown}")
         return photographs.codes(prepared)
 
     @torch.no_grad()
@@ -181,16 +189,16 @@ class Segmenter(LitUnsupervisedSegmenter):
         res = res or self.cfg.val_res
         check_resolution("res", res, patch_size)
         photograph = photograph_of(image)
-        img = input_of_size(photograph, whole_patch_size(photograph, res, patch_size))
-        self.machine.to_device(self.eval())
-        with self.machine.autocast():
-            code = self(self.machine.to_device(img))
-        grid = code.shape[2:]
-        # As many vectors as EiCue computes, so that they do not depend on n.
+        size = whole_patch_size(photograph, res, patch_size)
+        grid = (size[1] // patch_size, size[0] // patch_size)
+        # At least as many vectors as EiCue uses, so that they do not depend on n.
         k = max(n + 1, self.cfg.eigen_cluster)
-        if n < 1 or k > grid.numel():
+        if n < 1 or k > grid[0] * grid[1]:
             raise ConfigError(f"n: {n} eigenvectors of {grid[0]}×{grid[1]} patches; choose at least 1, or raise res")
-        _, vectors = self._eigenpairs(code, self.machine.to_device(img), k)
+        self.machine.to_device(self.eval())
+        img, cfg = self.machine.to_device(input_of_size(photograph, size)), self.cfg
+        with self.machine.autocast():
+            vectors = laplacian_eigenvectors(self(img), img, k, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs)
         return vectors[0, :, 1 : n + 1].T.unflatten(1, grid).float().cpu().numpy()
 
     def view(
@@ -198,7 +206,7 @@ class Segmenter(LitUnsupervisedSegmenter):
         res: int | None = None,
         full_resolution: bool = False,
         window: int | None = None,
-        run_crf: bool = False,
+        refinement: Refinement = UNREFINED,
         crf_backend: str = "auto",
     ) -> View:
         """Check the options of ``segment`` that say how the model sees a photograph; raises ConfigError."""
@@ -209,18 +217,18 @@ class Segmenter(LitUnsupervisedSegmenter):
                 raise ConfigError(f"{name}: {size} is too small; the least is 1")
         val_res = self.cfg.val_res
         seen = None if full_resolution else res or val_res
-        view = View(seen, window or (val_res if full_resolution else None), run_crf, crf_backend)
+        view = View(seen, window or (val_res if full_resolution else None), refinement, crf_backend)
         patch_size = self.net.model.patch_size
         for name, size in (("res", view.res), ("window", view.window)):
             check_resolution(name, size or patch_size, patch_size)
         return view
 
-    def legend(self, probe: str, run_crf: bool = False, cluster_names: str | Path | None = None) -> Legend:
+    def legend(self, probe: str, refinement: Refinement, cluster_names: str | Path | None = None) -> Legend:
         """Names and colours of a probe's ids; raises ConfigError for an unknown probe, DataError for a bad file."""
         if probe not in PROBES:
             raise ConfigError(unknown_name_message("probe", probe, PROBES))
         n_clusters = self.n_classes if probe == "linear" else len(self.cluster_probe.clusters)
-        name = map_name(probe, run_crf)
+        name = probe + refinement.suffix
         class_map = named_clusters(Path(cluster_names), name, n_clusters) if cluster_names else self.class_map
         return Legend(class_map, name, n_clusters, known_classes(self.cfg))
 

@@ -1,44 +1,43 @@
 """Frozen vision transformer that returns the attention keys of its last blocks (method §1; paper section 3.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import timm
 import torch
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eagle.config.schema import RANDOM_WEIGHTS
 from eagle.errors import ConfigError
-from eagle.models.position_embedding import PositionRule, position_rule, resample_position_embedding
-from eagle.models.weights import download_name, load_backbone_weights
-
-# (model_type, dino_patch_size): timm name of the architecture, name of the weights in eagle.downloads.catalog.MODELS.
-DINO_NAMES = {
-    ("vit_small", 8): ("vit_small_patch8_224.dino", "dino_vits8"),
-    ("vit_small", 16): ("vit_small_patch16_224.dino", "dino_vits16"),
-    ("vit_base", 8): ("vit_base_patch8_224.dino", "dino_vitb8"),
-    ("vit_base", 16): ("vit_base_patch16_224.dino", "dino_vitb16"),
-}
+from eagle.models.position_embedding import PositionRule, resample_position_embedding
 
 
 class KeyBackbone(nn.Module):
-    """Computes the patch keys K of a frozen ViT: always in eval mode, no gradients.
+    """Computes the patch keys K of a frozen plain ViT: always in eval mode, no gradients.
 
-    Its parameters have timm's names, which DINO and the released checkpoints share.
+    A key is the output of a block's key projection, before any normalisation of keys. Its parameters have timm's names,
+    which DINO and the released checkpoints share.
 
     Args:
-        vit: a timm VisionTransformer built with ``dynamic_img_size=True``.
+        vit: a timm model built with ``dynamic_img_size=True``.
         key_blocks: ascending, distinct block numbers; None for the last three.
         rule: how position embeddings are resampled to the image's patch grid.
+        normalization: maps ImageNet-normalised images to the model's own normalisation.
 
     Raises:
         ConfigError: ``key_blocks`` are not ascending blocks of this model.
     """
 
-    def __init__(self, vit: VisionTransformer, key_blocks: Sequence[int] | None, rule: PositionRule) -> None:
+    def __init__(
+        self,
+        vit: VisionTransformer | Eva,
+        key_blocks: Sequence[int] | None,
+        rule: PositionRule,
+        normalization: nn.Module,
+    ) -> None:
         super().__init__()
+        self.normalization = normalization
         self.patch_embed: nn.Module = vit.patch_embed
         self.cls_token: nn.Parameter | None = vit.cls_token
         self.reg_token: nn.Parameter | None = vit.reg_token
@@ -78,24 +77,30 @@ class KeyBackbone(nn.Module):
         Returns:
             K, B×(blocks·C)×h×w.
         """
-        patches: Tensor = self.patch_embed(img)
+        patches: Tensor = self.patch_embed(self.normalization(img))
         h, w = patches.shape[1:3]
         tokens = self._with_position(patches.flatten(1, 2), (h, w))
+        blocks = self._blocks_for((h, w))
         keys = []
         for number in range(self.key_blocks[-1]):
             if number in self.key_blocks:
                 keys.append(self._keys_only(self.blocks[number], tokens))
-            tokens = self.blocks[number](tokens)
+            tokens = blocks[number](tokens)
         keys.append(self._keys_only(self.blocks[self.key_blocks[-1]], tokens))
         return torch.cat([k[:, self._n_prefix :] for k in keys], dim=-1).transpose(1, 2).unflatten(2, (h, w))
+
+    def _blocks_for(self, grid: tuple[int, int]) -> Sequence[Callable[[Tensor], Tensor]]:  # noqa: ARG002
+        """The blocks as functions of the tokens of a patch grid."""
+        return list(self.blocks)
 
     def _with_position(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """Prefix (class, register) and patch tokens with position embeddings, B×N×C → B×(prefix + N)×C."""
         prefix = [
             token.expand(patches.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None
         ]
+        if self.pos_embed is None:
+            return self.norm_pre(torch.cat([*prefix, patches], dim=1))
         n_positioned = self._n_prefix if self._prefix_has_position else 0
-        assert self.pos_embed is not None  # checked in build_backbone
         position = resample_position_embedding(self.pos_embed, self._grid_size, grid, n_positioned, self._rule)
         if self._prefix_has_position:
             tokens = torch.cat([*prefix, patches], dim=1) + position
@@ -112,69 +117,6 @@ class KeyBackbone(nn.Module):
         rows = slice(self.embed_dim, 2 * self.embed_dim)
         bias = None if block.attn.qkv.bias is None else block.attn.qkv.bias[rows]
         return F.linear(block.norm1(tokens), block.attn.qkv.weight[rows], bias)
-
-
-def build_backbone(
-    model_type: str = "vit_small",
-    patch_size: int = 8,
-    pretrained_weights: str | None = None,
-    key_blocks: Sequence[int] | None = None,
-    **timm_kwargs: Any,
-) -> KeyBackbone:
-    """Build the frozen backbone and load its weights.
-
-    Args:
-        model_type: ``vit_small`` or ``vit_base`` for DINO with ``patch_size``, or a timm model name, which fixes the
-            patch size.
-        patch_size: 8 or 16, for DINO only.
-        pretrained_weights: None for the model's own weights, a .pth or .safetensors file, or "random".
-        key_blocks: blocks whose keys form K; None for the last three.
-        timm_kwargs: further arguments of ``timm.create_model``.
-
-    Raises:
-        ConfigError: unknown model, patch size or blocks, or a model without plain qkv blocks.
-        WeightsError: the weights are missing, unreadable or do not fit.
-
-    Example:
-        >>> import torch
-        >>> from eagle import build_backbone
-        >>> backbone = build_backbone("vit_small", 8, "random", embed_dim=48, depth=4, num_heads=3)
-        >>> backbone(torch.zeros(2, 3, 64, 96)).shape  # three blocks of 48 channels, 8×12 patches
-        torch.Size([2, 144, 8, 12])
-    """
-    name, weights_name = timm_name(model_type, patch_size)
-    vit = _create_vit(name, timm_kwargs)
-    if pretrained_weights != RANDOM_WEIGHTS:
-        load_backbone_weights(vit, name, pretrained_weights, weights_name)
-    return KeyBackbone(vit, key_blocks, position_rule(name))
-
-
-def timm_name(model_type: str, patch_size: int) -> tuple[str, str | None]:
-    """The timm name of a backbone, and the name of its weights in ``download_models.py`` (None if not offered there).
-
-    Raises:
-        ConfigError: DINO does not have this patch size.
-    """
-    if model_type not in {family for family, _ in DINO_NAMES}:
-        return model_type, download_name(model_type)
-    if (model_type, patch_size) not in DINO_NAMES:
-        raise ConfigError(f"dino_patch_size: DINO's {model_type} has patch sizes 8 and 16, not {patch_size}")
-    return DINO_NAMES[model_type, patch_size]
-
-
-def _create_vit(name: str, timm_kwargs: dict[str, Any]) -> VisionTransformer:
-    if not timm.is_model(name.split(".")[0]):
-        near = timm.list_models(f"*{name.split('.')[0]}*")[:3]
-        raise ConfigError(
-            f"model_type: timm has no model '{name}'" + (f"; similar names: {', '.join(near)}" if near else "")
-        )
-    try:
-        vit = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True, **timm_kwargs)
-    except (TypeError, AssertionError, RuntimeError) as error:
-        raise ConfigError(f"model_type: timm cannot build '{name}' with {timm_kwargs}: {error}") from error
-    if not isinstance(vit, VisionTransformer) or not hasattr(vit.blocks[0], "attn") or vit.pos_embed is None:
-        raise ConfigError(f"model_type: '{name}' is not a plain ViT with qkv attention blocks and position embeddings")
-    return vit
 
 
 def _resolved_blocks(key_blocks: Sequence[int] | None, depth: int) -> tuple[int, ...]:

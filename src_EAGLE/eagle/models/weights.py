@@ -9,22 +9,24 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import eva, vision_transformer
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from eagle.default_folders import default_folder
-from eagle.downloads.catalog import MODELS, local_weights
+from eagle.downloads.catalog import MODELS, licence_hint, local_weights
 from eagle.errors import WeightsError
 
 # The folder of download_models.py.
 WEIGHTS_DIR = Path(default_folder("models"))
 
-# Heads in training checkpoints that are not part of the backbone.
-_NOT_BACKBONE = ("head.", "head_dist.", "fc.", "fc_norm.")
+# Parts after the last block, which K does not need; files often lack them or hold others than timm's model.
+_NOT_BACKBONE = ("head.", "head_dist.", "fc.", "fc_norm.", "attn_pool.")
 
 
 def load_backbone_weights(
-    vit: VisionTransformer, name: str, source: str | None, weights_name: str | None = None
+    vit: VisionTransformer | Eva, name: str, source: str | None, weights_name: str | None = None
 ) -> None:
     """Fill ``vit`` with pre-trained weights.
 
@@ -42,13 +44,15 @@ def load_backbone_weights(
     state = _backbone_part(read_weights(path)) if path else _from_hub(name, weights_name)
     origin = str(path or f"timm's {name}")
     try:
-        state = checkpoint_filter_fn(state, vit)
+        state = _with_timm_names(state, vit)
+    except ValueError as error:
+        raise WeightsError(f"{origin}: does not fit {name}: {error}") from error
     except Exception as error:  # timm does not specify what it raises for an unknown format
         raise WeightsError(f"{origin}: does not hold the weights of {name} ({error})") from error
-    state = {key: value for key, value in state.items() if not key.startswith(_NOT_BACKBONE)}
-    if mismatches := tensor_mismatches(state, vit.state_dict()):
+    state, wanted = _before_heads(state), _before_heads(vit.state_dict())
+    if mismatches := tensor_mismatches(state, wanted):
         raise WeightsError(f"{origin}: does not fit {name}: {mismatches}")
-    vit.load_state_dict(state)
+    vit.load_state_dict(state, strict=False)
 
 
 def read_weights(path: Path) -> Mapping[str, Any]:
@@ -86,10 +90,32 @@ def tensor_mismatches(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor])
 
 
 def download_name(timm_name: str) -> str | None:
-    """Name of a timm model's weights in ``download_models.py``; None if not offered there."""
-    architecture = timm_name.split(".")[0]
-    names = (name for name, model in MODELS.items() if (model.timm_name or "").split(".")[0] == architecture)
-    return next(names, None)
+    """Name of a timm model's weights in ``download_models.py``; None if not offered there.
+
+    One architecture can have weights of several trainings, named by the tag after the dot: ``vit_base_patch16_224`` has
+    DINO's and MAE's. Without a tag, timm's default is meant.
+    """
+    if "." not in timm_name and (default := timm.get_pretrained_cfg(timm_name)):
+        timm_name = f"{timm_name}.{default.tag}"
+    return next((name for name, model in MODELS.items() if model.timm_name == timm_name), None)
+
+
+def _with_timm_names(state: dict[str, Tensor], vit: VisionTransformer | Eva) -> dict[str, Tensor]:
+    """Rename the tensors of a publisher's file as in timm; raise ValueError if that would lose some."""
+    if not isinstance(vit, Eva):
+        return vision_transformer.checkpoint_filter_fn(state, vit)
+    first: Any = vit.blocks[0]
+    biases = {key: bias for key, bias in state.items() if key.endswith("attn.qkv.bias")}
+    if biases and first.attn.q_bias is None:
+        # timm drops these, which is right only while they are zero. The key's third is masked in DINOv3, so unused.
+        if any(part.any() for bias in biases.values() for part in bias.chunk(3)[::2]):
+            raise ValueError("its query and value biases are not zero; use the model whose name has _qkvb")
+        state = {key: value for key, value in state.items() if key not in biases}
+    return eva.checkpoint_filter_fn(state, vit)
+
+
+def _before_heads(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(_NOT_BACKBONE)}
 
 
 def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
@@ -107,7 +133,7 @@ def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
         fetch = fetch if weights_name else ""
         raise WeightsError(
             f"no weights for {timm_name} in {WEIGHTS_DIR}, and timm could not fetch them: {fetch}name a file with "
-            "pretrained_weights=PATH"
+            f"pretrained_weights=PATH{licence_hint(timm_name, WEIGHTS_DIR)}"
         ) from error
 
 

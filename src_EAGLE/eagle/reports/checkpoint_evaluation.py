@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from eagle.checkpoints.formats import evaluation_file, probe_entry
 from eagle.checkpoints.loading import load_segmenter
 from eagle.checkpoints.paths import require_checkpoint
+from eagle.config.refinement import refinement
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import check_resolution, with_overrides
 from eagle.data.class_map import ClassMap
@@ -71,7 +72,7 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     with crf_refinement(cfg) as refine:
         evaluation = evaluate(
             evaluation_trainer(cfg),
-            SegmenterProbes(segmenter, cfg.cluster_alpha, cfg.window),
+            SegmenterProbes(segmenter, cfg.cluster_alpha, cfg.window, refinement(cfg).spectral),
             views,
             cfg.batch_size,
             cfg.num_workers,
@@ -192,8 +193,8 @@ def evaluation_trainer(cfg: Any) -> pl.Trainer:
 
 @contextmanager
 def crf_refinement(cfg: Any) -> Iterator[Refine | None]:
-    """Yield the dense CRF with its pool of processes, or None without ``run_crf``."""
-    if not cfg.run_crf:
+    """Yield the dense CRF with its pool of processes, or None if the configuration asks for none."""
+    if not refinement(cfg).crf:
         yield None
         return
     with CrfPool(cfg.crf_processes) as pool:

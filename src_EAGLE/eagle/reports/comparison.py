@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.checkpoints.loading import load_segmenter
+from eagle.config.refinement import refinement
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading.bad_images import readable_part
 from eagle.data.loading.views import EvaluationViews
@@ -39,7 +40,7 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
         cfg: a validated EvalConfig.
 
     Returns:
-        A table of mIoU and accuracy, with and without CRF.
+        A table of mIoU and accuracy, without and with refinement.
 
     Raises:
         CheckpointError: a checkpoint cannot be loaded.
@@ -49,10 +50,9 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
     first = next(iter(segmenters.values()))
     views = validation_views(first, cfg)
     centres = _centres(first, cfg)
-    probes: dict[str, ProbeMaps] = {KMEANS: KMeansProbe(first.net.model, centres, cfg.cluster_alpha, cfg.window)}
-    probes |= {
-        name: SegmenterProbes(segmenter, cfg.cluster_alpha, cfg.window) for name, segmenter in segmenters.items()
-    }
+    settings = (cfg.cluster_alpha, cfg.window, refinement(cfg).spectral)
+    probes: dict[str, ProbeMaps] = {KMEANS: KMeansProbe(first.net.model, centres, *settings)}
+    probes |= {name: SegmenterProbes(segmenter, *settings) for name, segmenter in segmenters.items()}
     with crf_refinement(cfg) as refine:
         evaluations = {
             name: evaluate(

@@ -40,21 +40,13 @@ def laplacian_eigenvectors(
         >>> laplacian_eigenvectors(torch.randn(2, 32, 8, 8), torch.zeros(2, 3, 64, 64), k=4).shape
         torch.Size([2, 64, 4])
     """
-    return laplacian_eigenpairs(code, img, k, color_mode, method, signs)[1]
-
-
-@torch.no_grad()
-def laplacian_eigenpairs(
-    code: Tensor, img: Tensor, k: int, color_mode: str, method: str, signs: str
-) -> tuple[Tensor, Tensor]:
-    """``laplacian_eigenvectors`` and, before them, their eigenvalues, B×min(k, N) ascending; the same arguments."""
     h, w = code.shape[2:]
     with full_float32(code.device):
         affinity = feature_affinity(code.flatten(2).transpose(1, 2)).add_(color_affinity(img, (h, w), color_mode))
         laplacian, degree = normalized_laplacian(affinity)
-        values, vectors = smallest_eigenpairs(laplacian, degree, k, method)
+        _, vectors = smallest_eigenpairs(laplacian, degree, k, method)
     vectors = released_signs(vectors) if signs == "released" else fix_signs(vectors)
-    return values, torch.nn.functional.pad(vectors, (0, k - vectors.shape[2]))
+    return torch.nn.functional.pad(vectors, (0, k - vectors.shape[2]))
 
 
 @contextmanager

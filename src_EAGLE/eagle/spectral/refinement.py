@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from eagle.spectral.eigensolver import WITHOUT_DECOMPOSITIONS
 from eagle.spectral.laplacian import normalized_laplacian
 
+# μ. From 1 to 30 the cluster probe's mIoU rises on MSRC, CamVid and VOC animals; from 4 on the linear probe's falls on
+# CamVid.
 SMOOTHING = 10.0
 AFFINITY_POWER = 8
 # Larger grids are averaged down to a grid of at most this many patches, because the graph's matrix grows with N².

@@ -58,8 +58,7 @@ def memory_to_hold(
     """Return how many bytes ``cache_features=ram`` will hold at most on this machine by the end of the run.
 
     Args:
-        cfg: has res, val_res, batch_size, cached_views, cluster_probe_fit and positives; the search for neighbours
-            caches every image.
+        cfg: has res, val_res, batch_size, cached_views and cluster_probe_fit.
         backbone: computes the keys.
         n_images: size of the training set.
         n_validation: size of the validation set, which the processes share.
@@ -71,8 +70,7 @@ def memory_to_hold(
     """
     n_drawn = n_steps * cfg.batch_size
     n_fitted = MOST_IMAGES if cfg.cluster_probe_fit == "kmeans" else 0
-    n_clean = n_images if cfg.positives == "knn" else min(n_images, n_drawn + n_fitted)
-    n_rows = n_processes * (n_clean + min(n_images * cfg.cached_views, n_drawn))
+    n_rows = n_processes * (min(n_images, n_drawn + n_fitted) + min(n_images * cfg.cached_views, n_drawn))
     n_values = n_rows * prod(_key_shape(cfg.res, backbone)) + n_validation * prod(_key_shape(cfg.val_res, backbone))
     needed, free = n_values * BYTES_PER_VALUE, available_memory()
     if needed > free:

@@ -22,7 +22,6 @@ from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervise
 from eagle.training.callbacks.best_checkpoint import BestCheckpoint
 from eagle.training.callbacks.cluster_probe_fit import ClusterProbeFit
 from eagle.training.callbacks.last_checkpoint import LastCheckpoint
-from eagle.training.callbacks.neighbours import PositiveNeighbours
 from eagle.training.callbacks.nonfinite import NonFiniteStop
 from eagle.training.callbacks.progress import RunProgressBar
 from eagle.training.callbacks.random_states import RandomStates
@@ -122,7 +121,6 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule, fit: 
     val_interval = min(cfg.val_freq, cfg.max_steps)
     last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, val_interval, resume_command(run_dir))
     replaced = [ReplacedImages(data.train_set, run_dir, data.val_set.skipped)] if cfg.on_bad_image == "skip" else []
-    neighbours = [PositiveNeighbours(run_dir, data)] if cfg.positives == "knn" else []
     return pl.Trainer(
         **machine_arguments(cfg),
         deterministic=cfg.deterministic,
@@ -138,7 +136,6 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule, fit: 
         callbacks=[
             NonFiniteStop(run_dir),
             RandomStates(),
-            *neighbours,
             *replaced,
             *([fit] if fit is not None else []),
             *_pictures(cfg, run_dir, data),

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from eagle.models.backbone import KeyBackbone
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.spectral.eicue import eicue, laplacian_eigenpairs, laplacian_eigenvectors
-from eagle.spectral.image_cue import image_cue
+from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 from eagle.visualization.label_maps import cosine_kmeans, numbered_by_size, numbered_like
 
 CLUSTERS_WITHOUT_CODEBOOK = 8
@@ -65,7 +64,7 @@ class Decomposer(Protocol):
 
 
 class SegmenterDecomposer:
-    """As in training: Laplacian of code and colour affinity, EiCue as configured.
+    """As in training: Laplacian of code and colour affinity, EiCue from the trained codebook.
 
     Args:
         segmenter: in eval mode.
@@ -74,8 +73,7 @@ class SegmenterDecomposer:
 
     def __init__(self, segmenter: LitUnsupervisedSegmenter, settings: Settings) -> None:
         self.patch_size = segmenter.net.model.patch_size
-        source = "the trained codebook" if segmenter.cfg.eicue == "codebook" else "k-means of the image's eigenvectors"
-        self.note = f"Laplacian of code and colour affinity, EiCue from {source}."
+        self.note = "Laplacian of code and colour affinity, EiCue from the trained codebook."
         self._segmenter = segmenter
         self._settings = settings
 
@@ -85,15 +83,9 @@ class SegmenterDecomposer:
         cfg, codebook = self._segmenter.cfg, self._segmenter.train_cluster_probe_eigen
         keys, code = self._segmenter.net.keys_and_code(img)
         shown = self._settings.n_eigenvectors
-        k, grid = cfg.eigen_cluster, (code.shape[2], code.shape[3])
-        # Eigenvalue k + 1 belongs to the cues of single images.
-        n = max(1 + shown, k + 1 if cfg.eicue == "per_image" else k)
-        color = self._settings.color_affinity
-        values, vectors = laplacian_eigenpairs(code, img, n, color, cfg.eigensolver, cfg.eigen_signs)
-        if cfg.eicue == "per_image":
-            cue = image_cue(values[:, : k + 1], vectors[:, :, :k], grid)
-        else:
-            _, cue = eicue(vectors[:, :, :k], grid, codebook)
+        n = max(1 + shown, cfg.eigen_cluster)
+        vectors = laplacian_eigenvectors(code, img, n, self._settings.color_affinity, cfg.eigensolver, cfg.eigen_signs)
+        _, cue = eicue(vectors[:, :, : cfg.eigen_cluster], (code.shape[2], code.shape[3]), codebook)
         return _decomposition(_maps(vectors, keys)[:shown], cue[0].cpu().numpy(), keys, self._settings)
 
 

@@ -8,6 +8,7 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from eagle.config.refinement import Refinement
 from eagle.config.schema import BackboneConfig
 from eagle.config.validation import check_resolution
 from eagle.errors import ConfigError
@@ -15,7 +16,7 @@ from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter
 from eagle.inference.segmenter import open_segmenter
 from eagle.inference.whole_patches import input_of_size, whole_patch_size
-from eagle.models.backbone import build_backbone
+from eagle.models.building import build_backbone
 from eagle.visualization.decomposition import (
     BackboneDecomposer,
     Decomposer,
@@ -111,9 +112,10 @@ def _checkpoint_viewer(cfg: DictConfig, fabric: Fabric) -> Viewer:
     settings = Settings(
         cfg.n_eigenvectors or run.eigen_cluster - 1, cfg.n_clusters, cfg.color_affinity or run.color_affinity, cfg.seed
     )
-    view = segmenter.view(cfg.res, run_crf=cfg.run_crf, crf_backend=cfg.crf_backend)
+    refinement = Refinement(spectral=False, crf=cfg.run_crf)
+    view = segmenter.view(cfg.res, refinement=refinement, crf_backend=cfg.crf_backend)
     photographs = PhotographSegmenter(segmenter, "cluster", view, fabric)
-    legend = segmenter.legend("cluster", cfg.run_crf)
+    legend = segmenter.legend("cluster", refinement)
     res = cfg.res or run.val_res
     return Viewer(SegmenterDecomposer(segmenter, settings), res, cfg.panel_scale, fabric, photographs, legend, run)
 

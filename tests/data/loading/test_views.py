@@ -90,25 +90,3 @@ def test_photometric__seed_determines_result_and_global_state_is_untouched():
     torch.manual_seed(1)
     assert torch.equal(transform(rgb, 5), first)
     assert any(not torch.equal(transform(rgb, seed), first) for seed in range(6, 12))
-
-
-def test_training_views__positive_is_a_clean_neighbour_that_the_draw_determines():
-    """Each neighbour about as often as the others, and apart from whether x is blurred."""
-
-    class Shades(Ramp):
-        """Image i is uniformly i."""
-
-        def image(self, index):
-            return Image.fromarray(np.full((45, 64, 3), index, np.uint8))
-
-    neighbours = torch.tensor([[1, 2, 3], [0, 4, 5], [0, 1, 3], [0, 1, 2], [5, 1, 0], [4, 1, 0]])
-    views = TrainingViews(Shades(), 32, "released", neighbours=neighbours)
-    samples = [views[Draw(1, seed)] for seed in range(300)]
-    shades = [int((unnormalize(sample["img_pos"])[0, 0, 0] * 255).round()) for sample in samples]
-    assert shades == [int(sample["index_pos"]) for sample in samples]
-    assert all(70 < shades.count(index) < 130 for index in (0, 4, 5))
-    assert all(torch.equal(views[Draw(1, seed)]["img_pos"], samples[seed]["img_pos"]) for seed in range(20))
-    assert int(views[Draw(4, 7)]["index_pos"]) in (5, 1, 0)
-    plain = TrainingViews(Shades(), 32, "released")[Draw(1, 3)]
-    assert samples[3].keys() - plain.keys() == {"img_pos", "index_pos"}
-    assert all(torch.equal(plain[name], samples[3][name]) for name in plain)

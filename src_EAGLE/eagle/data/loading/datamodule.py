@@ -16,7 +16,7 @@ from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading.bad_images import without_bad
 from eagle.data.loading.sampler import TrainingBatches
 from eagle.data.loading.sharding import Shard
-from eagle.data.loading.views import CleanViews, Draw, EvaluationViews, TrainingViews
+from eagle.data.loading.views import CleanViews, EvaluationViews, TrainingViews
 from eagle.distributed import computed_by_rank_zero, started_by_rank_zero
 from eagle.errors import DataError
 from eagle.processes import follow_parent
@@ -27,7 +27,7 @@ _QUICK_CHECK = 256
 logger = logging.getLogger(__name__)
 
 # Batch entries that stay on the CPU.
-HOST_ENTRIES = ("index", "index_pos", "drawn", "changed", "view")
+HOST_ENTRIES = ("index", "drawn", "changed", "view")
 
 
 class SegmentationDataModule(pl.LightningDataModule):
@@ -36,9 +36,6 @@ class SegmentationDataModule(pl.LightningDataModule):
     Args:
         cfg: the training configuration.
         batches_done: batches to skip in a resumed run.
-
-    Attributes:
-        neighbours: see TrainingViews; None until training has found them.
 
     Raises:
         ConfigError: the configuration names no known dataset.
@@ -49,7 +46,6 @@ class SegmentationDataModule(pl.LightningDataModule):
         super().__init__()
         self.cfg = cfg
         self.batches_done = batches_done
-        self.neighbours: Tensor | None = None
         self.train_set = open_dataset(cfg, "train")
         self.val_set = open_dataset(cfg, "val")
 
@@ -94,23 +90,11 @@ class SegmentationDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Endless shuffled training views."""
         cfg = self.cfg
-        views = TrainingViews(
-            self.train_set, cfg.res, cfg.photometric, cfg.on_bad_image, cfg.cached_views, self.neighbours
-        )
+        views = TrainingViews(self.train_set, cfg.res, cfg.photometric, cfg.on_bad_image, cfg.cached_views)
         batches = TrainingBatches(
             len(views), self.cfg.seed, self.cfg.batch_size, self.batches_done, *self._rank_and_world_size()
         )
         return DataLoader(views, batch_sampler=batches, **_loader_options(self.cfg.num_workers))
-
-    def clean_dataloader(self) -> DataLoader:
-        """This process's share of the training images, each once and in dataset order.
-
-        Where ``index`` differs from ``drawn``, the drawn image is bad and was replaced.
-        """
-        views = TrainingViews(self.train_set, self.cfg.res, self.cfg.photometric, self.cfg.on_bad_image)
-        draws = [Draw(index, seed=0) for index in Shard(len(views), *self._rank_and_world_size())]
-        options = _loader_options(self.cfg.num_workers) | {"persistent_workers": False}
-        return DataLoader(views, self.cfg.batch_size, sampler=draws, **options)
 
     def val_dataloader(self) -> DataLoader:
         """Validation views in dataset order."""

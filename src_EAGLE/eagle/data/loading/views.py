@@ -35,8 +35,7 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
 
     ``img`` x and ``img_aug`` x̃ (3×res×res float32, normalised); ``label`` (res×res int64, −1 = void or unlabelled);
     ``index`` of the image; ``drawn``, the index asked for, which differs if that image is bad and was replaced;
-    ``changed``, whether x̃ differs from x. With ``n_views`` also ``view``, the number of x̃ among all images' views. With
-    ``neighbours`` also ``img_pos``, one of the image's neighbours without augmentation, and its ``index_pos``.
+    ``changed``, whether x̃ differs from x; with ``n_views``, ``view``, the number of x̃ among all images' views.
 
     Args:
         dataset: the images.
@@ -44,24 +43,16 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
         fidelity: see Photometric.
         on_bad_image: "error", or "skip" to replace a bad image by another; the draw alone determines which.
         n_views: augmentations per image, the same in every run, of which each draw picks one; 0 draws a new one.
-        neighbours: indices of each image's neighbours, n×k int64, of which each draw takes one at random.
     """
 
     def __init__(
-        self,
-        dataset: SegmentationDataset,
-        res: int,
-        fidelity: str,
-        on_bad_image: str = "error",
-        n_views: int = 0,
-        neighbours: Tensor | None = None,
+        self, dataset: SegmentationDataset, res: int, fidelity: str, on_bad_image: str = "error", n_views: int = 0
     ) -> None:
         self._dataset = dataset
         self._res = res
         self._photometric = Photometric(fidelity)
         self._on_bad_image = on_bad_image
         self._n_views = n_views
-        self._neighbours = neighbours
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -79,20 +70,8 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
             "changed": torch.tensor(not torch.equal(img, img_aug)),
             "index": torch.tensor(index),
             "drawn": torch.tensor(draw.image),
-            **self._positive(index, draw.seed),
         }
         return sample if view is None else sample | {"view": torch.tensor(view)}
-
-    def _positive(self, index: int, seed: int) -> dict[str, Tensor]:
-        """``img_pos`` and ``index_pos`` of the neighbour that the seed draws; empty without neighbours."""
-        if self._neighbours is None:
-            return {}
-        candidates = self._neighbours[index]
-        # Another stream than the replacement's, which the seed alone starts.
-        chosen = int(candidates[np.random.default_rng((seed, 1)).integers(len(candidates))])
-        index_pos, image, _ = self._read(Draw(chosen, seed))
-        img_pos = normalize(image_tensor(resize_and_crop(image, self._res)))
-        return {"img_pos": img_pos, "index_pos": torch.tensor(index_pos)}
 
     def _read(self, draw: Draw) -> tuple[int, Image.Image, np.ndarray]:
         """Index, image and label of the drawn image, or of its replacement if it is bad and may be skipped."""

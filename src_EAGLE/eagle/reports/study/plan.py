@@ -65,7 +65,7 @@ class Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan's YAML file; ``configs/study.yml`` explains the format.
+    """Read a plan's YAML file; ``scripts/study.yml`` explains the format.
 
     Raises:
         ConfigError: the file is missing or no plan, or a row names an unknown setting.

@@ -76,7 +76,7 @@ class StudiedModel:
         return probe.to(self.device)
 
 
-def score_run(run_dir: Path, crf: bool) -> dict[str, Any]:
+def score_run(run_dir: Path, crf: bool, purity: bool) -> dict[str, Any]:
     """Score the last checkpoint of a finished run, and the cluster probe of its best one.
 
     Validation images are scored as in training: centre crop, no mirrored copy. Maps are named linear, cluster (trained
@@ -85,10 +85,11 @@ def score_run(run_dir: Path, crf: bool) -> dict[str, Any]:
     Args:
         run_dir: the run's folder.
         crf: also score maps after the dense CRF.
+        purity: also measure the purity of the cue.
 
     Returns:
         ``scores``, mIoU and accuracy by map; ``best``, mIoU of the cluster probe in the checkpoint that was chosen with
-        labels; ``purity`` of the cue before and after training.
+        labels; with ``purity``, that of the cue before and after training.
     """
     model = StudiedModel(load_segmenter(run_dir / LAST_NAME))
     segmenter, cfg = model.segmenter, model.cfg
@@ -104,13 +105,15 @@ def score_run(run_dir: Path, crf: bool) -> dict[str, Any]:
     best = StudiedModel(load_segmenter(run_dir / BEST_NAME))
     best_probe = best.segmenter.cluster_probe
     best_scores = _scores(best, best.segmenter.net, lambda code: {"cluster": best_probe.similarity(code)}, refine=False)
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    untrained = StudiedModel(LitUnsupervisedSegmenter(segmenter.n_classes, cfg))
-    return {
+    content: dict[str, Any] = {
         "scores": _scores(model, segmenter.net, probes, refine=True, crf=crf),
         "best": best_scores["cluster"]["mIoU"],
-        "purity": {"start": _purity(untrained), "end": _purity(model)},
     }
+    if purity:
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        untrained = StudiedModel(LitUnsupervisedSegmenter(segmenter.n_classes, cfg))
+        content["purity"] = {"start": _purity(untrained), "end": _purity(model)}
+    return content
 
 
 def score_keys(cfg: DictConfig, crf: bool) -> dict[str, Any]:

@@ -1,0 +1,153 @@
+"""Potsdam-3 from the ISPRS benchmark's ``2_Ortho_RGB.zip`` and ``5_Labels_all.zip``.
+
+Each 6000×6000 photograph is halved in size and cut into 15×15 crops of 200×200 pixels, named AREA_ROW_COLUMN after the
+photograph, e.g. ``2_10_0_14``. As in IIC, the 14 photographs of the benchmark's test set count as unlabelled, and a
+fixed share of the other crops is for validation: with all 38 photographs 4545, 3150 and 855 crops.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+from tqdm import tqdm
+
+from eagle.data.images import read_image
+from eagle.data.preparation.staging import staged
+from eagle.downloads.archives import extract_members, member_names
+from eagle.errors import DataError
+from eagle.files import write_text_atomically
+
+CROP, REDUCTION = 200, 2
+# Photographs without labels in the benchmark's release for participants.
+UNLABELLED = frozenset(
+    ("2_13", "2_14", "3_13", "3_14", "4_13", "4_14", "4_15", "5_13", "5_14", "5_15", "6_13", "6_14", "6_15", "7_13")
+)
+VOID_ID = 255
+# 855 of the 5400 labelled crops.
+_VALIDATION_SHARE = 19 / 120
+
+# Fine id by 4·red + 2·green + blue, each 0 or 1; black and magenta are no class.
+_FINE_ID = np.full(8, VOID_ID, dtype=np.uint8)
+_FINE_ID[[0b111, 0b001, 0b011, 0b010, 0b110, 0b100]] = range(6)  # roads, buildings, vegetation, trees, cars, clutter
+
+_PHOTOGRAPH = re.compile(r"(?:.*/)?top_potsdam_(\d+_\d+)_RGB\.tif")
+_LABEL = re.compile(r"(?:.*/)?top_potsdam_(\d+_\d+)_label\.tif")
+
+
+class _Member(NamedTuple):
+    """A file in an archive."""
+
+    archive: Path
+    name: str
+
+
+def prepare_potsdam(archives: Sequence[Path], root: Path) -> str:
+    """Build ``root`` from the archives of photographs and of labels, in any order, one photograph at a time.
+
+    Returns:
+        A summary of what was written.
+
+    Raises:
+        DownloadError: an archive is damaged, unsafe or too large for the disk.
+        DataError: the archives contain no photographs, a label is missing, or an image is not as expected.
+    """
+    photographs, labels = _members(archives, _PHOTOGRAPH), _members(archives, _LABEL)
+    names = ", ".join(str(archive) for archive in archives)
+    if not photographs:
+        raise DataError(f"{names}: contain no top_potsdam_AREA_RGB.tif; give 2_Ortho_RGB.zip and 5_Labels_all.zip")
+    if missing := sorted(photographs.keys() - labels.keys() - UNLABELLED):
+        raise DataError(f"{names}: no top_potsdam_{missing[0]}_label.tif ({len(missing)} label images are missing)")
+    crops: list[str] = []
+    with staged(root) as folder:
+        for kind in ("imgs", "gt"):
+            (folder / kind).mkdir()
+        for area in tqdm(sorted(photographs), desc="photographs", unit="file"):
+            label = None if area in UNLABELLED else labels[area]
+            crops += _write_crops(folder, area, photographs[area], label)
+        lists = _lists(crops)
+        for name, listed in lists.items():
+            write_text_atomically(folder / f"{name}.txt", "".join(f"{crop}\n" for crop in listed))
+    return ", ".join(f"{len(listed)} crops in {name}" for name, listed in lists.items())
+
+
+def fine_ids(pixels: np.ndarray) -> np.ndarray:
+    """Fine ids of a label image's colours.
+
+    Args:
+        pixels: H×W×3 uint8. Each channel is rounded to 0 or 255, since some of the benchmark's label images have
+            slightly different colours.
+
+    Returns:
+        H×W uint8: 0 to 5, 255 where the colour is no class's.
+    """
+    bits = pixels > 127
+    return _FINE_ID[4 * bits[..., 0] + 2 * bits[..., 1] + bits[..., 2]]
+
+
+def _members(archives: Sequence[Path], pattern: re.Pattern[str]) -> dict[str, _Member]:
+    """Files whose names match, by area."""
+    found = ((archive, name, pattern.fullmatch(name)) for archive in archives for name in member_names(archive))
+    return {match[1]: _Member(archive, name) for archive, name, match in found if match}
+
+
+def _write_crops(folder: Path, area: str, photograph: _Member, label: _Member | None) -> list[str]:
+    """Cut one photograph; return the names of its crops."""
+    image = _read(photograph, folder)
+    side = CROP * REDUCTION
+    if image.width % side or image.height % side:
+        raise DataError(f"{photograph.name}: {image.width}×{image.height} pixels are no multiple of {side}")
+    names = []
+    for position, crop in _grid(np.asarray(image.reduce(REDUCTION))):
+        names.append(f"{area}_{position}")
+        savemat(folder / "imgs" / f"{names[-1]}.mat", {"img": crop})
+    if label is None:
+        return names
+    label_image = _read(label, folder)
+    if label_image.size != image.size:
+        raise DataError(f"{label.name}: {label_image.width}×{label_image.height} pixels, unlike its photograph")
+    for position, crop in _grid(fine_ids(np.asarray(label_image)[::REDUCTION, ::REDUCTION])):
+        savemat(folder / "gt" / f"{area}_{position}.mat", {"gt": crop})
+    return names
+
+
+def _read(member: _Member, folder: Path) -> Image.Image:
+    """Read one image of an archive by way of a temporary file."""
+    file = folder / Path(member.name).name
+    extract_members(member.archive, folder, lambda name: file.name if name == member.name else None)
+    try:
+        return read_image(file)
+    finally:
+        file.unlink()
+
+
+def _grid(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """``ROW_COLUMN`` and pixels of each crop."""
+    for row in range(pixels.shape[0] // CROP):
+        for column in range(pixels.shape[1] // CROP):
+            top, left = row * CROP, column * CROP
+            yield f"{row}_{column}", pixels[top : top + CROP, left : left + CROP]
+
+
+def _lists(crops: Sequence[str]) -> dict[str, list[str]]:
+    """Names by list; the validation crops are those whose hashes come first, so that every run draws the same."""
+    unlabelled = [crop for crop in crops if _area(crop) in UNLABELLED]
+    labelled = sorted((crop for crop in crops if _area(crop) not in UNLABELLED), key=_hash)
+    n_test = round(len(labelled) * _VALIDATION_SHARE)
+    return {
+        "labelled_train": sorted(labelled[n_test:]),
+        "unlabelled_train": unlabelled,
+        "labelled_test": sorted(labelled[:n_test]),
+    }
+
+
+def _area(crop: str) -> str:
+    return crop.rsplit("_", 2)[0]
+
+
+def _hash(crop: str) -> str:
+    return hashlib.sha256(crop.encode()).hexdigest()
