@@ -66,5 +66,10 @@ def overview(config: DictConfig) -> str:
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command."""
     run_command(DownloadDatasetsConfig, download_datasets)
+
+
+if __name__ == "__main__":
+    main()

@@ -60,5 +60,10 @@ def overview(output_dir: str) -> str:
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(output_dir).resolve()}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command."""
     run_command(DownloadModelsConfig, download_models)
+
+
+if __name__ == "__main__":
+    main()

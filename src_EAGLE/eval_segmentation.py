@@ -22,5 +22,10 @@ def eval_segmentation(cfg: DictConfig) -> None:
     evaluate_checkpoints(paths, cfg)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command."""
     run_command(EvalConfig, eval_segmentation, default_config="eval_config")
+
+
+if __name__ == "__main__":
+    main()

@@ -45,5 +45,10 @@ def plot_run(cfg: DictConfig) -> None:
     print(path)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command."""
     run_command(PlotConfig, plot_run, positional="runs")
+
+
+if __name__ == "__main__":
+    main()

@@ -71,5 +71,10 @@ def segment_images(cfg: DictConfig) -> None:
     print(f"{len(content['images'])} segmented, {len(content['unreadable'])} left out: {cfg.output_dir}/{JSON_NAME}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command."""
     run_command(SegmentConfig, segment_images, positional="images")
+
+
+if __name__ == "__main__":
+    main()

@@ -16,5 +16,10 @@ def train_segmentation(cfg: DictConfig) -> None:
     train(cfg)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command."""
     run_command(TrainConfig, train_segmentation, default_config="train_config_cocostuff", sweep_jobs=TrainingJobs())
+
+
+if __name__ == "__main__":
+    main()

@@ -73,5 +73,10 @@ def visualize_eigen(cfg: DictConfig) -> None:
     print(f"{outcome.n_shown} of {outcome.n_named} images{left_out}: {' '.join(map(str, outcome.grids))}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command."""
     run_command(VisualizeConfig, visualize_eigen, positional="images")
+
+
+if __name__ == "__main__":
+    main()

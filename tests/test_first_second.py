@@ -31,8 +31,9 @@ def outcome(command, *words):
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.stem)
-def test_help_and_misspelt_key__need_no_torch(command):
+def test_help_version_and_misspelt_key__need_no_torch(command):
     assert outcome(command, "--help") == "0 []"
+    assert outcome(command, "--version") == "0 []"
     said = outcome(command, "sed=1")
     assert said.startswith("error: unknown key 'sed'")
     assert said.endswith(" []")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from conftest import ROOT, TINY_VIT
 from miniatures import write_halves
+
+COMMANDS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
 
 # Blocks the optional packages, then uses the library as in the README.
 USE = """
@@ -41,10 +44,17 @@ def pip(*arguments):
 
 
 @pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    pip("install", "--no-index", "--target", folder, wheel)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """Built from a copy, because setuptools writes into the source folder."""
     source = tmp_path_factory.mktemp("source")
-    tracked = ["pyproject.toml", "README.md", "LICENSE", "src_EAGLE/eagle", "src_EAGLE/eagle_benchmarks"]
+    tracked = ["pyproject.toml", "README.md", "LICENSE", "src_EAGLE"]
     for path in (path for name in tracked for path in [ROOT / name, *(ROOT / name).rglob("*")] if path.is_file()):
         if "__pycache__" not in path.parts:
             target = source / path.relative_to(ROOT)
@@ -62,9 +72,21 @@ def test_wheel__has_every_file_of_the_library(wheel):
         assert ours - set(archive.namelist()) == set()
 
 
-def test_installed_copy__builds_loads_and_reports_outside_the_checkout(wheel, tmp_path):
-    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
-    pip("install", "--no-index", "--target", site, wheel)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_installed_command__prints_help_and_version(site, tmp_path, command):
+    def printed(flag):
+        words = [sys.executable, site / "bin" / command, flag]
+        environment = os.environ | {"PYTHONPATH": str(site)}
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert printed("--help").startswith(f"usage: {command} ")
+    assert printed("--version").startswith("eagle-segmentation 0.")
+
+
+def test_installed_copy__builds_loads_and_reports_outside_the_checkout(site, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
     write_halves(elsewhere / "datasets" / "halves")  # the default folder outside a repository
     values = {
         "dataset_name": "directory", "dir_dataset_name": "halves", "dir_dataset_n_classes": 2, "val_res": 32, "dim": 32,

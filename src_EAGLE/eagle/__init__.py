@@ -15,9 +15,11 @@ if sys.platform == "win32":
     raise SystemExit("error: EAGLE runs on Linux and macOS; on Windows, run it in WSL (wsl --install)")
 
 if TYPE_CHECKING:
-    from eagle.checkpoints.loading import load_segmenter as load_segmenter
     from eagle.evaluation.crf import dense_crf as dense_crf
     from eagle.evaluation.metrics import UnsupervisedMetrics as UnsupervisedMetrics
+    from eagle.inference.segmentation import Segmentation as Segmentation
+    from eagle.inference.segmenter import Segmenter as Segmenter
+    from eagle.inference.segmenter import load_segmenter as load_segmenter
     from eagle.losses.correspondence import CorrespondenceLoss as CorrespondenceLoss
     from eagle.losses.object_nce import ObjectNCELoss as ObjectNCELoss
     from eagle.models.building import build_backbone as build_backbone
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from eagle.spectral.laplacian import normalized_laplacian as normalized_laplacian
 
 _MODULE_OF = {
-    "load_segmenter": "checkpoints.loading",
+    "load_segmenter": "inference.segmenter",
+    "Segmenter": "inference.segmenter",
+    "Segmentation": "inference.segmentation",
     "LitUnsupervisedSegmenter": "segmenter",
     "build_backbone": "models.building",
     "SegmentationHead": "models.head",

@@ -11,5 +11,5 @@ def default_folder(name: str) -> str:
     Args:
         name: path relative to the repository, e.g. ``outputs``.
     """
-    in_repository = (_SOURCES / "train_segmentation_eigen.py").is_file()
+    in_repository = (_SOURCES.parent / "pyproject.toml").is_file()
     return str(_SOURCES.parent / name) if in_repository else name

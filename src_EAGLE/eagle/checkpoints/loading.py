@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from eagle.checkpoints.formats import StoredSegmenter, read_stored, write_stored
 from eagle.config.validation import complete_config
@@ -22,6 +22,8 @@ _MODEL_KEYS = {
 # Every segmenter has tensors with these prefixes.
 _SEGMENTER_PREFIXES = ("net.", "cluster_probe.", "linear_probe.")
 
+Model = TypeVar("Model", bound=LitUnsupervisedSegmenter)
+
 logger = logging.getLogger(__name__)
 
 
@@ -34,33 +36,28 @@ def load_segmenter(path: str | Path, map_location: Any = "cpu") -> LitUnsupervis
         map_location: device of the result.
 
     Returns:
-        The segmenter in eval mode. Its ``training_record`` has the file's ``pytorch-lightning_version``,
-        ``global_step`` and ``epoch``.
+        The segmenter in eval mode; that of ``eagle.load_segmenter`` also has methods for photographs. Its
+        ``training_record`` has the file's ``pytorch-lightning_version``, ``global_step`` and ``epoch``.
 
     Raises:
         CheckpointError: the file is missing, unreadable or not a segmenter's; or tensors are missing, unknown or
             of the wrong shape, which the message lists.
-
-    Example:
-        >>> import tempfile, torch
-        >>> from eagle import LitUnsupervisedSegmenter, load_segmenter
-        >>> vit = {"embed_dim": 48, "depth": 4, "num_heads": 3}
-        >>> trained = LitUnsupervisedSegmenter(3, {"pretrained_weights": "random", "backbone_kwargs": vit, "dim": 32})
-        >>> path = f"{tempfile.mkdtemp()}/best.ckpt"
-        >>> torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
-        >>> load_segmenter(path)(torch.zeros(1, 3, 64, 64)).shape
-        torch.Size([1, 32, 8, 8])
     """
     return build_segmenter(read_stored(Path(path)), Path(path)).to(map_location).eval()
 
 
 def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegmenter:
     """Build a segmenter from a file's content; raises CheckpointError if its tensors do not fit its configuration."""
+    return build_as(LitUnsupervisedSegmenter, stored, path)
+
+
+def build_as(kind: type[Model], stored: StoredSegmenter, path: Path) -> Model:
+    """``build_segmenter`` for a subclass of the segmenter."""
     if not any(name.startswith(_SEGMENTER_PREFIXES) for name in stored.tensors):
         prefixes = ", ".join(_SEGMENTER_PREFIXES)
         raise CheckpointError(f"{path}: holds no segmenter: no tensor name begins with {prefixes}")
     try:
-        segmenter = LitUnsupervisedSegmenter(stored.n_classes, _usable(stored.cfg, path), pretrained=False)
+        segmenter = kind(stored.n_classes, _usable(stored.cfg, path), pretrained=False)
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not describe a model: {error}") from error
     tensors = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith(PUBLISHED_LEFTOVERS)}

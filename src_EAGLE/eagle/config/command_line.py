@@ -1,7 +1,7 @@
 """Run a command and print errors on one line.
 
 ``eagle.config.parsing`` reads the keys, ``eagle.config.hydra_application`` Hydra's own options, e.g. ``--multirun``;
-``--help`` prints every key.
+``--help`` prints every key, ``--version`` the version and how to cite.
 """
 
 import dataclasses
@@ -18,9 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tqdm import tqdm
 
+from eagle.citation import version_and_citation
 from eagle.config.hydra_application import SweepJobs, run_hydra
 from eagle.config.hydra_options import split_hydra_options
 from eagle.config.parsing import parse_command_line
+from eagle.config.validation import CONFIG_DIR
 from eagle.errors import EagleError, StoppedRunError, one_line
 from eagle.processes import end_with_parent
 
@@ -62,6 +64,8 @@ def run_command(
     # Large photographs are welcome; Pillow still refuses images beyond its hard limit.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     end_with_parent()
+    if not CONFIG_DIR.is_dir():
+        default_config = None  # an installed copy: the defaults of the schema apply
     try:
         _answer(schema, command, default_config, positional, sweep_jobs)
         sys.stdout.flush()
@@ -83,6 +87,7 @@ def run_command(
         _close_progress_bars()
         sys.exit(f"error: {place}{one_line(error)}{_REMEDIES.get(error.errno or 0, '')}")
     except KeyboardInterrupt:
+        _close_progress_bars()
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
@@ -96,6 +101,9 @@ def _answer(
 ) -> None:
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text(schema, command, default_config, positional))
+        return
+    if "--version" in sys.argv[1:]:
+        print(version_and_citation())
         return
     options, words = split_hydra_options(sys.argv[1:])
     if options:
@@ -114,7 +122,9 @@ def help_text(
 ) -> str:
     """Describe the command, then every key with its default, choices and meaning."""
     first = f"{positional.upper()} … " if positional else ""
-    lines = [f"usage: python {Path(sys.argv[0]).name} {first}[--config-name NAME] [key=value | --key value] …", ""]
+    program = Path(sys.argv[0]).name
+    program = f"python {program}" if program.endswith(".py") else program
+    lines = [f"usage: {program} {first}[--config-name NAME] [key=value | --key value] …", ""]
     lines += [(command.__doc__ or "").strip(), ""]
     if default_config:
         lines += [f"Values in configs/{default_config}.yml take precedence over the defaults in this list:", ""]

@@ -22,4 +22,9 @@ def refinement(cfg: Any) -> Refinement:
     """Read a configuration with ``refine`` and ``run_crf``; ``run_crf`` counts only if ``refine`` is auto."""
     if cfg.refine == "auto":
         return Refinement(spectral=False, crf=cfg.run_crf)
-    return Refinement(cfg.refine in ("spectral", "both"), cfg.refine in ("crf", "both"))
+    return refinement_of_name(cfg.refine)
+
+
+def refinement_of_name(name: str) -> Refinement:
+    """The steps of "none", "crf", "spectral" or "both"."""
+    return Refinement(name in ("spectral", "both"), name in ("crf", "both"))

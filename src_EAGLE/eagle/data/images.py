@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from eagle.errors import DataError, one_line
 
@@ -43,14 +43,33 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         DataError: the file is missing, not an image, truncated, too narrow, or of a pixel format without a value range.
     """
-    image = _load(path)
+    return rgb_image(_load(path), str(path))
+
+
+def read_photograph(path: Path) -> Image.Image:
+    """Read an RGB image and turn it upright by its EXIF orientation; raises DataError as ``read_image`` does."""
+    return ImageOps.exif_transpose(read_image(path))
+
+
+def rgb_image(image: Image.Image, name: str) -> Image.Image:
+    """Convert a loaded image to RGB, into new memory; alpha is dropped and 16 bits are scaled to 8.
+
+    Args:
+        image: of any mode.
+        name: what the message of an error calls it.
+
+    Raises:
+        DataError: the image has no pixels, is too narrow, or has a pixel format without a value range.
+    """
+    if not min(image.size):
+        raise DataError(f"{name}: {image.width}×{image.height} pixels are no image")
     if max(image.size) > _LARGEST_ASPECT * min(image.size):
-        raise DataError(f"{path}: {image.width}×{image.height} pixels are too narrow to resize; crop or remove it")
+        raise DataError(f"{name}: {image.width}×{image.height} pixels are too narrow to resize; crop or remove it")
     try:
         return _rgb(image)
     except ValueError as error:
         raise DataError(
-            f"{path}: its pixel format {image.mode} has no known value range; convert it to 8 or 16 bits"
+            f"{name}: its pixel format {image.mode} has no known value range; convert it to 8 or 16 bits"
         ) from error
 
 

@@ -46,9 +46,11 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
     _save(path, Image.fromarray(pixels))
 
 
-def overlay(photograph: Image.Image, ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def overlay(
+    photograph: Image.Image, ids: np.ndarray, palette: np.ndarray, opacity: float = OVERLAY_OPACITY
+) -> np.ndarray:
     """Blend class colours over a photograph and draw class borders in white; H×W×3 uint8."""
-    tinted = Image.blend(photograph, Image.fromarray(colored(ids, palette)), OVERLAY_OPACITY)
+    tinted = Image.blend(photograph, Image.fromarray(colored(ids, palette)), opacity)
     pixels = np.array(tinted)
     pixels[_borders(ids)] = 255
     return pixels

@@ -12,13 +12,9 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from eagle.checkpoints.formats import SLIM, read_stored
-from eagle.checkpoints.loading import build_segmenter
+from eagle.checkpoints.formats import SLIM
 from eagle.config.refinement import refinement
-from eagle.config.validation import check_resolution
 from eagle.data.bundled import bundled_photographs
-from eagle.data.class_map import named_clusters
-from eagle.data.datasets.catalog import known_classes
 from eagle.data.named_files import named_files, output_names
 from eagle.distributed import computed_by_rank_zero
 from eagle.errors import ConfigError
@@ -30,6 +26,7 @@ from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter, View
 from eagle.inference.pipeline import chunks
 from eagle.inference.ranks import launched_fabric
+from eagle.inference.segmenter import open_segmenter
 from eagle.inference.segments_log import FinishedFiles, joined_records, keep_reusable, rank_log
 from eagle.inference.shares import write_legend
 from eagle.inference.video import VIDEO_SUFFIXES
@@ -69,17 +66,10 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
     files = fabric.broadcast(files)  # processes that list a folder while it grows would disagree
     names = dict(zip(map(str, files), output_names(files), strict=True))
     path, folder = Path(cfg.checkpoint), Path(cfg.output_dir)
-    stored = read_stored(path)
-    segmenter = build_segmenter(stored, path).eval()
-    patch_size = segmenter.net.model.patch_size
-    view = _view(cfg, segmenter.cfg.val_res)
-    for name, size in (("res", view.res), ("window", view.window)):
-        check_resolution(name, size or patch_size, patch_size)
+    segmenter = open_segmenter(path, fabric)
+    view = segmenter.view(cfg.res, cfg.full_resolution, cfg.window, refinement(cfg), cfg.crf_backend)
     photographs = PhotographSegmenter(segmenter, cfg.probe, view, fabric)
-    map_name = cfg.probe + refinement(cfg).suffix
-    n_clusters = segmenter.n_classes if cfg.probe == "linear" else len(segmenter.cluster_probe.clusters)
-    named = named_clusters(Path(cfg.cluster_names), map_name, n_clusters) if cfg.cluster_names else stored.class_map
-    legend = Legend(named, map_name, n_clusters, known_classes(segmenter.cfg))
+    legend = segmenter.legend(cfg.probe, refinement(cfg), cfg.cluster_names)
     settings = _settings(cfg, view, legend)
     computed_by_rank_zero(lambda: keep_reusable(folder, settings, names))
     with rank_log(folder, fabric.global_rank, settings) as log:
@@ -88,7 +78,9 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
     fabric.barrier()
     if not fabric.is_global_zero:
         return None
-    return _joined(folder, names, legend, {"checkpoint": str(path), "map": map_name}, cfg.frame_rate)
+    return _joined(
+        folder, names, legend, {"checkpoint": str(path), "map": cfg.probe + refinement(cfg).suffix}, cfg.frame_rate
+    )
 
 
 def _files(cfg: DictConfig) -> list[Path]:
@@ -96,12 +88,6 @@ def _files(cfg: DictConfig) -> list[Path]:
     if not files:
         raise ConfigError("images: name at least one image, folder or video, or set bundled=true")
     return list(dict.fromkeys(files))
-
-
-def _view(cfg: DictConfig, val_res: int) -> View:
-    if cfg.full_resolution:
-        return View(None, cfg.window or val_res, refinement(cfg), cfg.crf_backend)
-    return View(cfg.res or val_res, cfg.window, refinement(cfg), cfg.crf_backend)
 
 
 def _settings(cfg: DictConfig, view: View, legend: Legend) -> str:

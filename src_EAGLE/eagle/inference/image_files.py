@@ -8,10 +8,9 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
 from tqdm import tqdm
 
-from eagle.data.images import read_image
+from eagle.data.images import read_photograph
 from eagle.errors import DataError
 from eagle.inference.masks import Legend, mask_files, write_masks
 from eagle.inference.photograph import PhotographSegmenter, Prepared
@@ -119,7 +118,7 @@ def _job(chunk: int, path: Path, name: str, output: Output) -> _Job:
 
 def _read(photographs: PhotographSegmenter, job: _Job) -> _ReadFile:
     try:
-        return _ReadFile(job, photographs.prepare(ImageOps.exif_transpose(read_image(job.path))))
+        return _ReadFile(job, photographs.prepare(read_photograph(job.path)))
     except DataError as error:
         return _ReadFile(job, None, str(error))
 

@@ -104,9 +104,7 @@ class PhotographSegmenter:
         Returns:
             For each photograph H×W uint8, or uint16 for more than 255 clusters.
         """
-        with self._fabric.autocast():
-            code = self._probes.code(self._tensor([item.seen for item in batch]))
-        code = code.float()
+        code = self.codes(batch)
         covered, seen = covered_size(code, self._segmenter.net.model.patch_size), batch[0].seen
         shown = (seen.height, seen.width)
         if self._view.refinement.crf:
@@ -116,6 +114,20 @@ class PhotographSegmenter:
             scores = self._scores(code)
         fulls = [size or (item.photograph.height, item.photograph.width) for item in batch]
         return [label_map(scores[i : i + 1], covered, shown, full) for i, full in enumerate(fulls)]
+
+    def codes(self, batch: Sequence[Prepared]) -> Tensor:
+        """``tensor_codes`` of photographs that the model sees at one size."""
+        return self.tensor_codes(self._tensor([item.seen for item in batch]))
+
+    @torch.no_grad()
+    def tensor_codes(self, img: Tensor) -> Tensor:
+        """Codes of B×3×H×W normalised images of any size, averaged with the mirror images' codes.
+
+        Returns:
+            B×dim×⌈H/patch⌉×⌈W/patch⌉ float32.
+        """
+        with self._fabric.autocast():
+            return self._probes.code(img).float()
 
     def _tensor(self, images: Sequence[Image.Image]) -> Tensor:
         """Normalised B×3×H×W of images of one size; bytes travel to the device, which makes floats of them."""

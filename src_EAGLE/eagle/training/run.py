@@ -30,6 +30,7 @@ from eagle.training.checkpoint_writing import AtomicCheckpointIO
 from eagle.training.feature_cache import memory_to_hold, open_caches
 from eagle.training.loggers import finish, make_loggers
 from eagle.training.resume import LAST, LAST_NAME, PREVIOUS_NAME, find_resumption
+from eagle.training.run_readme import write_run_readme
 from eagle.training.run_record import record_run
 from eagle.training.slurm import in_slurm, job_id
 
@@ -83,6 +84,7 @@ def train(cfg: DictConfig) -> Path:
         saved = with_overrides(cfg, **places, experiment_name=run_dir.name, ckpt_path=None)
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
+        write_run_readme(run_dir, resume_command(run_dir))
     _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
         # Lightning warns of what is intended: the folder holds config.yml, num_workers is the user's choice, the frozen

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
+from eagle.citation import DISTRIBUTION
 from eagle.files import write_text_atomically
-
-DISTRIBUTION = "eagle-segmentation"
 
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy", "scipy", "scikit-learn", "pillow",

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
-from PIL import Image, ImageOps
+from PIL import Image
 
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import with_overrides
 from eagle.data.bundled import bundled_photographs
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.images import read_image
+from eagle.data.images import read_photograph
 from eagle.data.named_files import named_files, output_names
 from eagle.errors import ConfigError
 
@@ -49,7 +49,7 @@ def named_images(cfg: DictConfig) -> list[NamedImage]:
     if names_dataset:
         return _dataset_images(cfg, cfg.split)
     names = output_names(files)
-    return [NamedImage(name, partial(_upright, path)) for path, name in zip(files, names, strict=True)]
+    return [NamedImage(name, partial(read_photograph, path)) for path, name in zip(files, names, strict=True)]
 
 
 def images_of_run(run: DictConfig, cfg: DictConfig) -> list[NamedImage]:
@@ -76,8 +76,3 @@ def spread(images: list[NamedImage], n_max: int | None) -> list[NamedImage]:
 def _dataset_images(source: Any, split: str) -> list[NamedImage]:
     dataset = open_dataset(source, split)
     return [NamedImage(dataset.name(index), partial(dataset.image, index)) for index in range(len(dataset))]
-
-
-def _upright(path: Path) -> Image.Image:
-    """Read an image and turn it as its EXIF orientation says."""
-    return ImageOps.exif_transpose(read_image(path))

@@ -8,16 +8,14 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from eagle.checkpoints.formats import read_stored
-from eagle.checkpoints.loading import build_segmenter
 from eagle.config.refinement import Refinement
 from eagle.config.schema import BackboneConfig
 from eagle.config.validation import check_resolution
-from eagle.data.datasets.catalog import known_classes
-from eagle.data.loading.transforms import image_tensor, normalize
-from eagle.errors import ConfigError, DataError
+from eagle.errors import ConfigError
 from eagle.inference.masks import Legend
-from eagle.inference.photograph import PhotographSegmenter, View
+from eagle.inference.photograph import PhotographSegmenter
+from eagle.inference.segmenter import open_segmenter
+from eagle.inference.whole_patches import input_of_size, whole_patch_size
 from eagle.models.building import build_backbone
 from eagle.visualization.decomposition import (
     BackboneDecomposer,
@@ -30,8 +28,6 @@ from eagle.visualization.decomposition import (
 # Defaults without a checkpoint; res is rounded to whole patches.
 DEFAULT_RES = 320
 DEFAULT_EIGENVECTORS = 3
-# The affinity and the Laplacian of this many patches take 1.2 GB; a full eigendecomposition (rarely needed) takes more.
-MAX_PATCHES = 10_000
 
 
 @dataclass(frozen=True)
@@ -80,24 +76,15 @@ class Viewer:
         Raises:
             DataError: the photograph is so long that it has too many patches.
         """
-        input_size = self._input_size(photograph)
+        input_size = whole_patch_size(photograph, self.res, self.decomposer.patch_size)
         width, height = (side * self.scale for side in input_size)
-        # Nearest neighbour as in training; the shown image is resized smoothly.
-        img = normalize(image_tensor(photograph.resize(input_size, Image.Resampling.NEAREST)))[None]
         with self.fabric.autocast():
-            decomposition = self.decomposer(self.fabric.to_device(img))
+            decomposition = self.decomposer(self.fabric.to_device(input_of_size(photograph, input_size)))
         clusters = None
         if self.segmenter is not None and self.legend is not None:
             clusters = self.legend.ids(self.segmenter(photograph, (height, width)))
+        # Smoothly, unlike the model's input.
         return ImageView(photograph.resize((width, height), Image.Resampling.LANCZOS), decomposition, clusters)
-
-    def _input_size(self, photograph: Image.Image) -> tuple[int, int]:
-        """(width, height) of the model input."""
-        patch_size, short = self.decomposer.patch_size, min(photograph.size)
-        columns, rows = (round(side * self.res / short / patch_size) for side in photograph.size)
-        if columns * rows > MAX_PATCHES:
-            raise DataError(f"{columns}×{rows} patches are more than {MAX_PATCHES}; lower res or crop the image")
-        return columns * patch_size, rows * patch_size
 
 
 def open_viewer(cfg: DictConfig) -> Viewer:
@@ -120,18 +107,16 @@ def _checkpoint_viewer(cfg: DictConfig, fabric: Fabric) -> Viewer:
     for name in (field.name for field in fields(BackboneConfig)):
         if cfg[name] != defaults[name]:
             raise ConfigError(f"{name}: the checkpoint contains the backbone; leave out this key or checkpoint")
-    path = Path(cfg.checkpoint)
-    stored = read_stored(path)
-    segmenter = build_segmenter(stored, path).eval()
+    segmenter = open_segmenter(Path(cfg.checkpoint), fabric)
     run = segmenter.cfg
     settings = Settings(
         cfg.n_eigenvectors or run.eigen_cluster - 1, cfg.n_clusters, cfg.color_affinity or run.color_affinity, cfg.seed
     )
-    res = cfg.res or run.val_res
     refinement = Refinement(spectral=False, crf=cfg.run_crf)
-    photographs = PhotographSegmenter(segmenter, "cluster", View(res, None, refinement, cfg.crf_backend), fabric)
-    map_name = "cluster" + refinement.suffix
-    legend = Legend(stored.class_map, map_name, len(segmenter.cluster_probe.clusters), known_classes(run))
+    view = segmenter.view(cfg.res, refinement=refinement, crf_backend=cfg.crf_backend)
+    photographs = PhotographSegmenter(segmenter, "cluster", view, fabric)
+    legend = segmenter.legend("cluster", refinement)
+    res = cfg.res or run.val_res
     return Viewer(SegmenterDecomposer(segmenter, settings), res, cfg.panel_scale, fabric, photographs, legend, run)
 
 

@@ -1,0 +1,291 @@
+"""The segmenter that ``eagle.load_segmenter`` returns: photographs in, label maps, codes and eigenvectors out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict, Unpack, overload
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from eagle.checkpoints.formats import read_stored
+from eagle.checkpoints.loading import build_as
+from eagle.config.refinement import REFINEMENTS, Refinement, refinement_of_name
+from eagle.config.schema import CRF_BACKENDS
+from eagle.config.validation import check_resolution
+from eagle.data.class_map import ClassMap, named_clusters
+from eagle.data.datasets.catalog import known_classes
+from eagle.errors import ConfigError, DataError, one_line, unknown_name_message
+from eagle.inference.given_images import GivenImage, listed, photograph_of
+from eagle.inference.masks import Legend
+from eagle.inference.photograph import PhotographSegmenter, View
+from eagle.inference.pipeline import batches
+from eagle.inference.segmentation import Segmentation
+from eagle.inference.whole_patches import input_of_size, whole_patch_size
+from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.spectral.eicue import laplacian_eigenvectors
+
+PROBES = ("cluster", "linear")
+UNREFINED = Refinement(spectral=False, crf=False)
+# Without "auto", which is for commands with run_crf.
+NAMED_REFINEMENTS = tuple(name for name in REFINEMENTS if name != "auto")
+
+
+class SegmentOptions(TypedDict, total=False):
+    """The options of ``Segmenter.segment``, which documents them."""
+
+    probe: str
+    res: int | None
+    full_resolution: bool
+    window: int | None
+    refine: str
+    crf_backend: str
+    cluster_names: str | Path | None
+    batch_size: int
+
+
+class Segmenter(LitUnsupervisedSegmenter):
+    """A trained segmenter with methods for photographs; ``load_segmenter`` makes it.
+
+    It has everything that LitUnsupervisedSegmenter has: ``segmenter(img)``, ``cfg``, ``state_dict()``, …
+
+    Attributes:
+        class_map: names of classes and clusters; None without an evaluation.
+        machine: the device and the precision of the methods for photographs.
+
+    Example:
+        >>> import tempfile, numpy as np, torch
+        >>> from eagle import LitUnsupervisedSegmenter, load_segmenter
+        >>> vit = {"embed_dim": 48, "depth": 4, "num_heads": 3}
+        >>> cfg = {"pretrained_weights": "random", "backbone_kwargs": vit, "dim": 32, "val_res": 64}
+        >>> trained = LitUnsupervisedSegmenter(3, cfg)
+        >>> path = f"{tempfile.mkdtemp()}/best.ckpt"
+        >>> torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
+        >>> segmenter = load_segmenter(path, device="cpu")
+        >>> photograph = np.zeros((100, 150, 3), dtype=np.uint8)
+        >>> segmenter.segment(photograph).ids.shape
+        (100, 150)
+        >>> [len(result.names) for result in segmenter.segment([photograph, photograph], probe="linear")]
+        [3, 3]
+        >>> segmenter.eigenvectors(photograph, n=2).shape  # on 8×12 patches
+        (2, 8, 12)
+        >>> segmenter.codes([photograph, photograph]).shape
+        torch.Size([2, 32, 8, 12])
+    """
+
+    class_map: ClassMap | None
+    machine: Fabric
+
+    @overload
+    def segment(self, images: GivenImage, **options: Unpack[SegmentOptions]) -> Segmentation: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def segment(self, images: Sequence[GivenImage], **options: Unpack[SegmentOptions]) -> list[Segmentation]: ...
+
+    def segment(
+        self,
+        images: GivenImage | Sequence[GivenImage],
+        *,
+        probe: str = "cluster",
+        res: int | None = None,
+        full_resolution: bool = False,
+        window: int | None = None,
+        refine: str = "none",
+        crf_backend: str = "auto",
+        cluster_names: str | Path | None = None,
+        batch_size: int = 8,
+    ) -> Segmentation | list[Segmentation]:
+        """Segment one photograph, or a list of them, of any size.
+
+        Photographs of a list that the model sees at one size are computed together.
+
+        Args:
+            images: a file name, a PIL image, a uint8 array (H×W×3 RGB, H×W×4 or H×W grey), or a list or tuple of them.
+            probe: "cluster" (trained without labels) or "linear" (trained with labels).
+            res: short side in pixels at the model's input; None for the run's ``val_res``.
+            full_resolution: process photographs at their own size in windows, which finds small objects.
+            window: side of the windows that larger photographs are split into; None for ``val_res`` with
+                ``full_resolution``, else for no windows.
+            refine: "crf" refines borders with the dense CRF, "spectral" smooths class probabilities on the image's own
+                patch graph, "both" does this and then the CRF; "none" does neither.
+            crf_backend: see ``eagle.dense_crf``.
+            cluster_names: text file with one cluster name per line; None for the names of the checkpoint's evaluation.
+            batch_size: most photographs that are computed together.
+
+        Returns:
+            A Segmentation in the photograph's size; a list of them, in order, for a list.
+
+        Raises:
+            ConfigError: an option has an invalid value.
+            DataError: an image or the file of names cannot be read, or is of no accepted kind.
+        """
+        given, several = listed(images), isinstance(images, (list, tuple))
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: {batch_size} is too small; the least is 1")
+        if refine not in NAMED_REFINEMENTS:
+            raise ConfigError(unknown_name_message("refinement", refine, NAMED_REFINEMENTS))
+        refinement = refinement_of_name(refine)
+        view = self.view(res, full_resolution, window, refinement, crf_backend)
+        legend = self.legend(probe, refinement, cluster_names)
+        photographs = PhotographSegmenter(self, probe, view, self.machine)
+        prepared = ((i, photographs.prepare(photograph_of(image))) for i, image in enumerate(given))
+        results: dict[int, Segmentation] = {}
+        for batch in batches(prepared, batch_size, lambda item: item[1]):
+            maps = photographs.label_maps([item for _, item in batch])
+            for (i, item), clusters in zip(batch, maps, strict=True):
+                name = _name_of(given[i], i if several else None)
+                results[i] = Segmentation(item.photograph, legend.ids(clusters), legend, name)
+        return [results[i] for i in range(len(given))] if several else results[0]
+
+    def codes(self, batch: Tensor | GivenImage | Sequence[GivenImage], res: int | None = None) -> Tensor:
+        """Codes of images, averaged with their mirror images' codes as for masks; without gradients.
+
+        ``segmenter(img)`` gives plain codes, with gradients.
+
+        Args:
+            batch: B×3×H×W ImageNet-normalised, or images as in ``segment`` that the model sees at one size.
+            res: short side in pixels at the model's input; None for the run's ``val_res``. A tensor keeps its size.
+
+        Returns:
+            B×dim×⌈h/patch⌉×⌈w/patch⌉ float32 on the segmenter's device, for h×w pixels at the model's input.
+
+        Raises:
+            ConfigError, DataError: as for ``segment``; or the batch has another shape or several sizes.
+        """
+        photographs = PhotographSegmenter(self, "cluster", self.view(res), self.machine)
+        if isinstance(batch, Tensor):
+            if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
+                raise DataError(
+                    f"cannot compute codes of a tensor of {batch.dtype}, {tuple(batch.shape)}: pass B×3×H×W, "
+                    "floating point and ImageNet-normalised"
+                )
+            return photographs.tensor_codes(self.machine.to_device(batch))
+        prepared = [photographs.prepare(photograph_of(image)) for image in listed(batch)]
+        sizes = sorted({f"{item.seen.width}×{item.seen.height}" for item in prepared})
+        if len(sizes) != 1:
+            shown = ", ".join(sizes[:3]) or "none"
+            raise DataError(f"codes need images that the model sees at one size, not {len(sizes)}: {shown}")
+        return photographs.codes(prepared)
+
+    @torch.no_grad()
+    def eigenvectors(self, image: GivenImage, n: int | None = None, res: int | None = None) -> np.ndarray:
+        """Eigenvectors of the Laplacian of code and colour affinity, as ``visualize_eigen.py`` draws them.
+
+        Args:
+            image: as in ``segment``.
+            n: number of eigenvectors, not counting the trivial one; None for those that EiCue uses.
+            res: short side in pixels at the model's input; the long side is rounded to whole patches. None for the
+                run's ``val_res``.
+
+        Returns:
+            n×h×w float32 on the grid of patches, by ascending eigenvalue, signs fixed.
+
+        Raises:
+            ConfigError, DataError: as for ``segment``; or there are fewer patches, or too many.
+        """
+        patch_size, n = self.net.model.patch_size, self.cfg.eigen_cluster - 1 if n is None else n
+        res = res or self.cfg.val_res
+        check_resolution("res", res, patch_size)
+        photograph = photograph_of(image)
+        size = whole_patch_size(photograph, res, patch_size)
+        grid = (size[1] // patch_size, size[0] // patch_size)
+        # At least as many vectors as EiCue uses, so that they do not depend on n.
+        k = max(n + 1, self.cfg.eigen_cluster)
+        if n < 1 or k > grid[0] * grid[1]:
+            raise ConfigError(f"n: {n} eigenvectors of {grid[0]}×{grid[1]} patches; choose at least 1, or raise res")
+        self.machine.to_device(self.eval())
+        img, cfg = self.machine.to_device(input_of_size(photograph, size)), self.cfg
+        with self.machine.autocast():
+            vectors = laplacian_eigenvectors(self(img), img, k, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs)
+        return vectors[0, :, 1 : n + 1].T.unflatten(1, grid).float().cpu().numpy()
+
+    def view(
+        self,
+        res: int | None = None,
+        full_resolution: bool = False,
+        window: int | None = None,
+        refinement: Refinement = UNREFINED,
+        crf_backend: str = "auto",
+    ) -> View:
+        """Check the options of ``segment`` that say how the model sees a photograph; raises ConfigError."""
+        if crf_backend not in CRF_BACKENDS:
+            raise ConfigError(unknown_name_message("CRF backend", crf_backend, CRF_BACKENDS))
+        for name, size in (("res", res), ("window", window)):
+            if size is not None and size < 1:
+                raise ConfigError(f"{name}: {size} is too small; the least is 1")
+        val_res = self.cfg.val_res
+        seen = None if full_resolution else res or val_res
+        view = View(seen, window or (val_res if full_resolution else None), refinement, crf_backend)
+        patch_size = self.net.model.patch_size
+        for name, size in (("res", view.res), ("window", view.window)):
+            check_resolution(name, size or patch_size, patch_size)
+        return view
+
+    def legend(self, probe: str, refinement: Refinement, cluster_names: str | Path | None = None) -> Legend:
+        """Names and colours of a probe's ids; raises ConfigError for an unknown probe, DataError for a bad file."""
+        if probe not in PROBES:
+            raise ConfigError(unknown_name_message("probe", probe, PROBES))
+        n_clusters = self.n_classes if probe == "linear" else len(self.cluster_probe.clusters)
+        name = probe + refinement.suffix
+        class_map = named_clusters(Path(cluster_names), name, n_clusters) if cluster_names else self.class_map
+        return Legend(class_map, name, n_clusters, known_classes(self.cfg))
+
+
+def load_segmenter(
+    checkpoint: str | Path, device: str | torch.device = "auto", precision: str = "32-true"
+) -> Segmenter:
+    """Load a trained segmenter for photographs from a checkpoint, released or ours, without running code in it.
+
+    Args:
+        checkpoint: a .ckpt, or a slim .safetensors with its .yml (``scripts/convert_checkpoint.py``).
+        device: "auto" takes a CUDA GPU, else Apple's GPU, else the CPU; or "cpu", "mps", "cuda", "cuda:1".
+        precision: Lightning precision of backbone and head, e.g. "bf16-mixed".
+
+    Returns:
+        The segmenter on the device, in eval mode. Its ``training_record`` has the file's
+        ``pytorch-lightning_version``, ``global_step`` and ``epoch``.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or not a segmenter's; or tensors are missing, unknown or
+            of the wrong shape, which the message lists.
+        ConfigError: this machine lacks the device, or the precision does not exist.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from eagle import LitUnsupervisedSegmenter, load_segmenter
+        >>> vit = {"embed_dim": 48, "depth": 4, "num_heads": 3}
+        >>> trained = LitUnsupervisedSegmenter(3, {"pretrained_weights": "random", "backbone_kwargs": vit, "dim": 32})
+        >>> path = f"{tempfile.mkdtemp()}/best.ckpt"
+        >>> torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
+        >>> segmenter = load_segmenter(path, device="cpu")
+        >>> segmenter(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 32, 8, 8])
+    """
+    return open_segmenter(Path(checkpoint), _machine(str(device), precision))
+
+
+def open_segmenter(path: Path, machine: Fabric) -> Segmenter:
+    """``load_segmenter`` for a Fabric."""
+    stored = read_stored(path)
+    segmenter = build_as(Segmenter, stored, path).eval()
+    segmenter.class_map = stored.class_map
+    segmenter.machine = machine
+    machine.to_device(segmenter)
+    return segmenter
+
+
+def _machine(device: str, precision: str) -> Fabric:
+    accelerator, _, index = device.partition(":")
+    try:
+        return Fabric(accelerator=accelerator, devices=[int(index)] if index else 1, precision=precision)  # type: ignore[arg-type]
+    except (RuntimeError, TypeError, ValueError, MisconfigurationException) as error:
+        raise ConfigError(f"device={device} precision={precision}: {one_line(error)}") from error
+
+
+def _name_of(image: GivenImage, index: int | None) -> str:
+    """Name of an image's files."""
+    if isinstance(image, (str, Path)):
+        return Path(image).stem
+    return "image" if index is None else f"image_{index}"

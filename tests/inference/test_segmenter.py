@@ -1,0 +1,214 @@
+"""The Python interface: photographs in any form in, label maps, codes and eigenvectors out."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import ROOT
+from eagle import LitUnsupervisedSegmenter, load_segmenter
+from eagle.checkpoints import load_segmenter as load_lightning_module
+from eagle.checkpoints.formats import StoredSegmenter, write_stored
+from eagle.config.validation import plain, validated
+from eagle.data.class_map import ClassMap
+from eagle.data.datasets.base import Classes
+from eagle.data.loading.transforms import image_tensor, normalize
+from eagle.errors import CheckpointError, ConfigError, DataError
+from eagle.inference.folder import segment
+from eagle.visualization.viewer import open_viewer
+from miniatures import picture
+from segment_images import SegmentConfig
+from visualize_eigen import VisualizeConfig
+
+NAMED = ClassMap(
+    Classes(("sky", "ground"), np.array([[0, 0, 200], [90, 60, 0]], dtype=np.uint8)),
+    {"cluster": [0, 1, -1], "linear": [0, 1]},
+)
+
+
+@pytest.fixture
+def checkpoint(make_config, tmp_path):
+    torch.manual_seed(0)
+    trained = LitUnsupervisedSegmenter(2, make_config(val_res=48, extra_clusters=1, eigen_cluster=3))
+    path = tmp_path / "best.ckpt"
+    write_stored(StoredSegmenter(2, plain(trained.cfg), trained.state_dict(), NAMED, {"epoch": 7}), path)
+    return path
+
+
+@pytest.fixture
+def segmenter(checkpoint):
+    return load_segmenter(checkpoint, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"probe": "linear"}, {"full_resolution": True, "window": 32}, {"refine": "crf"}, {"refine": "spectral"}],
+    [{}, {"probe": "linear"}, {"full_resolution": True, "window": 32}, {"refine": "crf"}, {"refine": "spectral"}],
+)
+def test_segment__lists_of_any_form_equal_the_command(checkpoint, segmenter, tmp_path, options):
+    """Files, PIL images and arrays of several sizes, in any order, give the masks of ``segment_images.py``."""
+    pixels = [picture(seed, size) for seed, size in enumerate([(60, 48), (48, 75), (60, 48)])]
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, array in zip(paths, pixels, strict=True):
+        Image.fromarray(array).save(path)
+    values = {"checkpoint": str(checkpoint), "images": [str(path) for path in paths], "accelerator": "cpu"}
+    content = segment(validated(SegmentConfig, values | options | {"output_dir": str(tmp_path / "masks")}))
+    results = segmenter.segment([paths[0], Image.fromarray(pixels[1]), pixels[2]], batch_size=2, **options)
+    assert [result.name for result in results] == ["0", "image_1", "image_2"]
+    for path, array, result in zip(paths, pixels, results, strict=True):
+        ids = np.asarray(Image.open(tmp_path / "masks" / f"{path.stem}_ids.png"))
+        assert result.ids.shape == array.shape[:2]
+        assert np.array_equal(np.where(result.ids < 0, 255, result.ids), ids)
+        assert result.shares() == content["images"][str(path)]["shares"]
+
+
+def test_segmentation__names_colours_overlay_and_files(segmenter, tmp_path):
+    result = segmenter.segment(picture(0, (90, 60)))
+    assert result.names == ("sky", "ground")
+    assert np.array_equal(result.palette, NAMED.classes.palette)
+    assert set(result.shares()) <= {"sky", "ground", "no class"}
+    assert sum(result.shares().values()) == pytest.approx(1, abs=1e-5)
+    inside = np.array(result.overlay(opacity=1))[result.ids == 1]
+    assert {tuple(color) for color in inside.tolist()} <= {(90, 60, 0), (255, 255, 255)}
+    assert np.array_equal(result.photograph, picture(0, (90, 60)))
+    shown = Image.open(io.BytesIO(result._repr_png_()))
+    assert np.array_equal(np.array(shown), np.array(result.overlay()))
+    files = result.save(tmp_path / "new", "a")
+    assert [path.name for path in files.values()] == ["a_ids.png", "a_color.png", "a_overlay.png"]
+    assert np.array_equal(np.asarray(Image.open(files["overlay"])), np.asarray(result.overlay()))
+    assert result.save(tmp_path)["ids"] == tmp_path / "image_ids.png"
+
+
+def test_segment__cluster_names_and_grey_or_transparent_arrays(segmenter, tmp_path):
+    (tmp_path / "names.txt").write_text("tree\n\ntree\n")
+    array = picture(0, (60, 48))
+    result = segmenter.segment(np.dstack([array, array[..., :1]]), cluster_names=tmp_path / "names.txt")
+    assert result.names == ("tree",)
+    assert np.array_equal(result.photograph, array)
+    assert segmenter.segment(array[..., 0]).ids.shape == (48, 60)
+    assert segmenter.segment([]) == []
+
+
+def test_segment__photographs_are_upright_and_results_keep_their_pixels(segmenter, tmp_path):
+    array = picture(0, (60, 48))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90°
+    Image.fromarray(array).save(tmp_path / "turned.png", exif=exif)
+    assert segmenter.segment(tmp_path / "turned.png").ids.shape == (60, 48)
+    assert segmenter.segment(Image.open(tmp_path / "turned.png")).ids.shape == (60, 48)
+    given = array.copy()
+    result = segmenter.segment(given)
+    given[:] = 0
+    assert np.array_equal(result.photograph, array)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("nowhere.jpg", "nowhere.jpg: no such file"),
+        (np.zeros((0, 5, 3), np.uint8), "an array of uint8, 0×5×3: pass a file name, a PIL image, or a uint8 array"),
+        (np.zeros((8, 8, 3)), "an array of float64, 8×8×3: pass"),
+        (np.zeros((3, 8, 8), np.uint8), "an array of uint8, 3×8×8: pass"),
+        (np.array(3, np.uint8), "an array of uint8, no axis: pass"),
+        (np.zeros((1, 500, 3), np.uint8), "the array: 500×1 pixels are too narrow"),
+        (Image.new("F", (8, 8)), "the image: its pixel format F has no known value range"),
+        (Image.new("RGB", (0, 8)), "the image: 0×8 pixels are no image"),
+        (torch.zeros(3, 8, 8), "a value of type Tensor: pass"),
+        (None, "a value of type NoneType: pass"),
+    ],
+)
+def test_segment__what_is_no_image_is_named_in_one_line(segmenter, image, message):
+    for call in (segmenter.segment, segmenter.eigenvectors, lambda given: segmenter.segment([picture(0), given])):
+        with pytest.raises(DataError) as error:
+            call(image)
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_segment__broken_files_are_named(segmenter, tmp_path):
+    Image.fromarray(picture(0, (600, 480))).save(tmp_path / "torn.jpg")
+    whole = (tmp_path / "torn.jpg").read_bytes()
+    (tmp_path / "torn.jpg").write_bytes(whole[: len(whole) // 2])
+    for given in (tmp_path / "torn.jpg", Image.open(tmp_path / "torn.jpg")):
+        with pytest.raises(DataError, match=r"torn\.jpg: cannot be read as an image"):
+            segmenter.segment(given)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"probe": "clusters"}, "unknown probe 'clusters': did you mean 'cluster'?"),
+        ({"res": 50}, "res: 50 is not a multiple of the patch size 8; use 48 or 56"),
+        ({"res": 0}, "res: 0 is too small"),
+        ({"window": -8}, "window: -8 is too small"),
+        ({"refine": "auto"}, "unknown refinement 'auto': choose from both, crf, none, spectral"),
+        ({"crf_backend": "touch"}, "unknown CRF backend 'touch'"),
+        ({"batch_size": 0}, "batch_size: 0 is too small"),
+    ],
+)
+def test_segment__invalid_options_are_named(segmenter, options, message):
+    with pytest.raises(ConfigError) as error:
+        segmenter.segment(picture(0), **options)
+    assert message in str(error.value)
+
+
+def test_eigenvectors__are_those_that_visualize_eigen_draws(checkpoint, segmenter):
+    photograph = Image.fromarray(picture(0, (75, 48)))
+    viewer = open_viewer(validated(VisualizeConfig, {"checkpoint": str(checkpoint), "accelerator": "cpu"}))
+    drawn = viewer(photograph).decomposition.eigenvectors
+    vectors = segmenter.eigenvectors(photograph)
+    assert vectors.shape == (2, 6, 9)
+    assert vectors.dtype == np.float32
+    assert np.allclose(vectors, drawn, atol=1e-6)
+    assert np.allclose(segmenter.eigenvectors(photograph, n=1), drawn[:1], atol=1e-6)
+    assert segmenter.eigenvectors(photograph, n=5, res=64).shape == (5, 8, 12)
+    for n in (0, 54):
+        with pytest.raises(ConfigError, match=f"n: {n} eigenvectors of 6×9 patches"):
+            segmenter.eigenvectors(photograph, n=n)
+
+
+def test_codes__of_tensors_and_photographs(segmenter):
+    photographs = [picture(seed, (72, 48)) for seed in range(2)]
+    batch = torch.stack([normalize(image_tensor(Image.fromarray(array))) for array in photographs])
+    codes = segmenter.codes(batch)
+    assert codes.shape == (2, 32, 6, 9)
+    assert not codes.requires_grad
+    plain_codes = (segmenter(batch) + segmenter(batch.flip(3)).flip(3)) / 2
+    assert torch.allclose(codes, plain_codes, atol=1e-5)
+    assert torch.allclose(segmenter.codes(photographs), codes, atol=1e-5)
+    assert segmenter.codes(batch[:, :, :45]).shape == (2, 32, 6, 9), "padded to whole patches"
+    for wrong in (batch[0], batch.byte(), batch[:0]):
+        with pytest.raises(DataError, match="pass B×3×H×W, floating point"):
+            segmenter.codes(wrong)
+    with pytest.raises(DataError, match="at one size, not 2: 48×60, 72×48"):
+        segmenter.codes([photographs[0], picture(0, (48, 60))])
+
+
+def test_load_segmenter__is_the_lightning_module_too(checkpoint, segmenter):
+    module = load_lightning_module(checkpoint)
+    assert isinstance(segmenter, LitUnsupervisedSegmenter)
+    assert not segmenter.training
+    assert segmenter.training_record == {"epoch": 7}
+    assert segmenter.cfg == module.cfg
+    assert all(torch.equal(tensor, segmenter.state_dict()[name]) for name, tensor in module.state_dict().items())
+    img = torch.randn(1, 3, 32, 48)
+    assert torch.equal(segmenter(img), module(img))
+
+
+@pytest.mark.parametrize("values", [{"device": "gpu9"}, {"device": "cpu:0"}, {"precision": "12-true"}])
+def test_load_segmenter__missing_device_or_precision_is_one_line(checkpoint, values):
+    with pytest.raises(ConfigError) as error:
+        load_segmenter(checkpoint, **values)
+    assert next(iter(values.values())) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_hub__loads_from_a_local_clone(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    loaded = torch.hub.load(str(ROOT), "eagle", source="local", checkpoint=str(checkpoint), device="cpu")
+    assert loaded.segment(picture(0)).names == ("sky", "ground")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        torch.hub.load(str(ROOT), "eagle", source="local", checkpoint=str(tmp_path / "nowhere.ckpt"))
