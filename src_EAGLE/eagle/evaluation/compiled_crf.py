@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from eagle.evaluation import lattice_kernels as kernels
-from eagle.evaluation.compiled_lattice import CompiledLattice, empty_table
+from eagle.evaluation.compiled_lattice import CompiledLattice, empty
 from eagle.evaluation.crf_settings import (
     BILATERAL_COMPAT,
     BILATERAL_SRGB,
@@ -52,46 +52,73 @@ class CompiledCrf:
             log_unaries: C×H×W float32 negative unary energies each.
 
         Returns:
-            C×H×W float32 probabilities each; views of one table.
+            C×H×W float32 probabilities each.
         """
         colours = bgr.flatten(0, 1).float().numpy() / np.float32(BILATERAL_SRGB)
         features = np.concatenate([self._positions / np.float32(BILATERAL_SXY), colours], axis=1)
         bilateral = CompiledLattice(features, self._map, normalise=True)
-        edges = np.cumsum([0, *(len(log_unary) for log_unary in log_unaries)])
-        unary = empty_table(len(features), math.ceil(edges[-1] / LANES) * LANES)
-        unary[:, edges[-1] :] = 0
-        for log_unary, first in zip(log_unaries, edges, strict=False):
-            unary[:, first : first + len(log_unary)] = log_unary.flatten(1).T.numpy()
-        marginals = self._mean_field(unary, edges, bilateral)
-        parts = np.split(marginals[:, : edges[-1]], edges[1:-1], axis=1)
-        return [torch.from_numpy(part.T).view(-1, *bgr.shape[:2]) for part in parts]
+        order = bilateral.by_vertex()
+        blocks = [self._blocks(log_unary.flatten(1), order) for log_unary in log_unaries]
+        marginals = self._mean_field(blocks, self._gaussian.take(order), bilateral.take(order))
+        return [
+            self._channels(own, len(log_unary), order).view_as(log_unary)
+            for own, log_unary in zip(marginals, log_unaries, strict=True)
+        ]
 
-    def _mean_field(self, unary: Floats, edges: Longs, bilateral: CompiledLattice) -> Floats:
-        """Approximate marginals of the CRF, like the negative unary energies P×C."""
-        values = empty_table(*unary.shape)
-        values[:] = unary
-        n_workers = min(torch.get_num_threads(), unary.shape[1] // LANES)
-        tables = [(self._gaussian.new_table(), bilateral.new_table()) for _ in range(n_workers)]
+    def _mean_field(
+        self, unaries: list[Floats], gaussian: CompiledLattice, bilateral: CompiledLattice
+    ) -> list[Floats]:
+        """Approximate marginals of the CRF, like the maps' negative unary energies n×P×LANES."""
+        n_points = unaries[0].shape[1]
+        values = [empty(*unary.shape) for unary in unaries]
+        blocks = [pair for unary, value in zip(unaries, values, strict=True) for pair in zip(unary, value, strict=True)]
+        for unary, value in blocks:
+            value[:] = unary
+        n_workers = min(torch.get_num_threads(), len(blocks))
+        tables = [(gaussian.new_table(), bilateral.new_table()) for _ in range(n_workers)]
 
         def add_messages(worker: int) -> None:
             smoothness, appearance = tables[worker]
-            for start in range(worker * LANES, unary.shape[1], n_workers * LANES):
-                self._gaussian.spread(values, start, smoothness)
-                bilateral.spread(values, start, appearance)
-                self._gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, values, start)
-                bilateral.add_slice(appearance, BILATERAL_COMPAT, values, values, start)
+            for unary, value in blocks[worker::n_workers]:
+                gaussian.spread(value, smoothness)
+                bilateral.spread(value, appearance)
+                gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, value)
+                bilateral.add_slice(appearance, BILATERAL_COMPAT, value, value)
 
-        def softmax(rows: Floats) -> None:
-            kernels.subtract_maxima(rows, edges)
-            np.exp(rows, out=rows)
-            kernels.divide_by_sums(rows, edges)
+        def softmax(worker: int) -> None:
+            for first in range(worker * _POINTS, n_points, n_workers * _POINTS):
+                for value in values:
+                    chunk = value[:, first : first + _POINTS]
+                    kernels.subtract_maxima(chunk)
+                    np.exp(chunk, out=chunk)
+                    kernels.divide_by_sums(chunk)
 
-        chunks = [values[first : first + _POINTS] for first in range(0, len(values), _POINTS)]
         for _ in range(ITERATIONS):
-            self._map(softmax, chunks)
+            self._map(softmax, range(n_workers))
             self._map(add_messages, range(n_workers))
-        self._map(softmax, chunks)
+        self._map(softmax, range(n_workers))
         return values
+
+    def _blocks(self, channels: Tensor, order: Longs) -> Floats:
+        """C×P energies as n×P×LANES blocks, the points in another order, with channels of probability 0 as padding."""
+        blocks = empty(math.ceil(len(channels) / LANES), len(order), LANES)
+        blocks[-1] = -np.inf
+
+        def put(c: int) -> None:
+            blocks[c // LANES, :, c % LANES] = channels[c].numpy()[order]
+
+        self._map(put, range(len(channels)))
+        return blocks
+
+    def _channels(self, blocks: Floats, n_channels: int, order: Longs) -> Tensor:
+        """C×P from n×P×LANES blocks, the points in the order before ``_blocks``."""
+        channels = empty(n_channels, len(order))
+
+        def put(c: int) -> None:
+            channels[c, order] = blocks[c // LANES, :, c % LANES]
+
+        self._map(put, range(n_channels))
+        return torch.from_numpy(channels)
 
     def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         return list(self._threads.map(function, items))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -48,40 +49,43 @@ class CompiledLattice:
             self._splat_weights *= scale
             self._slice_weights *= scale
 
-    def filter(self, values: Floats) -> Floats:
-        """Filter each channel: row p of the result is Σ_q K[p, q] · values[q].
+    def by_vertex(self) -> Longs:
+        """The points in the order of their vertices, so that consecutive points meet few rows of a table."""
+        return np.argsort(self._vertex_of[:, 0])
 
-        Args:
-            values: P×C float32, C a multiple of LANES.
+    def take(self, order: Longs) -> "CompiledLattice":
+        """This lattice for the points in another order."""
+        taken = copy(self)
+        taken._vertex_of = self._vertex_of[order]
+        taken._splat_weights, taken._slice_weights = self._splat_weights[order], self._slice_weights[order]
+        return taken
 
-        Returns:
-            P×C float32.
-        """
-        table, out = self.new_table(), np.zeros_like(values)
-        for start in range(0, values.shape[1], LANES):
-            self.spread(values, start, table)
-            self.add_slice(table, 1, out, out, start)
+    def filter(self, block: Floats) -> Floats:
+        """Filter each channel of P×LANES: row p of the result is Σ_q K[p, q] · block[q]."""
+        table, out = self.new_table(), np.zeros_like(block)
+        self.spread(block, table)
+        self.add_slice(table, 1, out, out)
         return out
 
     def new_table(self) -> Floats:
-        """An uninitialised row of LANES channels for each vertex."""
-        return empty_table(self._n_vertices, LANES)
+        """An uninitialised row of LANES channels for each vertex, and two more for the blur."""
+        return empty(self._n_vertices + 2, LANES)
 
-    def spread(self, values: Floats, start: int, table: Floats) -> None:
-        """Splat channels start … start + LANES over the vertices, and blur them."""
-        kernels.splat(values, start, self._vertex_of, self._splat_weights, table)
+    def spread(self, block: Floats, table: Floats) -> None:
+        """Splat a P×LANES block over the vertices, and blur them."""
+        kernels.splat(block, self._vertex_of, self._splat_weights, table)
         for chains in self._chains:
             kernels.blur(table, chains)
 
-    def add_slice(self, table: Floats, factor: float, base: Floats, out: Floats, start: int) -> None:
-        """out = base + factor · slice of the table, for channels start … start + LANES."""
-        kernels.add_slice(table, self._vertex_of, self._slice_weights, np.float32(factor), base, out, start)
+    def add_slice(self, table: Floats, factor: float, base: Floats, out: Floats) -> None:
+        """P×LANES out = base + factor · slice of the table."""
+        kernels.add_slice(table, self._vertex_of, self._slice_weights, np.float32(factor), base, out)
 
 
-def empty_table(n_rows: int, n_channels: int) -> Floats:
-    """A float32 table that starts with a cache line; numpy's own do not."""
-    table: Floats = torch.empty(n_rows, n_channels).numpy()
-    return table
+def empty(*shape: int) -> Floats:
+    """An uninitialised float32 array that starts with a cache line; numpy's own do not."""
+    array: Floats = torch.empty(shape).numpy()
+    return array
 
 
 def _enclosing_simplices(features: Floats, run_all: Map) -> tuple[Longs, Floats, list[int]]:

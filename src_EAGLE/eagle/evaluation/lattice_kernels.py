@@ -6,6 +6,7 @@ not vectorise loops over such short rows, because rows may overlap for all it kn
 
 import math
 from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ Longs = NDArray[np.int64]
 
 # Half a cache line. Rows of 16 took as long, but their tables twice the memory.
 LANES = 8
-END = -1
 FREE = -1
 
+_INT = ir.IntType(32)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
 
@@ -69,36 +70,51 @@ def _store(_typing: Any, array: Any, _start: Any, _value: Any) -> Any:
 
 
 @intrinsic
-def _zeros(_typing: Any) -> Any:
-    return _ROW(), lambda _context, _builder, _signature, _args: ir.Constant(_VECTOR, None)
-
-
-@intrinsic
-def _plus(_typing: Any, _a: Any, _b: Any) -> Any:
-    return _ROW(_ROW, _ROW), lambda _context, builder, _signature, args: builder.fadd(*args)
-
-
-@intrinsic
-def _times(_typing: Any, _row: Any, _factor: Any) -> Any:
+def _broadcast(_typing: Any, _value: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         undefined = ir.Constant(_VECTOR, ir.Undefined)
-        first = builder.insert_element(undefined, args[1], ir.Constant(ir.IntType(32), 0))
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-        return builder.fmul(args[0], builder.shuffle_vector(first, undefined, everywhere))
+        first = builder.insert_element(undefined, args[0], _INT(0))
+        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT, LANES), None))
 
-    return _ROW(_ROW, types.float32), generate
+    return _ROW(types.float32), generate
 
 
-def _kernel(function: Callable[..., Any], **options: Any) -> Any:
+def _lane_by_lane(instruction: Callable[..., Any]) -> Any:
+    @intrinsic
+    def operation(_typing: Any, _a: Any, _b: Any) -> Any:
+        return _ROW(_ROW, _ROW), lambda _context, builder, _signature, args: instruction(builder, *args)
+
+    return operation
+
+
+def _over_lanes(instruction: Callable[..., Any]) -> Any:
+    @intrinsic
+    def reduction(_typing: Any, _row: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            lanes = [builder.extract_element(args[0], _INT(lane)) for lane in range(LANES)]
+            return reduce(partial(instruction, builder), lanes)
+
+        return types.float32(_ROW), generate
+
+    return reduction
+
+
+def _greater(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+_plus = _lane_by_lane(lambda builder, a, b: builder.fadd(a, b))
+_times = _lane_by_lane(lambda builder, a, b: builder.fmul(a, b))
+_maximum = _lane_by_lane(_greater)
+_sum_of_lanes = _over_lanes(lambda builder, a, b: builder.fadd(a, b))
+_largest_lane = _over_lanes(_greater)
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
     try:
-        return njit(nogil=True, cache=True, **options)(function)
+        return njit(nogil=True, cache=True)(function)
     except RuntimeError:  # numba found no writable folder for its cache
-        return njit(nogil=True, **options)(function)
-
-
-def _reducing(function: Callable[..., Any]) -> Any:
-    """A kernel whose sums and maxima over channels may be taken in any order."""
-    return _kernel(function, fastmath={"reassoc", "nnan", "nsz"})
+        return njit(nogil=True)(function)
 
 
 @_kernel
@@ -197,97 +213,97 @@ def number_vertices(codes: Longs, slots: Longs, numbers: Ints, vertex_of: Ints, 
 
 @_kernel
 def link_chains(vertices: Longs, step: int, up: Ints, chains: Ints) -> int:
-    """Runs of two or more vertices whose sorted codes differ by ``step`` > 0, each followed by END; the used length."""
+    """Runs of two or more vertices whose sorted codes differ by ``step`` > 0; returns the used length of ``chains``.
+
+    The number of vertices stands before and after each run.
+    """
     n_vertices = len(vertices)
     has_lower = np.zeros(n_vertices, np.bool_)
     u = 0
     for v in range(n_vertices):
         while u < n_vertices and vertices[u] < vertices[v] + step:
             u += 1
-        up[v] = END
+        up[v] = n_vertices
         if u < n_vertices and vertices[u] == vertices[v] + step:
             up[v] = u
             has_lower[u] = True
-    length = 0
+    chains[0] = n_vertices
+    length = 1
     for v in range(n_vertices):
-        if has_lower[v] or up[v] == END:
+        if has_lower[v] or up[v] == n_vertices:
             continue
         u = v
-        while u != END:
+        while u < n_vertices:
             chains[length] = u
             length += 1
             u = up[u]
-        chains[length] = END
+        chains[length] = n_vertices
         length += 1
     return length
 
 
 @_kernel
-def splat(values: Floats, start: int, vertex_of: Ints, weights: Floats, table: Floats) -> None:
-    """Overwrite the table with the sums of weight times channels start … start + LANES of the points."""
-    n_channels = values.shape[1]
-    flat, rows = values.reshape(-1), table.reshape(-1)
+def splat(values: Floats, vertex_of: Ints, weights: Floats, table: Floats) -> None:
+    """Overwrite the table with the weighted sums of the rows of P×LANES ``values`` around each vertex."""
+    points, rows = values.reshape(-1), table.reshape(-1)
     rows[:] = 0
     for p in range(len(vertex_of)):
-        value = _load(flat, p * n_channels + start)
+        value = _load(points, p * LANES)
         for corner in range(vertex_of.shape[1]):
             row = np.int64(vertex_of[p, corner]) * LANES
-            _store(rows, row, _plus(_load(rows, row), _times(value, weights[p, corner])))
+            _store(rows, row, _plus(_load(rows, row), _times(value, _broadcast(weights[p, corner]))))
 
 
 @_kernel
 def blur(table: Floats, chains: Ints) -> None:
-    """The kernel [1/2, 1, 1/2] along one axis, in place; a vertex in no chain keeps its row."""
+    """The kernel [1/2, 1, 1/2] along one axis, in place; a vertex in no chain keeps its row.
+
+    Each chain ends with the number of the table's last row but one, which stays zero. What would be stored there goes to
+    the last row: a branch at each end is mispredicted so often that it takes as long as the rest.
+    """
     rows = table.reshape(-1)
-    below = _zeros()
+    zero_row = len(table) - 2
+    half = _broadcast(np.float32(0.5))
+    below, here = _broadcast(np.float32(0)), _broadcast(np.float32(0))
     for k in range(len(chains) - 1):
-        if chains[k] == END:
-            below = _zeros()
-            continue
-        row = np.int64(chains[k]) * LANES
-        here, around = _load(rows, row), below
-        if chains[k + 1] != END:
-            around = _plus(below, _load(rows, np.int64(chains[k + 1]) * LANES))
-        _store(rows, row, _plus(here, _times(around, np.float32(0.5))))
-        below = here
+        row = np.int64(chains[k])
+        above = _load(rows, np.int64(chains[k + 1]) * LANES)
+        blurred = _plus(here, _times(_plus(below, above), half))
+        _store(rows, (row + (row == zero_row)) * LANES, blurred)
+        below, here = here, above
 
 
 @_kernel
-def add_slice(
-    table: Floats, vertex_of: Ints, weights: Floats, factor: float, base: Floats, out: Floats, start: int
-) -> None:
-    """Channels start … start + LANES: out = base + factor times the weighted sum of each point's vertices."""
-    n_channels = out.shape[1]
+def add_slice(table: Floats, vertex_of: Ints, weights: Floats, factor: float, base: Floats, out: Floats) -> None:
+    """P×LANES out = base + factor times the weighted sum of the rows of each point's vertices."""
     rows, before, after = table.reshape(-1), base.reshape(-1), out.reshape(-1)
     for p in range(len(vertex_of)):
-        value = _load(before, p * n_channels + start)
+        value = _load(before, p * LANES)
         for corner in range(vertex_of.shape[1]):
             row = _load(rows, np.int64(vertex_of[p, corner]) * LANES)
-            value = _plus(value, _times(row, factor * weights[p, corner]))
-        _store(after, p * n_channels + start, value)
+            value = _plus(value, _times(row, _broadcast(factor * weights[p, corner])))
+        _store(after, p * LANES, value)
 
 
-@_reducing
-def subtract_maxima(logits: Floats, edges: Longs) -> None:
-    """Subtract each map's largest value from channels edges[k] … edges[k + 1]; later channels become 0."""
-    for p in range(len(logits)):
-        for k in range(len(edges) - 1):
-            largest = logits[p, edges[k]]
-            for c in range(edges[k] + 1, edges[k + 1]):
-                largest = max(largest, logits[p, c])
-            for c in range(edges[k], edges[k + 1]):
-                logits[p, c] -= largest
-        logits[p, edges[-1] :] = 0
+@_kernel
+def subtract_maxima(blocks: Floats) -> None:
+    """Subtract each point's largest value from its channels, n×P×LANES."""
+    for p in range(blocks.shape[1]):
+        largest = _load(blocks[0, p], 0)
+        for block in range(1, len(blocks)):
+            largest = _maximum(largest, _load(blocks[block, p], 0))
+        shift = _broadcast(-_largest_lane(largest))
+        for block in range(len(blocks)):
+            _store(blocks[block, p], 0, _plus(_load(blocks[block, p], 0), shift))
 
 
-@_reducing
-def divide_by_sums(values: Floats, edges: Longs) -> None:
-    """Divide channels edges[k] … edges[k + 1] by their sum."""
-    for p in range(len(values)):
-        for k in range(len(edges) - 1):
-            total = np.float32(0)
-            for c in range(edges[k], edges[k + 1]):
-                total += values[p, c]
-            factor = np.float32(1) / total
-            for c in range(edges[k], edges[k + 1]):
-                values[p, c] *= factor
+@_kernel
+def divide_by_sums(blocks: Floats) -> None:
+    """Divide each point's channels, n×P×LANES, by their sum."""
+    for p in range(blocks.shape[1]):
+        total = _load(blocks[0, p], 0)
+        for block in range(1, len(blocks)):
+            total = _plus(total, _load(blocks[block, p], 0))
+        factor = _broadcast(np.float32(1) / _sum_of_lanes(total))
+        for block in range(len(blocks)):
+            _store(blocks[block, p], 0, _times(_load(blocks[block, p], 0), factor))
