@@ -1,10 +1,9 @@
 """Mean-field inference on the CPU with the kernels of ``lattice_kernels.py``.
 
-All maps of an image are one table of channels, padded to a multiple of ``LANES``. Each thread filters blocks of ``LANES``
-channels on its own, so that threads meet only twice per iteration.
+Channels are kept in blocks of ``LANES``. All maps of an image share its lattices, and each thread filters blocks on its
+own, so that threads meet only twice per iteration.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -24,9 +23,9 @@ from eagle.evaluation.crf_settings import (
     GAUSSIAN_SXY,
     ITERATIONS,
 )
-from eagle.evaluation.lattice_kernels import LANES, Floats, Longs
+from eagle.evaluation.lattice_kernels import LANES, Floats
 
-# Points per task outside the filters; their channels stay in a core's cache.
+# Points of the softmax at a time; their channels stay in a core's cache.
 _POINTS = 1024
 
 
@@ -57,17 +56,10 @@ class CompiledCrf:
         colours = bgr.flatten(0, 1).float().numpy() / np.float32(BILATERAL_SRGB)
         features = np.concatenate([self._positions / np.float32(BILATERAL_SXY), colours], axis=1)
         bilateral = CompiledLattice(features, self._map, normalise=True)
-        order = bilateral.by_vertex()
-        blocks = [self._blocks(log_unary.flatten(1), order) for log_unary in log_unaries]
-        marginals = self._mean_field(blocks, self._gaussian.take(order), bilateral.take(order))
-        return [
-            self._channels(own, len(log_unary), order).view_as(log_unary)
-            for own, log_unary in zip(marginals, log_unaries, strict=True)
-        ]
+        marginals = self._mean_field([self._blocks(log_unary) for log_unary in log_unaries], bilateral)
+        return [self._channels(*pair) for pair in zip(marginals, log_unaries, strict=True)]
 
-    def _mean_field(
-        self, unaries: list[Floats], gaussian: CompiledLattice, bilateral: CompiledLattice
-    ) -> list[Floats]:
+    def _mean_field(self, unaries: list[Floats], bilateral: CompiledLattice) -> list[Floats]:
         """Approximate marginals of the CRF, like the maps' negative unary energies n×P×LANES."""
         n_points = unaries[0].shape[1]
         values = [empty(*unary.shape) for unary in unaries]
@@ -75,14 +67,14 @@ class CompiledCrf:
         for unary, value in blocks:
             value[:] = unary
         n_workers = min(torch.get_num_threads(), len(blocks))
-        tables = [(gaussian.new_table(), bilateral.new_table()) for _ in range(n_workers)]
+        tables = [(self._gaussian.new_table(), bilateral.new_table()) for _ in range(n_workers)]
 
         def add_messages(worker: int) -> None:
             smoothness, appearance = tables[worker]
             for unary, value in blocks[worker::n_workers]:
-                gaussian.spread(value, smoothness)
+                self._gaussian.spread(value, smoothness)
                 bilateral.spread(value, appearance)
-                gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, value)
+                self._gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, value)
                 bilateral.add_slice(appearance, BILATERAL_COMPAT, value, value)
 
         def softmax(worker: int) -> None:
@@ -99,26 +91,28 @@ class CompiledCrf:
         self._map(softmax, range(n_workers))
         return values
 
-    def _blocks(self, channels: Tensor, order: Longs) -> Floats:
-        """C×P energies as n×P×LANES blocks, the points in another order, with channels of probability 0 as padding."""
-        blocks = empty(math.ceil(len(channels) / LANES), len(order), LANES)
+    def _blocks(self, channels: Tensor) -> Floats:
+        """C×H×W energies as n×P×LANES blocks, padded with channels of probability 0."""
+        parts = channels.flatten(1).split(LANES)
+        blocks = empty(len(parts), len(self._positions), LANES)
         blocks[-1] = -np.inf
 
-        def put(c: int) -> None:
-            blocks[c // LANES, :, c % LANES] = channels[c].numpy()[order]
+        def put(i: int) -> None:
+            blocks[i, :, : len(parts[i])] = parts[i].T.numpy()
 
-        self._map(put, range(len(channels)))
+        self._map(put, range(len(parts)))
         return blocks
 
-    def _channels(self, blocks: Floats, n_channels: int, order: Longs) -> Tensor:
-        """C×P from n×P×LANES blocks, the points in the order before ``_blocks``."""
-        channels = empty(n_channels, len(order))
+    def _channels(self, blocks: Floats, like: Tensor) -> Tensor:
+        """C×H×W from n×P×LANES blocks; ``like`` gives the shape."""
+        channels = torch.empty_like(like)
+        parts = channels.flatten(1).split(LANES)
 
-        def put(c: int) -> None:
-            channels[c, order] = blocks[c // LANES, :, c % LANES]
+        def put(i: int) -> None:
+            parts[i].numpy()[:] = blocks[i].T[: len(parts[i])]
 
-        self._map(put, range(n_channels))
-        return torch.from_numpy(channels)
+        self._map(put, range(len(parts)))
+        return channels
 
     def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         return list(self._threads.map(function, items))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -49,17 +48,6 @@ class CompiledLattice:
             self._splat_weights *= scale
             self._slice_weights *= scale
 
-    def by_vertex(self) -> Longs:
-        """The points in the order of their vertices, so that consecutive points meet few rows of a table."""
-        return np.argsort(self._vertex_of[:, 0])
-
-    def take(self, order: Longs) -> "CompiledLattice":
-        """This lattice for the points in another order."""
-        taken = copy(self)
-        taken._vertex_of = self._vertex_of[order]
-        taken._splat_weights, taken._slice_weights = self._splat_weights[order], self._slice_weights[order]
-        return taken
-
     def filter(self, block: Floats) -> Floats:
         """Filter each channel of P×LANES: row p of the result is Σ_q K[p, q] · block[q]."""
         table, out = self.new_table(), np.zeros_like(block)
@@ -91,7 +79,7 @@ def empty(*shape: int) -> Floats:
 def _enclosing_simplices(features: Floats, run_all: Map) -> tuple[Longs, Floats, list[int]]:
     """Codes and weights of each point's vertices, P×(d+1), and the codes' difference along each of the d + 1 axes.
 
-    A code numbers a vertex in the vertices' bounding box, so that neighbours along an axis differ by a constant.
+    Sorted codes keep neighbours along the last axes close to each other, so that few of them fall out of the cache.
     """
     n_points, d = features.shape
     size = d + 1
@@ -99,30 +87,31 @@ def _enclosing_simplices(features: Floats, run_all: Map) -> tuple[Longs, Floats,
     scales = np.array([deviation / math.sqrt((i + 1) * (i + 2)) for i in range(d)], np.float32)
     elevated, low, high = (np.empty(shape, np.float32) for shape in ((n_points, size), size, size))
     kernels.elevate(features, scales, elevated, low, high)
-    # A vertex is at most two steps of d + 1 away from its point, its neighbour one more.
-    lowest = np.floor(low).astype(np.int64) - 3 * size
-    sizes = [int(n) for n in np.ceil(high).astype(np.int64) + 3 * size + 1 - lowest][:d]
-    if math.prod(sizes) >= 2**63:
+    # A vertex is less than one step away from its point, its neighbour less than two; as much again for rounding.
+    lowest = np.floor((low[:d] - high[d]) / size).astype(np.int64) - 4
+    highest = np.ceil((high[:d] - low[d]) / size).astype(np.int64) + 4
+    cells = [int(n) + 1 for n in highest - lowest]
+    if math.prod(cells) >= 2**63:
         raise ValueError("the features span too many lattice cells to number; their kernel is too narrow for them")
-    strides = [math.prod(sizes[i + 1 :]) for i in range(d)]
+    steps = [math.prod(cells[i + 1 :]) for i in range(d)]
+    steps.append(-sum(steps))
 
     codes, weights = np.empty((n_points, size), np.int64), np.empty((n_points, size), np.float32)
 
     def part(first: int) -> None:
         rows = slice(first, first + _POINTS)
-        kernels.enclosing_simplices(elevated[rows], lowest, np.array(strides), codes[rows], weights[rows])
+        kernels.enclosing_simplices(elevated[rows], lowest, np.array(steps), codes[rows], weights[rows])
 
     run_all(part, range(0, n_points, _POINTS))
-    one_up = sum(strides)
-    return codes, weights, [abs(size * stride - one_up) for stride in [*strides, 0]]
+    return codes, weights, [abs(step) for step in steps]
 
 
 def _numbered(codes: Longs) -> tuple[Ints, Longs]:
     """The place of each code among the sorted distinct codes, and those."""
     n_slots = 1 << (3 * codes.size // 2).bit_length()
     slots, numbers = np.full(n_slots, kernels.FREE), np.empty(n_slots, np.int32)
-    vertex_of, vertices = np.empty(codes.shape, np.int32), np.empty(codes.size, np.int64)
-    vertices = vertices[: kernels.number_vertices(codes, slots, numbers, vertex_of, vertices)]
+    vertex_of, found = np.empty(codes.shape, np.int32), np.empty(codes.size, np.int64)
+    vertices: Longs = found[: kernels.number_vertices(codes, slots, numbers, vertex_of, found)]
     order = np.argsort(vertices)
     place = np.empty(len(order), np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)

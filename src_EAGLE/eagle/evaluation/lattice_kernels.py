@@ -1,7 +1,7 @@
 """The permutohedral lattice on the CPU: kernels compiled by numba, one thread each, without the GIL.
 
-``permutohedral.py`` describes the lattice. A table holds ``LANES`` channels of every vertex, one row per vertex. numba does
-not vectorise loops over such short rows, because rows may overlap for all it knows; here a row is one LLVM vector.
+``permutohedral.py`` describes the lattice. A table holds ``LANES`` channels of every vertex, one row per vertex. numba
+does not vectorise loops over such short rows, because rows may overlap for all it knows; here a row is one LLVM vector.
 """
 
 import math
@@ -134,8 +134,12 @@ def elevate(features: Floats, scales: Floats, elevated: Floats, low: Floats, hig
 
 
 @_kernel
-def enclosing_simplices(elevated: Floats, low: Longs, strides: Longs, codes: Longs, weights: Floats) -> None:
-    """Vertex codes and barycentric weights of the simplex around each point, both P×(d+1)."""
+def enclosing_simplices(elevated: Floats, low: Longs, steps: Longs, codes: Longs, weights: Floats) -> None:
+    """Vertex codes and barycentric weights of the simplex around each point, both P×(d+1).
+
+    A vertex k is Σ n_i s_i, where s_i is the lattice's step along axis i = 0 … d - 1 and n_i = (k_i - k_d) / (d + 1).
+    Its code is Σ (n_i - low_i) · steps_i, so that neighbours along axis i differ by steps_i. All d + 1 steps sum to 0.
+    """
     n_points, size = elevated.shape
     d = size - 1
     nearest = np.empty(size, np.float32)
@@ -152,17 +156,13 @@ def enclosing_simplices(elevated: Floats, low: Longs, strides: Longs, codes: Lon
             barycentric[size - rank[i]] -= ascent
         barycentric[0] += np.float32(1) + barycentric[size]
 
-        code, one_up = np.int64(0), np.int64(0)
+        code = np.int64(0)
         for i in range(d):
-            code += (np.int64(nearest[i]) - low[i]) * strides[i]
-            one_up += strides[i]
+            code += (np.int64(nearest[i] - nearest[d]) // size - low[i]) * steps[i]
         for remainder in range(size):
             codes[p, remainder] = code
             weights[p, remainder] = barycentric[remainder]
-            code += one_up
-            i = at_rank[d - remainder]
-            if i < d:
-                code -= size * strides[i]
+            code -= steps[at_rank[d - remainder]]
 
 
 @_kernel
@@ -258,8 +258,8 @@ def splat(values: Floats, vertex_of: Ints, weights: Floats, table: Floats) -> No
 def blur(table: Floats, chains: Ints) -> None:
     """The kernel [1/2, 1, 1/2] along one axis, in place; a vertex in no chain keeps its row.
 
-    Each chain ends with the number of the table's last row but one, which stays zero. What would be stored there goes to
-    the last row: a branch at each end is mispredicted so often that it takes as long as the rest.
+    Each chain ends with the number of the table's last row but one, which stays zero. What would be stored there goes
+    to the last row: a branch at each end is mispredicted so often that it takes as long as the rest.
     """
     rows = table.reshape(-1)
     zero_row = len(table) - 2
