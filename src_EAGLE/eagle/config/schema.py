@@ -341,7 +341,8 @@ class EvalConfig(MachineConfig, BadImageConfig):
     run_crf: bool = key(True, "Also score both probes after a dense CRF")
     crf_backend: str = key(
         "auto",
-        "Dense CRF implementation: torch = ours; pydensecrf (pip install -e .[crf]); auto = the faster one, torch",
+        "Dense CRF implementation: torch = ours, compiled by numba on the CPU; pydensecrf (pip install -e .[crf]); "
+        "auto = the faster one, torch",
         choices=CRF_BACKENDS,
     )
     crf_processes: int | None = key(

@@ -35,46 +35,52 @@ class CompiledCrf:
     Args:
         height: of the images, pixels.
         width: of the images, pixels.
+
+    Attributes:
+        gaussian: lattice of the positions.
     """
 
     def __init__(self, height: int, width: int) -> None:
         rows, columns = np.indices((height, width), dtype=np.float32).reshape(2, -1)
         self._positions = np.stack([columns, rows], axis=1)
         self._threads = ThreadPoolExecutor(torch.get_num_threads())
-        self._gaussian = CompiledLattice(self._positions / np.float32(GAUSSIAN_SXY), self._map, normalise=True)
+        self.gaussian = CompiledLattice(self._positions / np.float32(GAUSSIAN_SXY), self._map, normalise=True)
 
-    def refine(self, bgr: Tensor, log_unaries: Sequence[Tensor]) -> list[Tensor]:
+    def refine(self, bgr: Tensor, log_unaries: Sequence[Tensor], refined: Sequence[Tensor]) -> None:
         """Refine all maps of one image.
 
         Args:
             bgr: H×W×3 uint8.
             log_unaries: C×H×W float32 negative unary energies each.
-
-        Returns:
-            C×H×W float32 probabilities each.
+            refined: receives the C×H×W float32 probabilities of each map.
         """
+        unaries = [self._blocks(log_unary) for log_unary in log_unaries]
+        marginals = self._mean_field(unaries, self.bilateral(bgr))
+        for blocks, out in zip(marginals, refined, strict=True):
+            self._copy_channels(blocks, out)
+
+    def bilateral(self, bgr: Tensor) -> CompiledLattice:
+        """Lattice of one image's positions and colours, H×W×3."""
         colours = bgr.flatten(0, 1).float().numpy() / np.float32(BILATERAL_SRGB)
         features = np.concatenate([self._positions / np.float32(BILATERAL_SXY), colours], axis=1)
-        bilateral = CompiledLattice(features, self._map, normalise=True)
-        marginals = self._mean_field([self._blocks(log_unary) for log_unary in log_unaries], bilateral)
-        return [self._channels(*pair) for pair in zip(marginals, log_unaries, strict=True)]
+        return CompiledLattice(features, self._map, normalise=True)
 
     def _mean_field(self, unaries: list[Floats], bilateral: CompiledLattice) -> list[Floats]:
         """Approximate marginals of the CRF, like the maps' negative unary energies n×P×LANES."""
-        n_points = unaries[0].shape[1]
+        n_points = len(self._positions)
         values = [empty(*unary.shape) for unary in unaries]
         blocks = [pair for unary, value in zip(unaries, values, strict=True) for pair in zip(unary, value, strict=True)]
         for unary, value in blocks:
             value[:] = unary
         n_workers = min(torch.get_num_threads(), len(blocks))
-        tables = [(self._gaussian.new_table(), bilateral.new_table()) for _ in range(n_workers)]
+        tables = [(self.gaussian.new_table(), bilateral.new_table()) for _ in range(n_workers)]
 
         def add_messages(worker: int) -> None:
             smoothness, appearance = tables[worker]
             for unary, value in blocks[worker::n_workers]:
-                self._gaussian.spread(value, smoothness)
+                self.gaussian.spread(value, smoothness)
                 bilateral.spread(value, appearance)
-                self._gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, value)
+                self.gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, value)
                 bilateral.add_slice(appearance, BILATERAL_COMPAT, value, value)
 
         def softmax(worker: int) -> None:
@@ -103,16 +109,14 @@ class CompiledCrf:
         self._map(put, range(len(parts)))
         return blocks
 
-    def _channels(self, blocks: Floats, like: Tensor) -> Tensor:
-        """C×H×W from n×P×LANES blocks; ``like`` gives the shape."""
-        channels = torch.empty_like(like)
-        parts = channels.flatten(1).split(LANES)
+    def _copy_channels(self, blocks: Floats, out: Tensor) -> None:
+        """The inverse of ``_blocks``."""
+        parts = out.flatten(1).split(LANES)
 
         def put(i: int) -> None:
             parts[i].numpy()[:] = blocks[i].T[: len(parts[i])]
 
         self._map(put, range(len(parts)))
-        return channels
 
     def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         return list(self._threads.map(function, items))

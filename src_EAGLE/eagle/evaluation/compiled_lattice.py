@@ -29,6 +29,10 @@ class CompiledLattice:
         run_all: ``map``, perhaps on several threads; builds the lattice.
         normalise: use D^-1/2 K D^-1/2, where D is the diagonal matrix of row sums of K.
 
+    Attributes:
+        n_vertices: vertices around the points.
+        chains: for each axis, runs of vertices with neighbours, as ``link_chains`` writes them.
+
     Raises:
         ValueError: the features are not P×d with P, d >= 1, or span more lattice cells than int64 can number.
     """
@@ -38,8 +42,8 @@ class CompiledLattice:
             raise ValueError(f"features must be P×d with P, d >= 1, not {features.shape}")
         codes, self._splat_weights, steps = _enclosing_simplices(features, run_all)
         self._vertex_of, vertices = _numbered(codes)
-        self._n_vertices = len(vertices)
-        self._chains = run_all(lambda step: _chains(vertices, step), steps)
+        self.n_vertices = len(vertices)
+        self.chains = run_all(lambda step: _chains(vertices, step), steps)
         # Divide by the blurs' weight from a vertex to itself, so that the kernel is 1 at its centre.
         self._slice_weights = self._splat_weights / np.float32(1 + 2.0 ** -features.shape[1])
         if normalise:
@@ -57,12 +61,12 @@ class CompiledLattice:
 
     def new_table(self) -> Floats:
         """An uninitialised row of LANES channels for each vertex, and two more for the blur."""
-        return empty(self._n_vertices + 2, LANES)
+        return empty(self.n_vertices + 2, LANES)
 
     def spread(self, block: Floats, table: Floats) -> None:
         """Splat a P×LANES block over the vertices, and blur them."""
         kernels.splat(block, self._vertex_of, self._splat_weights, table)
-        for chains in self._chains:
+        for chains in self.chains:
             kernels.blur(table, chains)
 
     def add_slice(self, table: Floats, factor: float, base: Floats, out: Floats) -> None:

@@ -31,9 +31,9 @@ def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: Crf
     Args:
         image: B×3×H×W, ImageNet-normalised.
         log_probs: B×C×h×w log-probabilities or logits; upsampled bilinearly to H×W.
-        backend: "torch" runs on the image's device if that is CUDA, else on the CPU. "pydensecrf" is the library of the
-            released code, on the CPU, an optional extra. "auto" is torch: on two free cores it took two thirds of the
-            time of two pydensecrf processes. On busy cores pydensecrf with a pool can be faster.
+        backend: "torch" is ours: tensor operations on a CUDA image's device, else compiled kernels on the CPU, with
+            torch's number of threads. "pydensecrf" is the library of the released code, on the CPU, an optional extra.
+            "auto" is "torch", which is at least as fast: see docs/performance.md.
         pool: processes for pydensecrf; None runs it in this process. Ignored by torch.
 
     Returns:
@@ -114,15 +114,15 @@ def _by_pydensecrf(bgr: Tensor, maps: Sequence[Tensor], pool: CrfPool | None) ->
 
 
 def _compiled(bgr: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
-    from eagle.evaluation.compiled_crf import CompiledCrf  # numba is slow to import
+    # numba loads a compiler: 130 MB and half a second.
+    from eagle.evaluation.compiled_crf import CompiledCrf
 
     height, width = bgr.shape[1:3]
     refined = [log_probs.new_empty(*log_probs.shape[:2], height, width, dtype=torch.float32) for log_probs in maps]
     with CompiledCrf(height, width) as crf:
         for i, colours in enumerate(bgr):
             log_unaries = [_log_unary(log_probs[i : i + 1], bgr.shape[1:3])[0] for log_probs in maps]
-            for out, probabilities in zip(refined, crf.refine(colours, log_unaries), strict=True):
-                out[i] = probabilities
+            crf.refine(colours, log_unaries, [out[i] for out in refined])
     return refined
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
+from numba import extending, njit
 from numba.core import types
 from numba.core.datamodel import models
-from numba.extending import intrinsic, register_model
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
@@ -34,7 +33,7 @@ class _Row(types.Type):
         super().__init__(name=f"Row{LANES}")
 
 
-@register_model(_Row)
+@extending.register_model(_Row)
 class _RowModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: Any) -> None:
         super().__init__(manager, fe_type, _VECTOR)
@@ -43,12 +42,16 @@ class _RowModel(models.PrimitiveModel):
 _ROW = _Row()
 
 
+def _intrinsic(typed: Callable[..., Any]) -> Any:
+    return extending.intrinsic(typed)
+
+
 def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     array = context.make_array(signature.args[0])(context, builder, args[0])
     return builder.bitcast(builder.gep(array.data, [args[1]]), _VECTOR.as_pointer())
 
 
-@intrinsic
+@_intrinsic
 def _load(_typing: Any, array: Any, _start: Any) -> Any:
     """array[start : start + LANES] of a flat float32 array."""
 
@@ -60,7 +63,7 @@ def _load(_typing: Any, array: Any, _start: Any) -> Any:
     return _ROW(array, types.int64), generate
 
 
-@intrinsic
+@_intrinsic
 def _store(_typing: Any, array: Any, _start: Any, _value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.store(args[2], _pointer(context, builder, signature, args)).align = 4
@@ -69,7 +72,7 @@ def _store(_typing: Any, array: Any, _start: Any, _value: Any) -> Any:
     return types.void(array, types.int64, _ROW), generate
 
 
-@intrinsic
+@_intrinsic
 def _broadcast(_typing: Any, _value: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         undefined = ir.Constant(_VECTOR, ir.Undefined)
@@ -80,7 +83,7 @@ def _broadcast(_typing: Any, _value: Any) -> Any:
 
 
 def _lane_by_lane(instruction: Callable[..., Any]) -> Any:
-    @intrinsic
+    @_intrinsic
     def operation(_typing: Any, _a: Any, _b: Any) -> Any:
         return _ROW(_ROW, _ROW), lambda _context, builder, _signature, args: instruction(builder, *args)
 
@@ -88,7 +91,7 @@ def _lane_by_lane(instruction: Callable[..., Any]) -> Any:
 
 
 def _over_lanes(instruction: Callable[..., Any]) -> Any:
-    @intrinsic
+    @_intrinsic
     def reduction(_typing: Any, _row: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
             lanes = [builder.extract_element(args[0], _INT(lane)) for lane in range(LANES)]
