@@ -361,7 +361,8 @@ class EvalConfig(MachineConfig, BadImageConfig):
     )
     crf_backend: str = key(
         "auto",
-        "Dense CRF implementation: torch = ours; pydensecrf (pip install -e .[crf]); auto = the faster one, torch",
+        "Dense CRF implementation: torch = ours, compiled by numba on the CPU; pydensecrf (pip install -e .[crf]); "
+        "auto = the faster one, torch",
         choices=CRF_BACKENDS,
     )
     crf_processes: int | None = key(
