@@ -46,7 +46,6 @@ def segmenter(checkpoint):
 @pytest.mark.parametrize(
     "options",
     [{}, {"probe": "linear"}, {"full_resolution": True, "window": 32}, {"refine": "crf"}, {"refine": "spectral"}],
-    [{}, {"probe": "linear"}, {"full_resolution": True, "window": 32}, {"refine": "crf"}, {"refine": "spectral"}],
 )
 def test_segment__lists_of_any_form_equal_the_command(checkpoint, segmenter, tmp_path, options):
     """Files, PIL images and arrays of several sizes, in any order, give the masks of ``segment_images.py``."""
