@@ -43,7 +43,7 @@ def quickstart(config: DictConfig) -> None:
     eagle = _train(config, mosaics, weights, "eagle")
     ablation = _train(config, mosaics, weights, "without_object_loss", momentum_limit=0.0)
     checkpoints = {"EAGLE": eagle / LAST_NAME, "EAGLE without object loss (λ = 0)": ablation / LAST_NAME}
-    print(compare(checkpoints, output_dir, validated(EvalConfig, {"num_workers": 2})))
+    print(compare(checkpoints, output_dir, validated(EvalConfig, {"num_workers": 2, "refine": "both"})))
     print(f"\npictures and metrics: {output_dir}")
 
 

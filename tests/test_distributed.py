@@ -18,17 +18,13 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from conftest import ROOT, run_values
-from eagle.checkpoints import load_segmenter
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated, with_overrides
 from eagle.data.check import inspect_dataset
-from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading import datamodule
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.distributed import all_reduce_sum, machine_arguments
 from eagle.errors import DataError
-from eagle.evaluation.kmeans import kmeans_of_codes
-from eagle.models.probes import ClusterLookup
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.run import train
@@ -140,8 +136,7 @@ def rank_program(rank, port, values, checkpoint, folder):
     result["inspected"] = []
     datamodule.inspect_dataset = noting_inspections(result["inspected"])
     result["bad data"] = error_of_bad_data(cfg)
-    options = {"gather_batch": True, "n_images": 2, "cluster_probe_fit": "kmeans"}
-    result["run_dir"] = str(train(with_overrides(cfg, experiment_name=None, **options)))
+    result["run_dir"] = str(train(with_overrides(cfg, experiment_name=None, gather_batch=True, n_images=2)))
     torch.save(result, folder / f"rank{rank}.pt")
 
 
@@ -245,16 +240,6 @@ def test_train__processes_agree_on_one_run_folder(both, alone):
     written = {path.name for path in (alone[0] / "outputs").glob("*/*") if str(path.parent) == run_dir}
     assert {"config.yml", "metrics.csv", "best.ckpt", "last.ckpt"} <= written
     assert len(list((alone[0] / "outputs").iterdir())) == 2, "this run's folder and that of the one process"
-
-
-def test_train__kmeans_of_the_cluster_probe_is_that_of_one_process(both):
-    segmenter = load_segmenter(Path(both[0]["run_dir"]) / "last.ckpt")
-    probe, images = segmenter.cluster_probe, open_dataset(segmenter.cfg, "train")
-    expected = ClusterLookup(*reversed(probe.clusters.shape))
-    expected.point_at(
-        kmeans_of_codes(segmenter.clean_codes, images, len(probe.clusters), segmenter.cfg, torch.device("cpu"))
-    )
-    torch.testing.assert_close(probe.clusters, expected.clusters, atol=1e-3, rtol=0)
 
 
 def test_train__confusion_matrix_counts_the_images_of_all_processes(both, alone):

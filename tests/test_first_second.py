@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 COMMANDS = sorted([*(ROOT / "src_EAGLE").glob("*.py"), *(ROOT / "scripts").glob("*.py")])
-HEAVY = ("torch", "pytorch_lightning", "torchmetrics", "wandb", "matplotlib", "timm", "sklearn", "onnx")
+HEAVY = ("torch", "pytorch_lightning", "torchmetrics", "wandb", "matplotlib", "timm", "sklearn", "onnx", "numba")
 PROBE = f"""
 import runpy, sys
 script, *sys.argv[1:] = sys.argv[1:]

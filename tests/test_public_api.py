@@ -29,7 +29,7 @@ def test_package__example_runs_and_unknown_names_are_refused():
 
 
 def test_import__needs_no_heavy_package():
-    heavy = "torch", "numpy", "pytorch_lightning", "timm", "omegaconf", "matplotlib"
+    heavy = "torch", "numpy", "pytorch_lightning", "timm", "omegaconf", "matplotlib", "numba"
     code = f"import sys, eagle; print([name for name in {heavy} if name in sys.modules])"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT / "src_EAGLE", capture_output=True, text=True, check=True)

@@ -17,10 +17,11 @@ sys.argv = ["quickstart.py", *sys.argv[1:]]
 runpy.run_path("scripts/quickstart.py", run_name="__main__")
 assert not outward, outward
 """
+EAGLE_MAPS = [f"{name}{part}" for part in ("", "+spectral", "+spectral+crf") for name in ("linear", "cluster")]
 METHODS = {
-    "k-means on K": ["kmeans", "kmeans+crf"],
-    "EAGLE": ["linear", "cluster", "linear+crf", "cluster+crf"],
-    "EAGLE without object loss (λ = 0)": ["linear", "cluster", "linear+crf", "cluster+crf"],
+    "k-means on K": ["kmeans", "kmeans+spectral", "kmeans+spectral+crf"],
+    "EAGLE": EAGLE_MAPS,
+    "EAGLE without object loss (λ = 0)": EAGLE_MAPS,
 }
 
 
@@ -47,6 +48,6 @@ def test_quickstart__trains_both_runs_and_scores_them_beside_kmeans(tmp_path):
         assert (output_dir / name).stat().st_size > 0
     configs = {name: (output_dir / name / "config.yml").read_text() for name in ("eagle", "without_object_loss")}
     assert all(f"pretrained_weights: {weights}\n" in config for config in configs.values())
-    assert "momentum_limit: 0.3" in configs["eagle"]
+    assert "momentum_limit: 0.7" in configs["eagle"]
     assert "momentum_limit: 0.0" in configs["without_object_loss"]
     assert len(list((tmp_path / "datasets/mosaics_8_2_0/imgs/train").iterdir())) == 8

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from eagle.processes import follow_parent
@@ -45,8 +46,9 @@ def seconds(run: Run, device: torch.device) -> float:
 def peak_memory(run: Run, device: torch.device) -> int:
     """Peak bytes of one run above the level before it, in the GPU's allocator or, on the CPU, in the process.
 
-    On the CPU, call it in a fresh process (``in_a_process``), where no earlier run left freed memory. Without Linux's
-    /proc, memory freed earlier is subtracted from the peak.
+    On Linux, processes that the run starts count too, each with its own peak. On the CPU, call it in a fresh process
+    (``in_a_process``), where no earlier run left freed memory. Without Linux's /proc, memory freed earlier is
+    subtracted from the peak.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -68,11 +70,16 @@ def _give_free_memory_back() -> None:
 
 
 def _peak_of_process() -> int:
-    """Peak resident bytes; on Linux, since the last reset."""
+    """Peak resident bytes; on Linux since the last reset, with the peaks of child processes."""
     if _STATUS.exists():
-        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * KILOBYTE
+        children = [Path(f"/proc/{child.pid}/status") for child in psutil.Process().children(recursive=True)]
+        return sum(_peak_in(status) for status in (_STATUS, *children))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else KILOBYTE)
+
+
+def _peak_in(status: Path) -> int:
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * KILOBYTE
 
 
 def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -34,7 +34,7 @@ class Released:
     def keys(self, img: Tensor) -> Tensor:
         """K, B×3C×h×w, from the whole ViT; all blocks' attention maps and qkv are computed and kept until it ends."""
         backbone = self.segmenter.net.model
-        patches = backbone.patch_embed(img)
+        patches = backbone.patch_embed(backbone.normalization(img))
         h, w = patches.shape[1:3]
         tokens = backbone._with_position(patches.flatten(1, 2), (h, w))
         attentions, projections = [], []

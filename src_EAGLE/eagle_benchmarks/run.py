@@ -12,7 +12,7 @@ from eagle.errors import ConfigError, unknown_name_message
 from eagle_benchmarks.case import Case, chosen_device, default_batch_size, make_case
 from eagle_benchmarks.comparisons import COMPARISONS, Comparison
 from eagle_benchmarks.evaluation import crf, evaluation
-from eagle_benchmarks.floor import step_floor
+from eagle_benchmarks.floor import copy_rate, crf_bytes, step_floor
 from eagle_benchmarks.loading import loader_throughput
 from eagle_benchmarks.measure import alternating_times, in_a_process, peak_memory
 from eagle_benchmarks.report import Report, Row
@@ -128,6 +128,19 @@ def _floor(cfg: Any, report: Report) -> None:
             f"{floor.flops / GIGA:.0f} GFLOP at {floor.rate / GIGA:.0f} GFLOP/s = {floor.seconds:.4f} s"
         )
         print(report.notes[-1], flush=True)
+    if case.device.type == "cpu":
+        _crf_floor(cfg, report)
+
+
+def _crf_floor(cfg: Any, report: Report) -> None:
+    size = EVALUATION_BATCH["cpu"]
+    case = make_case(cfg, size, cfg.eval_res)
+    n_bytes, rate = crf_bytes(case), copy_rate()
+    report.notes.append(
+        f"floor of the CRF, {size} images, tables in memory: {n_bytes / GIGA:.1f} GB at {rate / GIGA:.0f} GB/s "
+        f"= {n_bytes / rate:.4f} s"
+    )
+    print(report.notes[-1], flush=True)
 
 
 def _chosen(cfg: Any) -> list[str]:

@@ -1,6 +1,9 @@
 import json
+import subprocess
+import sys
 import time
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from eagle.errors import ConfigError
 from eagle_benchmarks import run as benchmark
 from eagle_benchmarks.case import make_case
 from eagle_benchmarks.comparisons import COMPARISONS
-from eagle_benchmarks.floor import step_floor
+from eagle_benchmarks.floor import crf_bytes, step_floor
 from eagle_benchmarks.measure import alternating_times, in_a_process, peak_memory
 from eagle_benchmarks.settings import BenchmarkConfig
 
@@ -68,6 +71,29 @@ def test_peak_memory__is_what_the_run_adds():
     assert in_a_process(peak_of_a_hundred_megabytes) == pytest.approx(1e8, rel=0.2)
 
 
+def peak_of_a_child():
+    children = []  # the child ends when its standard input closes, so it must live until the peak is read
+    return peak_memory(lambda: children.append(started_child()), CPU)
+
+
+def started_child():
+    code = "block = b'x' * 100_000_000; print(flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    return child
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_peak_memory__counts_the_processes_that_a_run_starts():
+    assert in_a_process(peak_of_a_child) == pytest.approx(1e8, rel=0.3)
+
+
+def test_crf_bytes__are_in_proportion_to_the_blocks_of_channels():
+    few, many = (crf_bytes(make_case(validated(BenchmarkConfig, TINY | {"n_classes": n}))) for n in (8, 24))
+    # The cluster probe has five clusters more: 1 + 2 and 3 + 4 blocks of eight channels.
+    assert many / few == 7 / 3
+
+
 def test_floor__counts_what_the_layers_do():
     """Against a count by hand: backbone of 2 images and 1 changed one, head of both views forward and backward."""
     cfg = validated(BenchmarkConfig, TINY)
@@ -92,4 +118,4 @@ def test_run__every_section(tmp_path, monkeypatch):
     report = benchmark.run(validated(BenchmarkConfig, TINY | {"repeats": 1, "out": str(tmp_path)}))
     evaluation_rows, grid_rows, batch_rows = 2, 2 * 2, 1
     assert len(report.rows) == len(COMPARISONS) + evaluation_rows + grid_rows + batch_rows
-    assert len(report.notes) == 3
+    assert len(report.notes) == 4

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from skimage.data import astronaut
 from skimage.transform import resize
 
 from eagle.errors import ConfigError, EagleError
-from eagle.evaluation.crf import _bgr_bytes, dense_crf, dense_crf_maps
+from eagle.evaluation.crf import _bgr_bytes, _by_torch, dense_crf, dense_crf_maps
 from eagle.evaluation.crf_pool import CrfPool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +66,12 @@ def test_dense_crf__golden(recorded, backend):
     assert_same_refinement(refined, recorded["Q"][None])
 
 
+def test_by_torch__golden(recorded):
+    """What a GPU runs, here on the CPU."""
+    (refined,) = _by_torch(_bgr_bytes(recorded["img"][None]), [recorded["logits"][None]])
+    assert_same_refinement(refined, recorded["Q"][None])
+
+
 def test_dense_crf__golden_image_bytes(recorded):
     assert torch.equal(_bgr_bytes(recorded["img"][None])[0].flip(-1), recorded["image_rgb_u8"])
 
@@ -82,6 +89,27 @@ def test_torch__agrees_with_pydensecrf_on_a_photograph():
     # The comparison is meaningful only if the CRF changed the map.
     upsampled = torch.nn.functional.interpolate(logits, size=(100, 128), mode="bilinear", align_corners=False)
     assert (ours.argmax(1) != upsampled.argmax(1)).float().mean() > 0.01
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_dense_crf__any_number_of_threads_gives_the_same(threads):
+    image, maps = normalised(photograph(40, 50)[None]), [random_logits(1, 27, 5, 6), random_logits(1, 30, 5, 6, seed=2)]
+    usual, before = dense_crf_maps(image, maps), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for one, other in zip(dense_crf_maps(image, maps), usual, strict=True):
+            torch.testing.assert_close(one, other)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_dense_crf__several_callers_at_once():
+    images = [normalised(photograph(30 + i, 40)[None]) for i in range(4)]
+    logits = random_logits(1, 9, 4, 5)
+    with ThreadPoolExecutor(4) as callers:
+        together = list(callers.map(lambda image: dense_crf(image, logits), images))
+    for image, refined in zip(images, together, strict=True):
+        assert torch.equal(refined, dense_crf(image, logits))
 
 
 def test_dense_crf__removes_a_speck_and_keeps_a_border():
@@ -120,9 +148,9 @@ def test_dense_crf__small_shapes_give_probabilities(backend, height, width, clas
 
 
 @needs_pydensecrf
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (20, 24)])
-def test_torch__agrees_with_pydensecrf_on_a_constant_image(height, width):
-    image, logits = normalised(torch.full((1, height, width, 3), 90)), random_logits(1, 4, 5, 6)
+@pytest.mark.parametrize(("height", "width", "classes"), [(1, 1, 4), (1, 40, 4), (20, 24, 4), (20, 24, 1)])
+def test_torch__agrees_with_pydensecrf_on_a_constant_image(height, width, classes):
+    image, logits = normalised(torch.full((1, height, width, 3), 90)), random_logits(1, classes, 5, 6)
     assert_same_refinement(dense_crf(image, logits, "torch"), dense_crf(image, logits, "pydensecrf"))
 
 
@@ -133,6 +161,12 @@ def test_dense_crf__half_precision_is_computed_in_float32(backend, dtype):
     refined = dense_crf(image, logits, backend)
     assert refined.dtype == torch.float32
     torch.testing.assert_close(refined, dense_crf(image.float(), logits.float(), backend))
+
+
+def test_dense_crf__imports_the_compiler_only_when_it_is_needed():
+    code = "import sys, eagle.evaluation.crf; sys.exit('numba' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src_EAGLE"), *sys.path])}
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)
 
 
 @pytest.mark.gpu

@@ -2,7 +2,26 @@ import pytest
 import torch
 
 from eagle.evaluation import permutohedral
+from eagle.evaluation.compiled_lattice import CompiledLattice
+from eagle.evaluation.lattice_kernels import LANES
 from eagle.evaluation.permutohedral import PermutohedralLattice
+
+
+class Compiled:
+    """CompiledLattice with the other lattice's tensors."""
+
+    def __init__(self, features, normalise=False):
+        self.lattice = CompiledLattice(features.numpy(), normalise=normalise)
+
+    def filter(self, values):
+        padded = torch.nn.functional.pad(values, (0, -values.shape[1] % LANES))
+        blocks = [self.lattice.filter(part.contiguous().numpy()) for part in padded.split(LANES, dim=1)]
+        return torch.cat([torch.from_numpy(block) for block in blocks], dim=1)[:, : values.shape[1]]
+
+
+@pytest.fixture(params=[PermutohedralLattice, Compiled])
+def lattice_of(request):
+    return request.param
 
 
 def random_features(n_points, d, spread, seed=0):
@@ -23,23 +42,23 @@ def averaged(lattice, values):
 
 
 @pytest.mark.parametrize(("d", "spread"), [(1, 2.0), (2, 2.0), (3, 1.5), (5, 1.0)])
-def test_filter__close_to_direct_gaussian(d, spread):
+def test_filter__close_to_direct_gaussian(lattice_of, d, spread):
     features = random_features(1500, d, spread)
     values = torch.stack([features[:, 0].sin(), features[:, -1].cos()], dim=1)
     direct = direct_gaussian(features, values)
-    error = (averaged(PermutohedralLattice(features), values) - direct).square().mean().sqrt()
+    error = (averaged(lattice_of(features), values) - direct).square().mean().sqrt()
     # The lattice approximates the Gaussian; the identity and the global mean are both several times worse.
     assert error < 0.06
     assert error < 0.4 * (values - direct).square().mean().sqrt()
     assert error < 0.4 * (values.mean(0) - direct).square().mean().sqrt()
 
 
-def test_filter__regular_grid_has_gaussian_impulse_response():
+def test_filter__regular_grid_has_gaussian_impulse_response(lattice_of):
     axis = torch.arange(41.0)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).flatten(0, 1)
     impulse = torch.zeros(len(points), 1)
     impulse[20 * 41 + 20] = 1
-    response = PermutohedralLattice(points / 3).filter(impulse).flatten()
+    response = lattice_of(points / 3).filter(impulse).flatten()
     offsets = points - 20
     variance = (response[:, None] * offsets.square()).sum(0) / response.sum()
     torch.testing.assert_close((response[:, None] * offsets).sum(0) / response.sum(), torch.zeros(2), atol=0.2, rtol=0)
@@ -48,35 +67,35 @@ def test_filter__regular_grid_has_gaussian_impulse_response():
     assert response.sum().item() == pytest.approx(2 * torch.pi * 9, rel=0.15)
 
 
-def test_filter__average_keeps_a_constant():
+def test_filter__average_keeps_a_constant(lattice_of):
     features = random_features(400, 5, 3.0)
-    averages = averaged(PermutohedralLattice(features), torch.full((400, 2), 0.7))
+    averages = averaged(lattice_of(features), torch.full((400, 2), 0.7))
     torch.testing.assert_close(averages, torch.full((400, 2), 0.7))
 
 
-def test_filter__is_linear():
-    lattice = PermutohedralLattice(random_features(300, 3, 2.0))
+def test_filter__is_linear(lattice_of):
+    lattice = lattice_of(random_features(300, 3, 2.0))
     a, b = random_values(300, 4, seed=1), random_values(300, 4, seed=2)
     torch.testing.assert_close(lattice.filter(2 * a - 3 * b), 2 * lattice.filter(a) - 3 * lattice.filter(b))
 
 
-def test_filter__order_of_points_does_not_matter():
+def test_filter__order_of_points_does_not_matter(lattice_of):
     features, values = random_features(300, 5, 2.0), random_values(300, 3)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(3))
-    permuted = PermutohedralLattice(features[order]).filter(values[order])
-    torch.testing.assert_close(permuted, PermutohedralLattice(features).filter(values)[order])
+    permuted = lattice_of(features[order]).filter(values[order])
+    torch.testing.assert_close(permuted, lattice_of(features).filter(values)[order])
 
 
-def test_filter__one_point_sees_only_itself():
+def test_filter__one_point_sees_only_itself(lattice_of):
     # The origin is a vertex, and its simplex holds the return path, half a weight per axis, in one direction only.
-    filtered = PermutohedralLattice(torch.zeros(1, 2)).filter(torch.tensor([[3.0]]))
+    filtered = lattice_of(torch.zeros(1, 2)).filter(torch.tensor([[3.0]]))
     torch.testing.assert_close(filtered, torch.tensor([[3.0 * (1 + 0.5**3) / (1 + 0.5**2)]]))
 
 
-def test_filter__far_points_do_not_touch():
+def test_filter__far_points_do_not_touch(lattice_of):
     features = torch.tensor([[0.0, 0.0], [1000.0, -700.0]])
-    alone = PermutohedralLattice(features[:1]).filter(torch.tensor([[1.0]]))
-    both = PermutohedralLattice(features).filter(torch.tensor([[1.0], [5.0]]))
+    alone = lattice_of(features[:1]).filter(torch.tensor([[1.0]]))
+    both = lattice_of(features).filter(torch.tensor([[1.0], [5.0]]))
     torch.testing.assert_close(both[:1], alone)
 
 
@@ -87,20 +106,28 @@ def test_filter__blocks_of_channels_change_nothing(monkeypatch):
     torch.testing.assert_close(lattice.filter(values), whole)
 
 
-def test_normalise__divides_by_roots_of_row_sums():
+def test_normalise__divides_by_roots_of_row_sums(lattice_of):
     features, values = random_features(250, 3, 1.0), random_values(250, 2)
-    plain = PermutohedralLattice(features)
+    plain = lattice_of(features)
     roots = plain.filter(torch.ones(250, 1)).sqrt()
     expected = plain.filter(values / roots) / roots
-    torch.testing.assert_close(PermutohedralLattice(features, normalise=True).filter(values), expected)
+    torch.testing.assert_close(lattice_of(features, normalise=True).filter(values), expected)
 
 
 @pytest.mark.parametrize("shape", [(0, 2), (4, 0), (4,)])
-def test_lattice__refuses_features_that_are_not_a_table(shape):
+def test_lattice__refuses_features_that_are_not_a_table(lattice_of, shape):
     with pytest.raises(ValueError, match="P×d"):
-        PermutohedralLattice(torch.zeros(shape))
+        lattice_of(torch.zeros(shape))
 
 
-def test_lattice__refuses_more_cells_than_int64_numbers():
+def test_lattice__refuses_more_cells_than_int64_numbers(lattice_of):
     with pytest.raises(ValueError, match="too many lattice cells"):
-        PermutohedralLattice(torch.stack([torch.zeros(8), torch.full((8,), 1e6)]))
+        lattice_of(torch.stack([torch.zeros(8), torch.full((8,), 1e6)]))
+
+
+@pytest.mark.parametrize(("d", "spread"), [(1, 2.0), (2, 9.0), (5, 1.0), (5, 6.0)])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_compiled__equals_the_lattice_of_tensors(d, spread, normalise):
+    features, values = random_features(3000, d, spread), random_values(3000, 11)
+    expected = PermutohedralLattice(features, normalise).filter(values)
+    torch.testing.assert_close(Compiled(features, normalise).filter(values), expected, rtol=1e-4, atol=1e-5)

@@ -293,13 +293,6 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     lr_linear: float = key(1e-3, "Learning rate of the linear probe", minimum=0)
     lr_cluster: float = key(5e-3, "Learning rate of the cluster probe", minimum=0)
     lr_cluster_eigen: float = key(5e-5, "Learning rate of the two EiCue codebooks", minimum=0)
-    cluster_probe_fit: str = key(
-        "online",
-        "Centres of the cluster probe: online = trained by gradient descent, as released; kmeans = set to k-means of "
-        "clean training images' codes after step_schedulers steps, trained on, and set to k-means again in the last "
-        "checkpoint",
-        choices=("online", "kmeans"),
-    )
     extra_clusters: int = key(5, "Clusters of the cluster probe in addition to one per class", minimum=0)
 
     output_root: str = key(default_folder("outputs"), "Folder in which run folders are created", path=True)
@@ -368,7 +361,8 @@ class EvalConfig(MachineConfig, BadImageConfig):
     )
     crf_backend: str = key(
         "auto",
-        "Dense CRF implementation: torch = ours; pydensecrf (pip install -e .[crf]); auto = the faster one, torch",
+        "Dense CRF implementation: torch = ours, compiled by numba on the CPU; pydensecrf (pip install -e .[crf]); "
+        "auto = the faster one, torch",
         choices=CRF_BACKENDS,
     )
     crf_processes: int | None = key(

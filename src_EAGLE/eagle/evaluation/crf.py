@@ -31,9 +31,9 @@ def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: Crf
     Args:
         image: B×3×H×W, ImageNet-normalised.
         log_probs: B×C×h×w log-probabilities or logits; upsampled bilinearly to H×W.
-        backend: "torch" runs on the image's device if that is CUDA, else on the CPU. "pydensecrf" is the library of the
-            released code, on the CPU, an optional extra. "auto" is torch: on two free cores it took two thirds of the
-            time of two pydensecrf processes. On busy cores pydensecrf with a pool can be faster.
+        backend: "torch" is ours: tensor operations on a CUDA image's device, else compiled kernels on the CPU, with
+            torch's number of threads. "pydensecrf" is the library of the released code, on the CPU, an optional extra.
+            "auto" is "torch", which is at least as fast: see docs/performance.md.
         pool: processes for pydensecrf; None runs it in this process. Ignored by torch.
 
     Returns:
@@ -75,10 +75,11 @@ def dense_crf_maps(
     if backend not in CRF_BACKENDS:
         raise ConfigError(unknown_name_message("CRF backend", backend, CRF_BACKENDS))
     _check_shapes(image, maps)
-    device = image.device if backend != "pydensecrf" and image.is_cuda else torch.device("cpu")
-    bgr = _bgr_bytes(image).to(device)
-    log_unaries = [_log_unary(log_probs.to(device), bgr.shape[1:3]) for log_probs in maps]
-    refined = _by_pydensecrf(bgr, log_unaries, pool) if backend == "pydensecrf" else _by_torch(bgr, log_unaries)
+    bgr = _bgr_bytes(image)
+    if backend != "pydensecrf" and image.is_cuda:
+        return _by_torch(bgr, [log_probs.to(image.device) for log_probs in maps])
+    bgr, maps = bgr.cpu(), [log_probs.cpu() for log_probs in maps]
+    refined = _by_pydensecrf(bgr, maps, pool) if backend == "pydensecrf" else _compiled(bgr, maps)
     return [probabilities.to(image.device) for probabilities in refined]
 
 
@@ -102,17 +103,33 @@ def _log_unary(log_probs: Tensor, size: torch.Size) -> Tensor:
     return upsampled.softmax(1).clamp(1e-5, 1).log()
 
 
-def _by_pydensecrf(bgr: Tensor, log_unaries: list[Tensor], pool: CrfPool | None) -> list[Tensor]:
+def _by_pydensecrf(bgr: Tensor, maps: Sequence[Tensor], pool: CrfPool | None) -> list[Tensor]:
     pool = pool or CrfPool(processes=0)
     n_images = len(bgr)
+    log_unaries = [_log_unary(log_probs, bgr.shape[1:3]) for log_probs in maps]
     jobs = [(bgr[i].numpy(), -log_unary[i].numpy()) for log_unary in log_unaries for i in range(n_images)]
     refined = pool.refine(jobs)
     starts = range(0, len(jobs), n_images)
     return [torch.stack([torch.from_numpy(array) for array in refined[i : i + n_images]]) for i in starts]
 
 
-def _by_torch(bgr: Tensor, log_unaries: list[Tensor]) -> list[Tensor]:
+def _compiled(bgr: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+    # numba loads a compiler: 130 MB and half a second.
+    from eagle.evaluation.compiled_crf import CompiledCrf
+
+    height, width = bgr.shape[1:3]
+    refined = [log_probs.new_empty(*log_probs.shape[:2], height, width, dtype=torch.float32) for log_probs in maps]
+    with CompiledCrf(height, width) as crf:
+        for i, colours in enumerate(bgr):
+            log_unaries = [_log_unary(log_probs[i : i + 1], bgr.shape[1:3])[0] for log_probs in maps]
+            crf.refine(colours, log_unaries, [out[i] for out in refined])
+    return refined
+
+
+def _by_torch(bgr: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+    """For a GPU; each step is a few tensor operations."""
     _, height, width, _ = bgr.shape
+    log_unaries = [_log_unary(log_probs, bgr.shape[1:3]) for log_probs in maps]
     rows, columns = (torch.arange(n, device=bgr.device) for n in (height, width))
     positions = torch.cartesian_prod(rows, columns).flip(1).float()  # (x, y)
     gaussian = PermutohedralLattice(positions / GAUSSIAN_SXY, normalise=True)

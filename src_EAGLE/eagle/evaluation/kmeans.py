@@ -1,4 +1,4 @@
-"""k-means of unit vectors drawn from images: the baseline on keys, and the cluster probe's centres on codes."""
+"""k-means of unit vectors drawn from images: the baseline on keys, and that of codes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,14 +13,13 @@ from torch.nn import functional as F
 from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.loading.datamodule import batch_of_readable, evaluation_loader
 from eagle.data.loading.views import CleanViews
-from eagle.distributed import all_gather_objects, computed_by_rank_zero
 
 # Most images that k-means is fitted to: a cropped dataset has 250,000 images.
 MOST_IMAGES = 2_000
 # Most vectors over all images.
 MOST_VECTORS = 60_000
 STARTS = 10
-# Principal components of the codes that k-means of the cluster probe is fitted to. On MSRC, 60,000 codes of 512
+# Principal components of the codes that k-means is fitted to. On MSRC, 60,000 codes of 512
 # channels take 7 s on one core instead of 40 s, and the inertia of all codes is the same within 0.1 %.
 CODE_COMPONENTS = 64
 
@@ -81,8 +80,6 @@ def kmeans_of_codes(
     n_clusters: int,
     cfg: Any,
     device: torch.device,
-    rank: int = 0,
-    world_size: int = 1,
     fit: Callable[[np.ndarray, int, int], Tensor] = fast_kmeans_of,
 ) -> Tensor:
     """Fit k-means to the codes of clean training images.
@@ -95,12 +92,10 @@ def kmeans_of_codes(
         n_clusters: number of centres.
         cfg: has res, batch_size, num_workers, seed and on_bad_image.
         device: where codes are computed.
-        rank: this process's rank; each process computes the codes of its share of the images.
-        world_size: number of processes.
         fit: ``fast_kmeans_of`` or ``kmeans_of``.
 
     Returns:
-        n_clusters×C float32 on the CPU, the same in every process.
+        n_clusters×C float32 on the CPU.
 
     Raises:
         DataError: an image is bad and may not be skipped.
@@ -109,12 +104,11 @@ def kmeans_of_codes(
     views = CleanViews(dataset, indices, cfg.res, cfg.on_bad_image)
     per_image = max(1, MOST_VECTORS // len(indices))
     sample: Sample = []
-    for batch in evaluation_loader(views, cfg.batch_size, cfg.num_workers, rank, world_size, batch_of_readable):
+    for batch in evaluation_loader(views, cfg.batch_size, cfg.num_workers, collate_fn=batch_of_readable):
         if batch is not None:
             maps = codes({"img": batch["img"].to(device, non_blocking=True), "index": batch["index"]})
             sample += sampled_vectors(maps, batch["index"].tolist(), per_image, cfg.seed)
-    vectors = in_image_order(all_gather_objects(sample))
-    return computed_by_rank_zero(lambda: fit(vectors, n_clusters, cfg.seed))
+    return fit(in_image_order(sample), n_clusters, cfg.seed)
 
 
 def in_image_order(sample: Sample) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Any
 from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.loading.transforms import AUGMENTATION, CLEAN_VIEW
 from eagle.errors import ConfigError
-from eagle.evaluation.kmeans import MOST_IMAGES
 from eagle.models.backbone import KeyBackbone
 from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.models.key_files import BYTES_PER_VALUE, GIGABYTE, KeyFiles
@@ -58,7 +57,7 @@ def memory_to_hold(
     """Return how many bytes ``cache_features=ram`` will hold at most on this machine by the end of the run.
 
     Args:
-        cfg: has res, val_res, batch_size, cached_views and cluster_probe_fit.
+        cfg: has res, val_res, batch_size, and cached_views.
         backbone: computes the keys.
         n_images: size of the training set.
         n_validation: size of the validation set, which the processes share.
@@ -69,8 +68,7 @@ def memory_to_hold(
         ConfigError: the machine has too little memory.
     """
     n_drawn = n_steps * cfg.batch_size
-    n_fitted = MOST_IMAGES if cfg.cluster_probe_fit == "kmeans" else 0
-    n_rows = n_processes * (min(n_images, n_drawn + n_fitted) + min(n_images * cfg.cached_views, n_drawn))
+    n_rows = n_processes * (min(n_images, n_drawn) + min(n_images * cfg.cached_views, n_drawn))
     n_values = n_rows * prod(_key_shape(cfg.res, backbone)) + n_validation * prod(_key_shape(cfg.val_res, backbone))
     needed, free = n_values * BYTES_PER_VALUE, available_memory()
     if needed > free:

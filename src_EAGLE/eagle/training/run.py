@@ -20,7 +20,6 @@ from eagle.files import nameless_errors_name, remove_unfinished, write_text_atom
 from eagle.models.key_files import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.callbacks.best_checkpoint import BestCheckpoint
-from eagle.training.callbacks.cluster_probe_fit import ClusterProbeFit
 from eagle.training.callbacks.last_checkpoint import LastCheckpoint
 from eagle.training.callbacks.nonfinite import NonFiniteStop
 from eagle.training.callbacks.progress import RunProgressBar
@@ -66,15 +65,14 @@ def train(cfg: DictConfig) -> Path:
     patch_size = segmenter.net.model.patch_size
     for name in ("res", "val_res"):
         check_resolution(name, cfg[name], patch_size)
-    _check_patches(cfg, segmenter, len(data.train_set))
+    _check_patches(cfg, patch_size)
     connect_processes(cfg)
     data.check()
     if cfg.compile:
         segmenter.compile_network()
     if cfg.cache_features != "off":
         segmenter.use_key_caches(open_caches(cfg, segmenter.net.model, data.train_set, data.val_set))
-    fit = ClusterProbeFit(cfg, data.train_set) if cfg.cluster_probe_fit == "kmeans" else None
-    trainer = _trainer(cfg, run_dir, data, fit)
+    trainer = _trainer(cfg, run_dir, data)
     if cfg.cache_features == "ram":
         sizes = len(data.train_set), len(data.val_set), cfg.max_steps - steps_done, trainer.num_devices
         held = memory_to_hold(cfg, segmenter.net.model, *sizes)
@@ -99,8 +97,7 @@ def train(cfg: DictConfig) -> Path:
         with nameless_errors_name(run_dir):
             try:
                 trainer.fit(segmenter, data, ckpt_path=resumption.path if resumption else None, weights_only=True)
-                refitted = fit is not None and fit.at_end(trainer, segmenter)
-                if trainer.global_step > steps_done or refitted:
+                if trainer.global_step > steps_done:
                     trainer.save_checkpoint(run_dir / LAST_NAME, weights_only=False)
             finally:
                 finish(trainer.loggers)
@@ -110,7 +107,7 @@ def train(cfg: DictConfig) -> Path:
     return run_dir
 
 
-def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule, fit: ClusterProbeFit | None) -> pl.Trainer:
+def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
     labelled = data.val_set.has_labels
     best = BestCheckpoint(
         run_dir / BEST_NAME,
@@ -137,7 +134,6 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule, fit: 
             NonFiniteStop(run_dir),
             RandomStates(),
             *replaced,
-            *([fit] if fit is not None else []),
             *_pictures(cfg, run_dir, data),
             best,
             last,
@@ -154,19 +150,12 @@ def _pictures(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> l
     return [ValidationPictures(run_dir / FOLDER_NAME, data.val_set, cfg.n_images, kept)]
 
 
-def _check_patches(cfg: DictConfig, segmenter: LitUnsupervisedSegmenter, n_images: int) -> None:
-    patch_size = segmenter.net.model.patch_size
+def _check_patches(cfg: DictConfig, patch_size: int) -> None:
     n_patches = (cfg.res // patch_size) ** 2
     if cfg.eigen_cluster > n_patches:
         raise ConfigError(
             f"eigen_cluster: {cfg.eigen_cluster} eigenvectors need as many patches, but res={cfg.res} has {n_patches} "
             f"of {patch_size}×{patch_size} pixels; raise res or lower eigen_cluster"
-        )
-    n_clusters = len(segmenter.cluster_probe.clusters)
-    if cfg.cluster_probe_fit == "kmeans" and n_images * n_patches < n_clusters:
-        raise ConfigError(
-            f"cluster_probe_fit: k-means of {n_clusters} clusters needs as many patches, but the {n_images} training "
-            f"images have {n_images * n_patches}; use online, or more images"
         )
 
 

@@ -84,7 +84,12 @@ def test_paired_difference__one_pair_is_never_clear_and_no_pair_is_none():
 
 def test_comparisons__pair_seeds_within_a_data_set():
     def content(cluster):
-        maps = {"cluster": cluster, "kmeans": cluster + 1, "kmeans+spectral": cluster + 3}
+        maps = {
+            "cluster": cluster,
+            "cluster+spectral": cluster + 2,
+            "kmeans": cluster + 1,
+            "kmeans+spectral": cluster + 3,
+        }
         return {"scores": {name: {"mIoU": value} for name, value in maps.items()}, "best": cluster + 0.5}
 
     table = miou_table(

@@ -65,7 +65,7 @@ class StudiedModel:
 
         Args:
             features: a batch → B×C×h×w.
-            full: on all channels; else on principal components, as ``cluster_probe_fit`` does.
+            full: on all channels; else on principal components.
         """
         n_clusters = len(self.segmenter.cluster_probe.clusters)
         with self.fabric.autocast():

@@ -46,7 +46,8 @@ def comparisons(table: Table, baseline: str) -> dict[str, dict[str, dict[str, Di
     """Paired differences by question, data set and row.
 
     Questions: each setting against the baseline by the trained probe (``cluster``) and by k-means of the codes
-    (``kmeans``); and within each setting, k-means of the codes against the trained probe, and refinement against none.
+    (``kmeans``); and within each setting, k-means of the codes against the trained probe, the trained probe against
+    k-means of the keys, and refinement against none.
     """
     found: dict[str, dict[str, dict[str, Difference]]] = {}
 
@@ -64,8 +65,9 @@ def comparisons(table: Table, baseline: str) -> dict[str, dict[str, dict[str, Di
             if setting != KEYS:
                 add("kmeans − cluster", dataset, setting, maps["kmeans"], maps["cluster"])
                 keys = settings.get(KEYS, {}).get("kmeans", {})
-                add("kmeans − k-means of the keys", dataset, setting, maps["kmeans"], keys)
+                add("cluster − k-means of the keys", dataset, setting, maps["cluster"], keys)
                 add("best by labels − last", dataset, setting, maps[BEST], maps["cluster"])
+                add("cluster: spectral − none", dataset, setting, maps["cluster+spectral"], maps["cluster"])
             add("kmeans: spectral − none", dataset, setting, maps["kmeans+spectral"], maps["kmeans"])
             if "kmeans+crf" in maps:
                 add("kmeans: crf − none", dataset, setting, maps["kmeans+crf"], maps["kmeans"])

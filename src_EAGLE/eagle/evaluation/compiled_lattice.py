@@ -1,0 +1,127 @@
+"""``PermutohedralLattice`` on the CPU, with the kernels of ``lattice_kernels.py``."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from eagle.evaluation import lattice_kernels as kernels
+from eagle.evaluation.lattice_kernels import LANES, Floats, Ints, Longs
+
+# Points per task while the lattice is built.
+_POINTS = 8192
+
+Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
+
+
+def one_by_one(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """``map`` without threads."""
+    return [function(item) for item in items]
+
+
+class CompiledLattice:
+    """The Gaussian kernel matrix K[p, q] = exp(-|f_p - f_q|² / 2), as a linear map on blocks of LANES channels.
+
+    Args:
+        features: P×d positions in units of the kernel's standard deviation.
+        run_all: ``map``, perhaps on several threads; builds the lattice.
+        normalise: use D^-1/2 K D^-1/2, where D is the diagonal matrix of row sums of K.
+
+    Attributes:
+        n_vertices: vertices around the points.
+        chains: for each axis, runs of vertices with neighbours, as ``link_chains`` writes them.
+
+    Raises:
+        ValueError: the features are not P×d with P, d >= 1, or span more lattice cells than int64 can number.
+    """
+
+    def __init__(self, features: Floats, run_all: Map = one_by_one, normalise: bool = False) -> None:
+        if features.ndim != 2 or features.size == 0:
+            raise ValueError(f"features must be P×d with P, d >= 1, not {features.shape}")
+        codes, self._splat_weights, steps = _enclosing_simplices(features, run_all)
+        self._vertex_of, vertices = _numbered(codes)
+        self.n_vertices = len(vertices)
+        self.chains = run_all(lambda step: _chains(vertices, step), steps)
+        # Divide by the blurs' weight from a vertex to itself, so that the kernel is 1 at its centre.
+        self._slice_weights = self._splat_weights / np.float32(1 + 2.0 ** -features.shape[1])
+        if normalise:
+            ones = np.ones((len(features), LANES), np.float32)
+            scale = 1 / np.sqrt(self.filter(ones)[:, :1] + np.float32(1e-20))
+            self._splat_weights *= scale
+            self._slice_weights *= scale
+
+    def filter(self, block: Floats) -> Floats:
+        """Filter each channel of P×LANES: row p of the result is Σ_q K[p, q] · block[q]."""
+        table, out = self.new_table(), np.zeros_like(block)
+        self.spread(block, table)
+        self.add_slice(table, 1, out, out)
+        return out
+
+    def new_table(self) -> Floats:
+        """An uninitialised row of LANES channels for each vertex, and two more for the blur."""
+        return empty(self.n_vertices + 2, LANES)
+
+    def spread(self, block: Floats, table: Floats) -> None:
+        """Splat a P×LANES block over the vertices, and blur them."""
+        kernels.splat(block, self._vertex_of, self._splat_weights, table)
+        for chains in self.chains:
+            kernels.blur(table, chains)
+
+    def add_slice(self, table: Floats, factor: float, base: Floats, out: Floats) -> None:
+        """P×LANES out = base + factor · slice of the table."""
+        kernels.add_slice(table, self._vertex_of, self._slice_weights, np.float32(factor), base, out)
+
+
+def empty(*shape: int) -> Floats:
+    """An uninitialised float32 array that starts with a cache line; numpy's own do not."""
+    array: Floats = torch.empty(shape).numpy()
+    return array
+
+
+def _enclosing_simplices(features: Floats, run_all: Map) -> tuple[Longs, Floats, list[int]]:
+    """Codes and weights of each point's vertices, P×(d+1), and the codes' difference along each of the d + 1 axes.
+
+    Sorted codes keep neighbours along the last axes close to each other, so that few of them fall out of the cache.
+    """
+    n_points, d = features.shape
+    size = d + 1
+    deviation = math.sqrt(2 / 3) * size
+    scales = np.array([deviation / math.sqrt((i + 1) * (i + 2)) for i in range(d)], np.float32)
+    elevated, low, high = (np.empty(shape, np.float32) for shape in ((n_points, size), size, size))
+    kernels.elevate(features, scales, elevated, low, high)
+    # A vertex is less than one step away from its point, its neighbour less than two; as much again for rounding.
+    lowest = np.floor((low[:d] - high[d]) / size).astype(np.int64) - 4
+    highest = np.ceil((high[:d] - low[d]) / size).astype(np.int64) + 4
+    cells = [int(n) + 1 for n in highest - lowest]
+    if math.prod(cells) >= 2**63:
+        raise ValueError("the features span too many lattice cells to number; their kernel is too narrow for them")
+    steps = [math.prod(cells[i + 1 :]) for i in range(d)]
+    steps.append(-sum(steps))
+
+    codes, weights = np.empty((n_points, size), np.int64), np.empty((n_points, size), np.float32)
+
+    def part(first: int) -> None:
+        rows = slice(first, first + _POINTS)
+        kernels.enclosing_simplices(elevated[rows], lowest, np.array(steps), codes[rows], weights[rows])
+
+    run_all(part, range(0, n_points, _POINTS))
+    return codes, weights, [abs(step) for step in steps]
+
+
+def _numbered(codes: Longs) -> tuple[Ints, Longs]:
+    """The place of each code among the sorted distinct codes, and those."""
+    n_slots = 1 << (3 * codes.size // 2).bit_length()
+    slots, numbers = np.full(n_slots, kernels.FREE), np.empty(n_slots, np.int32)
+    vertex_of, found = np.empty(codes.shape, np.int32), np.empty(codes.size, np.int64)
+    vertices: Longs = found[: kernels.number_vertices(codes, slots, numbers, vertex_of, found)]
+    order = np.argsort(vertices)
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return place[vertex_of], vertices[order]
+
+
+def _chains(vertices: Longs, step: int) -> Ints:
+    up, chains = np.empty(len(vertices), np.int32), np.empty(3 * len(vertices) // 2 + 1, np.int32)
+    return chains[: kernels.link_chains(vertices, step, up, chains)].copy()
