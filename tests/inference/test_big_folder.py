@@ -107,7 +107,7 @@ def test_segment__changed_setting_computes_all_again(checkpoint, photos, tmp_pat
 def test_segment__changed_checkpoint_computes_all_again(make_run, photos, tmp_path, computed):
     for seed in (0, 1):
         computed.clear()
-        checkpoint = train(make_run(seed=seed, experiment_name=None, max_steps=1)) / "last.ckpt"
+        checkpoint = train(make_run(seed=seed, experiment_name=f"run_{seed}", max_steps=1)) / "last.ckpt"
         (tmp_path / "model.ckpt").write_bytes(checkpoint.read_bytes())
         segment(config(tmp_path / "model.ckpt", photos, tmp_path / "masks"))
         assert sum(map(len, computed)) == 14
