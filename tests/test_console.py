@@ -29,6 +29,7 @@ def test_version__tells_the_facts_of_the_citation_file():
 INTERRUPTED = """
 import dataclasses, os, signal, sys
 sys.argv = ["command"]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 from tqdm import tqdm
 from eagle.config.command_line import run_command
 

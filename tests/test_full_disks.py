@@ -81,7 +81,7 @@ def test_train__disk_full_at_the_first_checkpoint(tmp_path):
 
 def test_train__disk_full_at_the_first_logged_number(tmp_path, error_of):
     """Python's error does not say which file then."""
-    with mounted(tmp_path / "full", "size=8k") as full:
+    with mounted(tmp_path / "full", "size=12k") as full:
         line = error_of(TrainConfig, train_segmentation, None, *train_words(tmp_path, full), "scalar_log_freq=1")
         assert line.startswith(f"error: {full}/run: No space left on device; make room")
 
