@@ -87,7 +87,7 @@ def _enclosing_simplices(features: Floats, run_all: Map) -> tuple[Longs, Floats,
     """
     n_points, d = features.shape
     size = d + 1
-    deviation = math.sqrt(2 / 3) * size
+    deviation = float(np.float32(math.sqrt(2 / 3) * size))
     scales = np.array([deviation / math.sqrt((i + 1) * (i + 2)) for i in range(d)], np.float32)
     elevated, low, high = (np.empty(shape, np.float32) for shape in ((n_points, size), size, size))
     kernels.elevate(features, scales, elevated, low, high)

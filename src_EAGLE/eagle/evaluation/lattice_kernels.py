@@ -149,12 +149,13 @@ def enclosing_simplices(elevated: Floats, low: Longs, steps: Longs, codes: Longs
     rank = np.empty(size, np.int64)
     at_rank = np.empty(size, np.int64)
     barycentric = np.empty(size + 1, np.float32)
+    inverse = np.float32(1) / np.float32(size)
     for p in range(n_points):
         _nearest_remainder_zero(elevated[p], nearest, rank)
         barycentric[:] = 0
         for i in range(size):
             at_rank[rank[i]] = i
-            ascent = (elevated[p, i] - nearest[i]) / np.float32(size)
+            ascent = (elevated[p, i] - nearest[i]) * inverse
             barycentric[d - rank[i]] += ascent
             barycentric[size - rank[i]] -= ascent
         barycentric[0] += np.float32(1) + barycentric[size]
@@ -172,14 +173,15 @@ def enclosing_simplices(elevated: Floats, low: Longs, steps: Longs, codes: Longs
 def _nearest_remainder_zero(point: Floats, nearest: Floats, rank: Longs) -> None:
     """The lattice point of remainder 0 whose simplices surround ``point``, and the residuals' descending ranks."""
     size = len(point)
+    inverse = np.float32(1) / np.float32(size)
     total = np.float32(0)
     for i in range(size):
-        above = np.float32(math.ceil(point[i] / np.float32(size))) * np.float32(size)
-        below = np.float32(math.floor(point[i] / np.float32(size))) * np.float32(size)
+        above = np.float32(math.ceil(point[i] * inverse)) * np.float32(size)
+        below = np.float32(math.floor(point[i] * inverse)) * np.float32(size)
         nearest[i] = above if above - point[i] < point[i] - below else below
         total += nearest[i]
     # Rounding can leave the plane of zero sum: move the coordinates with the largest rounding error back onto it.
-    rank[:] = np.int64(round(total / np.float32(size)))
+    rank[:] = np.int64(round(total * inverse))
     for i in range(size):
         for j in range(i + 1, size):
             if point[i] - nearest[i] < point[j] - nearest[j]:
