@@ -6,6 +6,7 @@ own, so that threads meet only twice per iteration.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +28,7 @@ from eagle.evaluation.lattice_kernels import LANES, Floats
 
 # Points of the softmax at a time; their channels stay in a core's cache.
 _POINTS = 1024
+_POINTS_PER_TASK = 16 * _POINTS
 
 
 class CompiledCrf:
@@ -72,29 +74,32 @@ class CompiledCrf:
         blocks = [pair for unary, value in zip(unaries, values, strict=True) for pair in zip(unary, value, strict=True)]
         for unary, value in blocks:
             value[:] = unary
-        n_workers = min(torch.get_num_threads(), len(blocks))
-        tables = [(self.gaussian.new_table(), bilateral.new_table()) for _ in range(n_workers)]
+        tables: SimpleQueue[tuple[Floats, Floats]] = SimpleQueue()
+        for _ in range(min(torch.get_num_threads(), len(blocks))):
+            tables.put((self.gaussian.new_table(), bilateral.new_table()))
 
-        def add_messages(worker: int) -> None:
-            smoothness, appearance = tables[worker]
-            for unary, value in blocks[worker::n_workers]:
-                self.gaussian.spread(value, smoothness)
-                bilateral.spread(value, appearance)
-                self.gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, value)
-                bilateral.add_slice(appearance, BILATERAL_COMPAT, value, value)
+        def add_messages(block: tuple[Floats, Floats]) -> None:
+            unary, value = block
+            smoothness, appearance = free = tables.get()
+            self.gaussian.spread(value, smoothness)
+            bilateral.spread(value, appearance)
+            self.gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, value)
+            bilateral.add_slice(appearance, BILATERAL_COMPAT, value, value)
+            tables.put(free)
 
-        def softmax(worker: int) -> None:
-            for first in range(worker * _POINTS, n_points, n_workers * _POINTS):
+        def softmax(task: int) -> None:
+            for first in range(task, min(task + _POINTS_PER_TASK, n_points), _POINTS):
                 for value in values:
                     chunk = value[:, first : first + _POINTS]
                     kernels.subtract_maxima(chunk)
                     np.exp(chunk, out=chunk)
                     kernels.divide_by_sums(chunk)
 
+        tasks = range(0, n_points, _POINTS_PER_TASK)
         for _ in range(ITERATIONS):
-            self._map(softmax, range(n_workers))
-            self._map(add_messages, range(n_workers))
-        self._map(softmax, range(n_workers))
+            self._map(softmax, tasks)
+            self._map(add_messages, blocks)
+        self._map(softmax, tasks)
         return values
 
     def _blocks(self, channels: Tensor) -> Floats:
