@@ -51,6 +51,11 @@ def random_logits(*shape, seed=1):
     return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def on_tensors(image, logits):
+    """What a GPU runs, here on the CPU."""
+    return _by_torch(_bgr_bytes(image), [logits])[0]
+
+
 def photograph(height, width):
     return (resize(astronaut(), (height, width), anti_aliasing=True) * 255).astype(np.uint8)
 
@@ -67,9 +72,7 @@ def test_dense_crf__golden(recorded, backend):
 
 
 def test_by_torch__golden(recorded):
-    """What a GPU runs, here on the CPU."""
-    (refined,) = _by_torch(_bgr_bytes(recorded["img"][None]), [recorded["logits"][None]])
-    assert_same_refinement(refined, recorded["Q"][None])
+    assert_same_refinement(on_tensors(recorded["img"][None], recorded["logits"][None]), recorded["Q"][None])
 
 
 def test_dense_crf__golden_image_bytes(recorded):
@@ -82,12 +85,15 @@ def test_dense_crf__out_of_range_image_is_clamped():
 
 
 @needs_pydensecrf
-def test_torch__agrees_with_pydensecrf_on_a_photograph():
-    image, logits = normalised(photograph(100, 128)[None]), random_logits(1, 6, 13, 16)
-    ours, theirs = dense_crf(image, logits, "torch"), dense_crf(image, logits, "pydensecrf")
-    assert_same_refinement(ours, theirs)
+@pytest.mark.parametrize("refine", [dense_crf, on_tensors])
+@pytest.mark.parametrize(("height", "width"), [(100, 128), (160, 200)])
+def test_torch__agrees_with_pydensecrf_on_a_photograph(refine, height, width):
+    """To rounding: a vertex more or less, even of no weight, changes what the blur passes on by up to 0.04."""
+    image, logits = normalised(photograph(height, width)[None]), random_logits(1, 6, 13, 16)
+    ours, theirs = refine(image, logits), dense_crf(image, logits, "pydensecrf")
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     # The comparison is meaningful only if the CRF changed the map.
-    upsampled = torch.nn.functional.interpolate(logits, size=(100, 128), mode="bilinear", align_corners=False)
+    upsampled = torch.nn.functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
     assert (ours.argmax(1) != upsampled.argmax(1)).float().mean() > 0.01
 
 
