@@ -20,7 +20,7 @@ from eagle.losses.patch_weights import patch_weights
 from eagle.losses.schedule import lambda_at
 from eagle.models.building import build_backbone
 from eagle.models.head import Featurizer
-from eagle.models.key_cache import KeyCaches, device_rows, rows_of
+from eagle.models.key_cache import KeyCache, KeyCaches, device_rows, rows_of
 from eagle.models.probes import ClusterLookup, upsampled
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 
@@ -114,7 +114,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         was_training = self.net.training
         self.net.eval()
         try:
-            return self.net(self.clean_keys(batch["img"], batch.get("index")))
+            return self.net(self.clean_keys(batch))
         finally:
             self.net.train(was_training)
 
@@ -264,23 +264,24 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             ]
         )
 
-    def clean_keys(self, img: Tensor, index: Tensor | None) -> Tensor:
-        """K of unaugmented training images, from the cache if there is one and ``index`` names the images."""
-        if self._key_caches is None or index is None:
-            return self.net.model(img)
-        return self._key_caches.clean(img, index)
+    def clean_keys(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """K of unaugmented training images, from the cache if there is one and the batch has their ``index``."""
+        return self._keys(batch, self._key_caches.clean if self._key_caches else None)
 
     def validation_keys(self, batch: Mapping[str, Tensor]) -> Tensor:
         """K of validation images, from the cache if there is one and the batch has their ``index``."""
-        if self._key_caches is None or "index" not in batch:
+        return self._keys(batch, self._key_caches.validation if self._key_caches else None)
+
+    def _keys(self, batch: Mapping[str, Tensor], cache: KeyCache | None) -> Tensor:
+        if cache is None or "index" not in batch:
             return self.net.model(batch["img"])
-        return self._key_caches.validation(batch["img"], batch["index"])
+        return cache(batch["img"], batch["index"])
 
     def _frozen_keys(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Compute K and K̃; images that the augmentation did not change reuse their keys."""
         img, img_aug = batch["img"], batch["img_aug"]
         caches = self._key_caches if "index" in batch else None
-        keys = self.clean_keys(img, batch.get("index"))
+        keys = self.clean_keys(batch)
         changed = batch["changed"] if "changed" in batch else (img_aug != img).flatten(1).any(dim=1)
         rows = [row for row, is_changed in enumerate(changed.tolist()) if is_changed]
         if not rows:

@@ -122,16 +122,21 @@ def test_weights__unreadable_file_is_named(tmp_path, name, content):
         build_backbone("vit_small", 8, str(tmp_path / name), **TINY_VIT)
 
 
-def test_weights__no_file_and_no_network_names_the_download_command(monkeypatch, tmp_path):
+def cannot_fetch(monkeypatch, folder, reason):
+    """Have no file of weights, and let timm fail to fetch any."""
     create = timm.create_model
 
     def offline(name, pretrained=False, **kwargs):
         if pretrained:
-            raise OSError("no route to host")
+            raise OSError(reason)
         return create(name, pretrained=False, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(weights, "WEIGHTS_DIR", folder)
+
+
+def test_weights__no_file_and_no_network_names_the_download_command(monkeypatch, tmp_path):
+    cannot_fetch(monkeypatch, tmp_path, "no route to host")
     with pytest.raises(WeightsError, match=r"python download_models\.py models=\[dino_vits16\]"):
         build_backbone("vit_small", 16)
     with pytest.raises(WeightsError, match=r"models=\[dinov2_vits14\]"):
@@ -156,15 +161,7 @@ def test_weights__one_architecture_with_several_trainings(monkeypatch, tmp_path)
 
 
 def test_weights__dinov3_that_cannot_be_fetched_names_licence_and_place(monkeypatch, tmp_path):
-    create = timm.create_model
-
-    def offline(name, pretrained=False, **kwargs):
-        if pretrained:
-            raise OSError("403 Forbidden")
-        return create(name, pretrained=False, **kwargs)
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    monkeypatch.setattr(weights, "WEIGHTS_DIR", tmp_path)
+    cannot_fetch(monkeypatch, tmp_path, "403 Forbidden")
     for name, place in (
         ("vit_small_patch16_dinov3", "dinov3_vits16.pth or name it"),
         ("vit_small_patch16_dinov3_qkvb", "then name it"),

@@ -146,11 +146,7 @@ class PhotographSegmenter:
 
     def _spectral(self, code: Tensor) -> Tensor:
         """Spectrally refined probabilities, B×C×h×w."""
-        if self._probe == "linear":
-            logits = self._segmenter.linear_logits(code)
-        else:
-            logits = CLUSTER_ALPHA * self._segmenter.cluster_probe.similarity(code)
-        return spectral_refinement(logits.softmax(dim=1), code)
+        return spectral_refinement(self._probes.patch_logits(self._probe, code).softmax(dim=1), code)
 
     def _refined(
         self, photographs: Sequence[Image.Image], code: Tensor, covered: tuple[int, int], size: tuple[int, int]

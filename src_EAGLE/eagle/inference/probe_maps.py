@@ -42,21 +42,26 @@ class SegmenterProbes(nn.Module):
         net = self.segmenter.net
         return any_size_features(lambda view: net.keys_and_code(view)[1], img, net.model.patch_size, self.window)
 
+    def patch_logits(self, name: str, code: Tensor) -> Tensor:
+        """Logits of the patches, B×C×h×w, by the probe "linear" or "cluster"."""
+        if name == "linear":
+            return self.segmenter.linear_logits(code)
+        return self.alpha * self.segmenter.cluster_probe.similarity(code)
+
     @torch.no_grad()
     def forward(self, img: Tensor) -> dict[str, Tensor]:
         """See ProbeMaps."""
-        code, probe = self.code(img), self.segmenter.cluster_probe
+        code = self.code(img)
         size, shown = covered_size(code, self.segmenter.net.model.patch_size), (img.shape[2], img.shape[3])
-        logits = self.segmenter.linear_logits(code)
+        logits = self.patch_logits("linear", code)
         linear = upsampled(logits, size)
-        cluster = self.alpha * probe.upsampled_similarity(code, size)
+        cluster = self.alpha * self.segmenter.cluster_probe.upsampled_similarity(code, size)
         maps = {
             "linear": F.log_softmax(cropped_to(linear, shown), dim=1),
             "cluster": F.log_softmax(cropped_to(cluster, shown), dim=1),
         }
         if self.spectral:
-            patch_logits = {"linear": logits, "cluster": self.alpha * probe.similarity(code)}
-            for name, scores in patch_logits.items():
+            for name, scores in {"linear": logits, "cluster": self.patch_logits("cluster", code)}.items():
                 refined = spectral_refinement(scores.softmax(dim=1), code)
                 maps[name + SPECTRAL_SUFFIX] = log_probabilities(cropped_to(upsampled(refined, size), shown))
         return maps

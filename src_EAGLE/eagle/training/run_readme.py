@@ -18,7 +18,6 @@ _TEXT = """\
 | `run.json` | command, commit, package versions and seed, one entry per start |
 | `metrics.csv` | every logged loss and score |
 | `pictures/` | after each validation: images beside both probes' maps, the confusion, and the classes' frequencies |
-| `neighbours.safetensors` | with `positives=knn`: the neighbours of each training image |
 | `best_eval.json`, `best_report.html` | after evaluating `best.ckpt`: scores and names of the clusters; pictures |
 | `curves.png` | after `plot_run.py` |
 

@@ -18,16 +18,14 @@ from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.cue_purity import cue_purity
 from eagle.evaluation.kmeans import fast_kmeans_of, kmeans_of, kmeans_of_codes
 from eagle.evaluation.metrics import UnsupervisedMetrics
+from eagle.inference.photograph import CLUSTER_ALPHA
+from eagle.inference.probe_maps import log_probabilities
 from eagle.models.probes import ClusterLookup, upsampled
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.refinement import spectral_refinement
 from eagle.training.feature_cache import open_caches
 from eagle.training.resume import LAST_NAME
 from eagle.training.run import BEST_NAME
-
-# Sharpness of the cluster probe's softmax, as in eval_segmentation.py.
-ALPHA = 4.0
-LEAST_PROBABILITY = 1e-6
 
 Scores = dict[str, dict[str, float]]
 # Codes or keys of a batch → probabilities on the patch grid, by map name.
@@ -72,7 +70,7 @@ class StudiedModel:
             fit = kmeans_of if full else fast_kmeans_of
             centres = kmeans_of_codes(features, self.data.train_set, n_clusters, self.cfg, self.device, fit=fit)
         probe = ClusterLookup(centres.shape[1], n_clusters)
-        probe.point_at(centres)
+        probe.load_state_dict({"clusters": centres})
         return probe.to(self.device)
 
 
@@ -98,8 +96,8 @@ def score_run(run_dir: Path, crf: bool, purity: bool) -> dict[str, Any]:
     def probes(code: Tensor) -> dict[str, Tensor]:
         return {
             "linear": F.softmax(segmenter.linear_logits(code), dim=1),
-            "cluster": F.softmax(ALPHA * segmenter.cluster_probe.similarity(code), dim=1),
-            "kmeans": F.softmax(ALPHA * refitted.similarity(code), dim=1),
+            "cluster": F.softmax(CLUSTER_ALPHA * segmenter.cluster_probe.similarity(code), dim=1),
+            "kmeans": F.softmax(CLUSTER_ALPHA * refitted.similarity(code), dim=1),
         }
 
     best = StudiedModel(load_segmenter(run_dir / BEST_NAME))
@@ -121,10 +119,10 @@ def score_keys(cfg: DictConfig, crf: bool) -> dict[str, Any]:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = StudiedModel(LitUnsupervisedSegmenter(len(open_dataset(cfg, "val").classes), cfg))
     segmenter = model.segmenter
-    centres = model.kmeans(lambda batch: segmenter.clean_keys(batch["img"], batch["index"]), full=True)
+    centres = model.kmeans(segmenter.clean_keys, full=True)
 
     def probes(keys: Tensor) -> dict[str, Tensor]:
-        return {"kmeans": F.softmax(ALPHA * centres.similarity(keys), dim=1)}
+        return {"kmeans": F.softmax(CLUSTER_ALPHA * centres.similarity(keys), dim=1)}
 
     return {"scores": _scores(model, lambda keys: keys, probes, refine=True, crf=crf)}
 
@@ -143,7 +141,7 @@ def _scores(
         ids = {name: upsampled(part, (label.shape[1], label.shape[2])).argmax(dim=1) for name, part in maps.items()}
         if crf:
             refined = [name for name in maps if not name.startswith("linear")]
-            log_probs = [maps[name].clamp(min=LEAST_PROBABILITY).log() for name in refined]
+            log_probs = [log_probabilities(maps[name]) for name in refined]
             smooth = dense_crf_maps(batch["img"], log_probs)
             ids |= {f"{name}+crf": part.argmax(dim=1) for name, part in zip(refined, smooth, strict=True)}
         for name, prediction in ids.items():
