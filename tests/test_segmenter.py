@@ -177,9 +177,13 @@ def tiny_batch(label_value=0, size=56):
     return {"img": img, "img_aug": img + 0.1, "label": torch.full((2, size, size), label_value)}
 
 
-def test_losses__without_labels_are_finite_and_leave_the_linear_probe_unchanged(make_config):
+@pytest.mark.parametrize("label_entry", [True, False])
+def test_losses__without_labels_are_finite_and_leave_the_linear_probe_unchanged(make_config, label_entry):
     segmenter = LitUnsupervisedSegmenter(5, make_config())
-    terms = segmenter.losses(tiny_batch(label_value=-1), step=500)
+    batch = tiny_batch(label_value=-1)
+    if not label_entry:
+        del batch["label"]
+    terms = segmenter.losses(batch, step=500)
     terms["loss/total"].backward()
     assert torch.isfinite(terms["loss/total"])
     assert float(terms["loss/linear"].detach()) == 0

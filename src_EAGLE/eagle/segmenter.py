@@ -149,7 +149,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """Compute every term of the training loss under its published name (method §8).
 
         Args:
-            batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised) and ``label`` (B×H×W int64, −1 = void). Optional:
+            batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised). Optional: ``label`` (B×H×W int64, −1 = void);
                 ``index`` (B int64), the images' dataset indices for the key caches; ``view`` (B int64), the row of x̃ in
                 the cache of augmented views; and ``changed`` (B bool), whether x̃ differs from x; without it the two
                 are compared. Keep the three on the CPU, because the host reads them.
@@ -180,7 +180,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         local_pos = self.object_nce_loss(projected, projected_aug, whole(cue), weights, n_labels)
         local_pos_aug = self.object_nce_loss(projected_aug, projected, whole(cue_aug), weights_aug, n_labels)
 
-        linear_loss = self._linear_loss(code.detach(), batch["label"])
+        linear_loss = self._linear_loss(code.detach(), batch.get("label"))
         cluster_loss, _ = self.cluster_probe(code.detach(), None)
 
         weight = lambda_at(self.cfg, step)
@@ -338,8 +338,10 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         tokens = code.flatten(2).transpose(1, 2).flatten(0, 1)
         return F.normalize(self.project_head(tokens).float(), dim=1)
 
-    def _linear_loss(self, code: Tensor, label: Tensor) -> Tensor:
+    def _linear_loss(self, code: Tensor, label: Tensor | None) -> Tensor:
         """Cross entropy over labelled pixels; zero, with zero gradients, without any."""
+        if label is None:
+            return 0 * torch.stack([parameter.sum() for parameter in self.linear_probe.parameters()]).sum()
         logits = upsampled(self.linear_probe(code).float(), (label.shape[1], label.shape[2]))
         # Flattened, because torch's cross entropy of maps is not deterministic on GPUs.
         rows = logits.permute(0, 2, 3, 1).flatten(0, 2)

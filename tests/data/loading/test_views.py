@@ -49,6 +49,14 @@ def test_label_tensor__void_survives():
     assert (label_tensor(label, 6) == -1).all()
 
 
+def test_training_views__have_labels_if_the_dataset_has():
+    labelled, unlabelled = Ramp(), Ramp()
+    unlabelled.has_labels = False
+    assert set(TrainingViews(labelled, 32, "released")[Draw(0, 0)]) - set(
+        TrainingViews(unlabelled, 32, "released")[Draw(0, 0)]
+    ) == {"label"}
+
+
 def test_training_views__blur_half_of_the_images_and_nothing_else():
     views = TrainingViews(Ramp(), 32, "released")
     samples = [views[Draw(0, seed)] for seed in range(60)]

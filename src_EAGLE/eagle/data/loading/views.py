@@ -33,9 +33,9 @@ class Draw(NamedTuple):
 class TrainingViews(Dataset[dict[str, Tensor]]):
     """Training samples, each a dict of tensors.
 
-    ``img`` x and ``img_aug`` x̃ (3×res×res float32, normalised); ``label`` (res×res int64, −1 = void or unlabelled);
-    ``index`` of the image; ``drawn``, the index asked for, which differs if that image is bad and was replaced;
-    ``changed``, whether x̃ differs from x; with ``n_views``, ``view``, the number of x̃ among all images' views.
+    ``img`` x and ``img_aug`` x̃ (3×res×res float32, normalised); ``index`` of the image; ``drawn``, the index asked
+    for, which differs if that image is bad and was replaced; ``changed``, whether x̃ differs from x; for a labelled
+    dataset, ``label`` (res×res int64, −1 = void); with ``n_views``, ``view``, the number of x̃ among all images' views.
 
     Args:
         dataset: the images.
@@ -66,12 +66,15 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
         sample = {
             "img": img,
             "img_aug": img_aug,
-            "label": label_tensor(label, self._res),
             "changed": torch.tensor(not torch.equal(img, img_aug)),
             "index": torch.tensor(index),
             "drawn": torch.tensor(draw.image),
         }
-        return sample if view is None else sample | {"view": torch.tensor(view)}
+        if self._dataset.has_labels:
+            sample["label"] = label_tensor(label, self._res)
+        if view is not None:
+            sample["view"] = torch.tensor(view)
+        return sample
 
     def _read(self, draw: Draw) -> tuple[int, Image.Image, np.ndarray]:
         """Index, image and label of the drawn image, or of its replacement if it is bad and may be skipped."""
