@@ -27,7 +27,7 @@ training:
 settings:
   plain: {momentum_limit: 0.0}
   object: {momentum_limit: 0.5}
-baseline: plain
+baselines: [plain]
 runs:
   - {settings: [plain], datasets: [mine], seeds: [0, 1], crf: true}
   - {settings: [object, plain], datasets: [mine], seeds: [0, 1]}
@@ -52,10 +52,11 @@ def test_plan__each_run_once_in_order_with_its_keys(plan_file):
 @pytest.mark.parametrize(
     ("wrong", "right", "message"),
     [
-        ("baseline: plain", "baseline: plane", "unknown baseline 'plane'.*plain"),
+        ("baselines: [plain]", "baselines: [plane]", "unknown baseline 'plane'.*plain"),
         ("[object, plain]", "[objet, plain]", "unknown setting 'objet'.*object"),
         ("seeds: [0, 1]}", "seed: [0, 1]}", "unknown key 'seed'.*seeds"),
-        ("baseline: plain", "", "lacks baseline"),
+        ("baselines: [plain]", "", "lacks baselines"),
+        ("baselines: [plain]", "baselines: []", "baselines: name at least one setting"),
         ("settings:\n", "settings: [\n", "cannot be read"),
     ],
 )
@@ -96,9 +97,11 @@ def test_comparisons__pair_seeds_within_a_data_set():
         {Run("a", "plain", seed, False): content(10.0 + 5 * seed) for seed in range(3)}
         | {Run("a", "object", seed, False): content(12.0 + 5 * seed) for seed in range(3)}
     )
-    found = comparisons(table, "plain")
+    found = comparisons(table, ["plain", "object"])
     difference = found["cluster: setting − plain"]["a"]["object"]
     assert (difference.mean, difference.half_width, difference.is_clear) == (2.0, 0.0, True)
+    assert found["cluster: setting + spectral − plain"]["a"]["object"].mean == 4
+    assert found["cluster: setting − object"]["a"]["plain"].mean == -2
     assert found["kmeans: spectral − none"]["a"]["plain"].mean == 2
     assert "+2.0 ± 0.0*" in comparisons_text(found)
 

@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from eagle.errors import ConfigError, unknown_name_message
 
-KEYS = ("recipe", "training", "settings", "baseline", "runs")
+KEYS = ("recipe", "training", "settings", "baselines", "runs")
 ROW_KEYS = ("settings", "datasets", "seeds", "crf")
 
 
@@ -44,14 +44,14 @@ class Plan:
         recipe: name of the YAML file in ``configs/`` that every run starts from.
         training: keys that all runs set.
         settings: keys that each setting sets on top, by name.
-        baseline: the setting that others are compared with.
+        baselines: the settings that others are compared with.
         runs: in the order in which they are done.
     """
 
     recipe: str
     training: dict[str, Any]
     settings: dict[str, dict[str, Any]]
-    baseline: str
+    baselines: list[str]
     runs: list[Run]
 
     def datasets(self) -> list[str]:
@@ -77,21 +77,27 @@ def read_plan(path: Path) -> Plan:
     _check_keys(path, content, KEYS)
     assert isinstance(content, dict)
     settings = {str(name): dict(keys or {}) for name, keys in content["settings"].items()}
-    if content["baseline"] not in settings:
-        raise ConfigError(f"{path}: {unknown_name_message('baseline', str(content['baseline']), list(settings))}")
+    baselines = [str(name) for name in content["baselines"] or []]
+    _check_settings(path, "baseline", baselines, settings)
+    if not baselines:
+        raise ConfigError(f"{path}: baselines: name at least one setting")
     runs: dict[tuple[str, str, int], Run] = {}
     for row in content["runs"]:
         _check_keys(path, row, ROW_KEYS, required=ROW_KEYS[:3])
-        for name in row["settings"]:
-            if name not in settings:
-                raise ConfigError(f"{path}: {unknown_name_message('setting', str(name), list(settings))}")
+        _check_settings(path, "setting", row["settings"], settings)
         for seed in row["seeds"]:
             for dataset in row["datasets"]:
                 for setting in row["settings"]:
                     run = Run(str(dataset), str(setting), int(seed), bool(row.get("crf", False)))
                     runs.setdefault((run.dataset, run.setting, run.seed), run)
     training = dict(content["training"] or {})
-    return Plan(str(content["recipe"]), training, settings, str(content["baseline"]), list(runs.values()))
+    return Plan(str(content["recipe"]), training, settings, baselines, list(runs.values()))
+
+
+def _check_settings(path: Path, kind: str, names: Sequence[Any], settings: Mapping[str, Any]) -> None:
+    for name in names:
+        if name not in settings:
+            raise ConfigError(f"{path}: {unknown_name_message(kind, str(name), list(settings))}")
 
 
 def _check_keys(path: Path, content: Any, known: Sequence[str], required: Sequence[str] | None = None) -> None:

@@ -25,7 +25,9 @@ def write_study(plan: Plan, root: Path) -> str:
     if not contents:
         return "no finished runs"
     table = miou_table(contents)
-    text = "\n\n".join([scores_text(table), comparisons_text(comparisons(table, plan.baseline)), purity_text(contents)])
+    text = "\n\n".join(
+        [scores_text(table), comparisons_text(comparisons(table, plan.baselines)), purity_text(contents)]
+    )
     write_text_atomically(root / "study.md", text + "\n")
     runs = [
         {"dataset": run.dataset, "setting": run.setting, "seed": run.seed, **dict(c)} for run, c in contents.items()

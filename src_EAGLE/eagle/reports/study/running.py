@@ -78,12 +78,12 @@ def finished(plan: Plan, root: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
 
 
 def _key_scores(plan: Plan) -> list[Run]:
-    """k-means of the keys for each data set and seed of the baseline."""
-    return [Run(run.dataset, KEYS, run.seed, run.crf) for run in plan.runs if run.setting == plan.baseline]
+    """k-means of the keys for each data set and seed of the first baseline."""
+    return [Run(run.dataset, KEYS, run.seed, run.crf) for run in plan.runs if run.setting == plan.baselines[0]]
 
 
 def _as_setting(run: Run, plan: Plan) -> Run:
-    return Run(run.dataset, plan.baseline, run.seed, run.crf) if run.setting == KEYS else run
+    return Run(run.dataset, plan.baselines[0], run.seed, run.crf) if run.setting == KEYS else run
 
 
 def _do_run(recipe: str, overrides: dict[str, Any], run: Run, folder: Path, single_thread: bool) -> None:

@@ -1,6 +1,6 @@
-"""Tables of a study: mean ± standard deviation over seeds, and paired differences from the baseline."""
+"""Tables of a study: mean ± standard deviation over seeds, and paired differences between settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from eagle.console import mean_and_deviation, text_table
@@ -12,8 +12,11 @@ from eagle.reports.study.statistics import Difference, paired_difference
 MAPS = ("cluster", "cluster+spectral", "cluster+crf", "cluster+spectral+crf")
 KMEANS_MAPS = tuple(name.replace("cluster", "kmeans") for name in MAPS)
 BEST = "best by labels"
-# mIoU by data set, setting, map and seed.
-Table = dict[str, dict[str, dict[str, dict[int, float]]]]
+# mIoU by setting, map and seed; and by data set.
+Settings = dict[str, dict[str, dict[int, float]]]
+Table = dict[str, Settings]
+# Question, row, and the mIoU by seed of both sides.
+Pair = tuple[str, str, dict[int, float], dict[int, float]]
 
 
 def miou_table(contents: Mapping[Run, Mapping[str, Any]]) -> Table:
@@ -42,39 +45,49 @@ def scores_text(table: Table) -> str:
     return "\n\n".join(parts)
 
 
-def comparisons(table: Table, baseline: str) -> dict[str, dict[str, dict[str, Difference]]]:
+def comparisons(table: Table, baselines: Sequence[str]) -> dict[str, dict[str, dict[str, Difference]]]:
     """Paired differences by question, data set and row.
 
-    Questions: each setting against the baseline by the trained probe (``cluster``) and by k-means of the codes
-    (``kmeans``); and within each setting, k-means of the codes against the trained probe, the trained probe against
-    k-means of the keys, and refinement against none.
+    Questions between settings: each against each baseline, by the trained probe (``cluster``), by the refined trained
+    probe against the baseline's unrefined one, and by k-means of the codes (``kmeans``). Within each setting: k-means
+    of the codes against the trained probe, the trained probe against k-means of the keys, and refinement against none.
     """
     found: dict[str, dict[str, dict[str, Difference]]] = {}
-
-    def add(question: str, dataset: str, row: str, ours: dict[int, float], theirs: dict[int, float]) -> None:
-        difference = paired_difference(ours, theirs)
-        if difference is not None:
-            found.setdefault(question, {}).setdefault(dataset, {})[row] = difference
-
     for dataset, settings in table.items():
+        for question, row, ours, theirs in (*_between_settings(settings, baselines), *_within_settings(settings)):
+            difference = paired_difference(ours, theirs)
+            if difference is not None:
+                found.setdefault(question, {}).setdefault(dataset, {})[row] = difference
+    return found
+
+
+def _between_settings(settings: Settings, baselines: Sequence[str]) -> Iterator[Pair]:
+    for baseline in baselines:
         base = settings.get(baseline, {})
         for setting, maps in settings.items():
-            if setting not in (baseline, KEYS):
+            if setting == KEYS:
+                continue
+            if setting != baseline:
                 for name in ("cluster", "kmeans"):
-                    add(f"{name}: setting − {baseline}", dataset, setting, maps[name], base.get(name, {}))
-            if setting != KEYS:
-                add("kmeans − cluster", dataset, setting, maps["kmeans"], maps["cluster"])
-                keys = settings.get(KEYS, {}).get("kmeans", {})
-                add("cluster − k-means of the keys", dataset, setting, maps["cluster"], keys)
-                add("best by labels − last", dataset, setting, maps[BEST], maps["cluster"])
-                add("cluster: spectral − none", dataset, setting, maps["cluster+spectral"], maps["cluster"])
-            add("kmeans: spectral − none", dataset, setting, maps["kmeans+spectral"], maps["kmeans"])
-            if "kmeans+crf" in maps:
-                add("kmeans: crf − none", dataset, setting, maps["kmeans+crf"], maps["kmeans"])
-                both, spectral = maps["kmeans+spectral+crf"], maps["kmeans+spectral"]
-                add("kmeans: spectral + crf − spectral", dataset, setting, both, spectral)
-                add("kmeans: spectral + crf − crf", dataset, setting, both, maps["kmeans+crf"])
-    return found
+                    yield f"{name}: setting − {baseline}", setting, maps[name], base.get(name, {})
+            refined, unrefined = maps["cluster+spectral"], base.get("cluster", {})
+            yield f"cluster: setting + spectral − {baseline}", setting, refined, unrefined
+
+
+def _within_settings(settings: Settings) -> Iterator[Pair]:
+    for setting, maps in settings.items():
+        if setting != KEYS:
+            keys = settings.get(KEYS, {}).get("kmeans", {})
+            yield "kmeans − cluster", setting, maps["kmeans"], maps["cluster"]
+            yield "cluster − k-means of the keys", setting, maps["cluster"], keys
+            yield "best by labels − last", setting, maps[BEST], maps["cluster"]
+            yield "cluster: spectral − none", setting, maps["cluster+spectral"], maps["cluster"]
+        yield "kmeans: spectral − none", setting, maps["kmeans+spectral"], maps["kmeans"]
+        if "kmeans+crf" in maps:
+            both, spectral = maps["kmeans+spectral+crf"], maps["kmeans+spectral"]
+            yield "kmeans: crf − none", setting, maps["kmeans+crf"], maps["kmeans"]
+            yield "kmeans: spectral + crf − spectral", setting, both, spectral
+            yield "kmeans: spectral + crf − crf", setting, both, maps["kmeans+crf"]
 
 
 def comparisons_text(found: Mapping[str, Mapping[str, Mapping[str, Difference]]]) -> str:
