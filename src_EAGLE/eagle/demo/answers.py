@@ -14,8 +14,9 @@ from eagle.figures.panels import EigenvectorPanel, LabelPanel, Panel
 from eagle.inference.segmentation import Segmentation
 from eagle.visualization.decomposition import Decomposition
 
-# Longest side of the picture on the page; downloads have the photograph's own size.
+# Longest side of the picture on the page, and beside eigenvectors; downloads have the photograph's own size.
 SHOWN_SIDE = 1440
+SMALL_SIDE = 640
 NO_CLASS_CODE = 65535
 
 
@@ -48,12 +49,10 @@ def shown_segmentation(result: Segmentation) -> dict[str, Any]:
         ``photograph``: JPEG as data URL, at most SHOWN_SIDE wide and high; ``width``, ``height``: its size;
         ``ids``: base64 of its deflated uint16 ids, 65535 for no class; ``classes``: see ``segments``; ``name``.
     """
-    photograph = result.photograph.copy()
-    photograph.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    photograph = _shrunk(result.photograph, SHOWN_SIDE)
     width, height = photograph.size
     rows, columns = (
-        ((np.arange(n) + 0.5) * old / n).astype(int)
-        for n, old in zip((height, width), result.ids.shape, strict=True)
+        ((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip((height, width), result.ids.shape, strict=True)
     )
     ids = result.ids[rows[:, None], columns]
     codes = np.where(ids == NO_CLASS, NO_CLASS_CODE, ids).astype("<u2")
@@ -68,21 +67,32 @@ def shown_segmentation(result: Segmentation) -> dict[str, Any]:
     }
 
 
-def eigenvector_pictures(decomposition: Decomposition) -> list[dict[str, Any]]:
-    """Title and picture of each eigenvector, one pixel per patch."""
+def eigenvector_pictures(photograph: Image.Image, decomposition: Decomposition) -> list[dict[str, Any]]:
+    """Title and picture of the photograph and of each eigenvector, one pixel per patch."""
     vectors = enumerate(decomposition.eigenvectors, start=1)
-    return [_picture(EigenvectorPanel("eigenvector", f"Eigenvector {n}", values)) for n, values in vectors]
+    panels = [EigenvectorPanel("eigenvector", f"Eigenvector {n}", values) for n, values in vectors]
+    return [_photograph(photograph), *map(_picture, panels)]
 
 
-def cue_pictures(decomposition: Decomposition) -> list[dict[str, Any]]:
-    """Title and picture of EiCue and of k-means of the keys, one pixel per patch, in matching colours."""
+def cue_pictures(photograph: Image.Image, decomposition: Decomposition) -> list[dict[str, Any]]:
+    """Title and picture of the photograph, EiCue and k-means of the keys, the maps with one pixel per patch."""
     cue, kmeans = decomposition.cue, decomposition.kmeans
     palette = distinct_palette(1 + int(max(cue.max(), kmeans.max())))
-    title = f"EiCue, {int(cue.max()) + 1} labels"
-    return [
-        _picture(LabelPanel("eicue", title, cue, palette)),
-        _picture(LabelPanel("kmeans", "k-means of the keys, for comparison", kmeans, palette)),
+    panels = [
+        LabelPanel("eicue", f"EiCue, {int(cue.max()) + 1} labels", cue, palette),
+        LabelPanel("kmeans", "k-means of the keys, for comparison", kmeans, palette),
     ]
+    return [_photograph(photograph), *map(_picture, panels)]
+
+
+def _photograph(photograph: Image.Image) -> dict[str, Any]:
+    return {"title": "Photograph", "picture": data_url(_shrunk(photograph, SMALL_SIDE), "jpeg")}
+
+
+def _shrunk(photograph: Image.Image, side: int) -> Image.Image:
+    shrunk = photograph.copy()
+    shrunk.thumbnail((side, side))
+    return shrunk
 
 
 def _picture(panel: Panel) -> dict[str, Any]:

@@ -1,21 +1,21 @@
-"""Start the web server of the page, and keep it to itself: few routes, no other address, no file left behind."""
+"""Load the model and serve the page, with a temporary folder for uploads that ends with the server."""
 
+import os
 import socket
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from omegaconf import DictConfig
 
 from eagle.errors import ConfigError, one_line
 
-# Seconds that open connections get after Ctrl-C; each open page holds one.
-LAST_SECONDS = 1
-VISITORS_WAITING = 16
+if TYPE_CHECKING:
+    from eagle.demo.model import Model
 
 
 def serve(cfg: DictConfig) -> None:
@@ -36,7 +36,7 @@ def serve(cfg: DictConfig) -> None:
         names = Path(cfg.cluster_names) if cfg.cluster_names else None
         model = Model(load_segmenter(cfg.checkpoint, cfg.device, cfg.precision), names)
         model.check()
-        _run(model, Path(cfg.checkpoint).name, listener, Path(folder))
+        _run(model, "/".join(Path(cfg.checkpoint).parts[-2:]), listener, Path(folder))
 
 
 @contextmanager
@@ -51,17 +51,15 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _run(model: "Model", title: str, listener: socket.socket, folder: Path) -> None:  # noqa: F821
-    # Gradio reads these while it is imported and while the page is built.
+def _run(model: "Model", title: str, listener: socket.socket, folder: Path) -> None:
+    # Gradio reads these when it is imported and when the page is built.
     settings = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_TEMP_DIR": str(folder)}
-    with patch.dict("os.environ", settings), warnings.catch_warnings():
-        import uvicorn
-
+    with patch.dict(os.environ, settings):
         from eagle.demo.page import application
+        from eagle.demo.running import run
 
         app = application(model, title, folder)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=LAST_SECONDS, lifespan="on")
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(f"The page is on http://{shown}:{port} (Ctrl-C stops it)", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        run(app, listener)
