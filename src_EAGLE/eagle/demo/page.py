@@ -55,9 +55,9 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
         with gr.Tabs(elem_id="views"):
             with gr.Tab("Clusters"):
                 stage = _component("stage")
-            with gr.Tab("Eigenvectors", render_children=True):
+            with gr.Tab("Eigenvectors"):
                 vectors = _component("panels", "vectors", note=VECTORS_NOTE)
-            with gr.Tab("EiCue", render_children=True):
+            with gr.Tab("EiCue"):
                 cue = _component("panels", "cue", note=CUE_NOTE)
         package = gr.HTML(html_template="", js_on_load=_text("package.js"), visible="hidden")
 
