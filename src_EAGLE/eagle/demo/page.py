@@ -98,10 +98,12 @@ def application(model: Model, checkpoint: str, folder: Path) -> FastAPI:
     font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
     # Fonts by name are the visitor's own; Gradio's default would be fetched from Google.
     theme = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=font, font_mono=["ui-monospace", "monospace"])
-    # Gradio's secondary text and check boxes are too pale to see.
+    # Gradio's secondary text, accents and check boxes are too pale to read.
     theme = theme.set(
         body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_400",
         checkbox_border_color="*neutral_500", checkbox_border_color_dark="*neutral_400",
+        color_accent="*primary_600",
+        button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700",
     )  # fmt: skip
     return gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
