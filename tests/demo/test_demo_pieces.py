@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,3 +188,23 @@ def test_privacy__refuses_routes_and_strips_link_previews():
     refused = ["file=/etc/passwd", "file=https://example.com", "proxy=https://x.hf.space", "runs", "openapi.json"]
     for route in [*(f"/gradio_api/{name}" for name in refused), "/monitoring", "/svelte/x", "/assets/../config"]:
         assert client.get(route).status_code == 404 or route.startswith("/assets"), route
+
+
+def test_closed_page__is_forgotten_at_once(tmp_path):
+    pytest.importorskip("gradio")
+    import gradio as gr
+    from gradio.state_holder import StateHolder
+
+    from eagle.demo.handlers import Handlers
+    from eagle.demo.page import build_page
+
+    model = SimpleNamespace(default_resolution=64, resolutions=[64])
+    page = build_page(Handlers(model, tmp_path), "last.ckpt")
+    StateHolder().set_blocks(page)
+    (state,) = (block for block in page.blocks.values() if isinstance(block, gr.State))
+    for visitor in ("leaves", "stays"):
+        page.state_holder[visitor][state._id] = f"photograph of who {visitor}"
+    (forget,) = (fn.fn for fn in page.fns.values() if any(event == "unload" for _, event in fn.targets))
+    forget(SimpleNamespace(session_hash="leaves"))
+    assert page.state_holder["leaves"][state._id] is None
+    assert page.state_holder["stays"][state._id] == "photograph of who stays"

@@ -38,13 +38,13 @@ class Handlers:
 
     def uploaded(self, crf: bool, res: int, event: gr.EventData) -> tuple[Segmentation, dict[str, Any]]:
         """Segment an uploaded photograph; ``event`` has its ``path`` here and its ``name`` there."""
-        with _messages("This file cannot be used"):
+        with _messages():
             photograph = read_upload(Path(str(event.path)), self.folder, str(event.name))
             return self._segmented(photograph, Path(str(event.name)).stem, crf, res)
 
     def bundled(self, crf: bool, res: int, event: gr.EventData) -> tuple[Segmentation, dict[str, Any]]:
         """Segment the bundled photograph ``event.name``."""
-        with _messages("This photograph cannot be used"):
+        with _messages():
             path = next(path for path in bundled_photographs() if path.stem == event.name)
             return self._segmented(read_photograph(path), path.stem, crf, res)
 
@@ -53,14 +53,14 @@ class Handlers:
         if result is None:
             gr.Info("Applies to the photograph that you choose next.")
             return gr.skip(), gr.skip()
-        with _messages("This does not work"):
+        with _messages():
             return self._segmented(result.photograph, result.name, crf, res)
 
     def decomposed(self, result: Segmentation | None, res: int) -> tuple[Any, Any]:
         """Pictures of the eigenvectors, and of EiCue."""
         if result is None:
             return gr.skip(), gr.skip()
-        with _messages("No eigenvectors"):
+        with _messages():
             decomposition = self.model.decompose(result.photograph, res)
         photograph = result.photograph
         return eigenvector_pictures(photograph, decomposition), cue_pictures(photograph, decomposition)
@@ -68,7 +68,7 @@ class Handlers:
     def packed(self, result: Segmentation | None, names: dict[str, str], opacity: float) -> dict[str, Any]:
         """The zip to download, as the page's script saves it; the number makes every download a new one."""
         if result is None:
-            raise gr.Error(NOTHING_KEPT, title="No photograph", print_exception=False)
+            raise gr.Error(NOTHING_KEPT, print_exception=False)
         content = parcel(result, {int(i): str(name) for i, name in names.items()}, opacity)
         name = f"{file_name(result.name)}_masks.zip"
         return {"name": name, "zip": base64.b64encode(content).decode(), "number": time.time_ns()}
@@ -81,10 +81,10 @@ class Handlers:
 
 
 @contextmanager
-def _messages(title: str) -> Iterator[None]:
+def _messages() -> Iterator[None]:
     """Show what a visitor can mend as a message."""
     try:
         yield
     except EagleError as error:
         # Gradio renders messages as HTML, and this one has the visitor's file name.
-        raise gr.Error(html.escape(one_line(error)), title=title, print_exception=False) from error
+        raise gr.Error(html.escape(one_line(error)), print_exception=False) from error
