@@ -8,7 +8,18 @@ import pytest
 from conftest import ROOT
 
 COMMANDS = sorted([*(ROOT / "src_EAGLE").glob("*.py"), *(ROOT / "scripts").glob("*.py")])
-HEAVY = ("torch", "pytorch_lightning", "torchmetrics", "wandb", "matplotlib", "timm", "sklearn", "onnx", "numba")
+HEAVY = (
+    "torch",
+    "pytorch_lightning",
+    "torchmetrics",
+    "wandb",
+    "matplotlib",
+    "timm",
+    "sklearn",
+    "onnx",
+    "numba",
+    "gradio",
+)
 PROBE = f"""
 import runpy, sys
 script, *sys.argv[1:] = sys.argv[1:]
@@ -47,6 +58,7 @@ def test_help_version_and_misspelt_key__need_no_torch(command):
         ("eval_segmentation", ["model_paths=nowhere.ckpt"], "model_paths: nowhere.ckpt: no such checkpoint"),
         ("segment_images", ["checkpoint=nowhere.ckpt"], "checkpoint: nowhere.ckpt: no such checkpoint"),
         ("visualize_eigen", ["checkpoint=nowhere.ckpt"], "checkpoint: nowhere.ckpt: no such checkpoint"),
+        ("demo", ["checkpoint=nowhere.ckpt"], "checkpoint: nowhere.ckpt: no such checkpoint"),
         ("check_data", ["dir_dataset_name=nowhere", "pytorch_data_dir=missing"], "bad files or splits: 2"),
         ("crop_datasets", ["pytorch_data_dir=missing"], "missing does not exist"),
     ],

@@ -57,7 +57,7 @@ def test_read_image__exif_orientation_is_read_but_never_applied(tmp_path):
     exif[0x0112] = 6
     path = saved(tmp_path / "turned.png", Image.fromarray(RGB), exif=exif)
     assert np.array_equal(pixels(path), RGB)
-    assert read_header(path) == ("RGB", 6)
+    assert read_header(path) == ("RGB", 6, RGB.shape[1::-1])
 
 
 def test_read_image__one_pixel_and_a_large_photograph(tmp_path):

@@ -99,7 +99,7 @@ def _inspect_sample(dataset: SegmentationDataset, index: int, res: int | None) -
         image, label = read_sample(dataset, index)
         path = dataset.image_path(index)
         if path is not None and path.suffix.lower() in IMAGE_SUFFIXES:
-            mode, orientation = read_header(path)
+            mode, orientation, _ = read_header(path)
         else:
             mode, orientation = image.mode, UPRIGHT
     except DataError as error:

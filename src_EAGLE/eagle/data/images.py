@@ -31,10 +31,12 @@ class Header(NamedTuple):
     Attributes:
         mode: Pillow's name for the pixel format, e.g. RGB, L, P, CMYK, I;16.
         orientation: EXIF orientation, 1 for upright.
+        size: stored width and height in pixels.
     """
 
     mode: str
     orientation: int
+    size: tuple[int, int]
 
 
 def read_image(path: Path) -> Image.Image:
@@ -92,7 +94,7 @@ def read_label(path: Path) -> np.ndarray:
 def read_header(path: Path) -> Header:
     """Read pixel format and EXIF orientation; raises DataError if the file is missing or not an image."""
     with _open(path) as image:
-        return Header(image.mode, int(image.getexif().get(ExifTags.Base.Orientation, 1)))
+        return Header(image.mode, int(image.getexif().get(ExifTags.Base.Orientation, 1)), image.size)
 
 
 def image_files(folder: Path, extra_suffixes: tuple[str, ...] = ()) -> list[Path]:

@@ -1,0 +1,210 @@
+"""The page without a browser: what visitors upload, see and download, and what the server refuses."""
+
+import base64
+import io
+import json
+import zipfile
+import zlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo import DemoConfig
+from eagle.config.parsing import parse_command_line
+from eagle.data.class_map import ClassMap
+from eagle.data.datasets.base import Classes
+from eagle.demo.answers import segments, shown_segmentation
+from eagle.demo.parcel import file_name, parcel, renamed
+from eagle.demo.server import listening, serve
+from eagle.demo.uploads import MOST_BYTES, MOST_PIXELS, read_upload
+from eagle.errors import ConfigError, DataError
+from eagle.inference.masks import Legend
+from eagle.inference.segmentation import Segmentation
+
+PALETTE = np.array([[10, 20, 30], [200, 0, 0]], dtype=np.uint8)
+
+
+def segmentation(ids, name="a walk"):
+    """With a third cluster that has no class."""
+    ids = np.array(ids, dtype=np.int8)
+    legend = Legend(ClassMap(Classes(("sky", "road"), PALETTE), {"cluster": [0, 1, -1]}), "cluster", 3, None)
+    return Segmentation(Image.new("RGB", ids.shape[::-1], (100, 100, 100)), ids, legend, name)
+
+
+def saved(folder, image, name="0a1b", **options):
+    folder.mkdir(exist_ok=True)
+    image.save(folder / name, **options)
+    return folder / name
+
+
+def test_upload__is_upright_rgb_and_its_file_is_gone(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise
+    path = saved(tmp_path, Image.new("RGB", (30, 20), "red"), format="JPEG", exif=exif)
+    photograph = read_upload(path, tmp_path, "me.jpg")
+    assert (photograph.size, photograph.mode) == ((20, 30), "RGB")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("RGBA", "PNG"), ("I;16", "PNG"), ("P", "GIF"), ("1", "PNG"), ("CMYK", "JPEG")]
+)
+@pytest.mark.parametrize("size", [(1, 1), (40, 30)])
+def test_upload__of_any_kind_becomes_rgb(tmp_path, mode, kind, size):
+    photograph = read_upload(saved(tmp_path, Image.new(mode, size), format=kind), tmp_path, "x")
+    assert (photograph.size, photograph.mode) == (size, "RGB")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"GIF89a, or so it says", "cannot be read as an image"),
+        (b"", "cannot be read"),
+        (b"0" * (MOST_BYTES + 1), "32 MB"),
+    ],
+)
+def test_upload__unusable_names_the_visitors_file_and_is_gone(tmp_path, content, message):
+    path = tmp_path / "0a1b"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        read_upload(path, tmp_path, "my photo.jpg")
+    assert str(error.value).startswith("my photo.jpg: ")
+    assert str(tmp_path) not in str(error.value)
+    assert not path.exists()
+
+
+def test_upload__truncated_gets_a_message(tmp_path):
+    path = saved(tmp_path, Image.effect_noise((200, 200), 50).convert("RGB"), format="JPEG")
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"^x\.jpg: cannot be read"):
+        read_upload(path, tmp_path, "x.jpg")
+
+
+def test_upload__with_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    side = int(MOST_PIXELS**0.5) + 1
+    path = saved(tmp_path, Image.new("1", (side, side)), format="PNG")
+    monkeypatch.setattr("eagle.demo.uploads.read_photograph", lambda _: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=f"x: {side}×{side} pixels are more than 32 million"):
+        read_upload(path, tmp_path, "x")
+
+
+def test_upload__outside_its_folder_is_neither_read_nor_deleted(tmp_path):
+    secret = saved(tmp_path / "home", Image.new("RGB", (9, 9)), "secret", format="PNG")
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    for path in (secret, uploads / ".." / "home" / "secret"):
+        with pytest.raises(DataError, match="not an uploaded file"):
+            read_upload(path, uploads, "x")
+    (uploads / "link").symlink_to(secret)
+    with pytest.raises(DataError, match="not an uploaded file"):
+        read_upload(uploads / "link", uploads, "x")
+    assert secret.exists()
+
+
+def test_segments__have_names_colours_and_shares_by_size():
+    assert segments(segmentation([[1, 1, 1], [0, 0, -1]])) == [
+        {"id": 1, "name": "road", "color": "#c80000", "share": 0.5},
+        {"id": 0, "name": "sky", "color": "#0a141e", "share": 0.333333},
+        {"id": -1, "name": "no class", "color": "#000000", "share": 0.166667},
+    ]
+
+
+def test_segments__of_the_most_ids_that_a_byte_holds():
+    names = tuple(map(str, range(127)))
+    legend = Legend(ClassMap(Classes(names, np.zeros((127, 3), np.uint8)), {"cluster": [0]}), "cluster", 1, None)
+    ids = np.full((2, 2), 126).astype(np.min_scalar_type(-len(names) - 1))
+    assert [s["name"] for s in segments(Segmentation(Image.new("RGB", (2, 2)), ids, legend, "x"))] == ["126"]
+
+
+def test_shown_ids__survive_the_way_to_the_browser():
+    shown = shown_segmentation(segmentation([[0, 1, -1], [1, 1, 0]]))
+    ids = np.frombuffer(zlib.decompress(base64.b64decode(shown["ids"])), "<u2").reshape(shown["height"], shown["width"])
+    assert ids.tolist() == [[0, 1, 65535], [1, 1, 0]]
+
+
+def test_shown_picture__is_bounded_and_keeps_its_shape():
+    shown = shown_segmentation(segmentation(np.zeros((1000, 4000))))
+    assert (shown["width"], shown["height"]) == (1440, 360)
+    picture = Image.open(io.BytesIO(base64.b64decode(shown["photograph"].split(",")[1])))
+    assert picture.size == (1440, 360)
+
+
+def test_parcel__has_masks_of_the_photographs_size_and_the_visitors_names():
+    result = segmentation([[1, 1, 1], [0, 0, -1]])
+    with zipfile.ZipFile(io.BytesIO(parcel(result, {1: " Straße  & <b> ", 0: ""}, 0.25))) as archive:
+        kinds = ["color.png", "ids.png", "overlay.png", "segments.json"]
+        assert sorted(archive.namelist()) == [f"a_walk_{kind}" for kind in kinds]
+        ids = np.array(Image.open(archive.open("a_walk_ids.png")))
+        overlay = np.array(Image.open(archive.open("a_walk_overlay.png")))
+        described = json.loads(archive.read("a_walk_segments.json"))
+    assert ids.tolist() == [[1, 1, 1], [0, 0, 255]]
+    assert np.array_equal(overlay, np.array(result.overlay(0.25)))
+    assert (described["photograph"], described["size"]) == ("a walk", [3, 2])
+    assert [s["name"] for s in described["segments"]] == ["Straße & <b>", "sky", "no class"]
+
+
+def test_names__are_one_line_of_bounded_length():
+    (segment,) = renamed([{"id": 4, "name": "cluster 4"}], {4: "x\n" + "y" * 500})
+    assert segment["name"] == "x " + "y" * 78
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("../../etc/passwd", "etc_passwd"), ("Würzburg 1", "Würzburg_1"), ("", "photograph"), ("***", "photograph")],
+)
+def test_file_name__is_safe(given, expected):
+    assert file_name(given) == expected
+
+
+def test_missing_gradio__says_what_to_install(monkeypatch):
+    monkeypatch.setattr("eagle.demo.server.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install -e \.\[demo\]"):
+        serve(parse_command_line(DemoConfig, ["checkpoint=last.ckpt"]))
+
+
+def test_taken_port__is_named():
+    with listening("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port={port}: Address already in use"), listening("127.0.0.1", port):
+            pass
+
+
+def test_privacy__refuses_routes_and_strips_link_previews():
+    pytest.importorskip("gradio")
+    from starlette.responses import HTMLResponse
+    from starlette.testclient import TestClient
+
+    from eagle.demo.privacy import Privacy
+
+    previews = b'<meta property="og:url" content="https://gradio.app/" />\n<meta\n name="twitter:x"\n content="@x" />'
+    page = b"<head>" + previews + b"<p>"
+    client = TestClient(Privacy(HTMLResponse(page)))
+    answer = client.get("/")
+    assert answer.content == b"<head><p>"
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    refused = ["file=/etc/passwd", "file=https://example.com", "proxy=https://x.hf.space", "runs", "openapi.json"]
+    for route in [*(f"/gradio_api/{name}" for name in refused), "/monitoring", "/svelte/x", "/assets/../config"]:
+        assert client.get(route).status_code == 404 or route.startswith("/assets"), route
+
+
+def test_closed_page__is_forgotten_at_once(tmp_path):
+    pytest.importorskip("gradio")
+    import gradio as gr
+    from gradio.state_holder import StateHolder
+
+    from eagle.demo.handlers import Handlers
+    from eagle.demo.page import build_page
+
+    model = SimpleNamespace(default_resolution=64, resolutions=[64])
+    page = build_page(Handlers(model, tmp_path), "last.ckpt")
+    StateHolder().set_blocks(page)
+    (state,) = (block for block in page.blocks.values() if isinstance(block, gr.State))
+    for visitor in ("leaves", "stays"):
+        page.state_holder[visitor][state._id] = f"photograph of who {visitor}"
+    (forget,) = (fn.fn for fn in page.fns.values() if any(event == "unload" for _, event in fn.targets))
+    forget(SimpleNamespace(session_hash="leaves"))
+    assert page.state_holder["leaves"][state._id] is None
+    assert page.state_holder["stays"][state._id] == "photograph of who stays"
