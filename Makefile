@@ -26,5 +26,5 @@ lint: .venv/installed ## ruff, mypy and the import rules
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[crf,export,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[crf,export,notebook,dev]"
 	touch $@

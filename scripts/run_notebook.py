@@ -40,7 +40,7 @@ def executed(path: Path, timeout: int) -> str:
     """Execute a notebook in its folder and return its JSON, cleaned by ``cleaned``.
 
     Raises:
-        EagleError: a cell failed.
+        EagleError: a cell failed, or took longer than ``timeout`` seconds.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -52,12 +52,15 @@ def executed(path: Path, timeout: int) -> str:
         timeout=timeout,
         kernel_name=KERNEL["name"],
         record_timing=False,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about its local ports
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:
         client.execute()
-    except (CellExecutionError, CellTimeoutError) as error:
-        raise EagleError(f"{path}: {error}") from error
+    except CellExecutionError as error:
+        raise EagleError(f"{path}: a cell failed: {error.ename}: {error.evalue}") from error
+    except CellTimeoutError as error:
+        raise EagleError(f"{path}: a cell took more than timeout={timeout} seconds") from error
     return cleaned(notebook)
 
 
@@ -77,8 +80,8 @@ def _cleaned_output(output: Any) -> Any:
     """An output as it is kept; None for one that is not."""
     if output.output_type == "stream":
         # Bars return to the start of their line, or move up by an escape sequence.
-        kept = [line for line in output.text.splitlines(keepends=True) if not re.search(r"[\r\x1b]", line)]
-        output.text = "".join(kept).strip("\n") + "\n"
+        kept = [line for line in output.text.split("\n") if not re.search(r"[\r\x1b]", line)]
+        output.text = "\n".join(kept).strip("\n") + "\n"
         return output if output.name == "stdout" and output.text.strip() else None
     if any(kind.startswith("image/") for kind in output.get("data", {})):
         output.data.pop("text/plain", None)  # names the object's address
