@@ -26,5 +26,5 @@ lint: .venv/installed ## ruff, mypy and the import rules
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[crf,export,demo,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[crf,export,demo,notebook,dev]"
 	touch $@

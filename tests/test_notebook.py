@@ -1,0 +1,113 @@
+"""The tour notebook: small and clean as committed, and it runs from top to bottom."""
+
+import json
+import re
+import shutil
+
+import nbformat
+import pytest
+from scripts.run_notebook import cleaned, executed
+
+from conftest import ROOT, SHARED
+from eagle.default_folders import default_folder
+from eagle.downloads.catalog import local_weights
+from eagle.downloads.models import DERIVED
+from eagle.errors import EagleError
+
+TOUR = ROOT / "notebooks" / "eagle_tour.ipynb"
+# A code host does not show much larger ones.
+MOST_BYTES = 500_000
+CHANCE = 10.0  # mIoU of ten classes, at most
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def kinds(cell):
+    """The kinds of a cell's outputs: stream, or the MIME types of what it shows."""
+    return [sorted(output.get("data", {output.output_type})) for output in cell.outputs]
+
+
+def write_notebook(path, *sources):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_tour__is_committed_executed_small_and_clean():
+    text = TOUR.read_text(encoding="utf-8")
+    assert len(text.encode()) < MOST_BYTES
+    tour = nbformat.reads(text, as_version=4)
+    nbformat.validate(tour)
+    cells = code_cells(tour)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert "error" not in {output.output_type for output in outputs}
+    pictures = {cell.id for cell in cells if any("image/" in kind for output in kinds(cell) for kind in output)}
+    assert pictures == {
+        "keys", "affinity", "eigenvectors", "eicue", "curves", "segment", "stages", "confusion", "named"
+    }  # fmt: skip
+    assert cleaned(tour) == text
+
+
+def test_tour__links_lead_somewhere():
+    tour = nbformat.read(TOUR, as_version=4)
+    text = "\n".join(cell.source for cell in tour.cells if cell.cell_type == "markdown")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert links
+    assert [link for link in links if not (TOUR.parent / link).exists()] == []
+
+
+def test_executed__keeps_results_but_no_bars_warnings_or_addresses(tmp_path):
+    path = write_notebook(
+        tmp_path / "small.ipynb",
+        "import sys, warnings; warnings.warn('slow'); print('\\r 50 % done\\nmIoU 53'); print('late', file=sys.stderr)",
+        "from PIL import Image; Image.new('L', (2, 2))",
+        "import os; os.getcwd()",
+    )
+    first, second = (executed(path, timeout=60) for _ in range(2))
+    cells = code_cells(nbformat.reads(first, as_version=4))
+    assert [output.text for output in cells[0].outputs] == ["mIoU 53\n"]
+    assert kinds(cells[1]) == [["image/jpeg", "image/png"]]
+    assert cells[2].outputs[0].data["text/plain"] == repr(str(tmp_path))
+    assert [cell.metadata for cell in cells] == [{}] * 3
+    assert first == second
+
+
+def test_executed__names_the_error_of_a_cell(tmp_path):
+    path = write_notebook(tmp_path / "broken.ipynb", "1 / 0")
+    with pytest.raises(EagleError, match=r"broken\.ipynb: a cell failed: ZeroDivisionError: division by zero"):
+        executed(path, timeout=60)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A clone with the backbone in ``models/``, and without data and runs; kernels import its code."""
+    weights = local_weights(default_folder("models"), DERIVED) or SHARED / "weights" / "dinov2_vits14_fp16.safetensors"
+    if not weights.is_file():
+        pytest.skip(f"no {weights} (set EAGLE_SHARED)")
+    clone = tmp_path / "clone"
+    for folder in ("src_EAGLE", "configs", "docs", "notebooks"):
+        shutil.copytree(ROOT / folder, clone / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", clone)
+    (clone / "models").mkdir()
+    (clone / "models" / f"{DERIVED}.safetensors").symlink_to(weights.resolve())
+    monkeypatch.setenv("PYTHONPATH", str(clone / "src_EAGLE"))
+    return clone
+
+
+@pytest.mark.slow
+def test_tour__runs_from_top_to_bottom(clone):
+    committed = nbformat.read(TOUR, as_version=4)
+    text = executed(clone / "notebooks" / TOUR.name, timeout=500)
+    assert len(text.encode()) < MOST_BYTES
+    fresh = nbformat.reads(text, as_version=4)
+    assert [(cell.id, cell.source) for cell in fresh.cells] == [(cell.id, cell.source) for cell in committed.cells]
+    assert [kinds(cell) for cell in code_cells(fresh)] == [kinds(cell) for cell in code_cells(committed)]
+    report = json.loads((clone / "outputs" / "eagle_tour" / "metrics.json").read_text(encoding="utf-8"))
+    miou = {name: entry["published"]["mIoU"] for name, entry in report["EAGLE"].items()}
+    assert miou["cluster"] > 3 * CHANCE
+    assert miou["linear"] > 6 * CHANCE
+    [shown] = [cell.outputs[0].text for cell in code_cells(fresh) if cell.id == "scores"]
+    assert re.search(rf"EAGLE .*\b{miou['cluster']:.1f} / ", shown)
