@@ -1,14 +1,20 @@
 """Train with several seeds: ``python scripts/seeds.py seeds=[0,1,2] --config-name NAME experiment_name=NAME …``."""
 
-import dataclasses
+import sys
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
 from eagle.config.command_line import run_command
-from eagle.config.schema import BadImageConfig, EvalConfig, MachineConfig, TrainConfig, key
-from eagle.config.validation import plain, validated
-from eagle.errors import ConfigError
+from eagle.config.hydra_application import run_hydra
+from eagle.config.hydra_options import HydraOptions, split_hydra_options
+from eagle.config.parsing import split_arguments
+from eagle.config.schema import TrainConfig, key
+from eagle.data.datasets.catalog import open_dataset
+from eagle.errors import ConfigError, DataError
+from eagle.reports.sweep import BEST, LAST, TrainingJobs
+
+DEFAULT_CONFIG = "train_config_cocostuff"
 
 
 @dataclass
@@ -25,16 +31,15 @@ def seeds(cfg: DictConfig) -> None:
         raise ConfigError(f"seeds: give at least one seed and none twice, not {list(cfg.seeds)}")
     if cfg.experiment_name is None:
         raise ConfigError("experiment_name: set it to the name of a folder for all runs")
-    values = plain(cfg)
-    training = validated(TrainConfig, {field.name: values[field.name] for field in dataclasses.fields(TrainConfig)})
-    where = (*dataclasses.fields(MachineConfig), *dataclasses.fields(BadImageConfig))
-    evaluation = validated(EvalConfig, {field.name: values[field.name] for field in where} | {"run_crf": cfg.run_crf})
-    from pytorch_lightning.utilities import rank_zero_only
-
-    from eagle.reports.seeds import run_seeds
-
-    rank_zero_only(print)(f"\n{run_seeds(list(cfg.seeds), training, evaluation)}")
+    if not open_dataset(cfg, "val").has_labels:
+        raise DataError("the validation images have no labels to score against; seeds are compared by their scores")
+    options, arguments = split_hydra_options(sys.argv[1:])
+    name, overrides = split_arguments(arguments)
+    words = [word for word in overrides if word.partition("=")[0] not in ("seeds", "run_crf", "seed")]
+    words += [f"seed=choice({','.join(map(str, cfg.seeds))})", "--config-name", name or DEFAULT_CONFIG]
+    sweep = HydraOptions(multirun=True, config_dir=options.config_dir if options else None)
+    run_hydra(TrainConfig, seeds, sweep, words, jobs=TrainingJobs((LAST, BEST), cfg.run_crf))
 
 
 if __name__ == "__main__":
-    run_command(SeedsConfig, seeds, default_config="train_config_cocostuff")
+    run_command(SeedsConfig, seeds, default_config=DEFAULT_CONFIG)

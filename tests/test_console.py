@@ -5,7 +5,7 @@ import yaml
 
 from conftest import ROOT
 from eagle.citation import version_and_citation
-from eagle.console import text_table
+from eagle.console import mean_and_deviation, text_table
 
 
 def test_text_table__numbers_line_up_at_the_right():
@@ -15,6 +15,11 @@ def test_text_table__numbers_line_up_at_the_right():
 
 def test_text_table__words_line_up_at_the_left():
     assert text_table(["a", "b"], [["x", "longer"]], numbers=False).splitlines()[2] == "x  longer"
+
+
+def test_mean_and_deviation__of_a_sample():
+    assert mean_and_deviation([1.0, 2.0, 6.0]) == "3.00 ± 2.65"
+    assert mean_and_deviation([2.5]) == "2.50"
 
 
 def test_version__tells_the_facts_of_the_citation_file():

@@ -63,6 +63,22 @@ def test_multirun__other_jobs_go_on_after_a_failure_and_the_sweep_fails(said):
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_multirun__launchers_run_every_job_and_report_a_failure(said, tmp_path, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher", reason="needs the extra [sweep]")
+    # Output of submitit's jobs goes to its log files.
+    marker = "import pathlib; pathlib.Path(f'{cfg.output_root}/seen_{cfg.seed}').touch(); print"
+    script = tmp_path / "marker.py"
+    script.write_text(PRINTER.replace("print(", f"{marker}("))
+    words = ["-m", "seed=0,1,2", "output_root=out", f"hydra/launcher={launcher}"]
+    status, _, errors = said(*words, script=script)
+    assert status == 0, errors
+    assert {path.name for path in (tmp_path / "out").glob("seen_*")} == {"seen_0", "seen_1", "seen_2"}
+    status, _, errors = said(*words, "dim=13", script=script)
+    assert status == 1
+    assert errors.splitlines()[-1].startswith("error: job seed=1 failed")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

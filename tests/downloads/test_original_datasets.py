@@ -91,3 +91,10 @@ def test_prepare_datasets__nothing_given_or_missing_archive(tmp_path):
     assert last_line(run("prepare_datasets").stderr).startswith("error: nothing to do: set cityscapes or potsdam")
     result = run("prepare_datasets", f"cityscapes={tmp_path}/a.zip,{tmp_path}/b.zip", f"pytorch_data_dir={tmp_path}")
     assert last_line(result.stderr) == f"error: {tmp_path}/a.zip: no such file"
+
+
+@pytest.mark.parametrize("words", [["--cityscapes", "a.zip", "b.zip"], ["cityscapes=a.zip,", "b.zip"]])
+def test_prepare_datasets__archives_with_a_space_between_them(words):
+    message = last_line(run("prepare_datasets", *words).stderr)
+    assert message.startswith("error: cannot read 'b.zip'")
+    assert message.endswith("a list has commas and no spaces: cityscapes=[a.zip,b.zip]")

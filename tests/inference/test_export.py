@@ -13,11 +13,21 @@ from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
 from eagle.data.loading.transforms import image_tensor, normalize, resize_and_crop
 from eagle.errors import ConfigError
-from eagle.inference.export import export_checkpoint
+from eagle.inference.export import _export_program, export_checkpoint
 from eagle.inference.probe_maps import SegmenterProbes
+from eagle.models.building import build_backbone
 from eagle.models.position_embedding import PositionRule, _resampled_for_any_grid, resample_position_embedding
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.training.run import train
+
+
+class _Keys(torch.nn.Module):
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, img):
+        return self.backbone(img)
 
 
 @pytest.mark.parametrize("grid", [(14, 14), (7, 14), (14, 9), (20, 33), (1, 1)])
@@ -27,6 +37,15 @@ def test_position_embedding__exported_form_is_the_eager_one(grid):
     image = stored.unflatten(1, (14, 14)).permute(0, 3, 1, 2).float()
     result = _resampled_for_any_grid(image, grid, 0.1).flatten(2).transpose(1, 2)
     assert torch.allclose(result, expected.float(), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "eva02_small_patch14_224"])
+def test_rotary_backbone__exported_graph_takes_any_size(name):
+    backbone = build_backbone(name, 16, "random", embed_dim=48, depth=4, num_heads=3)
+    exported = _export_program(_Keys(backbone), backbone.patch_size).module()
+    for batch, rows, columns in ((1, 2, 2), (3, 5, 9), (2, 14, 14)):
+        img = torch.randn(batch, 3, rows * backbone.patch_size, columns * backbone.patch_size)
+        assert torch.allclose(exported(img), backbone(img), atol=1e-5)
 
 
 def test_exports_and_conversions__predict_as_the_trained_run(make_run, tmp_path):

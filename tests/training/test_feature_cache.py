@@ -12,9 +12,11 @@ import torch
 
 from eagle.config.validation import with_overrides
 from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.data.loading.transforms import IMAGENET_MEAN, IMAGENET_STD
 from eagle.errors import ConfigError, EagleError
 from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.models.key_files import KeyFiles
+from eagle.models.normalization import renormalization
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.feature_cache import memory_to_hold, open_caches
 from eagle.training.memory import available_memory
@@ -103,6 +105,19 @@ def test_disk_cache__a_second_run_computes_nothing_and_gets_the_same(setting):
     assert passes == [4]
     assert torch.equal(first, second)
     assert torch.allclose(first, expected, atol=2e-3)
+
+
+def test_disk_cache__equal_weights_with_another_normalization_have_a_folder_of_their_own(setting):
+    cfg, segmenter, data = setting
+    backbone = segmenter.net.model
+    disk_cache(cfg, backbone, data)
+    before = cache_folders(cfg)
+    backbone.normalization = renormalization(IMAGENET_MEAN, IMAGENET_STD)
+    disk_cache(cfg, backbone, data)
+    assert cache_folders(cfg) == before
+    backbone.normalization = renormalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    disk_cache(cfg, backbone, data)
+    assert len(cache_folders(cfg)) == len(before) + 2, "one of training and one of validation images"
 
 
 def test_disk_cache__an_interrupted_run_keeps_what_it_has(setting, monkeypatch):

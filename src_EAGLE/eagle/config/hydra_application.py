@@ -46,8 +46,8 @@ PRIMARY = "eagle_command"
 class SweepJobs(Protocol):
     """What a command does with the jobs of a sweep."""
 
-    def do(self, cfg: DictConfig, swept: Mapping[str, str], folder: Path, run: Callable[[Sequence[str]], None]) -> None:
-        """Do one job unless it is finished; ``run`` runs the command with more overrides."""
+    def do(self, cfg: DictConfig, swept: Mapping[str, str], folder: Path, words: Sequence[str]) -> None:
+        """Do one job unless it is finished; ``words`` are the command's arguments that give its configuration."""
 
     def report(self, sweep: Path) -> str:
         """Write the results of the sweep's finished jobs and return them as text."""
@@ -122,14 +122,11 @@ def _job(
     own = {override.key_or_group: word.partition("=")[2] for override, word in _with_words(overrides)}
     swept = {key: value.strip("'\"") for key, value in own.items() if key.partition(".")[0] not in fixed}
     folder = sweep / job_name(swept)
-
-    def run(more: Sequence[str]) -> None:
-        run_script(script, [*base, *overrides, *more], f"job {folder.name}")
-
+    words = [*base, *overrides]
     if jobs is None:
-        run([])
+        run_script(script, words, f"job {folder.name}")
     else:
-        jobs.do(validated(schema, _set_keys(composed)), swept, folder, run)
+        jobs.do(validated(schema, _set_keys(composed)), swept, folder, words)
 
 
 def _nothing(_: DictConfig) -> None:

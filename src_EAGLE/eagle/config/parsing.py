@@ -91,7 +91,9 @@ def split_arguments(arguments: Sequence[str], quote: Callable[[str], str] = quot
             follows = bool(rest) and not rest[0].startswith("--") and not _OVERRIDE.match(rest[0])
             value = rest.pop(0) if follows else "true"
         elif not separator or not (option or re.match(r"[~+A-Za-z_]", argument)):
-            raise ConfigError(f"cannot read '{argument}': write key=value or --key value")
+            raise ConfigError(
+                f"cannot read '{argument}': write key=value or --key value{_as_list(overrides, argument)}"
+            )
         if name.startswith("~"):
             raise ConfigError(f"cannot read '{argument}': keys cannot be deleted; set {name[1:]}=VALUE, see --help")
         if name in ("config-name", "config_name", "cn"):
@@ -100,6 +102,13 @@ def split_arguments(arguments: Sequence[str], quote: Callable[[str], str] = quot
             key = name if is_hydra_key(name) else name.replace("-", "_")
             overrides.append(f"{key}={quote(value)}")
     return config_name, overrides
+
+
+def _as_list(overrides: Sequence[str], argument: str) -> str:
+    """How to write a list, as the end of an error, if ``argument`` looks like one more file of the last key."""
+    key, _, value = overrides[-1].partition("=") if overrides else ("", "", "")
+    first, suffix = value.strip("[]'\","), Path(argument).suffix
+    return f"; a list has commas and no spaces: {key}=[{first},{argument}]" if suffix and suffix in first else ""
 
 
 def _is_option(argument: str) -> bool:

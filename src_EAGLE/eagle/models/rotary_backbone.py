@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import pi
 from typing import Any
 
+import torch
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
@@ -33,7 +35,10 @@ class RotaryBackbone(KeyBackbone):
         self.rope: Any = vit.rope
 
     def _blocks_for(self, grid: tuple[int, int]) -> Sequence[Callable[[Tensor], Tensor]]:
-        rotation = self.rope.get_embed(shape=grid)
+        if torch.compiler.is_exporting() and hasattr(self.rope, "periods"):
+            rotation = _dinov3_rotation_for_any_grid(grid, self.rope.periods)
+        else:
+            rotation = self.rope.get_embed(shape=grid)
         return [partial(block, rope=rotation) for block in self.blocks]
 
     def _keys_only(self, block: Any, tokens: Tensor) -> Tensor:
@@ -41,3 +46,17 @@ class RotaryBackbone(KeyBackbone):
             return block.attn.k_proj(block.norm1(tokens))
         # EVA's qkv layer has no bias; the key's bias, a buffer outside it, is always zero.
         return super()._keys_only(block, tokens)
+
+
+def _dinov3_rotation_for_any_grid(grid: tuple[int, int], periods: Tensor) -> Tensor:
+    """The rotation of timm's RotaryEmbeddingDinoV3, N×(sines, cosines), for exported graphs with dynamic size.
+
+    timm converts the grid's sizes to floats, which would fix them in the graph.
+    """
+    rows, columns = (
+        (2 * torch.arange(size, device=periods.device) + 1) / torch.full((), size, device=periods.device) - 1
+        for size in grid
+    )
+    positions = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=2).flatten(0, 1)
+    angles = (2 * pi * positions[:, :, None] / periods).flatten(1)
+    return torch.cat([angles.sin().tile(2), angles.cos().tile(2)], dim=1)

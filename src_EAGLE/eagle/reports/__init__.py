@@ -1,1 +1,1 @@
-"""Evaluate checkpoints, baselines and seeds: tables, JSON, figures and the HTML page."""
+"""Evaluate checkpoints, baselines and sweeps: tables, JSON, figures and the HTML page."""

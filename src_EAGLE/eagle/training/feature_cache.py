@@ -86,11 +86,12 @@ def _key_shape(res: int, backbone: KeyBackbone) -> tuple[int, int, int]:
 
 
 def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset, res: int, view: str) -> str:
-    """Hash the model, its weights and key blocks, the view, and each image's path, size and modification time."""
+    """Hash all that keys depend on: model, weights, normalisation, view, and each image's path, size and time."""
     digest = hashlib.sha256()
     model = (cfg.model_type, cfg.dino_patch_size, dict(cfg.backbone_kwargs), backbone.key_blocks)
     digest.update(repr((model, view, res, cfg.precision, cfg.matmul_precision)).encode())
-    for name, tensor in backbone.state_dict().items():
+    # The renormalisation is not in the state dict. ImageNet's is the identity, which has no buffers.
+    for name, tensor in (*backbone.state_dict().items(), *backbone.normalization.named_buffers()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     for index in range(len(dataset)):

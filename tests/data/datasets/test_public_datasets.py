@@ -226,6 +226,15 @@ def test_missing__path_and_command_in_one_line(tmp_path, name, gone):
     archive = gone.split("/")[0]
     assert message.startswith(str(target))
     assert f"python download_datasets.py datasets=[{archive}] unzip=true pytorch_data_dir={tmp_path}`" in message
+    way_round = {
+        "cocostuff": "download_datasets.py datasets=[cocostuff] source=originals",
+        "cityscapes": "prepare_datasets.py cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip",
+        "potsdam": "prepare_datasets.py potsdam=2_Ortho_RGB.zip,5_Labels_all.zip",
+    }.get(archive)
+    assert (
+        message.endswith(f", or from its publisher with `python {way_round} pytorch_data_dir={tmp_path}`")
+        or not way_round
+    )
     assert "\n" not in message
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle.data.datasets.archive_files import fetch_command, require_files, require_folder
+from eagle.data.datasets.archive_files import refetch, require_files, require_folder
 from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
 from eagle.data.datasets.label_ids import IdTable
 from eagle.data.images import read_label
@@ -70,9 +70,7 @@ class Cityscapes(ImageFileDataset):
         folder = require_folder(root, root / "leftImg8bit" / split)
         self._images = sorted(folder.glob(f"*/*{_IMAGE_SUFFIX}"))
         if not self._images:
-            raise DataError(
-                f"{folder}: contains no CITY/*{_IMAGE_SUFFIX}; move {root} away and run {fetch_command(root)}"
-            )
+            raise DataError(f"{folder}: contains no CITY/*{_IMAGE_SUFFIX}; {refetch(root)}")
         self._labels = [
             root / "gtFine" / split / path.parent.name / path.name.replace(_IMAGE_SUFFIX, _LABEL_SUFFIX)
             for path in self._images

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
-from eagle.data.datasets.archive_files import fetch_command, read_listing, require_files, require_folder
+from eagle.data.datasets.archive_files import read_listing, refetch, require_files, require_folder
 from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
 from eagle.data.datasets.label_ids import IdTable
 from eagle.errors import DataError
@@ -112,9 +112,7 @@ def open_potsdamraw(root: Path) -> Potsdam:
     labelled = {path.stem for path in labels.glob("*.mat")}
     photographs = [number for number in range(N_PHOTOGRAPHS) if any(name.startswith(f"{number}_") for name in present)]
     if not photographs:
-        raise DataError(
-            f"{images}: contains no PHOTOGRAPH_ROW_COLUMN.mat; move {root} away and run {fetch_command(root)}"
-        )
+        raise DataError(f"{images}: contains no PHOTOGRAPH_ROW_COLUMN.mat; {refetch(root)}")
     names = [f"{i}_{j}_{k}" for i, j, k in product(photographs, range(N_ROWS), range(N_COLUMNS))]
     require_files(root, [images / f"{name}.mat" for name in names])
     return Potsdam([Tile(images / f"{n}.mat", labels / f"{n}.mat" if n in labelled else None) for n in names])
