@@ -29,7 +29,7 @@ class DemoConfig:
 def demo(cfg: DictConfig) -> None:
     """Serve a web page that segments photographs and shows eigenvectors and EiCue, until Ctrl-C.
 
-    Nothing leaves the machine: the page asks for no other address, and usage statistics are off.
+    The page loads nothing from other addresses, and usage statistics are off.
     """
     require_checkpoint(Path(cfg.checkpoint), "checkpoint")
     from eagle.demo.server import serve
