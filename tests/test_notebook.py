@@ -100,7 +100,7 @@ def clone(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_tour__runs_from_top_to_bottom(clone):
     committed = nbformat.read(TOUR, as_version=4)
-    text = executed(clone / "notebooks" / TOUR.name, timeout=500)
+    text = executed(clone / "notebooks" / TOUR.name, timeout=1200)
     assert len(text.encode()) < MOST_BYTES
     fresh = nbformat.reads(text, as_version=4)
     assert [(cell.id, cell.source) for cell in fresh.cells] == [(cell.id, cell.source) for cell in committed.cells]
