@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def follow_parent(*_: object) -> None:
 def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
     parent.join()
     os._exit(1)
+
+
+def end_with_launcher() -> None:
+    """Make a worker of joblib exit within a second of the process that started it, even if that was killed.
+
+    ``follow_parent`` does not end those workers: they go on after their parent was killed.
+    """
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_script(script: Path, words: Sequence[str], name: str) -> None:

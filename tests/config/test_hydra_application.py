@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import yaml
 
@@ -77,6 +79,25 @@ def test_multirun__launchers_run_every_job_and_report_a_failure(said, tmp_path, 
     status, _, errors = said(*words, "dim=13", script=script)
     assert status == 1
     assert errors.splitlines()[-1].startswith("error: job seed=1 failed")
+
+
+@pytest.mark.slow
+def test_multirun__jobs_of_a_killed_joblib_sweep_end_with_it(said, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra [sweep]")
+    marker = "import time, pathlib; pathlib.Path('started').touch(); time.sleep(120)"
+    (tmp_path / "marker.py").write_text(PRINTER.replace('print("JOB"', f'{marker}; print("JOB"'))
+    words = ["-m", "seed=0,1", "output_root=out", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE")}
+    sweep = subprocess.Popen([sys.executable, "marker.py", *words], cwd=tmp_path, env=variables)
+    while not (tmp_path / "started").exists() and sweep.poll() is None:
+        time.sleep(0.1)
+    children = psutil.Process(sweep.pid).children(recursive=True)
+    sweep.kill()
+    sweep.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    for process in alive:
+        process.kill()
+    assert not alive
 
 
 @pytest.mark.parametrize(

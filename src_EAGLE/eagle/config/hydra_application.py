@@ -5,6 +5,7 @@ its own, as if its overrides had been typed, so that jobs share no state and a j
 """
 
 import functools
+import multiprocessing
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -37,7 +38,7 @@ from eagle.config.parsing import (
 from eagle.config.sweep_folders import job_name, sweep_folder
 from eagle.config.validation import plain, refuse_unknown, retired_keys_in, validated
 from eagle.errors import ConfigError
-from eagle.processes import run_script
+from eagle.processes import end_with_launcher, run_script
 
 # Name of the composed YAML in Hydra's store of configurations.
 PRIMARY = "eagle_command"
@@ -118,6 +119,9 @@ def _job(
     composed: DictConfig,
 ) -> None:
     """Run one job of a sweep; a launcher may call this in another process or on another machine."""
+    if multiprocessing.parent_process() is not None:
+        # A worker of joblib: jobs of a killed sweep would run beside those of the repeated command.
+        end_with_launcher()
     overrides = [str(word) for word in HydraConfig.get().overrides.task]
     own = {override.key_or_group: word.partition("=")[2] for override, word in _with_words(overrides)}
     swept = {key: value.strip("'\"") for key, value in own.items() if key.partition(".")[0] not in fixed}
