@@ -14,7 +14,7 @@ from eagle.inference.masks import Legend, write_masks
 NOTEBOOK_SIDE = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Segmentation:
     """What ``Segmenter.segment`` returns for a photograph; a notebook shows its overlay.
 
@@ -32,6 +32,8 @@ class Segmentation:
         >>> from eagle.inference.masks import Legend
         >>> ids = np.array([[0, 0, 1], [0, 1, 1]])
         >>> result = Segmentation(Image.new("RGB", (3, 2)), ids, Legend(None, "cluster", 2, None), "image")
+        >>> result
+        Segmentation('image', 3×2 pixels, 2 of 2 classes)
         >>> result.names, result.shares()
         (('cluster 0', 'cluster 1'), {'cluster 0': 0.5, 'cluster 1': 0.5})
         >>> result.overlay(opacity=0.7).size
@@ -42,6 +44,11 @@ class Segmentation:
     ids: np.ndarray
     legend: Legend
     name: str
+
+    def __repr__(self) -> str:
+        height, width = self.ids.shape
+        n_classes = len(np.unique(self.ids[self.ids >= 0]))
+        return f"Segmentation({self.name!r}, {width}×{height} pixels, {n_classes} of {len(self.names)} classes)"
 
     @property
     def names(self) -> tuple[str, ...]:
