@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,26 +12,17 @@ import pytest
 import torch
 from PIL import Image
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from conftest import ROOT, TINY_VIT
 from eagle.segmenter import LitUnsupervisedSegmenter
+from headless_chromium import needs_chromium, started_chromium
 
 pytest.importorskip("gradio")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMEDRIVER = shutil.which("chromedriver")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
-]  # fmt: skip
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver (apt-get install chromium chromium-driver)"
-)
+pytestmark = needs_chromium
 
 NAMES = "[...document.querySelectorAll('#stage li input')].map((input) => input.value)"
 PIXELS = "document.querySelector('#stage canvas').toDataURL()"
@@ -64,14 +54,8 @@ def address(tmp_path_factory, uploads):
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, Service(CHROMEDRIVER))
-    yield driver
-    driver.quit()
+    with started_chromium(tmp_path_factory.mktemp("chromium"), browser="ALL", performance="ALL") as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -1,26 +1,14 @@
 """The report in headless Chromium: sorting, switches, viewer, both themes, and an empty console."""
 
-import shutil
-
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from eagle.reports.html.page import write_report
+from headless_chromium import needs_chromium, started_chromium
 from tiles import CLASSES, evaluated_tiles, json_content, tile_views
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMEDRIVER = shutil.which("chromedriver")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
-]  # fmt: skip
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver (apt-get install chromium chromium-driver)"
-)
+pytestmark = needs_chromium
 
 # Lowest contrast between visible text and its background, and that text. Titles on pictures have their own background.
 CONTRAST = """
@@ -65,14 +53,8 @@ document.querySelectorAll("[id='confusion-cluster+crf'] td:not([colspan])").forE
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, Service(CHROMEDRIVER))
-    yield driver
-    driver.quit()
+    with started_chromium(tmp_path_factory.mktemp("chromium"), browser="ALL") as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
