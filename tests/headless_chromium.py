@@ -34,3 +34,11 @@ def started_chromium(profile: Path, **logs: str) -> Iterator[webdriver.Chrome]:
         yield driver
     finally:
         driver.quit()
+
+
+def look(browser: webdriver.Chrome, theme: str, width: int, height: int) -> None:
+    """Show pages in a theme, "light" or "dark", on a screen of this size; narrow ones are telephones."""
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -18,11 +18,13 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from conftest import ROOT, TINY_VIT
 from eagle.segmenter import LitUnsupervisedSegmenter
-from headless_chromium import needs_chromium, started_chromium
+from headless_chromium import look, needs_chromium, started_chromium
 
 pytest.importorskip("gradio")
 
 pytestmark = needs_chromium
+
+HEIGHT = 900
 
 NAMES = "[...document.querySelectorAll('#stage li input')].map((input) => input.value)"
 PIXELS = "document.querySelector('#stage canvas').toDataURL()"
@@ -61,19 +63,12 @@ def chromium(tmp_path_factory):
 @pytest.fixture
 def page(chromium, address):
     """A fresh page; afterwards nothing was asked of another address, and the console is empty."""
-    look(chromium, "light", 1400)
+    look(chromium, "light", 1400, HEIGHT)
     opened(chromium, address)
     yield chromium
     outside = [url for url in requested(chromium) if not url.startswith(address)]
     assert outside == []
     assert [entry["message"] for entry in chromium.get_log("browser")] == []
-
-
-def look(browser, theme, width):
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def opened(browser, address):
@@ -233,7 +228,7 @@ def test_page__picks_an_example_by_keyboard_and_tells_clusters_by_arrow_keys(pag
 def test_page__fits_the_window_in_both_themes(page, address, width):
     backgrounds = []
     for theme in ("light", "dark"):
-        look(page, theme, width)
+        look(page, theme, width, HEIGHT)
         opened(page, address)
         assert value(page, "document.documentElement.scrollWidth") == width
         backgrounds.append(value(page, "getComputedStyle(document.body).backgroundColor"))

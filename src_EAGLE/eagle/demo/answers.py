@@ -11,6 +11,7 @@ from PIL import Image
 from eagle.data.class_map import NO_CLASS
 from eagle.data.palette import VOID_COLOR, distinct_palette
 from eagle.figures.panels import EigenvectorPanel, LabelPanel, Panel
+from eagle.inference.masks import shares_by_id
 from eagle.inference.segmentation import Segmentation
 from eagle.visualization.decomposition import Decomposition
 
@@ -29,16 +30,14 @@ def data_url(image: Image.Image, kind: str = "png") -> str:
 
 def segments(result: Segmentation) -> list[dict[str, Any]]:
     """Id, name, ``#rrggbb`` colour and share of the pixels of each class in a photograph, largest first."""
-    counts = np.bincount(result.ids.ravel() - NO_CLASS, minlength=1)
-    present = [index + NO_CLASS for index in np.argsort(-counts, kind="stable").tolist() if counts[index]]
     return [
         {
             "id": i,
             "name": result.legend.name(i),
             "color": _hexadecimal(VOID_COLOR if i == NO_CLASS else result.palette[i].tolist()),
-            "share": round(int(counts[i - NO_CLASS]) / result.ids.size, 6),
+            "share": share,
         }
-        for i in present
+        for i, share in shares_by_id(result.ids).items()
     ]
 
 

@@ -8,9 +8,6 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from eagle.data.label_images import write_image
 from eagle.demo.answers import segments
 from eagle.inference.segmentation import Segmentation
 
@@ -30,9 +27,7 @@ def parcel(result: Segmentation, names: Mapping[int, str], opacity: float) -> by
     described = {"photograph": result.name, "size": [width, height], "segments": renamed(segments(result), names)}
     buffer = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(buffer, "w") as archive:
-        files = result.save(folder, name)
-        write_image(files["overlay"], np.asarray(result.overlay(min(1.0, max(0.0, opacity)))))
-        for path in files.values():
+        for path in result.save(folder, name, opacity=min(1.0, max(0.0, opacity))).values():
             archive.write(path, path.name)
         archive.writestr(f"{name}_segments.json", json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     return buffer.getvalue()

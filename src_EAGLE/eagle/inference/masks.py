@@ -8,7 +8,7 @@ from PIL import Image
 
 from eagle.data.class_map import NO_CLASS, NO_CLASS_NAME, ClassMap, numbered_clusters
 from eagle.data.datasets.base import Classes
-from eagle.data.label_images import overlay, write_colored_ids, write_ids, write_image
+from eagle.data.label_images import OVERLAY_OPACITY, overlay, write_colored_ids, write_ids, write_image
 
 
 class Legend:
@@ -35,11 +35,7 @@ class Legend:
 
     def shares(self, ids: np.ndarray) -> dict[str, float]:
         """Share of the pixels by class name, for the classes that occur, largest first."""
-        # Counting is linear in the pixels; np.unique would sort them.
-        counts = np.bincount(ids.ravel() - NO_CLASS, minlength=1)
-        largest_first = np.argsort(-counts, kind="stable")
-        present = [index for index in largest_first.tolist() if counts[index]]
-        return {self.name(index + NO_CLASS): round(int(counts[index]) / ids.size, 6) for index in present}
+        return {self.name(class_id): share for class_id, share in shares_by_id(ids).items()}
 
     def to_plain(self) -> dict[str, Any]:
         """Everything that determines the masks of given clusters, as plain data for a hash."""
@@ -49,6 +45,15 @@ class Legend:
     def name(self, class_id: int) -> str:
         """The name of a class id."""
         return NO_CLASS_NAME if class_id == NO_CLASS else self.classes.names[class_id]
+
+
+def shares_by_id(ids: np.ndarray) -> dict[int, float]:
+    """Share of the pixels by class id, for the ids that occur, largest first; −1 is no class."""
+    # Counting is linear in the pixels; np.unique would sort them.
+    counts = np.bincount(ids.ravel() - NO_CLASS, minlength=1)
+    largest_first = np.argsort(-counts, kind="stable")
+    present = [index for index in largest_first.tolist() if counts[index]]
+    return {index + NO_CLASS: round(int(counts[index]) / ids.size, 6) for index in present}
 
 
 def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
@@ -67,7 +72,14 @@ def mask_files(name: str) -> dict[str, str]:
     return {kind: f"{name}_{kind}.png" for kind in ("ids", "color", "overlay")}
 
 
-def write_masks(folder: Path, name: str, photograph: Image.Image, ids: np.ndarray, classes: Classes) -> dict[str, str]:
+def write_masks(
+    folder: Path,
+    name: str,
+    photograph: Image.Image,
+    ids: np.ndarray,
+    classes: Classes,
+    opacity: float = OVERLAY_OPACITY,
+) -> dict[str, str]:
     """Write ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png``; return their names by kind.
 
     Args:
@@ -76,9 +88,10 @@ def write_masks(folder: Path, name: str, photograph: Image.Image, ids: np.ndarra
         photograph: RGB.
         ids: H×W class ids in the photograph's size; −1 is no class.
         classes: names and palette.
+        opacity: of the colours in the overlay, 0 to 1.
     """
     files = mask_files(name)
     write_ids(folder / files["ids"], ids, len(classes))
     write_colored_ids(folder / files["color"], ids, classes.palette)
-    write_image(folder / files["overlay"], overlay(photograph, ids, classes.palette))
+    write_image(folder / files["overlay"], overlay(photograph, ids, classes.palette, opacity))
     return files

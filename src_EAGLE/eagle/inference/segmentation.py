@@ -72,17 +72,19 @@ class Segmentation:
         """Share of the pixels by class name, for the classes that occur, largest first."""
         return self.legend.shares(self.ids)
 
-    def save(self, folder: str | Path, name: str | None = None) -> dict[str, Path]:
+    def save(self, folder: str | Path, name: str | None = None, opacity: float = OVERLAY_OPACITY) -> dict[str, Path]:
         """Write ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png``, as ``segment_images.py`` does.
 
         Args:
             folder: created if missing.
             name: None for the photograph's name. An earlier photograph's files of this name are replaced.
+            opacity: of the colours in the overlay, 0 to 1.
 
         Returns:
             The files by kind: ids, color, overlay.
         """
-        files = write_masks(Path(folder), name or self.name, self.photograph, self.ids, self.legend.classes)
+        classes = self.legend.classes
+        files = write_masks(Path(folder), name or self.name, self.photograph, self.ids, classes, opacity)
         return {kind: Path(folder) / file for kind, file in files.items()}
 
     def _repr_png_(self) -> bytes:

@@ -5,10 +5,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from eagle.reports.html.page import write_report
-from headless_chromium import needs_chromium, started_chromium
+from headless_chromium import look, needs_chromium, started_chromium
 from tiles import CLASSES, evaluated_tiles, json_content, tile_views
 
 pytestmark = needs_chromium
+
+HEIGHT = 800
 
 # Lowest contrast between visible text and its background, and that text. Titles on pictures have their own background.
 CONTRAST = """
@@ -68,17 +70,10 @@ def report(tmp_path_factory):
 @pytest.fixture
 def browser(chromium, report):
     """The report on a laptop, in light colours; afterwards the console must be empty."""
-    look(chromium, "light", 1280)
+    look(chromium, "light", 1280, HEIGHT)
     chromium.get(report.as_uri())
     yield chromium
     assert chromium.get_log("browser") == []
-
-
-def look(browser, theme, width):
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def found(browser, selector):
@@ -180,7 +175,7 @@ def test_report__light_and_dark_differ_and_are_readable(browser, width):
     backgrounds = {}
     browser.execute_script(SHADES)
     for theme in ("light", "dark"):
-        look(browser, theme, width)
+        look(browser, theme, width, HEIGHT)
         backgrounds[theme] = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         contrast, text = browser.execute_script(CONTRAST)
         assert contrast >= 4.5, f"{theme}: {text}"
@@ -191,7 +186,7 @@ def test_report__light_and_dark_differ_and_are_readable(browser, width):
 
 @pytest.mark.parametrize("width", [1280, 768, 390])
 def test_report__fits_the_window(browser, width):
-    look(browser, "light", width)
+    look(browser, "light", width, HEIGHT)
     assert browser.execute_script("return document.documentElement.scrollWidth") == width
 
 
