@@ -168,9 +168,12 @@ def test_resume__a_run_without_a_checkpoint_begins(make_config, straight):
     assert_same_run(train(make_config(experiment_name="begun", ckpt_path="last")), straight)
 
 
-def test_resume__longer_run_equals_a_long_one(make_config, straight):
-    train(make_config(experiment_name="longer", max_steps=7))
-    assert_same_run(train(make_config(experiment_name="longer", ckpt_path="last")), straight)
+@pytest.mark.parametrize("max_steps", [2 * VAL_FREQ, 7, 8])
+def test_resume__longer_run_equals_a_long_one(make_config, straight, max_steps):
+    """The shorter run ends with a validation, with neither, or with a checkpoint."""
+    name = f"longer_{max_steps}"
+    train(make_config(experiment_name=name, max_steps=max_steps))
+    assert_same_run(train(make_config(experiment_name=name, ckpt_path="last")), straight)
 
 
 def test_resume__finished_run_changes_nothing(make_config, straight):

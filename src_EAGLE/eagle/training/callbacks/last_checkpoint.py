@@ -74,6 +74,8 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Stop a run that was saved because of a signal; by now the last step's losses are logged."""
+        # Lightning's count of logged steps is one too high after resuming a run that had ended with a validation.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         if self._saved_for is None:
             return
         how = f"resume with: {self._resume_command}"
