@@ -100,7 +100,7 @@ def test_comparisons__pair_seeds_within_a_data_set():
     found = comparisons(table, ["plain", "object"])
     difference = found["cluster: setting − plain"]["a"]["object"]
     assert (difference.mean, difference.half_width, difference.is_clear) == (2.0, 0.0, True)
-    assert found["cluster: setting + spectral − plain"]["a"]["object"].mean == 4
+    assert found["cluster + spectral of setting − cluster of plain"]["a"]["object"].mean == 4
     assert found["cluster: setting − object"]["a"]["plain"].mean == -2
     assert found["kmeans: spectral − none"]["a"]["plain"].mean == 2
     assert "+2.0 ± 0.0*" in comparisons_text(found)
@@ -123,9 +123,11 @@ def test_study__an_interrupted_one_goes_on_and_reports_what_is_there(plan_file, 
     runs = json.loads((root / "study.json").read_text())["runs"]
     assert len(runs) == 6
     scores = runs[-1]["scores"]
-    assert scores.keys() == {f"{name}{part}" for name in ("linear", "cluster", "kmeans") for part in ("", "+spectral")}
+    assert scores.keys() == {
+        f"{name}{part}" for name in ("linear", "cluster", "regions", "kmeans") for part in ("", "+spectral")
+    }
     assert all(0 <= entry["mIoU"] <= 100 for entry in scores.values())
-    for name in ("cluster", "kmeans", "steps"):
+    for name in ("cluster", "regions", "kmeans", "steps"):
         assert np.asarray(Image.open(root / f"{name}.png")).std() > 5
 
 

@@ -1,5 +1,6 @@
 """Tables of a study: mean ± standard deviation over seeds, and paired differences between settings."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,9 +9,10 @@ from eagle.reports.study.plan import Run
 from eagle.reports.study.running import KEYS
 from eagle.reports.study.statistics import Difference, paired_difference
 
-# Shown maps in reading order: the online probe, its refinement, then k-means of the codes.
-MAPS = ("cluster", "cluster+spectral", "cluster+crf", "cluster+spectral+crf")
-KMEANS_MAPS = tuple(name.replace("cluster", "kmeans") for name in MAPS)
+# Cluster centres: trained; fitted to mean codes of regions; fitted to codes of patches.
+PROBES = ("cluster", "regions", "kmeans")
+# Shown maps in reading order.
+MAPS = tuple(f"{probe}{part}" for probe in PROBES for part in ("", "+spectral", "+crf", "+spectral+crf"))
 BEST = "best by labels"
 # mIoU by setting, map and seed; and by data set.
 Settings = dict[str, dict[str, dict[int, float]]]
@@ -35,7 +37,7 @@ def scores_text(table: Table) -> str:
     """One table per data set: settings × maps, mean ± standard deviation of the mIoU."""
     parts = []
     for dataset, settings in table.items():
-        names = [name for name in (*MAPS, *KMEANS_MAPS, "linear", "linear+spectral", BEST) if _has(settings, name)]
+        names = [name for name in (*MAPS, "linear", "linear+spectral", BEST) if _has(settings, name)]
         header = [dataset, "seeds", *names]
         rows = []
         for setting, maps in settings.items():
@@ -48,9 +50,9 @@ def scores_text(table: Table) -> str:
 def comparisons(table: Table, baselines: Sequence[str]) -> dict[str, dict[str, dict[str, Difference]]]:
     """Paired differences by question, data set and row.
 
-    Questions between settings: each against each baseline, by the trained probe (``cluster``), by the refined trained
-    probe against the baseline's unrefined one, and by k-means of the codes (``kmeans``). Within each setting: k-means
-    of the codes against the trained probe, the trained probe against k-means of the keys, and refinement against none.
+    Questions between settings: each against each baseline, by every kind of centres, and by each refined kind against
+    the baseline's trained probe without refinement. Within each setting: fitted centres against trained ones, all
+    against k-means of the keys, and refinement against none. Runs without a map are left out of its questions.
     """
     found: dict[str, dict[str, dict[str, Difference]]] = {}
     for dataset, settings in table.items():
@@ -62,32 +64,36 @@ def comparisons(table: Table, baselines: Sequence[str]) -> dict[str, dict[str, d
 
 
 def _between_settings(settings: Settings, baselines: Sequence[str]) -> Iterator[Pair]:
-    for baseline in baselines:
+    for baseline, probe in itertools.product(baselines, PROBES):
         base = settings.get(baseline, {})
         for setting, maps in settings.items():
             if setting == KEYS:
                 continue
             if setting != baseline:
-                for name in ("cluster", "kmeans"):
-                    yield f"{name}: setting − {baseline}", setting, maps[name], base.get(name, {})
-            refined, unrefined = maps["cluster+spectral"], base.get("cluster", {})
-            yield f"cluster: setting + spectral − {baseline}", setting, refined, unrefined
+                yield f"{probe}: setting − {baseline}", setting, maps.get(probe, {}), base.get(probe, {})
+            refined = maps.get(f"{probe}+spectral", {})
+            yield f"{probe} + spectral of setting − cluster of {baseline}", setting, refined, base.get("cluster", {})
 
 
 def _within_settings(settings: Settings) -> Iterator[Pair]:
+    keys = settings.get(KEYS, {}).get("kmeans", {})
     for setting, maps in settings.items():
-        if setting != KEYS:
-            keys = settings.get(KEYS, {}).get("kmeans", {})
-            yield "kmeans − cluster", setting, maps["kmeans"], maps["cluster"]
-            yield "cluster − k-means of the keys", setting, maps["cluster"], keys
-            yield "best by labels − last", setting, maps[BEST], maps["cluster"]
-            yield "cluster: spectral − none", setting, maps["cluster+spectral"], maps["cluster"]
-        yield "kmeans: spectral − none", setting, maps["kmeans+spectral"], maps["kmeans"]
-        if "kmeans+crf" in maps:
-            both, spectral = maps["kmeans+spectral+crf"], maps["kmeans+spectral"]
-            yield "kmeans: crf − none", setting, maps["kmeans+crf"], maps["kmeans"]
-            yield "kmeans: spectral + crf − spectral", setting, both, spectral
-            yield "kmeans: spectral + crf − crf", setting, both, maps["kmeans+crf"]
+        found = {name: maps.get(name, {}) for name in MAPS}
+        for probe in PROBES:
+            plain, spectral, crf, both = (
+                found[f"{probe}{part}"] for part in ("", "+spectral", "+crf", "+spectral+crf")
+            )
+            if setting != KEYS:
+                yield f"{probe} − k-means of the keys", setting, plain, keys
+                yield f"{probe} + spectral − k-means of the keys", setting, spectral, keys
+                if probe != "cluster":
+                    yield f"{probe} − cluster", setting, plain, found["cluster"]
+                    yield f"{probe} − cluster, both + spectral", setting, spectral, found["cluster+spectral"]
+            yield f"{probe}: spectral − none", setting, spectral, plain
+            yield f"{probe}: crf − none", setting, crf, plain
+            yield f"{probe}: spectral + crf − spectral", setting, both, spectral
+            yield f"{probe}: spectral + crf − crf", setting, both, crf
+        yield "best by labels − last", setting, maps.get(BEST, {}), found["cluster"]
 
 
 def comparisons_text(found: Mapping[str, Mapping[str, Mapping[str, Difference]]]) -> str:
