@@ -36,6 +36,13 @@ def test_region_means__small_regions_are_left_out(least_share, n):
     assert len(region_means(torch.randn(1, 6, 4, 5), cue, least_share)[0]) == n
 
 
+def test_region_means__are_float32_at_every_precision():
+    code, cue = torch.randn(1, 6, 4, 5), torch.randint(3, (1, 4, 5))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (means,) = region_means(code, cue)
+    assert torch.equal(means, region_means(code, cue)[0])
+
+
 def test_region_means__one_patch_is_one_region():
     (means,) = region_means(torch.full((1, 4, 1, 1), 2.0), torch.full((1, 1, 1), 31))
     torch.testing.assert_close(means, torch.full((1, 4), 0.5))

@@ -31,9 +31,10 @@ def region_means(code: Tensor, cue: Tensor, least_share: float = LEAST_SHARE) ->
         >>> [means.shape for means in region_means(torch.randn(1, 32, 2, 3), cue)]
         [torch.Size([2, 32])]
     """
-    vectors = F.normalize(code.float(), dim=1).flatten(2).transpose(1, 2)
-    members = F.one_hot(cue.flatten(1)).to(vectors)
-    sizes = members.sum(dim=1)
-    sums = torch.bmm(members.transpose(1, 2), vectors)
+    with torch.autocast(code.device.type, enabled=False):
+        vectors = F.normalize(code.float(), dim=1).flatten(2).transpose(1, 2)
+        members = F.one_hot(cue.flatten(1)).to(vectors)
+        sizes = members.sum(dim=1)
+        sums = torch.bmm(members.transpose(1, 2), vectors)
     enough = sizes >= max(1.0, least_share * vectors.shape[1])
     return [F.normalize(image_sums[kept], dim=1) for image_sums, kept in zip(sums, enough, strict=True)]

@@ -53,9 +53,9 @@ def do_runs(plan: Plan, root: Path, machine: dict[str, Any], processes: int) -> 
             try:
                 future.result()
                 logger.info("%d of %d: %s", n_done, len(waiting), folder)
-            except EagleError as error:
+            except Exception as error:  # whatever it is, hours of other runs wait behind it
                 failed.append(f"{folder}: {one_line(error)}")
-                logger.warning("failed: %s", failed[-1])
+                logger.warning("failed: %s", failed[-1], exc_info=not isinstance(error, EagleError))
     if failed:
         raise TrainingError(f"{len(failed)} of {len(waiting)} runs failed, the first is {failed[0]}")
 
