@@ -131,15 +131,61 @@ def test_study__an_interrupted_one_goes_on_and_reports_what_is_there(plan_file, 
         assert np.asarray(Image.open(root / f"{name}.png")).std() > 5
 
 
+def test_study__settings_that_are_the_same_are_refused(plan_file, tmp_path):
+    """The recipe has prototype_scope=image, so a setting without the key has it too."""
+    plan_file.write_text(PLAN.replace("momentum_limit: 0.5}", "momentum_limit: 0.0, prototype_scope: image}"))
+    with pytest.raises(ConfigError, match="settings plain and object give the same configuration of train_config_dir"):
+        do_runs(read_plan(plan_file), tmp_path / "study", {}, processes=1)
+    assert not (tmp_path / "study").exists()
+
+
+def test_study__runs_with_other_keys_than_the_plan_are_refused(plan_file, tmp_path):
+    folder = tmp_path / "study" / "mine" / "plain" / "seed_0"
+    folder.mkdir(parents=True)
+    (folder / "scores.json").write_text('{"crf": true, "scores": {}}')
+    (folder / "config.yml").write_text("momentum_limit: 0.25\nmax_steps: 4\noutput_root: elsewhere\n")
+    for act in (
+        lambda plan: do_runs(plan, tmp_path / "study", {}, 1),
+        lambda plan: write_study(plan, tmp_path / "study"),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"seed_0: done with momentum_limit=0\.25 instead of 0\.0; move the folder"
+        ):
+            act(read_plan(plan_file))
+
+
 def test_study__a_failed_run_does_not_stop_the_others(plan_file, tmp_path, monkeypatch):
     write_directory(tmp_path)
-    plan_file.write_text(PLAN.replace("momentum_limit: 0.0", "momentum_limit: 7.0"))
+    plan_file.write_text(PLAN.replace("[plain], datasets: [mine]", "[plain], datasets: [missing]"))
     plan, root = read_plan(plan_file), tmp_path / "study"
     monkeypatch.setattr(running, "ProcessPoolExecutor", InThisProcess)
     machine = {"pytorch_data_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache"), "accelerator": "cpu"}
-    with pytest.raises(TrainingError, match=r"momentum_limit: 7\.0 is too large"):
+    with pytest.raises(TrainingError, match=r"4 of 10 runs failed, the first is missing/.*no such folder"):
         do_runs(plan, root, machine, processes=1)
-    assert len(list(root.glob("mine/object/*/scores.json"))) == 2
+    assert len(list(root.glob("mine/*/*/scores.json"))) == 6
+
+
+def test_study__an_unexpected_error_is_named_and_the_others_go_on(plan_file, tmp_path, monkeypatch, caplog):
+    plan = read_plan(plan_file)
+    monkeypatch.setattr(running, "ProcessPoolExecutor", InThisProcess)
+    done = []
+
+    def failing(cfg, run, folder, single_thread):
+        done.append(run.setting)
+        if run.setting == "plain":
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(running, "_do_run", failing)
+    with pytest.raises(TrainingError, match="2 of 6 runs failed, the first is mine/plain/seed_[01]: out of memory"):
+        do_runs(plan, tmp_path / "study", {}, processes=1)
+    assert done.count("object") == 2
+    assert "Traceback" in caplog.text
+
+
+def test_study__a_wrong_value_stops_it_before_the_first_run(plan_file, tmp_path):
+    plan_file.write_text(PLAN.replace("momentum_limit: 0.5", "momentum_limit: 7.0"))
+    with pytest.raises(ConfigError, match=r"momentum_limit: 7\.0 is too large"):
+        do_runs(read_plan(plan_file), tmp_path / "study", {}, processes=1)
 
 
 class InThisProcess:

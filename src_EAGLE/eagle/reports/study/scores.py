@@ -91,7 +91,7 @@ def score_run(run_dir: Path, crf: bool, purity: bool) -> dict[str, Any]:
 
     Args:
         run_dir: the run's folder.
-        crf: also score maps after the dense CRF.
+        crf: also score the maps cluster and regions after the dense CRF.
         purity: also measure the purity of the cue.
 
     Returns:
@@ -114,7 +114,7 @@ def score_run(run_dir: Path, crf: bool, purity: bool) -> dict[str, Any]:
     best_probe = best.segmenter.cluster_probe
     best_scores = _scores(best, best.segmenter.net, lambda code: {"cluster": best_probe.similarity(code)}, refine=False)
     content: dict[str, Any] = {
-        "scores": _scores(model, segmenter.net, probes, refine=True, crf=crf),
+        "scores": _scores(model, segmenter.net, probes, refine=True, crf=("cluster", "regions") if crf else ()),
         "best": best_scores["cluster"]["mIoU"],
     }
     if purity:
@@ -134,12 +134,12 @@ def score_keys(cfg: DictConfig, crf: bool) -> dict[str, Any]:
     def probes(keys: Tensor) -> dict[str, Tensor]:
         return {"kmeans": F.softmax(CLUSTER_ALPHA * centres.similarity(keys), dim=1)}
 
-    return {"scores": _scores(model, lambda keys: keys, probes, refine=True, crf=crf)}
+    return {"scores": _scores(model, lambda keys: keys, probes, refine=True, crf=("kmeans",) if crf else ())}
 
 
 @torch.no_grad()
 def _scores(
-    model: StudiedModel, features: Callable[[Tensor], Tensor], probes: Probes, refine: bool, crf: bool = False
+    model: StudiedModel, features: Callable[[Tensor], Tensor], probes: Probes, refine: bool, crf: Sequence[str] = ()
 ) -> Scores:
     metrics: dict[str, UnsupervisedMetrics] = {}
     for batch, keys in model.batches():
@@ -150,7 +150,7 @@ def _scores(
         label = batch["label"]
         ids = {name: upsampled(part, (label.shape[1], label.shape[2])).argmax(dim=1) for name, part in maps.items()}
         if crf:
-            refined = [name for name in maps if not name.startswith("linear")]
+            refined = [name for name in maps if name.startswith(tuple(crf))]
             log_probs = [log_probabilities(maps[name]) for name in refined]
             smooth = dense_crf_maps(batch["img"], log_probs)
             ids |= {f"{name}+crf": part.argmax(dim=1) for name, part in zip(refined, smooth, strict=True)}
