@@ -176,7 +176,7 @@ def test_study__an_unexpected_error_is_named_and_the_others_go_on(plan_file, tmp
             raise RuntimeError("out of memory")
 
     monkeypatch.setattr(running, "_do_run", failing)
-    with pytest.raises(TrainingError, match="2 of 6 runs failed, the first is mine/plain/seed_[01]: out of memory"):
+    with pytest.raises(TrainingError, match=r"2 of 6 runs failed, the first is mine/plain/seed_[01]: out of memory"):
         do_runs(plan, tmp_path / "study", {}, processes=1)
     assert done.count("object") == 2
     assert "Traceback" in caplog.text
