@@ -33,7 +33,7 @@ class QuickstartConfig:
 
 
 def quickstart(config: DictConfig) -> None:
-    """Write the mosaics, fetch the backbone, train EAGLE and its ablation, and score both, fitted clusters and k-means."""
+    """Write the mosaics, fetch the backbone, train EAGLE and its ablation; score them, fitted clusters and k-means."""
     from eagle.reports.comparison import compare
     from eagle.training.resume import LAST_NAME
 

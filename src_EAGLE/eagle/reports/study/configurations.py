@@ -1,0 +1,49 @@
+"""The configurations of a study's runs, and two mistakes that make its tables wrong without an error."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from eagle.config.schema import TrainConfig
+from eagle.config.validation import CONFIG_DIR, plain, validated
+from eagle.errors import ConfigError
+from eagle.reports.study.plan import Plan, Run
+
+# Keys that say where a run is done and written, not what it is.
+PLACE_KEYS = {
+    "output_root", "experiment_name", "ckpt_path", "pytorch_data_dir", "pretrained_weights", "cache_dir", "accelerator",
+}  # fmt: skip
+
+
+def configuration(plan: Plan, run: Run, **place: Any) -> DictConfig:
+    """The validated training configuration of a run: the recipe, the plan's keys, the setting's, and ``place``."""
+    values = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / f"{plan.recipe}.yml"))
+    return validated(TrainConfig, {**values, **plan.overrides(run), **place})  # type: ignore[dict-item]
+
+
+def check_settings_differ(plan: Plan) -> None:
+    """Raise ConfigError if two settings are one configuration, e.g. because the recipe has what one of them sets."""
+    names: dict[str, str] = {}
+    for setting in dict.fromkeys(run.setting for run in plan.runs):
+        run = next(run for run in plan.runs if run.setting == setting)
+        content = repr(plain(configuration(plan, Run("", setting, 0, run.crf))))
+        if content in names:
+            raise ConfigError(f"settings {names[content]} and {setting} give the same configuration of {plan.recipe}")
+        names[content] = setting
+
+
+def check_unchanged(plan: Plan, run: Run, folder: Path) -> None:
+    """Raise ConfigError if a run's folder holds a run with other keys than the plan and its recipe have now."""
+    path = folder / "config.yml"
+    if not path.is_file():
+        return
+    stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    changed = [
+        f"{name}={stored[name]} instead of {value}"
+        for name, value in plain(configuration(plan, run)).items()
+        if name in stored and name not in PLACE_KEYS and stored[name] != value
+    ]
+    if changed:
+        raise ConfigError(f"{folder}: done with {', '.join(changed)}; move the folder away, and the run is done again")
