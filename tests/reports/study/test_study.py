@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from conftest import ROOT
 from eagle.errors import ConfigError, TrainingError
 from eagle.figures.rendering import rendered
 from eagle.figures.study import bands_figure, bars_figure
 from eagle.reports.study import running
+from eagle.reports.study.configurations import check_settings_differ, configuration
 from eagle.reports.study.plan import Run, read_plan
 from eagle.reports.study.report import write_study
 from eagle.reports.study.running import do_runs
@@ -137,6 +139,14 @@ def test_study__settings_that_are_the_same_are_refused(plan_file, tmp_path):
     with pytest.raises(ConfigError, match="settings plain and object give the same configuration of train_config_dir"):
         do_runs(read_plan(plan_file), tmp_path / "study", {}, processes=1)
     assert not (tmp_path / "study").exists()
+
+
+def test_study_yml__settings_differ_and_released_ones_share_prototypes_over_the_batch():
+    plan = read_plan(ROOT / "scripts" / "study.yml")
+    check_settings_differ(plan)
+    scopes = {run.setting: configuration(plan, run).prototype_scope for run in plan.runs}
+    assert scopes["released"] == scopes["released_03"] == "batch"
+    assert all(scope == "image" for name, scope in scopes.items() if "image" in name)
 
 
 def test_study__runs_with_other_keys_than_the_plan_are_refused(plan_file, tmp_path):
