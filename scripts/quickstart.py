@@ -12,7 +12,6 @@ from eagle.config.validation import validated
 from eagle.data.mosaics.writing import write_mosaics
 from eagle.default_folders import default_folder
 from eagle.downloads.models import DERIVED, fetch_model
-from fit_cluster_probe import FitConfig, fit
 
 
 @dataclass
@@ -33,7 +32,7 @@ class QuickstartConfig:
 
 
 def quickstart(config: DictConfig) -> None:
-    """Write the mosaics, fetch the backbone, train EAGLE and its ablation; score them, fitted clusters and k-means."""
+    """Write the mosaics, fetch the backbone, train EAGLE and its ablation, and score both and k-means."""
     from eagle.reports.comparison import compare
     from eagle.training.resume import LAST_NAME
 
@@ -43,13 +42,7 @@ def quickstart(config: DictConfig) -> None:
     weights = config.pretrained_weights or fetch_model(DERIVED, default_folder("models"))
     eagle = _train(config, mosaics, weights, "eagle")
     ablation = _train(config, mosaics, weights, "without_object_loss", momentum_limit=0.0)
-    fitted = eagle / "last_regions.ckpt"
-    fit(validated(FitConfig, {"checkpoint": str(eagle / LAST_NAME), "output": str(fitted), "num_workers": 2}))
-    checkpoints = {
-        "EAGLE": eagle / LAST_NAME,
-        "EAGLE, clusters fitted to regions": fitted,
-        "EAGLE without object loss (λ = 0)": ablation / LAST_NAME,
-    }
+    checkpoints = {"EAGLE": eagle / LAST_NAME, "EAGLE without object loss (λ = 0)": ablation / LAST_NAME}
     print(compare(checkpoints, output_dir, validated(EvalConfig, {"num_workers": 2, "refine": "both"})))
     print(f"\npictures and metrics: {output_dir}")
 

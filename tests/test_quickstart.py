@@ -21,7 +21,6 @@ EAGLE_MAPS = [f"{name}{part}" for part in ("", "+spectral", "+spectral+crf") for
 METHODS = {
     "k-means on K": ["kmeans", "kmeans+spectral", "kmeans+spectral+crf"],
     "EAGLE": EAGLE_MAPS,
-    "EAGLE, clusters fitted to regions": EAGLE_MAPS,
     "EAGLE without object loss (λ = 0)": EAGLE_MAPS,
 }
 

@@ -1,4 +1,4 @@
-"""k-means of images' vectors: finite, near full k-means, and honest about bad images."""
+"""k-means of codes: finite, near full k-means, and honest about bad images."""
 
 import shutil
 
@@ -12,7 +12,7 @@ from eagle.config.validation import validated
 from eagle.data.datasets.catalog import open_dataset
 from eagle.errors import DataError
 from eagle.evaluation import kmeans
-from eagle.evaluation.kmeans import fast_kmeans_of, kmeans_of_images, patch_vectors
+from eagle.evaluation.kmeans import fast_kmeans_of, kmeans_of_codes
 from eagle.segmenter import LitUnsupervisedSegmenter
 from miniatures import write_halves
 
@@ -24,17 +24,16 @@ def make_config(tmp_path_factory):
     return lambda **overrides: validated(TrainConfig, run_values(folder) | overrides)
 
 
-def test_kmeans_of_images__bad_images_are_skipped_or_named(make_config):
+def test_kmeans_of_codes__bad_images_are_skipped_or_named(make_config):
     segmenter = LitUnsupervisedSegmenter(2, make_config())
     images = open_dataset(segmenter.cfg, "train")
     images.image_path(3).rename(images.image_path(3).with_suffix(".kept"))
     (images.image_path(3)).write_bytes(b"no image")
-    vectors = patch_vectors(segmenter.clean_codes, len(images), seed=0)
     try:
         cfg = make_config(on_bad_image="skip")
-        assert kmeans_of_images(vectors, images, 3, cfg, torch.device("cpu")).isfinite().all()
+        assert kmeans_of_codes(segmenter.clean_codes, images, 3, cfg, torch.device("cpu")).isfinite().all()
         with pytest.raises(DataError, match=images.image_path(3).name):
-            kmeans_of_images(vectors, images, 3, make_config(), torch.device("cpu"))
+            kmeans_of_codes(segmenter.clean_codes, images, 3, make_config(), torch.device("cpu"))
     finally:
         shutil.move(images.image_path(3).with_suffix(".kept"), images.image_path(3))
 

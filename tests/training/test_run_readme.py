@@ -16,8 +16,7 @@ def test_readme__names_every_file_of_the_run_and_commands_that_exist(make_run):
     assert {path.name for path in run_dir.iterdir()} - {"README.md"} <= listed
     commands = [shlex.split(line) for line in text.split("```")[1].splitlines()[1:] if not line.startswith("#")]
     assert [Path(words[1]).name for words in commands] == [
-        "eval_segmentation.py", "fit_cluster_probe.py", "segment_images.py", "visualize_eigen.py", "plot_run.py",
-        "train_segmentation_eigen.py",
+        "eval_segmentation.py", "segment_images.py", "visualize_eigen.py", "plot_run.py", "train_segmentation_eigen.py",
     ]  # fmt: skip
     assert all(Path(words[1]).is_file() for words in commands)
     assert f"model_paths=[{run_dir / 'best.ckpt'}]" in commands[0]

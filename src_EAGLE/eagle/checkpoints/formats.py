@@ -75,7 +75,6 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
     Raises:
         CheckpointError: any other suffix.
     """
-    require_known_suffix(path)
     if path.suffix == SLIM:
         description: dict[str, Any] = {"n_classes": stored.n_classes, "cfg": stored.cfg, **stored.training}
         if stored.class_map is not None:
@@ -83,7 +82,7 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
         with written_atomically(path) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in stored.tensors.items()}, temporary)
         write_text_atomically(path.with_suffix(".yml"), yaml.safe_dump(description, sort_keys=False))
-    else:
+    elif path.suffix == CKPT:
         hyper_parameters = {"n_classes": stored.n_classes, "cfg": stored.cfg}
         with written_atomically(path) as temporary:
             content = {"state_dict": dict(stored.tensors), "hyper_parameters": hyper_parameters, **stored.training}
@@ -91,11 +90,7 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
         if stored.class_map is not None:
             evaluation = {**probe_entry(stored.tensors), "class_map": stored.class_map.to_plain()}
             write_text_atomically(evaluation_file(path), json.dumps(evaluation, indent=2) + "\n")
-
-
-def require_known_suffix(path: Path) -> None:
-    """Raise CheckpointError unless a checkpoint can be written under this name."""
-    if path.suffix not in (CKPT, SLIM):
+    else:
         raise CheckpointError(f"{path}: a checkpoint's name ends in {CKPT} or {SLIM}")
 
 

@@ -1,4 +1,4 @@
-"""k-means of unit vectors of images: keys or codes of patches, or mean codes of regions."""
+"""k-means of unit vectors drawn from images: the baseline on keys, and that of codes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.loading.datamodule import batch_of_readable, evaluation_loader
 from eagle.data.loading.views import CleanViews
-from eagle.errors import DataError
 
 # Most images that k-means is fitted to: a cropped dataset has 250,000 images.
 MOST_IMAGES = 2_000
@@ -75,62 +74,41 @@ def _fitted(vectors: np.ndarray, n_clusters: int, seed: int) -> KMeans:
 
 
 @torch.no_grad()
-def kmeans_of_images(
-    vectors: Callable[[Mapping[str, Tensor]], Sequence[np.ndarray]],
+def kmeans_of_codes(
+    codes: Callable[[Mapping[str, Tensor]], Tensor],
     dataset: SegmentationDataset,
     n_clusters: int,
     cfg: Any,
     device: torch.device,
     fit: Callable[[np.ndarray, int, int], Tensor] = fast_kmeans_of,
 ) -> Tensor:
-    """Fit k-means to vectors of at most ``MOST_IMAGES`` clean training images.
+    """Fit k-means to the codes of clean training images.
 
-    ``cfg.seed`` and the vectors determine the result; no global random state is read or changed.
+    ``cfg.seed`` and the codes determine the result; no global random state is read or changed.
 
     Args:
-        vectors: a batch with ``img`` on the device and ``index`` on the CPU → for each image n×C float32.
+        codes: a batch with ``img`` on the device and ``index`` on the CPU → B×C×h×w.
         dataset: the training images.
         n_clusters: number of centres.
         cfg: has res, batch_size, num_workers, seed and on_bad_image.
-        device: where the vectors are computed.
+        device: where codes are computed.
         fit: ``fast_kmeans_of`` or ``kmeans_of``.
 
     Returns:
         n_clusters×C float32 on the CPU.
 
     Raises:
-        DataError: an image is bad and may not be skipped, or the images have fewer vectors than clusters.
+        DataError: an image is bad and may not be skipped.
     """
-    views = CleanViews(dataset, sampled_indices(len(dataset), cfg.seed), cfg.res, cfg.on_bad_image)
+    indices = sampled_indices(len(dataset), cfg.seed)
+    views = CleanViews(dataset, indices, cfg.res, cfg.on_bad_image)
+    per_image = max(1, MOST_VECTORS // len(indices))
     sample: Sample = []
     for batch in evaluation_loader(views, cfg.batch_size, cfg.num_workers, collate_fn=batch_of_readable):
         if batch is not None:
-            found = vectors({"img": batch["img"].to(device, non_blocking=True), "index": batch["index"]})
-            sample += zip(batch["index"].tolist(), found, strict=True)
-    every = in_image_order(sample)
-    if len(every) < n_clusters:
-        raise DataError(
-            f"k-means of {n_clusters} clusters needs as many vectors, but the training images have {len(every)}"
-        )
-    return fit(every, n_clusters, cfg.seed)
-
-
-def patch_vectors(
-    features: Callable[[Mapping[str, Tensor]], Tensor], n_images: int, seed: int
-) -> Callable[[Mapping[str, Tensor]], list[np.ndarray]]:
-    """Vectors for ``kmeans_of_images``: unit-length features of patches, ``MOST_VECTORS`` in all at most.
-
-    Args:
-        features: a batch → B×C×h×w.
-        n_images: size of the dataset.
-        seed: seed of the draw.
-    """
-    per_image = max(1, MOST_VECTORS // min(MOST_IMAGES, n_images))
-
-    def drawn(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
-        return [part for _, part in sampled_vectors(features(batch), batch["index"].tolist(), per_image, seed)]
-
-    return drawn
+            maps = codes({"img": batch["img"].to(device, non_blocking=True), "index": batch["index"]})
+            sample += sampled_vectors(maps, batch["index"].tolist(), per_image, cfg.seed)
+    return fit(in_image_order(sample), n_clusters, cfg.seed)
 
 
 def in_image_order(sample: Sample) -> np.ndarray:

@@ -31,15 +31,6 @@ class ClusterLookup(nn.Module):
         super().__init__()
         self.clusters = nn.Parameter(torch.randn(n_classes, dim))
 
-    @torch.no_grad()
-    def point_at(self, directions: Tensor) -> None:
-        """Replace the centres by vectors of length √dim, the length of N(0, 1) centres, so that learning rates fit.
-
-        Args:
-            directions: n_classes×dim, of any length.
-        """
-        self.clusters.copy_(F.normalize(directions.float(), dim=1) * directions.shape[1] ** 0.5)
-
     def inner(self, x: Tensor) -> Tensor:
         """Inner products of positions with unit-length centres, B×dim×h×w → B×n_classes×h×w float32."""
         with torch.autocast(x.device.type, enabled=False):

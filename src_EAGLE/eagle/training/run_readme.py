@@ -18,7 +18,6 @@ _TEXT = """\
 | `run.json` | command, commit, package versions and seed, one entry per start |
 | `metrics.csv` | every logged loss and score |
 | `pictures/` | after each validation: images beside both probes' maps, the confusion, and the classes' frequencies |
-| `best_regions.ckpt` | after `fit_cluster_probe.py`: `best.ckpt` with clusters fitted to the training images' regions |
 | `best_eval.json`, `best_report.html` | after evaluating `best.ckpt`: scores and names of the clusters; pictures |
 | `curves.png` | after `plot_run.py` |
 
@@ -27,8 +26,6 @@ _TEXT = """\
 ```bash
 # score the segmenter, which also names its clusters if the images have labels
 {evaluate}
-# set the clusters anew to the regions of the training images, then use best_regions.ckpt in these commands
-{fit}
 # masks of your own images: put files or folders in place of IMAGES
 {segment}
 # eigenvectors, EiCue and clusters of validation images
@@ -53,7 +50,6 @@ def write_run_readme(run_dir: Path, resume: str) -> None:
     text = _TEXT.format(
         name=folder.name,
         evaluate=shell_command(scripts / "eval_segmentation.py", f"model_paths=[{best}]"),
-        fit=shell_command(scripts / "fit_cluster_probe.py", f"checkpoint={best}"),
         segment=shell_command(scripts / "segment_images.py", "IMAGES", f"checkpoint={best}"),
         visualize=shell_command(scripts / "visualize_eigen.py", f"checkpoint={best}"),
         plot=shell_command(scripts / "plot_run.py", str(folder)),

@@ -16,11 +16,7 @@ from eagle.reports.study.running import KEYS, finished
 from eagle.reports.study.tables import comparisons, comparisons_text, miou_table, purity_text, scores_text
 from eagle.segmenter import LABELLED_MONITOR
 
-MAP_TITLES = {
-    "cluster": "trained cluster probe",
-    "regions": "k-means of region means",
-    "kmeans": "k-means of the codes",
-}
+MAP_TITLES = {"cluster": "trained cluster probe", "kmeans": "k-means of the codes"}
 
 
 def write_study(plan: Plan, root: Path) -> str:

@@ -1,10 +1,9 @@
 """Score the runs of a study: every probe, with and without refinement, and the purity of the cue."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric import Fabric
@@ -17,12 +16,11 @@ from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.cue_purity import cue_purity
-from eagle.evaluation.kmeans import fast_kmeans_of, kmeans_of, kmeans_of_images, patch_vectors
+from eagle.evaluation.kmeans import fast_kmeans_of, kmeans_of, kmeans_of_codes
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.inference.photograph import CLUSTER_ALPHA
 from eagle.inference.probe_maps import log_probabilities
 from eagle.models.probes import ClusterLookup, upsampled
-from eagle.reports.cluster_probe_fit import region_vectors
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.refinement import spectral_refinement
 from eagle.training.feature_cache import open_caches
@@ -60,38 +58,31 @@ class StudiedModel:
             yield moved, keys
 
     @torch.no_grad()
-    def kmeans(
-        self, vectors: Callable[[Mapping[str, Tensor]], Sequence[np.ndarray]], full: bool = False
-    ) -> ClusterLookup:
-        """Fit k-means to vectors of clean training images.
+    def kmeans(self, features: Callable[[Mapping[str, Tensor]], Tensor], full: bool) -> ClusterLookup:
+        """Fit k-means to the features of clean training images.
 
         Args:
-            vectors: as for ``kmeans_of_images``.
+            features: a batch → B×C×h×w.
             full: on all channels; else on principal components.
         """
         n_clusters = len(self.segmenter.cluster_probe.clusters)
-        fit = kmeans_of if full else fast_kmeans_of
         with self.fabric.autocast():
-            centres = kmeans_of_images(vectors, self.data.train_set, n_clusters, self.cfg, self.device, fit)
+            fit = kmeans_of if full else fast_kmeans_of
+            centres = kmeans_of_codes(features, self.data.train_set, n_clusters, self.cfg, self.device, fit=fit)
         probe = ClusterLookup(centres.shape[1], n_clusters)
         probe.load_state_dict({"clusters": centres})
         return probe.to(self.device)
-
-    def patches(self, features: Callable[[Mapping[str, Tensor]], Tensor]) -> Callable[..., list[np.ndarray]]:
-        """Vectors to fit: features of the training images' patches."""
-        return patch_vectors(features, len(self.data.train_set), self.cfg.seed)
 
 
 def score_run(run_dir: Path, crf: bool, purity: bool) -> dict[str, Any]:
     """Score the last checkpoint of a finished run, and the cluster probe of its best one.
 
     Validation images are scored as in training: centre crop, no mirrored copy. Maps are named linear, cluster (trained
-    centres), kmeans (centres fitted to the final codes of patches) and regions (fitted to mean codes of EiCue regions),
-    with +spectral and +crf for refined ones.
+    centres) and kmeans (centres fitted to the final codes), with +spectral and +crf for refined ones.
 
     Args:
         run_dir: the run's folder.
-        crf: also score the maps cluster and regions after the dense CRF.
+        crf: also score maps after the dense CRF.
         purity: also measure the purity of the cue.
 
     Returns:
@@ -100,21 +91,20 @@ def score_run(run_dir: Path, crf: bool, purity: bool) -> dict[str, Any]:
     """
     model = StudiedModel(load_segmenter(run_dir / LAST_NAME))
     segmenter, cfg = model.segmenter, model.cfg
-    fitted = {
-        "cluster": segmenter.cluster_probe,
-        "kmeans": model.kmeans(model.patches(segmenter.clean_codes)),
-        "regions": model.kmeans(lambda batch: region_vectors(segmenter, batch)),
-    }
+    refitted = model.kmeans(segmenter.clean_codes, full=False)
 
     def probes(code: Tensor) -> dict[str, Tensor]:
-        maps = {name: F.softmax(CLUSTER_ALPHA * probe.similarity(code), dim=1) for name, probe in fitted.items()}
-        return {"linear": F.softmax(segmenter.linear_logits(code), dim=1), **maps}
+        return {
+            "linear": F.softmax(segmenter.linear_logits(code), dim=1),
+            "cluster": F.softmax(CLUSTER_ALPHA * segmenter.cluster_probe.similarity(code), dim=1),
+            "kmeans": F.softmax(CLUSTER_ALPHA * refitted.similarity(code), dim=1),
+        }
 
     best = StudiedModel(load_segmenter(run_dir / BEST_NAME))
     best_probe = best.segmenter.cluster_probe
     best_scores = _scores(best, best.segmenter.net, lambda code: {"cluster": best_probe.similarity(code)}, refine=False)
     content: dict[str, Any] = {
-        "scores": _scores(model, segmenter.net, probes, refine=True, crf=("cluster", "regions") if crf else ()),
+        "scores": _scores(model, segmenter.net, probes, refine=True, crf=crf),
         "best": best_scores["cluster"]["mIoU"],
     }
     if purity:
@@ -129,17 +119,17 @@ def score_keys(cfg: DictConfig, crf: bool) -> dict[str, Any]:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = StudiedModel(LitUnsupervisedSegmenter(len(open_dataset(cfg, "val").classes), cfg))
     segmenter = model.segmenter
-    centres = model.kmeans(model.patches(segmenter.clean_keys), full=True)
+    centres = model.kmeans(segmenter.clean_keys, full=True)
 
     def probes(keys: Tensor) -> dict[str, Tensor]:
         return {"kmeans": F.softmax(CLUSTER_ALPHA * centres.similarity(keys), dim=1)}
 
-    return {"scores": _scores(model, lambda keys: keys, probes, refine=True, crf=("kmeans",) if crf else ())}
+    return {"scores": _scores(model, lambda keys: keys, probes, refine=True, crf=crf)}
 
 
 @torch.no_grad()
 def _scores(
-    model: StudiedModel, features: Callable[[Tensor], Tensor], probes: Probes, refine: bool, crf: Sequence[str] = ()
+    model: StudiedModel, features: Callable[[Tensor], Tensor], probes: Probes, refine: bool, crf: bool = False
 ) -> Scores:
     metrics: dict[str, UnsupervisedMetrics] = {}
     for batch, keys in model.batches():
@@ -150,7 +140,7 @@ def _scores(
         label = batch["label"]
         ids = {name: upsampled(part, (label.shape[1], label.shape[2])).argmax(dim=1) for name, part in maps.items()}
         if crf:
-            refined = [name for name in maps if name.startswith(tuple(crf))]
+            refined = [name for name in maps if not name.startswith("linear")]
             log_probs = [log_probabilities(maps[name]) for name in refined]
             smooth = dense_crf_maps(batch["img"], log_probs)
             ids |= {f"{name}+crf": part.argmax(dim=1) for name, part in zip(refined, smooth, strict=True)}

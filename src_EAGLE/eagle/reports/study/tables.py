@@ -9,8 +9,8 @@ from eagle.reports.study.plan import Run
 from eagle.reports.study.running import KEYS
 from eagle.reports.study.statistics import Difference, paired_difference
 
-# Cluster centres: trained; fitted to mean codes of regions; fitted to codes of patches.
-PROBES = ("cluster", "regions", "kmeans")
+# Cluster centres: trained, or fitted to the final codes.
+PROBES = ("cluster", "kmeans")
 # Shown maps in reading order.
 MAPS = tuple(f"{probe}{part}" for probe in PROBES for part in ("", "+spectral", "+crf", "+spectral+crf"))
 BEST = "best by labels"
