@@ -10,11 +10,10 @@ from eagle.config.schema import TrainConfig
 from eagle.config.validation import CONFIG_DIR, plain, validated
 from eagle.errors import ConfigError
 from eagle.reports.study.plan import Plan, Run
+from eagle.training.resume import FREE_KEYS
 
-# Keys that say where a run is done and written, not what it is.
-PLACE_KEYS = {
-    "output_root", "experiment_name", "ckpt_path", "pytorch_data_dir", "pretrained_weights", "cache_dir", "accelerator",
-}  # fmt: skip
+# Keys that do not change a run's result.
+IGNORED_KEYS = FREE_KEYS - {"max_steps", "val_res", "val_freq", "precision"}
 
 
 def configuration(plan: Plan, run: Run, **place: Any) -> DictConfig:
@@ -43,7 +42,7 @@ def check_unchanged(plan: Plan, run: Run, folder: Path) -> None:
     changed = [
         f"{name}={stored[name]} instead of {value}"
         for name, value in plain(configuration(plan, run)).items()
-        if name in stored and name not in PLACE_KEYS and stored[name] != value
+        if name in stored and name not in IGNORED_KEYS and stored[name] != value
     ]
     if changed:
         raise ConfigError(f"{folder}: done with {', '.join(changed)}; move the folder away, and the run is done again")
