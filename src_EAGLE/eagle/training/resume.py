@@ -1,7 +1,7 @@
 """Find the checkpoint to resume from, and check that it belongs to the same run."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,15 @@ def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
     return Resumption(path, steps_done=int(content["global_step"]))
 
 
+def changed_keys(stored: Mapping[str, Any], cfg: DictConfig, free: Collection[str]) -> dict[str, tuple[Any, Any]]:
+    """Old and new value of each key of ``cfg`` that an earlier run had otherwise, without the keys in ``free``."""
+    return {
+        name: (stored[name], value)
+        for name, value in plain(cfg).items()
+        if name not in free and name in stored and stored[name] != value
+    }
+
+
 def _refuse_another_run(run_dir: Path) -> None:
     """Raise ConfigError if the folder already holds a run.
 
@@ -108,11 +117,7 @@ def _first_readable(candidates: list[Path]) -> tuple[Path, Mapping[str, Any]]:
 
 def _check_same_run(cfg: DictConfig, content: Mapping[str, Any], path: Path) -> None:
     stored = stored_cfg(path, content["hyper_parameters"])
-    changed = [
-        f"{name} from {stored[name]} to {value}"
-        for name, value in plain(cfg).items()
-        if name not in FREE_KEYS and name in stored and stored[name] != value
-    ]
+    changed = [f"{name} from {old} to {new}" for name, (old, new) in changed_keys(stored, cfg, FREE_KEYS).items()]
     if changed:
         raise ConfigError(
             f"{path}: a resumed run cannot change {'; '.join(changed)}; resume with the run's config.yml, or start a "

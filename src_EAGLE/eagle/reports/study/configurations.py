@@ -10,7 +10,7 @@ from eagle.config.schema import TrainConfig
 from eagle.config.validation import CONFIG_DIR, plain, validated
 from eagle.errors import ConfigError
 from eagle.reports.study.plan import Plan, Run
-from eagle.training.resume import FREE_KEYS
+from eagle.training.resume import FREE_KEYS, changed_keys
 
 # Keys that do not change a run's result.
 IGNORED_KEYS = FREE_KEYS - {"max_steps", "val_res", "val_freq", "precision"}
@@ -26,8 +26,7 @@ def check_settings_differ(plan: Plan) -> None:
     """Raise ConfigError if two settings are one configuration, e.g. because the recipe has what one of them sets."""
     names: dict[str, str] = {}
     for setting in dict.fromkeys(run.setting for run in plan.runs):
-        run = next(run for run in plan.runs if run.setting == setting)
-        content = repr(plain(configuration(plan, Run("", setting, 0, run.crf))))
+        content = repr(plain(configuration(plan, Run("", setting, seed=0, crf=False))))
         if content in names:
             raise ConfigError(f"settings {names[content]} and {setting} give the same configuration of {plan.recipe}")
         names[content] = setting
@@ -39,10 +38,7 @@ def check_unchanged(plan: Plan, run: Run, folder: Path) -> None:
     if not path.is_file():
         return
     stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-    changed = [
-        f"{name}={stored[name]} instead of {value}"
-        for name, value in plain(configuration(plan, run)).items()
-        if name in stored and name not in IGNORED_KEYS and stored[name] != value
-    ]
+    changes = changed_keys(stored, configuration(plan, run), IGNORED_KEYS)
+    changed = [f"{name}={old} instead of {new}" for name, (old, new) in changes.items()]
     if changed:
         raise ConfigError(f"{folder}: done with {', '.join(changed)}; move the folder away, and the run is done again")
