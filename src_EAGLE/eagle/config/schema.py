@@ -196,6 +196,12 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "Pixel values in the colour affinity: released = normalised image / 255; paper = RGB in [0, 1]",
         choices=("released", "paper"),
     )
+    eicue_affinity: str = key(
+        "both",
+        "Affinity of EiCue's graph: both = colour + code, as released since 30 August 2024; colour = colour alone, as "
+        "released before, when the released checkpoints were linked",
+        choices=("both", "colour"),
+    )
     aug_color_image: str = key(
         "released",
         "Image that gives the colours for the augmented branch's affinity: released = x; paper = the augmented view",
@@ -223,9 +229,9 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     )
     eigen_signs: str = key(
         "fixed",
-        "Sign convention of eigenvectors: fixed = at most half of each eigenvector's entries are positive; released = "
-        "negate all eigenvectors of an image if most of their entries are positive, so the EiCue depends on the "
-        "solver's signs",
+        "Sign convention of eigenvectors: fixed = at most half of each eigenvector's entries are positive, the same on "
+        "every machine; released = the signs of the released solver (a full decomposition, whatever eigensolver says), "
+        "all eigenvectors of an image negated if most of their entries are positive",
         choices=("fixed", "released"),
     )
     eigensolver: str = key(

@@ -84,7 +84,9 @@ class SegmenterDecomposer:
         keys, code = self._segmenter.net.keys_and_code(img)
         shown = self._settings.n_eigenvectors
         n = max(1 + shown, cfg.eigen_cluster)
-        vectors = laplacian_eigenvectors(code, img, n, self._settings.color_affinity, cfg.eigensolver, cfg.eigen_signs)
+        vectors = laplacian_eigenvectors(
+            code, img, n, self._settings.color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity
+        )
         _, cue = eicue(vectors[:, :, : cfg.eigen_cluster], (code.shape[2], code.shape[3]), codebook)
         return _decomposition(_maps(vectors, keys)[:shown], cue[0].cpu().numpy(), keys, self._settings)
 
