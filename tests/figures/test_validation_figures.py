@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgb
 
 from eagle.data.datasets.base import Classes
 from eagle.data.palette import VOID_COLOR, distinct_palette
-from eagle.evaluation.metrics import match_clusters, score
+from eagle.evaluation.metrics import match_clusters, published_score
 from eagle.evaluation.picture import Picture
 from eagle.figures.frequencies import LABEL_COLOR
 from eagle.figures.rendering import rendered
@@ -155,7 +155,7 @@ def test_confusion_table__is_the_scored_matrix_with_names():
     counts = confusion()
     header, *rows = labelled_validation("", [a_picture()], counts, CLASSES).tables["confusion"]
     class_of_cluster = match_clusters(counts)
-    scored = score(counts, class_of_cluster, False).confusion
+    scored = published_score(counts).confusion
     assert header[1:] == [*NAMES, "no class"]
     assert [row[0] for row in rows] == [*NAMES]
     values = np.array([[int(cell) for cell in row[1:]] for row in rows])

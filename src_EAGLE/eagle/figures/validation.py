@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from eagle.data.class_map import NO_CLASS_NAME, numbered_clusters
 from eagle.data.datasets.base import Classes
 from eagle.evaluation.frequencies import HEADER, class_frequencies, cluster_frequencies
-from eagle.evaluation.metrics import match_clusters, score
+from eagle.evaluation.metrics import match_clusters, published_score
 from eagle.evaluation.picture import Picture
 from eagle.figures.confusion import confusion_figure
 from eagle.figures.frequencies import frequencies_figure
@@ -36,7 +36,7 @@ def labelled_validation(
         classes: names and palette.
     """
     class_of_cluster = match_clusters(confusion)
-    scores = score(confusion, class_of_cluster, count_extra=False)
+    scores = published_score(confusion)
     unmatched = confusion.sum(axis=0) - scores.confusion.sum(axis=0) if len(confusion) > len(classes) else None
     frequencies = class_frequencies(confusion, class_of_cluster, classes)
     columns = {"linear": np.arange(len(classes)), "cluster": class_of_cluster}
