@@ -348,6 +348,7 @@ class EvalConfig(MachineConfig, BadImageConfig):
         minimum=1,
     )
     crop: bool = key(True, "Score the central square of each image, as published; false = score whole images")
+    flip: bool = key(True, "Average the codes of each image and of its mirror image, as released")
     window: int | None = key(
         None,
         "Side in pixels of overlapping windows into which larger images are split, with blended predictions; none = no "
