@@ -188,8 +188,9 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     fidelity: str = key(
         "released",
         "Where released code and paper differ, follow released or paper: sets the defaults of color_affinity, "
-        "aug_color_image, photometric and lambda_schedule (configs/fidelity/)",
-        choices=("released", "paper"),
+        "aug_color_image, photometric and lambda_schedule (configs/fidelity/). strict = released, and eigen_signs and "
+        "matmul_precision as released too, which makes the result depend on the machine",
+        choices=("released", "paper", "strict"),
     )
     color_affinity: str = key(
         "released",
