@@ -1,4 +1,5 @@
-# Every target sets itself up: a virtual environment in .venv with the locked versions of constraints.txt.
+# Every target sets itself up: a virtual environment in .venv with the locked versions of constraints.txt. The quickstart needs
+# the library alone; tests and checks need every extra too, of which pydensecrf is compiled for minutes.
 PYTHON ?= python3
 BIN := .venv/bin
 # A process for each core, each with one thread: more of them wait for one another.
@@ -9,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-quickstart: .venv/installed ## make data, fetch a backbone, train, evaluate
+quickstart: .venv/library ## make data, fetch a backbone, train, evaluate
 	$(BIN)/python scripts/quickstart.py
 
 test: .venv/installed lint ## lint, type-check and test
@@ -24,7 +25,11 @@ lint: .venv/installed ## ruff, mypy and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/library: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed: .venv/library
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[crf,export,demo,notebook,dev]"
 	touch $@

@@ -20,9 +20,9 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from eagle.evaluation.crf import dense_crf_maps
+from eagle.config.refinement import refinement_of_name
 from eagle.evaluation.evaluator import Evaluator
-from eagle.inference.probe_maps import SegmenterProbes
+from eagle.maps.probe_maps import MapSettings
 from eagle.segmenter import LitUnsupervisedSegmenter
 from fake_gpu import HostReadError, Read, Watch, move_to_fake
 
@@ -40,10 +40,10 @@ EIGENSOLVER_READS = {
 SCORE_READS = {Read("evaluation/metrics:update", "index"), Read("evaluation/metrics:update", "bincount")}
 # The number of lattice vertices depends on the image's positions and colours.
 LATTICE_READS = {
-    Read("evaluation/permutohedral:__init__", "unique_consecutive"),
-    Read("evaluation/permutohedral:__init__", "repeat_interleave"),
-    Read("evaluation/permutohedral:_encode", "_local_scalar_dense"),
-    Read("evaluation/permutohedral:_blur", "nonzero"),
+    Read("maps/crf/tensor_lattice:__init__", "unique_consecutive"),
+    Read("maps/crf/tensor_lattice:__init__", "repeat_interleave"),
+    Read("maps/crf/tensor_lattice:_encode", "_local_scalar_dense"),
+    Read("maps/crf/tensor_lattice:_blur", "nonzero"),
 }
 
 
@@ -120,10 +120,11 @@ def test_validation_step__stays_on_the_device(fake, device):
 def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monkeypatch, shown, read):
     """Images of any size, both probes, flips, windows and scores; on CUDA the dense CRF too."""
     mode, segmenter, _ = fake()
-    refine = dense_crf_maps if device == "cuda" else None  # it treats every device except CUDA as the CPU
-    evaluator = Evaluator(SegmenterProbes(segmenter.eval(), 2.0, window=56), N_CLASSES, refine, shown, None).eval()
+    crf = device == "cuda"  # the CRF treats every device except CUDA as the CPU
+    settings = MapSettings(2.0, window=56, refinement=refinement_of_name("crf" if crf else "none"))
+    evaluator = Evaluator(segmenter.eval().probe_maps(settings), N_CLASSES, shown, None).eval()
     monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: tensor)
-    reads = SCORE_READS | read | (LATTICE_READS if refine else set())
+    reads = SCORE_READS | read | (LATTICE_READS if crf else set())
     batch = {"index": torch.tensor([4, 7])}
     with mode, Watch(reads) as watch, torch.no_grad():
         move_to_fake(evaluator.metrics, device)

@@ -19,7 +19,7 @@ from eagle.config.validation import validated
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading.views import EvaluationViews
 from eagle.data.mosaics.writing import MOSAIC_CLASSES, write_mosaics
-from eagle.reports.comparison import KMEANS, compare
+from eagle.reports.checkpoint_evaluation import KMEANS, compare
 from eagle.training.run import train
 
 SIDE, PATCH = 64, 8

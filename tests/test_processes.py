@@ -34,8 +34,8 @@ TRAINING = """
 CRF = """
     import sys, time
     import torch
-    from eagle.evaluation.crf import dense_crf
-    from eagle.evaluation.crf_pool import CrfPool
+    from eagle.maps.crf.dense_crf import dense_crf
+    from eagle.maps.crf.pool import CrfPool
 
     if __name__ == "__main__":
         with CrfPool(2) as pool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from eagle.inference.probe_maps import SegmenterProbes
+from eagle.maps.probe_maps import MapSettings
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 WHICH = ["cocostuff", "cityscapes"]
@@ -151,8 +151,7 @@ def test_forward__is_the_code_of_each_patch(make_config):
 
 
 @pytest.mark.filterwarnings("ignore:.*self.trainer")
-def test_validation_step__bfloat16_decides_by_float32_logits_as_an_evaluation_does(make_config, monkeypatch):
-    monkeypatch.setattr("eagle.inference.probe_maps.flip_averaged", lambda features, img: features(img))
+def test_validation_step__bfloat16_decides_by_float32_logits_as_an_evaluation_does(make_config):
     torch.manual_seed(0)
     segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
     batch, probe = tiny_batch(size=112), segmenter.linear_probe
@@ -166,7 +165,7 @@ def test_validation_step__bfloat16_decides_by_float32_logits_as_an_evaluation_do
     assert len(exact.unique()) == 5
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         validated = segmenter.validation_step(batch, 0)["linear"]
-        evaluated = SegmenterProbes(segmenter, alpha=1.0)(batch["img"])["linear"].argmax(dim=1)
+        evaluated = segmenter.probe_maps(MapSettings(flip=False))(batch["img"])["linear"].argmax(dim=1)
     assert torch.equal(validated, exact)
     assert (evaluated != exact).float().mean() < 1e-4, "log-probabilities round a little"
 

@@ -13,15 +13,15 @@ from PIL import Image
 
 from conftest import ROOT
 from eagle.checkpoints import load_segmenter
+from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
 from eagle.evaluation.metrics import UnsupervisedMetrics
-from eagle.inference.probe_maps import SegmenterProbes
+from eagle.maps.probe_maps import MapSettings
 from eagle.models.backbone import KeyBackbone
-from eagle.reports.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
-from eagle.reports.comparison import compare
+from eagle.reports.checkpoint_evaluation import compare, evaluate_checkpoint, evaluate_checkpoints
 from eagle.spectral import eicue
 from eagle.spectral.refinement import spectral_refinement
 from eagle.training.run import _warn_about_batch, train
@@ -245,8 +245,8 @@ def test_evaluate__refine_takes_precedence_over_run_crf(make_run, tmp_path, keys
 def test_evaluate__spectral_maps_are_probabilities_smoothed_on_the_patch_graph(make_run):
     segmenter = load_segmenter(train(make_run()) / "last.ckpt")
     img = torch.randn(2, 3, 40, 52)  # padded to 5×7 patches
-    maps = SegmenterProbes(segmenter, 4.0, spectral=True)(img)
-    code = SegmenterProbes(segmenter, 4.0).code(img)
+    maps = segmenter.probe_maps(MapSettings(refinement=refinement_of_name("spectral")))(img)
+    code = segmenter.probe_maps(MapSettings()).patch_features(img)
     probs = segmenter.cluster_probe(code, 4.0)[1]
     expected = torch.nn.functional.interpolate(spectral_refinement(probs, code), (40, 56), mode="bilinear")
     torch.testing.assert_close(maps["cluster+spectral"].exp(), expected[..., :52])

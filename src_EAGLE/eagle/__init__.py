@@ -15,13 +15,13 @@ if sys.platform == "win32":
     raise SystemExit("error: EAGLE runs on Linux and macOS; on Windows, run it in WSL (wsl --install)")
 
 if TYPE_CHECKING:
-    from eagle.evaluation.crf import dense_crf as dense_crf
     from eagle.evaluation.metrics import UnsupervisedMetrics as UnsupervisedMetrics
     from eagle.inference.segmentation import Segmentation as Segmentation
     from eagle.inference.segmenter import Segmenter as Segmenter
     from eagle.inference.segmenter import load_segmenter as load_segmenter
     from eagle.losses.correspondence import CorrespondenceLoss as CorrespondenceLoss
     from eagle.losses.object_nce import ObjectNCELoss as ObjectNCELoss
+    from eagle.maps.crf.dense_crf import dense_crf as dense_crf
     from eagle.models.building import build_backbone as build_backbone
     from eagle.models.head import SegmentationHead as SegmentationHead
     from eagle.models.probes import ClusterLookup as ClusterLookup
@@ -50,7 +50,7 @@ _MODULE_OF = {
     "CorrespondenceLoss": "losses.correspondence",
     "ObjectNCELoss": "losses.object_nce",
     "UnsupervisedMetrics": "evaluation.metrics",
-    "dense_crf": "evaluation.crf",
+    "dense_crf": "maps.crf.dense_crf",
 }
 __all__ = list(_MODULE_OF)
 

@@ -18,6 +18,8 @@ from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.losses.patch_weights import patch_weights
 from eagle.losses.schedule import lambda_at
+from eagle.maps.crf.pool import CrfPool
+from eagle.maps.probe_maps import MapSettings, ProbeMaps, linear_scores
 from eagle.models.building import build_backbone
 from eagle.models.head import Featurizer
 from eagle.models.key_cache import KeyCache, KeyCaches, device_rows, rows_of
@@ -101,27 +103,10 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """
         return self.net(self.net.model(img))
 
-    @torch.no_grad()
-    def clean_codes(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Codes of unaugmented training images without dropout, in any mode.
-
-        Args:
-            batch: ``img``, B×3×H×W; optional ``index`` for the key cache, as in ``losses``.
-
-        Returns:
-            S, B×dim×h×w.
-        """
-        was_training = self.net.training
-        self.net.eval()
-        try:
-            return self.net(self.clean_keys(batch))
-        finally:
-            self.net.train(was_training)
-
-    def linear_logits(self, code: Tensor) -> Tensor:
-        """Linear probe: B×dim×h×w codes → B×n_classes×h×w logits, float32 at every precision."""
-        with torch.autocast(code.device.type, enabled=False):
-            return self.linear_probe(code.float())
+    def probe_maps(self, settings: MapSettings, pool: CrfPool | None = None) -> ProbeMaps:
+        """The maps "linear" and "cluster" of both probes; call them in eval mode, which has no dropout."""
+        probes = {"linear": self.linear_probe, "cluster": self.cluster_probe}
+        return ProbeMaps(self, self.net.model.patch_size, probes, settings, pool)
 
     @torch.no_grad()
     def cues(self, img: Tensor, code: Tensor | None = None) -> Tensor:
@@ -227,9 +212,10 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         img, label = batch["img"], batch["label"]
         keys, code = self.net.from_keys(self.validation_keys(batch))
         size = (label.shape[1], label.shape[2])
-        # The code's norm does not change which centre is nearest, so no normalisation.
-        cluster = upsampled(self.cluster_probe.inner(code), size).argmax(dim=1)
-        linear = upsampled(self.linear_logits(code), size).argmax(dim=1)
+        cluster, linear = (
+            upsampled(linear_scores(code, probe), size).argmax(dim=1)
+            for probe in (self.cluster_probe, self.linear_probe)
+        )
         self.cluster_metrics.update(cluster, label)
         self.linear_metrics.update(linear, label)
         cluster_loss, _ = self.cluster_probe(code, None)
@@ -264,10 +250,6 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             ]
         )
 
-    def clean_keys(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """K of unaugmented training images, from the cache if there is one and the batch has their ``index``."""
-        return self._keys(batch, self._key_caches.clean if self._key_caches else None)
-
     def validation_keys(self, batch: Mapping[str, Tensor]) -> Tensor:
         """K of validation images, from the cache if there is one and the batch has their ``index``."""
         return self._keys(batch, self._key_caches.validation if self._key_caches else None)
@@ -281,7 +263,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """Compute K and K̃; images that the augmentation did not change reuse their keys."""
         img, img_aug = batch["img"], batch["img_aug"]
         caches = self._key_caches if "index" in batch else None
-        keys = self.clean_keys(batch)
+        keys = self._keys(batch, self._key_caches.clean if self._key_caches else None)
         changed = batch["changed"] if "changed" in batch else (img_aug != img).flatten(1).any(dim=1)
         rows = [row for row, is_changed in enumerate(changed.tolist()) if is_changed]
         if not rows:

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from eagle.errors import ConfigError
-from eagle.evaluation.crf import dense_crf_maps
-from eagle.evaluation.crf_pool import CrfPool, pydensecrf_worker
-from eagle.inference.probe_maps import SegmenterProbes
+from eagle.maps.crf.dense_crf import dense_crf_maps
+from eagle.maps.crf.pool import CrfPool, pydensecrf_worker
+from eagle.maps.probe_maps import MapSettings
 from eagle_benchmarks.case import Case
 from eagle_benchmarks.comparisons import Comparison, require, require_close
 
@@ -21,7 +21,7 @@ def crf(case: Case) -> Comparison:
     """
     case.segmenter.eval()
     img = case.batch["img"]
-    maps = list(SegmenterProbes(case.segmenter, ALPHA)(img).values())
+    maps = list(case.segmenter.probe_maps(MapSettings(ALPHA))(img).values())
     pool = CrfPool()
 
     def released() -> list[Tensor]:
@@ -41,7 +41,7 @@ def evaluation(case: Case) -> Comparison:
     case.segmenter.eval()
     case.released.segmenter.eval()
     img = case.batch["img"]
-    probes = SegmenterProbes(case.segmenter, ALPHA)
+    probes = case.segmenter.probe_maps(MapSettings(ALPHA))
     pool = CrfPool()
 
     def released() -> list[Tensor]:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from eagle.evaluation.crf import _bgr_bytes
-from eagle.evaluation.crf_settings import ITERATIONS
-from eagle.inference.probe_maps import SegmenterProbes
+from eagle.maps.crf.dense_crf import _bgr_bytes
+from eagle.maps.crf.settings import ITERATIONS
+from eagle.maps.probe_maps import MapSettings
 from eagle_benchmarks.case import Case
 from eagle_benchmarks.measure import seconds
 
@@ -58,8 +58,8 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def crf_bytes(case: Case) -> int:
     """Bytes that the CRF of both probes' maps on the CPU must read and write if no table stays in a cache."""
-    from eagle.evaluation.compiled_crf import CompiledCrf
-    from eagle.evaluation.lattice_kernels import LANES
+    from eagle.maps.crf.compiled_crf import CompiledCrf
+    from eagle.maps.crf.lattice_kernels import LANES
 
     bgr = _bgr_bytes(case.batch["img"])
     n_images, height, width, _ = bgr.shape
@@ -71,7 +71,7 @@ def crf_bytes(case: Case) -> int:
     filters = 2 * row * (sum(lattice.n_vertices for lattice in lattices) + blurred)
     # Probabilities and energies are read for the messages, the sums written, read by the softmax and written again.
     points = 5 * row * n_images * height * width
-    n_blocks = sum(math.ceil(n / LANES) for n in SegmenterProbes(case.segmenter, 1).n_clusters.values())
+    n_blocks = sum(math.ceil(n / LANES) for n in case.segmenter.probe_maps(MapSettings()).n_clusters.values())
     return ITERATIONS * n_blocks * (filters + points)
 
 

@@ -1,64 +1,129 @@
-"""k-means of codes: finite, near full k-means, and honest about bad images."""
-
-import shutil
-
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
+from PIL import Image
+from sklearn.cluster import KMeans
+from torch.nn import functional as F
 
-from conftest import run_values
-from eagle.config.schema import TrainConfig
-from eagle.config.validation import validated
-from eagle.data.datasets.catalog import open_dataset
-from eagle.errors import DataError
+from conftest import TINY_VIT
+from eagle.data.datasets.base import Classes, SegmentationDataset
+from eagle.data.loading.views import EvaluationViews
 from eagle.evaluation import kmeans
-from eagle.evaluation.kmeans import fast_kmeans_of, kmeans_of_codes
-from eagle.segmenter import LitUnsupervisedSegmenter
-from miniatures import write_halves
+from eagle.evaluation.kmeans import kmeans_centres, sampled_images
+from eagle.evaluation.score_tables import comparison_table
+from eagle.maps.features import any_size_features
+from eagle.maps.probe_maps import MapSettings, ProbeMaps
+from eagle.models.building import build_backbone
+from eagle.models.probes import ClusterLookup
 
 
-@pytest.fixture(scope="module")
-def make_config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kmeans")
-    write_halves(folder / "data" / "halves", n=9)
-    return lambda **overrides: validated(TrainConfig, run_values(folder) | overrides)
+class TwoKinds(SegmentationDataset):
+    """Images of one colour or another, with noise; counts how many are read."""
+
+    classes = Classes(("kind",), np.zeros((1, 3), dtype=np.uint8))
+    has_labels = False
+
+    def __init__(self, n):
+        self.n = n
+        self.read = []
+
+    def __len__(self):
+        return self.n
+
+    def name(self, index):
+        return str(index)
+
+    def image(self, index):
+        self.read.append(index)
+        draw = np.random.default_rng(index)
+        colour = np.array([[200, 40, 40], [40, 90, 200]][index % 2])
+        return Image.fromarray((colour + draw.integers(-20, 20, (32, 32, 3))).astype(np.uint8))
+
+    def label(self, index):
+        raise AssertionError
 
 
-def test_kmeans_of_codes__bad_images_are_skipped_or_named(make_config):
-    segmenter = LitUnsupervisedSegmenter(2, make_config())
-    images = open_dataset(segmenter.cfg, "train")
-    images.image_path(3).rename(images.image_path(3).with_suffix(".kept"))
-    (images.image_path(3)).write_bytes(b"no image")
-    try:
-        cfg = make_config(on_bad_image="skip")
-        assert kmeans_of_codes(segmenter.clean_codes, images, 3, cfg, torch.device("cpu")).isfinite().all()
-        with pytest.raises(DataError, match=images.image_path(3).name):
-            kmeans_of_codes(segmenter.clean_codes, images, 3, make_config(), torch.device("cpu"))
-    finally:
-        shutil.move(images.image_path(3).with_suffix(".kept"), images.image_path(3))
-
-
-def test_clean_codes__have_no_dropout_and_leave_the_mode(make_config):
+@pytest.fixture
+def backbone():
     torch.manual_seed(0)
-    segmenter = LitUnsupervisedSegmenter(2, make_config()).train()
-    img = torch.randn(2, 3, 32, 32)
-    codes = segmenter.clean_codes({"img": img})
-    assert segmenter.net.training
-    assert segmenter.net.dropout.training
-    assert not segmenter.net.model.training
-    assert torch.equal(codes, segmenter.eval()(img))
+    return build_backbone("vit_small", 8, "random", **TINY_VIT)
 
 
-def test_fast_kmeans__finds_what_full_kmeans_finds(monkeypatch):
-    generator = np.random.default_rng(0)
-    blobs = generator.normal(size=(4, 1, 20)) * 3 + generator.normal(size=(4, 50, 20)) * 0.1
-    vectors = blobs.reshape(-1, 20).astype(np.float32)
-    monkeypatch.setattr(kmeans, "CODE_COMPONENTS", 5)
-    found = fast_kmeans_of(vectors, 4, seed=0).numpy()
-    distances = np.linalg.norm(found[:, None] - blobs.mean(axis=1)[None], axis=2)
-    assert distances.min(axis=0).max() < 1e-4
+def centres(backbone, dataset, batch_size=4, num_workers=0):
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    views = EvaluationViews(sampled_images(dataset, seed=0), 32)
+    return kmeans_centres(trainer, backbone, views, 2, 0, batch_size, num_workers)
 
 
-@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-def test_fast_kmeans__equal_vectors_give_finite_centres():
-    assert fast_kmeans_of(np.ones((6, 8), dtype=np.float32), 3, seed=0).isfinite().all()
+def test_kmeans__separates_two_kinds_of_images(backbone):
+    dataset = TwoKinds(8)
+    probe = ProbeMaps(backbone, 8, {"kmeans": centres(backbone, dataset)}, MapSettings())
+    views = EvaluationViews(dataset, 32)
+    images = [views[index]["img"] for index in range(8)]
+    maps = [probe(img[None])["kmeans"].argmax(dim=1) for img in images]
+    agreement = [[float((a == b).float().mean()) for b in maps] for a in maps]
+    same = [agreement[i][j] for i in range(8) for j in range(8) if i % 2 == j % 2]
+    other = [agreement[i][j] for i in range(8) for j in range(8) if i % 2 != j % 2]
+    assert min(same) > max(other), "images of one kind get one map, those of the other kind another"
+
+
+def test_kmeans__batches_and_workers_change_nothing(backbone, monkeypatch):
+    monkeypatch.setattr(kmeans, "MOST_VECTORS", 40)  # 5 of the 16 patches of each of 8 images
+    first = centres(backbone, TwoKinds(8)).clusters
+    assert torch.allclose(first, centres(backbone, TwoKinds(8), batch_size=3, num_workers=2).clusters, atol=1e-5)
+
+
+def test_kmeans__reads_a_sample_of_a_large_dataset(backbone, monkeypatch):
+    monkeypatch.setattr(kmeans, "MOST_IMAGES", 6)
+    dataset = TwoKinds(1000)
+    centres(backbone, dataset)
+    read = set(dataset.read)
+    names = [sampled_images(dataset, seed).name(0) for seed in range(3)]
+    assert len(read) == 6
+    assert int(names[0]) == min(read)
+    assert len(set(names)) == 3, "the seed decides"
+
+
+def test_kmeans__full_fit_with_ten_starts(backbone, monkeypatch):
+    """One start, or mini-batches, would find worse optima and make the baseline too easy to beat."""
+    fitted = []
+
+    def spying(*arguments, **values):
+        fitted.append(KMeans(*arguments, **values))
+        return fitted[-1]
+
+    monkeypatch.setattr(kmeans, "KMeans", spying)
+    found = centres(backbone, TwoKinds(8)).clusters.detach().numpy()
+    assert (fitted[0].init, fitted[0].n_init) == ("k-means++", 10)
+    np.testing.assert_array_equal(found, fitted[0].cluster_centers_)
+
+
+def test_flip__features_of_a_mirror_image_are_mirrored():
+    def features(img):
+        return any_size_features(lambda x: F.avg_pool2d(x, 2).cumsum(dim=3), img, 2, None)
+
+    img = torch.randn(1, 3, 8, 8)
+    assert torch.allclose(features(img.flip(3)), features(img).flip(3), atol=1e-5)
+
+
+def test_upsampled_similarity__equals_upsampling_all_channels():
+    torch.manual_seed(0)
+    probe, code = ClusterLookup(70, 5), torch.randn(2, 70, 4, 6)
+    expected = probe.similarity(F.interpolate(code, (13, 17), mode="bilinear"))
+    assert torch.allclose(probe.upsampled_similarity(code, (13, 17)), expected, atol=1e-5)
+
+
+def test_comparison_table__kmeans_stands_in_the_cluster_column():
+    def entry(value):
+        return {"published": {"mIoU": value, "accuracy": 2 * value}}
+
+    report = {
+        "k-means on K": {"kmeans": entry(10.0), "kmeans+crf": entry(11.0)},
+        "EAGLE": {"linear": entry(40.0), "cluster": entry(20.0), "linear+crf": entry(41.0), "cluster+crf": entry(21.0)},
+    }
+    lines = [line.split("  ") for line in comparison_table(report).splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert cells[0] == ["mIoU / accuracy", "linear", "cluster", "linear+crf", "cluster+crf"]
+    assert cells[2] == ["k-means on K", "–", "10.0 / 20.0", "–", "11.0 / 22.0"]
+    assert cells[3] == ["EAGLE", "40.0 / 80.0", "20.0 / 40.0", "41.0 / 82.0", "21.0 / 42.0"]

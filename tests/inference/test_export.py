@@ -14,7 +14,7 @@ from eagle.config.validation import validated
 from eagle.data.loading.transforms import image_tensor, normalize, resize_and_crop
 from eagle.errors import ConfigError
 from eagle.inference.export import _export_program, export_checkpoint
-from eagle.inference.probe_maps import SegmenterProbes
+from eagle.maps.probe_maps import MapSettings
 from eagle.models.building import build_backbone
 from eagle.models.position_embedding import PositionRule, _resampled_for_any_grid, resample_position_embedding
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
@@ -65,9 +65,9 @@ def test_exports_and_conversions__predict_as_the_trained_run(make_run, tmp_path)
 
     image = Image.open(tmp_path / "data/halves/imgs/val/0.png").convert("RGB")
     img = normalize(image_tensor(resize_and_crop(image, 40)))[None]
-    expected = SegmenterProbes(load_segmenter(checkpoint), 4.0)(img)
+    expected = load_segmenter(checkpoint).probe_maps(MapSettings())(img)
     for name in ("slim.safetensors", "back.ckpt"):
-        maps = SegmenterProbes(load_segmenter(forms[name]), 4.0)(img)
+        maps = load_segmenter(forms[name]).probe_maps(MapSettings())(img)
         assert all(torch.equal(maps[probe], expected[probe]) for probe in expected)
     extra = {"class_map.json": ""}
     exported = torch.export.load(forms["graph.pt2"], extra_files=extra).module()(img)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from eagle.checkpoints.formats import StoredSegmenter, read_stored, write_stored
 from eagle.config.validation import complete_config
@@ -22,8 +22,6 @@ _MODEL_KEYS = {
 # Every segmenter has tensors with these prefixes.
 _SEGMENTER_PREFIXES = ("net.", "cluster_probe.", "linear_probe.")
 
-Model = TypeVar("Model", bound=LitUnsupervisedSegmenter)
-
 logger = logging.getLogger(__name__)
 
 
@@ -36,7 +34,7 @@ def load_segmenter(path: str | Path, map_location: Any = "cpu") -> LitUnsupervis
         map_location: device of the result.
 
     Returns:
-        The segmenter in eval mode; that of ``eagle.load_segmenter`` also has methods for photographs. Its
+        The Lightning module in eval mode; ``eagle.load_segmenter`` wraps it in methods for photographs. Its
         ``training_record`` has the file's ``pytorch-lightning_version``, ``global_step`` and ``epoch``.
 
     Raises:
@@ -48,16 +46,11 @@ def load_segmenter(path: str | Path, map_location: Any = "cpu") -> LitUnsupervis
 
 def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegmenter:
     """Build a segmenter from a file's content; raises CheckpointError if its tensors do not fit its configuration."""
-    return build_as(LitUnsupervisedSegmenter, stored, path)
-
-
-def build_as(kind: type[Model], stored: StoredSegmenter, path: Path) -> Model:
-    """``build_segmenter`` for a subclass of the segmenter."""
     if not any(name.startswith(_SEGMENTER_PREFIXES) for name in stored.tensors):
         prefixes = ", ".join(_SEGMENTER_PREFIXES)
         raise CheckpointError(f"{path}: holds no segmenter: no tensor name begins with {prefixes}")
     try:
-        segmenter = kind(stored.n_classes, _usable(stored.cfg, path), pretrained=False)
+        segmenter = LitUnsupervisedSegmenter(stored.n_classes, _usable(stored.cfg, path), pretrained=False)
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not describe a model: {error}") from error
     tensors = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith(PUBLISHED_LEFTOVERS)}

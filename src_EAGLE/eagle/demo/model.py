@@ -36,7 +36,7 @@ class Model:
     @property
     def resolutions(self) -> list[int]:
         """Short sides in pixels that the page offers; multiples of the patch size."""
-        patch_size = self.segmenter.net.model.patch_size
+        patch_size = self.segmenter.model.net.model.patch_size
         # At least four patches, which EiCue needs.
         offered = (max(4, round(self.default_resolution * scale / patch_size)) * patch_size for scale in SCALES)
         return sorted({*offered, self.default_resolution})
@@ -59,5 +59,5 @@ class Model:
         """
         run = self.segmenter.cfg
         settings = Settings(run.eigen_cluster - 1, None, run.color_affinity, seed=0)
-        decomposer = SegmenterDecomposer(self.segmenter, settings)
+        decomposer = SegmenterDecomposer(self.segmenter.model, settings)
         return Viewer(decomposer, res, 1, self.segmenter.machine)(photograph).decomposition

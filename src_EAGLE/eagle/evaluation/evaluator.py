@@ -1,15 +1,14 @@
-"""Score probe maps on a labelled dataset, with and without CRF (method §9)."""
+"""Score the maps of probes on a labelled dataset (method §9)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from eagle.config.refinement import CRF_SUFFIX, SPECTRAL_SUFFIX
 from eagle.data.loading.datamodule import batches_by_shape, evaluation_loader
 from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import all_gather_objects
@@ -18,26 +17,12 @@ from eagle.evaluation.details import Details
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.evaluation.picture import Picture
 from eagle.evaluation.predictions import PredictionFolder
-
-Refine = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
-
-
-class ProbeMaps(Protocol):
-    """A callable from images to named log-probability maps at image size.
-
-    Attributes:
-        n_clusters: channels of each map, by name.
-    """
-
-    n_clusters: dict[str, int]
-
-    def __call__(self, img: Tensor) -> dict[str, Tensor]:
-        """B×3×H×W normalised image → B×C×H×W log-probabilities by name."""
+from eagle.maps.probe_maps import ProbeMaps
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by map name (refined maps end in ``+spectral``, ``+crf`` or both), pictures, details for the report."""
+    """Metrics by map name (refined maps end in their steps, e.g. ``+crf``), pictures, details for the report."""
 
     metrics: dict[str, UnsupervisedMetrics]
     pictures: list[Picture]
@@ -50,39 +35,31 @@ class Evaluator(pl.LightningModule):
     Args:
         probes: see ProbeMaps; channels of maps "linear…" are classes, those of other maps are matched to classes.
         n_classes: number of classes of the labels.
-        refine: dense CRF, to score maps refined by it too: those of ``probes`` that are already spectrally refined, or
-            all if none is; None for no CRF.
         shown: indices of the images kept as pictures.
         predictions: folder for every image's clusters; None writes nothing.
-        detailed: keep Details of the last map, which is the refined one if there is a CRF.
+        detailed: keep Details of the last map, which is the most refined one.
     """
 
     def __init__(
         self,
         probes: ProbeMaps,
         n_classes: int,
-        refine: Refine | None,
         shown: set[int],
         predictions: PredictionFolder | None,
         detailed: bool = False,
     ) -> None:
         super().__init__()
-        self.probes: ProbeMaps = probes  # a module, so that Lightning moves it to the device
-        self.refine = refine
+        self.probes = probes
         self.shown = shown
         self.predictions = predictions
         self.pictures: list[Picture] = []
-        maps = dict(probes.n_clusters)
-        spectral = [name for name in maps if name.endswith(SPECTRAL_SUFFIX)]
-        self._crf_maps = (spectral or list(maps)) if refine else []
-        maps |= {name + CRF_SUFFIX: maps[name] for name in self._crf_maps}
-        self.names = list(maps)
         self.metrics = nn.ModuleList(
             UnsupervisedMetrics("", n_classes, n - n_classes, compute_hungarian=not name.startswith("linear"))
-            for name, n in maps.items()
+            for name, n in probes.n_clusters.items()
         )
-        n_clusters = maps[self.names[-1]]
-        self.details = Details(self.names[-1], n_clusters, n_classes) if detailed else None
+        self.names = list(probes.n_clusters)
+        last = self.names[-1]
+        self.details = Details(last, probes.n_clusters[last], n_classes) if detailed else None
 
     def transfer_batch_to_device(
         self, batch: list[dict[str, Tensor]], device: torch.device, dataloader_idx: int
@@ -94,21 +71,13 @@ class Evaluator(pl.LightningModule):
     def test_step(self, batches: list[Mapping[str, Tensor]], batch_idx: int) -> None:  # noqa: ARG002
         """Score a list of batches, one per image shape."""
         for batch in batches:
-            maps = self._maps(batch["img"])
+            maps = self.probes(batch["img"])
             clusters = {name: scores.argmax(dim=1) for name, scores in maps.items()}
             for name, metric in zip(self.names, self.metrics, strict=True):
                 cast(UnsupervisedMetrics, metric).update(clusters[name], batch["label"])
             self._store_images(batch, clusters)
             if self.details is not None:
                 self._add_details(batch, maps[self.details.map_name], clusters[self.details.map_name])
-
-    def _maps(self, img: Tensor) -> dict[str, Tensor]:
-        """All maps, B×C×H×W: log-probabilities of the probes and, if refined, CRF probabilities."""
-        maps = self.probes(img)
-        if self.refine is not None:
-            refined = self.refine(img, [maps[name] for name in self._crf_maps])
-            maps |= {name + CRF_SUFFIX: probs for name, probs in zip(self._crf_maps, refined, strict=True)}
-        return maps
 
     def _store_images(self, batch: Mapping[str, Tensor], clusters: Mapping[str, Tensor]) -> None:
         """Write predictions and collect pictures; what neither needs stays on the device."""
@@ -126,7 +95,7 @@ class Evaluator(pl.LightningModule):
     def _add_details(self, batch: Mapping[str, Tensor], scores: Tensor, clusters: Tensor) -> None:
         assert self.details is not None
         chosen = scores.gather(1, clusters[:, None]).squeeze(1).float()
-        confidence = chosen if self.refine else chosen.exp()
+        confidence = chosen if self.probes.settings.refinement.on_pixels else chosen.exp()
         arrays = (part.cpu().numpy() for part in (clusters, confidence, batch["label"]))
         for index, *image_arrays in zip(batch["index"].tolist(), *arrays, strict=True):
             self.details.update(index, *image_arrays)
@@ -146,7 +115,6 @@ def evaluate(
     views: EvaluationViews,
     batch_size: int,
     num_workers: int,
-    refine: Refine | None,
     n_pictures: int,
     predictions: PredictionFolder | None = None,
     detailed: bool = False,
@@ -159,7 +127,6 @@ def evaluate(
         views: the images and labels.
         batch_size: images per batch; does not change the result.
         num_workers: loader processes.
-        refine: dense CRF, to score refined maps too; None for no CRF.
         n_pictures: number of evenly spaced images kept for figures.
         predictions: folder for every image's prediction; None writes nothing.
         detailed: keep Details of the last map.
@@ -170,7 +137,7 @@ def evaluate(
     if not views.dataset.has_labels:
         raise DataError("the dataset has no labels to score against")
     spread = np.linspace(0, len(views) - 1, min(n_pictures, len(views))).astype(int)
-    evaluator = Evaluator(probes, len(views.dataset.classes), refine, set(spread.tolist()), predictions, detailed)
+    evaluator = Evaluator(probes, len(views.dataset.classes), set(spread.tolist()), predictions, detailed)
     evaluator.eval()
     with torch.no_grad():
         rank, world_size = trainer.global_rank, trainer.world_size

@@ -14,7 +14,7 @@ from eagle.checkpoints.formats import read_stored
 from eagle.checkpoints.loading import build_segmenter
 from eagle.errors import CheckpointError, ConfigError
 from eagle.files import written_atomically
-from eagle.inference.probe_maps import SegmenterProbes
+from eagle.maps.probe_maps import MapSettings, ProbeMaps
 from eagle.models.backbone import KeyBackbone
 
 TORCH, ONNX = ".pt2", ".onnx"
@@ -26,9 +26,9 @@ _ONNX_OUTPUTS = [f"{name}_log_probs" for name in OUTPUTS]
 
 
 class _Maps(nn.Module):
-    """SegmenterProbes with its maps as a tuple, in the order of OUTPUTS."""
+    """ProbeMaps with its maps as a tuple, in the order of OUTPUTS."""
 
-    def __init__(self, probes: SegmenterProbes) -> None:
+    def __init__(self, probes: ProbeMaps) -> None:
         super().__init__()
         self.probes = probes
 
@@ -41,7 +41,7 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
     """Export a checkpoint as ``NAME.pt2`` (torch.export) or ``NAME.onnx``, and compare the file with eager mode.
 
     The graph takes ``img``, B×3×H×W normalised, with H and W multiples of the patch size. It returns the
-    log-probabilities of SegmenterProbes, B×C×H×W, averaged with the mirror image: ``linear_log_probs`` and
+    log-probabilities of ProbeMaps, B×C×H×W, averaged with the mirror image: ``linear_log_probs`` and
     ``cluster_log_probs``. The checkpoint's class map, if any, is stored in the file as JSON: in a .pt2 as the extra
     file ``class_map.json``, in an .onnx as the metadata entry ``class_map``.
 
@@ -65,7 +65,7 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
                 raise ConfigError(f"target: an {ONNX} file needs {package}: pip install -e .[export]")
     stored = read_stored(source)
     segmenter = build_segmenter(stored, source).eval()
-    maps = _Maps(SegmenterProbes(segmenter, alpha)).eval()
+    maps = _Maps(segmenter.probe_maps(MapSettings(alpha))).eval()
     class_map = json.dumps(stored.class_map.to_plain()) if stored.class_map is not None else None
     backbone = segmenter.net.model
     program = _export_program(maps, backbone.patch_size)

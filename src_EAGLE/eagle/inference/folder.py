@@ -68,7 +68,7 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
     path, folder = Path(cfg.checkpoint), Path(cfg.output_dir)
     segmenter = open_segmenter(path, fabric)
     view = segmenter.view(cfg.res, cfg.full_resolution, cfg.window, refinement(cfg), cfg.crf_backend)
-    photographs = PhotographSegmenter(segmenter, cfg.probe, view, fabric)
+    photographs = segmenter.photographs(cfg.probe, view)
     legend = segmenter.legend(cfg.probe, refinement(cfg), cfg.cluster_names)
     settings = _settings(cfg, view, legend)
     computed_by_rank_zero(lambda: keep_reusable(folder, settings, names))

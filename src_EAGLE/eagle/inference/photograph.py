@@ -13,13 +13,18 @@ from torch.nn import functional as F
 from eagle.config.refinement import Refinement
 from eagle.data.label_images import id_type
 from eagle.data.loading.transforms import normalize
-from eagle.evaluation.crf import dense_crf
-from eagle.inference.probe_maps import SegmenterProbes, covered_size, log_probabilities
+from eagle.maps.probe_maps import (
+    MapSettings,
+    covered_size,
+    linear_scores,
+    log_probabilities,
+    n_scores,
+    patch_probabilities,
+    patch_step,
+    pixel_step,
+)
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.spectral.refinement import spectral_refinement
 
-# Sharpness of the cluster probe's softmax before the CRF, as released.
-CLUSTER_ALPHA = 4.0
 # Larger photographs are shrunk to this many pixels for the CRF, whose memory grows with pixels × clusters.
 CRF_PIXELS = 640 * 480
 # Pixels of a label map computed at once.
@@ -70,10 +75,10 @@ class PhotographSegmenter:
 
     def __init__(self, segmenter: LitUnsupervisedSegmenter, probe: str, view: View, fabric: Fabric) -> None:
         self._segmenter = segmenter
-        self._probe = probe
         self._view = view
         self._fabric = fabric
-        self._probes = SegmenterProbes(segmenter, CLUSTER_ALPHA, view.window)
+        self._probe = {"linear": segmenter.linear_probe, "cluster": segmenter.cluster_probe}[probe]
+        self._maps = segmenter.probe_maps(MapSettings(window=view.window))
         # Without DistributedDataParallel, whose forward waits for all processes: theirs have images of their own.
         fabric.to_device(segmenter.eval())
 
@@ -107,7 +112,7 @@ class PhotographSegmenter:
         code = self.codes(batch)
         covered, seen = covered_size(code, self._segmenter.net.model.patch_size), batch[0].seen
         shown = (seen.height, seen.width)
-        if self._view.refinement.crf:
+        if self._view.refinement.on_pixels:
             scores = self._refined([item.photograph for item in batch], code, covered, shown)
             covered = shown = (scores.shape[2], scores.shape[3])
         else:
@@ -127,7 +132,7 @@ class PhotographSegmenter:
             B×dim×⌈H/patch⌉×⌈W/patch⌉ float32.
         """
         with self._fabric.autocast():
-            return self._probes.code(img).float()
+            return self._maps.patch_features(img).float()
 
     def _tensor(self, images: Sequence[Image.Image]) -> Tensor:
         """Normalised B×3×H×W of images of one size; bytes travel to the device, which makes floats of them."""
@@ -135,40 +140,35 @@ class PhotographSegmenter:
         return normalize(self._fabric.to_device(pixels).permute(0, 3, 1, 2).contiguous().float().div(255))
 
     def _scores(self, code: Tensor) -> Tensor:
-        """Per-class scores, B×C×h×w: probabilities if spectrally refined.
-
-        Unrefined ones are linear in the code, so upsampling scores equals upsampling codes.
-        """
-        segmenter = self._segmenter
-        if self._view.refinement.spectral:
-            return self._spectral(code)
-        return segmenter.linear_logits(code) if self._probe == "linear" else segmenter.cluster_probe.inner(code)
-
-    def _spectral(self, code: Tensor) -> Tensor:
-        """Spectrally refined probabilities, B×C×h×w."""
-        return spectral_refinement(self._probes.patch_logits(self._probe, code).softmax(dim=1), code)
+        """Class scores of the patches, B×C×h×w: probabilities after a step of refinement, else linear in the code."""
+        steps = self._view.refinement.on_patches
+        if not steps:
+            return linear_scores(code, self._probe)
+        probs = patch_probabilities(code, self._probe, self._maps.settings.alpha)
+        for step in steps:
+            probs = patch_step(step)(probs, code)
+        return probs
 
     def _refined(
         self, photographs: Sequence[Image.Image], code: Tensor, covered: tuple[int, int], size: tuple[int, int]
     ) -> Tensor:
-        """Probabilities after the CRF, B×C×H×W, at ``size`` or shrunk to at most CRF_PIXELS pixels."""
+        """Probabilities after steps on pixels, B×C×H×W, at ``size`` or shrunk to at most CRF_PIXELS pixels."""
         shrink = min(1.0, (CRF_PIXELS / (size[0] * size[1])) ** 0.5)
         height, width = (max(1, round(side * shrink)) for side in size)
         small = [photograph.resize((width, height), Image.Resampling.NEAREST) for photograph in photographs]
+        view, alpha = self._view, self._maps.settings.alpha
 
         def resample(part: Tensor) -> Tensor:
             return sampled(part, covered, size, (height, width), slice(0, height))
 
         def refined(rows: slice) -> Tensor:
-            if self._view.refinement.spectral:
-                logits = log_probabilities(resample(self._spectral(code[rows])))
-            elif self._probe == "linear":
-                logits = resample(self._segmenter.linear_logits(code[rows]))
-            else:
-                logits = CLUSTER_ALPHA * self._segmenter.cluster_probe.resampled_similarity(code[rows], resample)
-            return dense_crf(self._tensor(small[rows]), F.log_softmax(logits, dim=1), self._view.crf_backend)
+            scores = log_probabilities(code[rows], self._probe, alpha, resample, view.refinement.on_patches)
+            img = self._tensor(small[rows])
+            for step in view.refinement.on_pixels:
+                (scores,) = pixel_step(step, view.crf_backend)(img, [scores])
+            return scores
 
-        at_once = max(1, CRF_VALUES // (self._probes.n_clusters[self._probe] * height * width))
+        at_once = max(1, CRF_VALUES // (n_scores(self._probe) * height * width))
         return torch.cat([refined(slice(i, i + at_once)) for i in range(0, len(small), at_once)])
 
 

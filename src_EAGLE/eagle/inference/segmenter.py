@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
 from torch import Tensor
 
 from eagle.checkpoints.formats import read_stored
-from eagle.checkpoints.loading import build_as
-from eagle.config.refinement import REFINEMENTS, Refinement, refinement_of_name
+from eagle.checkpoints.loading import build_segmenter
+from eagle.config.refinement import NAMED_REFINEMENTS, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS
 from eagle.config.validation import check_resolution
 from eagle.data.class_map import ClassMap, named_clusters
@@ -28,9 +29,7 @@ from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.eicue import laplacian_eigenvectors
 
 PROBES = ("cluster", "linear")
-UNREFINED = Refinement(spectral=False, crf=False)
-# Without "auto", which is for commands with run_crf.
-NAMED_REFINEMENTS = tuple(name for name in REFINEMENTS if name != "auto")
+UNREFINED = Refinement()
 
 
 class SegmentOptions(TypedDict, total=False):
@@ -46,12 +45,11 @@ class SegmentOptions(TypedDict, total=False):
     batch_size: int
 
 
-class Segmenter(LitUnsupervisedSegmenter):
-    """A trained segmenter with methods for photographs; ``load_segmenter`` makes it.
-
-    It has everything that LitUnsupervisedSegmenter has: ``segmenter(img)``, ``cfg``, ``state_dict()``, …
+class Segmenter:
+    """A trained model with methods for photographs; ``load_segmenter`` makes it.
 
     Attributes:
+        model: the LitUnsupervisedSegmenter, in eval mode on the machine's device.
         class_map: names of classes and clusters; None without an evaluation.
         machine: the device and the precision of the methods for photographs.
 
@@ -75,8 +73,32 @@ class Segmenter(LitUnsupervisedSegmenter):
         torch.Size([2, 32, 8, 12])
     """
 
-    class_map: ClassMap | None
-    machine: Fabric
+    def __init__(self, model: LitUnsupervisedSegmenter, class_map: ClassMap | None, machine: Fabric) -> None:
+        self.model = machine.to_device(model.eval())
+        self.class_map = class_map
+        self.machine = machine
+
+    def __call__(self, img: Tensor) -> Tensor:
+        """Codes of B×3×H×W normalised images, with gradients: ``model(img)``."""
+        return self.model(img)
+
+    @property
+    def cfg(self) -> DictConfig:
+        """The configuration of the training run."""
+        return self.model.cfg
+
+    @property
+    def training_record(self) -> dict[str, Any]:
+        """What the checkpoint says of its training, e.g. ``global_step``."""
+        return self.model.training_record
+
+    def cues(self, img: Tensor) -> Tensor:
+        """The EiCue of B×3×H×W normalised images, B×h×w int64."""
+        return self.model.cues(img)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The model's tensors by name."""
+        return self.model.state_dict()
 
     @overload
     def segment(self, images: GivenImage, **options: Unpack[SegmentOptions]) -> Segmentation: ...  # type: ignore[overload-overlap]
@@ -109,7 +131,7 @@ class Segmenter(LitUnsupervisedSegmenter):
             window: side of the windows that larger photographs are split into; None for ``val_res`` with
                 ``full_resolution``, else for no windows.
             refine: "crf" refines borders with the dense CRF, "spectral" smooths class probabilities on the image's own
-                patch graph, "both" does this and then the CRF; "none" does neither.
+                patch graph, "spectral+crf" or "both" does this and then the CRF; "none" does neither.
             crf_backend: see ``eagle.dense_crf``.
             cluster_names: text file with one cluster name per line; None for the names of the checkpoint's evaluation.
             batch_size: most photographs that are computed together.
@@ -129,7 +151,7 @@ class Segmenter(LitUnsupervisedSegmenter):
         refinement = refinement_of_name(refine)
         view = self.view(res, full_resolution, window, refinement, crf_backend)
         legend = self.legend(probe, refinement, cluster_names)
-        photographs = PhotographSegmenter(self, probe, view, self.machine)
+        photographs = self.photographs(probe, view)
         prepared = ((i, photographs.prepare(photograph_of(image))) for i, image in enumerate(given))
         results: dict[int, Segmentation] = {}
         for batch in batches(prepared, batch_size, lambda item: item[1]):
@@ -154,7 +176,7 @@ class Segmenter(LitUnsupervisedSegmenter):
         Raises:
             ConfigError, DataError: as for ``segment``; or the batch has another shape or several sizes.
         """
-        photographs = PhotographSegmenter(self, "cluster", self.view(res), self.machine)
+        photographs = self.photographs("cluster", self.view(res))
         if isinstance(batch, Tensor):
             if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
                 raise DataError(
@@ -185,7 +207,7 @@ class Segmenter(LitUnsupervisedSegmenter):
         Raises:
             ConfigError, DataError: as for ``segment``; or there are fewer patches, or too many.
         """
-        patch_size, n = self.net.model.patch_size, self.cfg.eigen_cluster - 1 if n is None else n
+        patch_size, n = self.model.net.model.patch_size, self.cfg.eigen_cluster - 1 if n is None else n
         res = res or self.cfg.val_res
         check_resolution("res", res, patch_size)
         photograph = photograph_of(image)
@@ -195,13 +217,16 @@ class Segmenter(LitUnsupervisedSegmenter):
         k = max(n + 1, self.cfg.eigen_cluster)
         if n < 1 or k > grid[0] * grid[1]:
             raise ConfigError(f"n: {n} eigenvectors of {grid[0]}×{grid[1]} patches; choose at least 1, or raise res")
-        self.machine.to_device(self.eval())
         img, cfg = self.machine.to_device(input_of_size(photograph, size)), self.cfg
         with self.machine.autocast():
             vectors = laplacian_eigenvectors(
-                self(img), img, k, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity
+                self.model(img), img, k, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity
             )
         return vectors[0, :, 1 : n + 1].T.unflatten(1, grid).float().cpu().numpy()
+
+    def photographs(self, probe: str, view: View) -> PhotographSegmenter:
+        """What computes label maps of photographs with one probe."""
+        return PhotographSegmenter(self.model, probe, view, self.machine)
 
     def view(
         self,
@@ -220,7 +245,7 @@ class Segmenter(LitUnsupervisedSegmenter):
         val_res = self.cfg.val_res
         seen = None if full_resolution else res or val_res
         view = View(seen, window or (val_res if full_resolution else None), refinement, crf_backend)
-        patch_size = self.net.model.patch_size
+        patch_size = self.model.net.model.patch_size
         for name, size in (("res", view.res), ("window", view.window)):
             check_resolution(name, size or patch_size, patch_size)
         return view
@@ -229,7 +254,8 @@ class Segmenter(LitUnsupervisedSegmenter):
         """Names and colours of a probe's ids; raises ConfigError for an unknown probe, DataError for a bad file."""
         if probe not in PROBES:
             raise ConfigError(unknown_name_message("probe", probe, PROBES))
-        n_clusters = self.n_classes if probe == "linear" else len(self.cluster_probe.clusters)
+        model = self.model
+        n_clusters = model.n_classes if probe == "linear" else len(model.cluster_probe.clusters)
         name = probe + refinement.suffix
         class_map = named_clusters(Path(cluster_names), name, n_clusters) if cluster_names else self.class_map
         return Legend(class_map, name, n_clusters, known_classes(self.cfg))
@@ -271,11 +297,7 @@ def load_segmenter(
 def open_segmenter(path: Path, machine: Fabric) -> Segmenter:
     """``load_segmenter`` for a Fabric."""
     stored = read_stored(path)
-    segmenter = build_as(Segmenter, stored, path).eval()
-    segmenter.class_map = stored.class_map
-    segmenter.machine = machine
-    machine.to_device(segmenter)
-    return segmenter
+    return Segmenter(build_segmenter(stored, path), stored.class_map, machine)
 
 
 def _machine(device: str, precision: str) -> Fabric:

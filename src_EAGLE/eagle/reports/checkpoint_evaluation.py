@@ -1,7 +1,6 @@
-"""Evaluate checkpoints: tables on the terminal, JSON and pictures beside each file."""
+"""Evaluate checkpoints and k-means on their keys: tables on the terminal, JSON and pictures beside each file."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,19 @@ from eagle.data.loading.bad_images import readable_part
 from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
 from eagle.errors import ConfigError
-from eagle.evaluation.crf import dense_crf_maps
-from eagle.evaluation.crf_pool import CrfPool
-from eagle.evaluation.evaluator import Evaluation, Refine, evaluate
+from eagle.evaluation.evaluator import Evaluation, evaluate
+from eagle.evaluation.kmeans import kmeans_centres, sampled_images
 from eagle.evaluation.predictions import PredictionFolder
 from eagle.evaluation.score_tables import class_table, comparison_table, results, summary_table, write_json
 from eagle.figures.confusion import draw_confusion
 from eagle.figures.segmentation_grid import draw_segmentation_grid
-from eagle.inference.probe_maps import SegmenterProbes
+from eagle.maps.crf.pool import CrfPool
+from eagle.maps.probe_maps import MapSettings, ProbeMaps
+from eagle.models.probes import ClusterLookup
 from eagle.reports.html.page import write_report
 from eagle.segmenter import LitUnsupervisedSegmenter
+
+KMEANS = "k-means on K"
 
 
 def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
@@ -69,18 +71,9 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     views = validation_views(segmenter, cfg)
     dataset = views.dataset
     predictions = PredictionFolder(path.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
-    with crf_refinement(cfg) as refine:
-        evaluation = evaluate(
-            evaluation_trainer(cfg),
-            SegmenterProbes(segmenter, cfg.cluster_alpha, cfg.window, refinement(cfg).spectral, cfg.flip),
-            views,
-            cfg.batch_size,
-            cfg.num_workers,
-            refine,
-            cfg.n_images,
-            predictions,
-            cfg.report,
-        )
+    with CrfPool(cfg.crf_processes) as pool:
+        maps = segmenter.probe_maps(map_settings(cfg), pool)
+        evaluation = _evaluated(maps, views, cfg, predictions, cfg.report)
     content = write_evaluation(path, segmenter, views, evaluation, cfg)
     scores = content["scores"]
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
@@ -192,11 +185,72 @@ def evaluation_trainer(cfg: Any) -> pl.Trainer:
     )
 
 
-@contextmanager
-def crf_refinement(cfg: Any) -> Iterator[Refine | None]:
-    """Yield the dense CRF with its pool of processes, or None if the configuration asks for none."""
-    if not refinement(cfg).crf:
-        yield None
-        return
+def map_settings(cfg: Any) -> MapSettings:
+    """The keys of an evaluation that say how maps are computed."""
+    return MapSettings(cfg.cluster_alpha, cfg.window, cfg.flip, refinement(cfg), cfg.crf_backend)
+
+
+def _evaluated(
+    maps: ProbeMaps,
+    views: EvaluationViews,
+    cfg: Any,
+    predictions: PredictionFolder | None = None,
+    detailed: bool = False,
+) -> Evaluation:
+    loading = cfg.batch_size, cfg.num_workers
+    return evaluate(evaluation_trainer(cfg), maps, views, *loading, cfg.n_images, predictions, detailed)
+
+
+def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) -> str:
+    """Score segmenters of one dataset and k-means on the first segmenter's keys.
+
+    Writes ``metrics.json`` with every score, and ``grid.png`` and ``confusion.png`` of the first segmenter. Writes each
+    checkpoint's ``<name>_eval.json`` and, with ``report``, ``<name>_report.html`` beside it.
+
+    Args:
+        checkpoints: files by the name shown in tables.
+        output_dir: folder for the files.
+        cfg: a validated EvalConfig.
+
+    Returns:
+        A table of mIoU and accuracy, without and with refinement.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be loaded.
+        ConfigError, DataError: as in ``validation_views``.
+    """
+    segmenters = {name: load_segmenter(path) for name, path in checkpoints.items()}
+    first = next(iter(segmenters.values()))
+    views = validation_views(first, cfg)
+    centres = _centres(first, cfg)
+    settings, backbone = map_settings(cfg), first.net.model
     with CrfPool(cfg.crf_processes) as pool:
-        yield lambda img, maps: dense_crf_maps(img, maps, cfg.crf_backend, pool)
+        kmeans = ProbeMaps(backbone, backbone.patch_size, {"kmeans": centres}, settings, pool)
+        evaluations = {KMEANS: _evaluated(kmeans, views, cfg)} | {
+            name: _evaluated(segmenter.probe_maps(settings, pool), views, cfg, detailed=cfg.report)
+            for name, segmenter in segmenters.items()
+        }
+    for name, path in checkpoints.items():
+        write_evaluation(path, segmenters[name], views, evaluations[name], cfg)
+    classes = views.dataset.classes
+    report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
+    skipped = {"skipped_images": list(views.dataset.skipped)} if views.dataset.skipped else {}
+    write_json(output_dir / "metrics.json", {**report, **skipped})
+    draw_evaluation(evaluations[next(iter(segmenters))], classes, output_dir)
+    return comparison_table(report)
+
+
+def _centres(segmenter: LitUnsupervisedSegmenter, cfg: DictConfig) -> ClusterLookup:
+    """k-means centres of the training images' keys, as many as the cluster probe has clusters."""
+    seed = segmenter.cfg.seed
+    images = sampled_images(open_dataset(training_config(segmenter, cfg), "train"), seed)
+    views = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), segmenter.cfg.res)
+    return kmeans_centres(
+        evaluation_trainer(cfg),
+        segmenter.net.model,
+        views,
+        len(segmenter.cluster_probe.clusters),
+        seed,
+        cfg.batch_size,
+        cfg.num_workers,
+    )

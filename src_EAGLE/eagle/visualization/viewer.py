@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from eagle.config.refinement import Refinement
+from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import BackboneConfig
 from eagle.config.validation import check_resolution
 from eagle.errors import ConfigError
@@ -112,12 +112,14 @@ def _checkpoint_viewer(cfg: DictConfig, fabric: Fabric) -> Viewer:
     settings = Settings(
         cfg.n_eigenvectors or run.eigen_cluster - 1, cfg.n_clusters, cfg.color_affinity or run.color_affinity, cfg.seed
     )
-    refinement = Refinement(spectral=False, crf=cfg.run_crf)
+    refinement = refinement_of_name("crf" if cfg.run_crf else "none")
     view = segmenter.view(cfg.res, refinement=refinement, crf_backend=cfg.crf_backend)
-    photographs = PhotographSegmenter(segmenter, "cluster", view, fabric)
+    photographs = segmenter.photographs("cluster", view)
     legend = segmenter.legend("cluster", refinement)
     res = cfg.res or run.val_res
-    return Viewer(SegmenterDecomposer(segmenter, settings), res, cfg.panel_scale, fabric, photographs, legend, run)
+    return Viewer(
+        SegmenterDecomposer(segmenter.model, settings), res, cfg.panel_scale, fabric, photographs, legend, run
+    )
 
 
 def _backbone_viewer(cfg: DictConfig, fabric: Fabric) -> Viewer:

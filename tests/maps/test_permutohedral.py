@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from eagle.evaluation import permutohedral
-from eagle.evaluation.compiled_lattice import CompiledLattice
-from eagle.evaluation.lattice_kernels import LANES
-from eagle.evaluation.permutohedral import PermutohedralLattice
+from eagle.maps.crf.compiled_lattice import CompiledLattice
+from eagle.maps.crf.lattice_kernels import LANES
+from eagle.maps.crf.tensor_lattice import PermutohedralLattice
 
 
 class Compiled:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eagle.evaluation import lattice_kernels as kernels
-from eagle.evaluation.compiled_lattice import CompiledLattice, empty
-from eagle.evaluation.crf_settings import (
+from eagle.maps.crf import lattice_kernels as kernels
+from eagle.maps.crf.compiled_lattice import CompiledLattice, empty
+from eagle.maps.crf.lattice_kernels import LANES, Floats
+from eagle.maps.crf.settings import (
     BILATERAL_COMPAT,
     BILATERAL_SRGB,
     BILATERAL_SXY,
@@ -24,7 +25,6 @@ from eagle.evaluation.crf_settings import (
     GAUSSIAN_SXY,
     ITERATIONS,
 )
-from eagle.evaluation.lattice_kernels import LANES, Floats
 
 # Points of the softmax at a time; their channels stay in a core's cache.
 _POINTS = 1024

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydensecrf.densecrf import DenseCRF2D
 
-from eagle.evaluation.crf_settings import (
+from eagle.maps.crf.settings import (
     BILATERAL_COMPAT,
     BILATERAL_SRGB,
     BILATERAL_SXY,

@@ -1,4 +1,4 @@
-"""Feature maps of images of any size: padding to whole patches, and blended windows for large images."""
+"""Features of images of any size: padding to whole patches, the mirrored copy, and blended windows for large images."""
 
 from collections.abc import Callable, Iterator
 
@@ -64,3 +64,28 @@ def _tent(length: int, like: Tensor) -> Tensor:
     """``length`` triangular weights: 1 at both ends, one more for each patch towards the middle."""
     ramp = torch.arange(1, length + 1, dtype=like.dtype, device=like.device)
     return torch.minimum(ramp, ramp.flip(0))
+
+
+def any_size_features(
+    features: Features, img: Tensor, patch_size: int, window: int | None, flip: bool = True
+) -> Tensor:
+    """Features of an image of any size, padded to whole patches.
+
+    Args:
+        features: B×3×H×W → B×C×h×w, for H and W multiples of the patch size.
+        img: B×3×H×W.
+        patch_size: side of a patch in pixels.
+        window: side in pixels of the windows that larger images are split into; None processes every image whole.
+        flip: average them with the mirror image's features, mirrored back (method §9).
+
+    Returns:
+        B×C×⌈H/patch_size⌉×⌈W/patch_size⌉.
+    """
+
+    def view_features(view: Tensor) -> Tensor:
+        return features(view) if window is None else windowed(features, view, window, patch_size)
+
+    padded = padded_to_patches(img, patch_size)
+    if not flip:
+        return view_features(padded)
+    return (view_features(padded) + view_features(padded.flip(dims=[3])).flip(dims=[3])) / 2

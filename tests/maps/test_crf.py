@@ -12,8 +12,8 @@ from skimage.data import astronaut
 from skimage.transform import resize
 
 from eagle.errors import ConfigError, EagleError
-from eagle.evaluation.crf import _bgr_bytes, _by_torch, dense_crf, dense_crf_maps
-from eagle.evaluation.crf_pool import CrfPool
+from eagle.maps.crf.dense_crf import _bgr_bytes, _by_torch, dense_crf, dense_crf_maps
+from eagle.maps.crf.pool import CrfPool
 
 ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -170,7 +170,7 @@ def test_dense_crf__half_precision_is_computed_in_float32(backend, dtype):
 
 
 def test_dense_crf__imports_the_compiler_only_when_it_is_needed():
-    code = "import sys, eagle.evaluation.crf; sys.exit('numba' in sys.modules)"
+    code = "import sys, eagle.maps.crf.dense_crf; sys.exit('numba' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src_EAGLE"), *sys.path])}
     subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)
 
@@ -222,8 +222,8 @@ def test_pool__survives_threads_started_before_it(tmp_path):
         textwrap.dedent(
             """
             import torch
-            from eagle.evaluation.crf import dense_crf
-            from eagle.evaluation.crf_pool import CrfPool
+            from eagle.maps.crf.dense_crf import dense_crf
+            from eagle.maps.crf.pool import CrfPool
 
             if __name__ == "__main__":
                 torch.set_num_threads(4)
@@ -261,6 +261,6 @@ def test_pool__refuses_a_negative_number():
 
 @needs_pydensecrf
 def test_pydensecrf_worker__does_not_import_torch():
-    code = "import sys, eagle.evaluation.pydensecrf_worker; sys.exit('torch' in sys.modules)"
+    code = "import sys, eagle.maps.crf.pydensecrf_worker; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE")}
     subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from eagle.evaluation import lattice_kernels as kernels
-from eagle.evaluation.lattice_kernels import LANES, Floats, Ints, Longs
+from eagle.maps.crf import lattice_kernels as kernels
+from eagle.maps.crf.lattice_kernels import LANES, Floats, Ints, Longs
 
 # Points per task while the lattice is built.
 _POINTS = 8192

@@ -78,7 +78,7 @@ def pydensecrf_worker() -> ModuleType:
     """The module that runs pydensecrf; raises ConfigError with install instructions if that cannot be loaded."""
     try:
         import_module("pydensecrf.densecrf")
-        return import_module("eagle.evaluation.pydensecrf_worker")
+        return import_module("eagle.maps.crf.pydensecrf_worker")
     except (ImportError, ValueError) as error:  # ValueError: compiled for another numpy
         raise ConfigError(
             f"pydensecrf cannot be loaded ({error}): run `pip install -e .[crf]` or use backend=torch"

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from eagle.inference.probe_maps import any_size_features
-from eagle.inference.windows import padded_to_patches, windowed
+from eagle.maps.features import any_size_features, padded_to_patches, windowed
 
 PATCH = 4
 

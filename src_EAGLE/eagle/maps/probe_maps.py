@@ -1,0 +1,198 @@
+"""Maps of the probes: the one path from features to class scores, for training, evaluation, photographs and export.
+
+Features are codes S for the probes of a segmenter, keys K for k-means on K. Scores of the patches are resampled to
+pixels; refinement steps follow on the patch grid and on pixels (method §9).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module  # noqa: TID251 modules of the tables of steps only
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eagle.config.refinement import PATCH_STEPS, PIXEL_STEPS, Refinement
+from eagle.maps.crf.pool import CrfPool
+from eagle.maps.features import any_size_features
+from eagle.models.probes import ClusterLookup, upsampled
+
+# Sharpness of the cluster probe's softmax, as released.
+CLUSTER_ALPHA = 4.0
+# Smallest probability of a refined map before its logarithm.
+LEAST_PROBABILITY = 1e-6
+
+# A linear map of B×C×h×w to other positions, the same for each channel.
+Resample = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """How maps are computed.
+
+    Attributes:
+        alpha: sharpness of a cluster probe's softmax.
+        window: side in pixels of the windows that larger images are split into; None processes every image whole.
+        flip: average the features of an image and of its mirror image.
+        refinement: steps of refinement.
+        crf_backend: see ``dense_crf``.
+    """
+
+    alpha: float = CLUSTER_ALPHA
+    window: int | None = None
+    flip: bool = True
+    refinement: Refinement = Refinement()
+    crf_backend: str = "auto"
+
+
+class ProbeMaps(nn.Module):
+    """Class scores of images at their own size, by map name, e.g. ``cluster`` and ``cluster+spectral``.
+
+    Args:
+        features: B×3×H×W → B×D×h×w, for H and W multiples of ``patch_size``.
+        patch_size: side of a patch in pixels.
+        probes: linear probes (1×1 convolutions) and cluster probes by name.
+        settings: see MapSettings.
+        pool: processes for pydensecrf; None runs it in this process.
+
+    Attributes:
+        n_clusters: channels of each map by name, from the plain maps to the most refined ones.
+
+    Example:
+        >>> import torch
+        >>> from eagle import ClusterLookup
+        >>> from eagle.config.refinement import refinement_of_name
+        >>> from eagle.maps.probe_maps import MapSettings, ProbeMaps
+        >>> colours = torch.nn.AvgPool2d(8)  # features of 8×8 patches
+        >>> settings = MapSettings(refinement=refinement_of_name("spectral"))
+        >>> maps = ProbeMaps(colours, 8, {"cluster": ClusterLookup(3, 5)}, settings)(torch.rand(1, 3, 30, 50))
+        >>> {name: tuple(scores.shape) for name, scores in maps.items()}
+        {'cluster': (1, 5, 30, 50), 'cluster+spectral': (1, 5, 30, 50)}
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        patch_size: int,
+        probes: Mapping[str, nn.Module],
+        settings: MapSettings,
+        pool: CrfPool | None = None,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.patch_size = patch_size
+        self.probes = nn.ModuleDict(probes)
+        self.settings = settings
+        self._pool = pool
+        names = [""]
+        for step in settings.refinement.steps:
+            names.append(f"{names[-1]}+{step}")
+        sizes = {name: n_scores(probe) for name, probe in probes.items()}
+        self.n_clusters = {name + suffix: size for suffix in names for name, size in sizes.items()}
+
+    @torch.no_grad()
+    def patch_features(self, img: Tensor) -> Tensor:
+        """Features of images of any size, B×3×H×W → B×D×⌈H/patch⌉×⌈W/patch⌉."""
+        return any_size_features(self.features, img, self.patch_size, self.settings.window, self.settings.flip)
+
+    @torch.no_grad()
+    def forward(self, img: Tensor) -> dict[str, Tensor]:
+        """Maps of B×3×H×W normalised images, B×C×H×W: log-probabilities; after a step on pixels, probabilities."""
+        features, shown = self.patch_features(img), (img.shape[2], img.shape[3])
+        covered = covered_size(features, self.patch_size)
+
+        def resample(scores: Tensor) -> Tensor:
+            return upsampled(scores, covered)[:, :, : shown[0], : shown[1]]
+
+        alpha, refinement, suffix = self.settings.alpha, self.settings.refinement, ""
+        maps = {name: log_probabilities(features, probe, alpha, resample) for name, probe in self.probes.items()}
+        latest = dict(maps)
+        if refinement.on_patches:
+            probs = {name: patch_probabilities(features, probe, alpha) for name, probe in self.probes.items()}
+        for step in refinement.on_patches:
+            suffix += f"+{step}"
+            probs = {name: patch_step(step)(part, features) for name, part in probs.items()}
+            latest = {name: _logarithm(resample(part)) for name, part in probs.items()}
+            maps |= {name + suffix: scores for name, scores in latest.items()}
+        for step in refinement.on_pixels:
+            suffix += f"+{step}"
+            refined = pixel_step(step, self.settings.crf_backend, self._pool)(img, list(latest.values()))
+            latest = dict(zip(latest, refined, strict=True))
+            maps |= {name + suffix: scores for name, scores in latest.items()}
+        return maps
+
+
+def linear_scores(features: Tensor, probe: nn.Module) -> Tensor:
+    """Scores of the patches, B×D×h×w → B×C×h×w float32, whose argmax is the probe's class.
+
+    They are linear in the features, so upsampling the scores equals upsampling the features. A cluster probe's are
+    inner products with the centres: the norm of the features does not change which centre is nearest.
+    """
+    if isinstance(probe, ClusterLookup):
+        return probe.inner(features)
+    with torch.autocast(features.device.type, enabled=False):
+        return probe(features.float())
+
+
+def patch_probabilities(features: Tensor, probe: nn.Module, alpha: float) -> Tensor:
+    """Class probabilities of the patches, B×D×h×w → B×C×h×w."""
+    logits = alpha * probe.similarity(features) if isinstance(probe, ClusterLookup) else linear_scores(features, probe)
+    return logits.softmax(dim=1)
+
+
+def log_probabilities(
+    features: Tensor, probe: nn.Module, alpha: float, resample: Resample, steps: Sequence[str] = ()
+) -> Tensor:
+    """Log-probabilities of a probe at the positions of ``resample``, before any step on pixels.
+
+    Args:
+        features: B×D×h×w.
+        probe: linear or cluster probe.
+        alpha: sharpness of a cluster probe's softmax.
+        resample: from the patch grid to pixels. Without steps, features are resampled; with steps, probabilities.
+        steps: steps on the patch grid.
+
+    Returns:
+        B×C×H×W.
+    """
+    if steps:
+        probs = patch_probabilities(features, probe, alpha)
+        for step in steps:
+            probs = patch_step(step)(probs, features)
+        return _logarithm(resample(probs))
+    if isinstance(probe, ClusterLookup):
+        return F.log_softmax(alpha * probe.resampled_similarity(features, resample), dim=1)
+    return F.log_softmax(resample(linear_scores(features, probe)), dim=1)
+
+
+def patch_step(step: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function of a step on the patch grid: (probabilities, features) → probabilities."""
+    return _function(*PATCH_STEPS[step])
+
+
+def pixel_step(
+    step: str, crf_backend: str = "auto", pool: CrfPool | None = None
+) -> Callable[[Tensor, list[Tensor]], list[Tensor]]:
+    """The function of a step on pixels: (images, log-probabilities of maps) → probabilities of maps."""
+    function = _function(*PIXEL_STEPS[step])
+    return partial(function, backend=crf_backend, pool=pool) if step == "crf" else function
+
+
+def _function(module: str, name: str) -> Callable[..., Any]:
+    return getattr(import_module(module), name)
+
+
+def _logarithm(probs: Tensor) -> Tensor:
+    return probs.clamp(min=LEAST_PROBABILITY).log()
+
+
+def covered_size(features: Tensor, patch_size: int) -> tuple[int, int]:
+    """(height, width) in pixels covered by the patches of a feature map."""
+    return features.shape[2] * patch_size, features.shape[3] * patch_size
+
+
+def n_scores(probe: nn.Module) -> int:
+    """Number of classes or clusters of a linear or cluster probe."""
+    return len(probe.clusters) if isinstance(probe, ClusterLookup) else int(probe.out_channels)
