@@ -11,7 +11,7 @@ from eagle.config.schema import EvalConfig, TrainConfig, key
 from eagle.config.validation import validated
 from eagle.data.mosaics.writing import write_mosaics
 from eagle.default_folders import default_folder
-from eagle.downloads.models import DERIVED, fetch_model
+from eagle.downloads.fetching import DERIVED, fetch_model
 
 
 @dataclass

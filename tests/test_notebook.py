@@ -11,7 +11,7 @@ from scripts.run_notebook import cleaned, executed
 from conftest import ROOT, SHARED
 from eagle.default_folders import default_folder
 from eagle.downloads.catalog import local_weights
-from eagle.downloads.models import DERIVED
+from eagle.downloads.fetching import DERIVED
 from eagle.errors import EagleError
 
 TOUR = ROOT / "notebooks" / "eagle_tour.ipynb"
