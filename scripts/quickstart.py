@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from make_mosaics import write_mosaics
 from omegaconf import DictConfig
 
 from eagle.config.command_line import parse_command_line, run_command
 from eagle.config.schema import EvalConfig, TrainConfig, key
 from eagle.config.validation import validated
-from eagle.data.mosaics.writing import write_mosaics
 from eagle.default_folders import default_folder
-from eagle.downloads.models import DERIVED, fetch_model
+from eagle.downloads.fetching import DERIVED, fetch_model
 
 
 @dataclass

@@ -18,14 +18,10 @@ class Behaviour:
     ranges: bool = True
     cuts: int = 0  # number of responses that are cut off
     cut_after: int = 0  # bytes that each of these sends
-    length_excess: int = 0  # added to every Content-Length
     send_length: bool = True
-    failures: list[int] = field(default_factory=list)  # status codes of the first responses
-    wrong_range: bool = False
-    content_type: str = "application/octet-stream"
-    delays: list[float] = field(default_factory=list)  # seconds before the first responses
+    status: int = 200
+    delay: float = 0.0  # seconds before each response
     pause_per_chunk: float = 0.0
-    chunk: int = 1 << 16
     requests: list[tuple[str, str | None]] = field(default_factory=list)
 
     @property
@@ -39,43 +35,33 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         behaviour = self.behaviour
         behaviour.requests.append((self.path, self.headers.get("Range")))
-        if behaviour.delays:
-            time.sleep(behaviour.delays.pop(0))
-        status = behaviour.failures.pop(0) if behaviour.failures else 200
+        time.sleep(behaviour.delay)
         content = behaviour.files.get(self.path.lstrip("/"))
-        if status != 200 or content is None:
-            self.send_error(status if status != 200 else 404)
+        if behaviour.status != 200 or content is None:
+            self.send_error(behaviour.status if behaviour.status != 200 else 404)
             return
-        start = self._start(content)
-        if start >= len(content) > 0:
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.end_headers()
-            return
-        self._send(content, start)
-
-    def _start(self, content):
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         same_file = self.headers.get("If-Range") in (None, _etag(content))
-        return int(asked[1]) if asked and self.behaviour.ranges and same_file else 0
+        self._send(content, int(asked[1]) if asked and behaviour.ranges and same_file else 0)
 
     def _send(self, content, start):
         behaviour = self.behaviour
+        if start >= len(content) > 0:
+            self.send_error(416)
+            return
         body = content[start:]
         self.send_response(206 if start else 200)
-        self.send_header("Content-Type", behaviour.content_type)
         self.send_header("ETag", _etag(content))
         if start:
-            first = start + behaviour.wrong_range
-            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if behaviour.send_length:
-            self.send_header("Content-Length", str(len(body) + behaviour.length_excess))
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if behaviour.cuts:
             behaviour.cuts -= 1
             body = body[: behaviour.cut_after]
-        for at in range(0, len(body), behaviour.chunk):
-            self.wfile.write(body[at : at + behaviour.chunk])
+        for at in range(0, len(body), 1 << 16):
+            self.wfile.write(body[at : at + (1 << 16)])
             time.sleep(behaviour.pause_per_chunk)
 
     def log_message(self, *_):

