@@ -27,12 +27,14 @@ from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.crf_pool import CrfPool
 from eagle.evaluation.evaluator import Evaluation, Refine, evaluate
 from eagle.evaluation.predictions import PredictionFolder
+from eagle.evaluation.report import write_report
 from eagle.evaluation.score_tables import class_table, comparison_table, results, summary_table, write_json
-from eagle.figures.confusion import draw_confusion
-from eagle.figures.segmentation_grid import draw_segmentation_grid
+from eagle.figures.confusion import confusion_figure
+from eagle.figures.grids import segmentation_grid
+from eagle.figures.rendering import write_figure
 from eagle.inference.probe_maps import SegmenterProbes
-from eagle.reports.html.page import write_report
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.training.run_record import code_version
 
 
 def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
@@ -130,7 +132,7 @@ def write_evaluation(
     write_json(evaluation_file(path), content)
     if cfg.report:
         configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
-        write_report(report_file(path), content, evaluation, views, configurations)
+        write_report(report_file(path), content | {"code": code_version()}, evaluation, views, configurations)
     return content
 
 
@@ -140,10 +142,11 @@ def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, pref
     metrics = evaluation.metrics
     last = list(metrics)[-1]
     scores = metrics[last].scores(count_extra=False)
-    draw_confusion(folder / f"{prefix}confusion.png", scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
+    confusion = confusion_figure(scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
+    write_figure(folder / f"{prefix}confusion.png", confusion)
     if evaluation.pictures:
         columns = {name: metric.class_of_cluster() for name, metric in metrics.items()}
-        draw_segmentation_grid(folder / f"{prefix}grid.png", evaluation.pictures, columns, classes)
+        write_figure(folder / f"{prefix}grid.png", segmentation_grid(evaluation.pictures, columns, classes))
 
 
 def training_config(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> DictConfig:

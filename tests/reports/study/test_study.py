@@ -9,8 +9,8 @@ from scipy import stats
 
 from conftest import ROOT
 from eagle.errors import ConfigError, TrainingError
+from eagle.figures.bars import bars_figure
 from eagle.figures.rendering import rendered
-from eagle.figures.study import bands_figure, bars_figure
 from eagle.reports.study import running
 from eagle.reports.study.configurations import check_settings_differ, configuration
 from eagle.reports.study.plan import Run, read_plan
@@ -224,8 +224,4 @@ def test_figures__show_every_setting():
     figure = bars_figure(scores, "mIoU")
     assert len(figure.axes[0].patches) == 3
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"plain", "object"}
-    steps = np.array([100, 200])
-    bands = bands_figure({"a": {"plain": (steps, np.array([[1.0, 2.0], [3.0, 4.0]]))}}, "mIoU")
-    assert bands.axes[0].lines[0].get_ydata().tolist() == [2, 3]
     assert rendered(figure).std() > 5
-    assert rendered(bands).std() > 5
