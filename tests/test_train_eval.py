@@ -253,6 +253,19 @@ def test_evaluate__spectral_maps_are_probabilities_smoothed_on_the_patch_graph(m
     torch.testing.assert_close(maps["linear+spectral"].exp().sum(dim=1), torch.ones(2, 40, 52))
 
 
+def test_evaluate__without_flip_scores_as_validation_does(make_run):
+    run_dir = train(make_run(max_steps=2, val_freq=2))
+    content = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(flip=False, run_crf=False))
+    with (run_dir / "metrics.csv").open() as file:
+        validated = [row for row in csv.DictReader(file) if row["test/cluster/mIoU"]][-1]
+    for probe in ("linear", "cluster"):
+        scores = content["scores"][probe]["published"]
+        assert scores["mIoU"] == pytest.approx(float(validated[f"test/{probe}/mIoU"]), abs=1e-3)
+        assert scores["accuracy"] == pytest.approx(float(validated[f"test/{probe}/Accuracy"]), abs=1e-3)
+    flipped = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False))
+    assert (content["flip"], flipped["flip"]) == (False, True)
+
+
 def test_evaluate__report_is_optional(make_run):
     run_dir = train(make_run())
     evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False, report=False))

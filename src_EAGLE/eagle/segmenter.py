@@ -300,7 +300,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
 
     def _eigenvectors_of(self, code: Tensor, img: Tensor) -> Tensor:
         cfg = self.cfg
-        options = (cfg.eigen_cluster, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs)
+        options = (cfg.eigen_cluster, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity)
         return laplacian_eigenvectors(code, img, *options)
 
     def _whole_batch(self, local: Tensor) -> Tensor:

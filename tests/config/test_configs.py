@@ -157,6 +157,16 @@ def test_potsdam__differs_from_cocostuff_where_its_comments_say():
     assert differing == {"dataset_name", "crop_type", "model_type", "extra_clusters", "max_steps"}
 
 
+def test_fidelity__strict_is_released_with_the_released_signs():
+    strict, released = (composed("train_config_cocostuff", f"fidelity={name}") for name in ("strict", "released"))
+    differing = {name: (strict[name], released[name]) for name in strict if strict[name] != released[name]}
+    assert differing == {
+        "fidelity": ("strict", "released"),
+        "eigen_signs": ("released", "fixed"),
+        "matmul_precision": ("high", "highest"),
+    }
+
+
 def test_fidelity__both_files_compose():
     for fidelity in ("released", "paper"):
         assert composed("train_config_cocostuff", f"fidelity={fidelity}").photometric == fidelity

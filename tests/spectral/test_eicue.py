@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from eagle.models.probes import ClusterLookup
+from eagle.spectral.affinity import color_affinity
 from eagle.spectral.eicue import eicue, full_float32, laplacian_eigenvectors, released_signs
+from eagle.spectral.laplacian import normalized_laplacian
 
 
 def test_released_signs__are_the_recorded_ones(golden):
@@ -19,6 +21,34 @@ def test_released_signs__negate_a_whole_block_and_leave_one_that_is_all_positive
     block = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
     expected = torch.stack([-block, -block, block.abs()])
     assert torch.equal(released_signs(torch.stack([block, -block, block.abs()])), expected)
+
+
+def test_laplacian_eigenvectors__released_signs_are_mostly_the_recorded_ones(golden):
+    """From the recorded inputs alone, so the signs are the solver's; the rest may differ with the processor."""
+    agreeing = []
+    for name, side in (("c_eigen_14x14_b2", 14), ("c_eigen_28x28_b1", 28)):
+        data = golden.tensors(name)
+        code = data["code"].transpose(1, 2).unflatten(2, (side, side))
+        # The key eigensolver must not matter: the released signs are those of the released solver.
+        vectors = laplacian_eigenvectors(code, data["img"], 4, method="subspace", signs="released")
+        cosine = (vectors * data["eigenvectors"]).sum(dim=1)[:, 1:]
+        torch.testing.assert_close(cosine.abs(), torch.ones_like(cosine), atol=1e-3, rtol=0)
+        agreeing += (cosine > 0).flatten().tolist()
+    assert len(agreeing) == 9
+    assert sum(agreeing) >= 7
+
+
+def test_laplacian_eigenvectors__colour_alone_ignores_the_codes():
+    generator = torch.Generator().manual_seed(0)
+    codes, img = torch.randn(2, 1, 8, 5, 5, generator=generator), torch.rand(1, 3, 40, 40, generator=generator)
+    first, second = (laplacian_eigenvectors(code, img, 3, "paper", affinity="colour") for code in codes)
+    assert torch.equal(first, second)
+    laplacian, _ = normalized_laplacian(color_affinity(img, (5, 5), "paper"))
+    expected = torch.linalg.eigh(laplacian[0].double()).eigenvectors[:, :3]
+    cosine = (first[0].double() * expected).sum(dim=0)
+    torch.testing.assert_close(cosine.abs(), torch.ones_like(cosine), atol=1e-4, rtol=0)
+    both = laplacian_eigenvectors(codes[0], img, 3, "paper")
+    assert not torch.allclose(both, first, atol=0.01)
 
 
 def test_laplacian_eigenvectors__signs_by_key():

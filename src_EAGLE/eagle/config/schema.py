@@ -188,13 +188,20 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     fidelity: str = key(
         "released",
         "Where released code and paper differ, follow released or paper: sets the defaults of color_affinity, "
-        "aug_color_image, photometric and lambda_schedule (configs/fidelity/)",
-        choices=("released", "paper"),
+        "aug_color_image, photometric and lambda_schedule (configs/fidelity/). strict = released, and eigen_signs and "
+        "matmul_precision as released too, which makes the result depend on the machine",
+        choices=("released", "paper", "strict"),
     )
     color_affinity: str = key(
         "released",
         "Pixel values in the colour affinity: released = normalised image / 255; paper = RGB in [0, 1]",
         choices=("released", "paper"),
+    )
+    eicue_affinity: str = key(
+        "both",
+        "Affinity of EiCue's graph: both = colour + code, as released since 30 August 2024; colour = colour alone, as "
+        "released before, when the released checkpoints were linked",
+        choices=("both", "colour"),
     )
     aug_color_image: str = key(
         "released",
@@ -223,9 +230,9 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     )
     eigen_signs: str = key(
         "fixed",
-        "Sign convention of eigenvectors: fixed = at most half of each eigenvector's entries are positive; released = "
-        "negate all eigenvectors of an image if most of their entries are positive, so the EiCue depends on the "
-        "solver's signs",
+        "Sign convention of eigenvectors: fixed = at most half of each eigenvector's entries are positive, the same on "
+        "every machine; released = the signs of the released solver (a full decomposition, whatever eigensolver says), "
+        "all eigenvectors of an image negated if most of their entries are positive",
         choices=("fixed", "released"),
     )
     eigensolver: str = key(
@@ -342,6 +349,7 @@ class EvalConfig(MachineConfig, BadImageConfig):
         minimum=1,
     )
     crop: bool = key(True, "Score the central square of each image, as published; false = score whole images")
+    flip: bool = key(True, "Average the codes of each image and of its mirror image, as released")
     window: int | None = key(
         None,
         "Side in pixels of overlapping windows into which larger images are split, with blended predictions; none = no "

@@ -29,7 +29,7 @@ class Scores:
 
 
 def match_clusters(confusion: np.ndarray) -> np.ndarray:
-    """Hungarian matching that maximises correct pixels.
+    """Hungarian matching of the first n clusters that maximises correct pixels.
 
     Args:
         confusion: (n + extra)×n counts, row = cluster, column = label; extra clusters stay unmatched.
@@ -44,24 +44,48 @@ def match_clusters(confusion: np.ndarray) -> np.ndarray:
     return class_of_cluster
 
 
-def score(confusion: np.ndarray, class_of_cluster: np.ndarray, count_extra: bool) -> Scores:
-    """Scores of a matched confusion matrix.
+def score(confusion: np.ndarray, class_of_cluster: np.ndarray) -> Scores:
+    """Scores of a matched confusion matrix, by the strict protocol: pixels of unmatched clusters are errors.
 
     Args:
         confusion: (n + extra)×n counts, row = cluster, column = label.
         class_of_cluster: class of each cluster, −1 for none.
-        count_extra: False for the published protocol, which ignores pixels of unmatched clusters; True for the strict
-            protocol, which counts them as errors.
     """
     n_classes = confusion.shape[1]
     matched = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(matched, class_of_cluster[class_of_cluster >= 0], confusion[class_of_cluster >= 0])
-    counted = confusion if count_extra else confusion[class_of_cluster >= 0]
-    correct, labelled, predicted = np.diag(matched), counted.sum(axis=0), matched.sum(axis=1)
+    return _scores(matched, confusion[class_of_cluster < 0].sum(axis=0))
+
+
+def published_score(confusion: np.ndarray) -> Scores:
+    """Scores by the published protocol: pixels of extra clusters are ignored, and clusters are matched as released.
+
+    The released metric matches all n + extra clusters, the extra ones without pixels. If a cluster overlaps no class of
+    its own, an empty extra cluster may be matched in its place; the cluster's pixels are then errors, and the mean IoU
+    has one more class, of IoU 0. With ``extra = 0`` this is ``score`` after ``match_clusters``.
+
+    Args:
+        confusion: (n + extra)×n counts, row = cluster, column = label.
+    """
+    kept = confusion.copy()
+    kept[confusion.shape[1] :] = 0
+    matched_clusters, _ = linear_sum_assignment(kept, maximize=True)
+    _, cluster_of_class = linear_sum_assignment(kept.T, maximize=True)
+    unmatched = np.setdiff1d(np.arange(len(kept)), matched_clusters)
+    return _scores(kept[cluster_of_class], kept[unmatched].sum(axis=0), added_class=bool(kept[unmatched].any()))
+
+
+def _scores(matched: np.ndarray, unmatched: np.ndarray, added_class: bool = False) -> Scores:
+    """Scores from n×n matched counts and the pixels of each class, n, in clusters without a class.
+
+    ``added_class`` adds a class of IoU 0 to the mean.
+    """
+    correct, labelled, predicted = np.diag(matched), matched.sum(axis=0) + unmatched, matched.sum(axis=1)
     iou = _percent(correct, predicted + labelled - correct)
+    averaged = np.append(iou, 0.0) if added_class else iou
     return Scores(
-        miou=float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
-        accuracy=float(_percent(correct.sum(), counted.sum())),
+        miou=float(np.nanmean(averaged)) if np.isfinite(averaged).any() else float("nan"),
+        accuracy=float(_percent(correct.sum(), labelled.sum())),
         iou=iou,
         class_accuracy=_percent(correct, labelled),
         confusion=matched,
@@ -81,7 +105,8 @@ class UnsupervisedMetrics(Metric):
         n_classes: number of classes; labels outside [0, n_classes) are void.
         extra_clusters: number of clusters beyond n_classes.
         compute_hungarian: match clusters to classes by Hungarian matching; otherwise cluster i is class i.
-        count_extra: protocol of ``compute``, see ``score``.
+        count_extra: protocol of ``compute``: True is the strict one, see ``score``; False the published one, see
+            ``published_score``.
 
     Example:
         >>> import torch
@@ -128,8 +153,13 @@ class UnsupervisedMetrics(Metric):
         return np.where(np.arange(len(self.confusion)) < self.n_classes, np.arange(len(self.confusion)), -1)
 
     def scores(self, count_extra: bool) -> Scores:
-        """All scores under one protocol."""
-        return score(self.confusion.cpu().numpy(), self.class_of_cluster(), count_extra)
+        """All scores under one protocol, see ``count_extra`` of the class."""
+        confusion = self.confusion.cpu().numpy()
+        if count_extra:
+            return score(confusion, self.class_of_cluster())
+        if self.compute_hungarian:
+            return published_score(confusion)
+        return score(confusion[: self.n_classes], self.class_of_cluster()[: self.n_classes])
 
     def has_labels(self) -> bool:
         """Whether any labelled pixel was counted."""

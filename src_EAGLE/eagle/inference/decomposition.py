@@ -39,7 +39,7 @@ class Decomposition:
 
 @torch.no_grad()
 def photograph_eigenvectors(code: Tensor, img: Tensor, n: int, cfg: Any, color_affinity: str) -> Tensor:
-    """Eigenvectors of the Laplacian of code and colour affinity of one image, computed as in training.
+    """Eigenvectors of one image's Laplacian, computed as in training.
 
     Args:
         code: 1×D×h×w.
@@ -53,7 +53,7 @@ def photograph_eigenvectors(code: Tensor, img: Tensor, n: int, cfg: Any, color_a
         training, so that the vectors do not depend on n.
     """
     k = max(1 + n, cfg.eigen_cluster)
-    return laplacian_eigenvectors(code, img, k, color_affinity, cfg.eigensolver, cfg.eigen_signs)
+    return laplacian_eigenvectors(code, img, k, color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity)
 
 
 @torch.no_grad()

@@ -23,24 +23,35 @@ class SegmenterProbes(nn.Module):
         alpha: sharpness of the cluster probe.
         window: side in pixels of the windows that larger images are split into; None processes every image whole.
         spectral: add the spectrally refined maps "linear+spectral" and "cluster+spectral".
+        flip: average the codes of an image and of its mirror image, as released.
     """
 
     def __init__(
-        self, segmenter: LitUnsupervisedSegmenter, alpha: float, window: int | None = None, spectral: bool = False
+        self,
+        segmenter: LitUnsupervisedSegmenter,
+        alpha: float,
+        window: int | None = None,
+        spectral: bool = False,
+        flip: bool = True,
     ) -> None:
         super().__init__()
         self.segmenter = segmenter
         self.alpha = alpha
         self.window = window
         self.spectral = spectral
+        self.flip = flip
         n_clusters = {"linear": segmenter.n_classes, "cluster": len(segmenter.cluster_probe.clusters)}
         self.n_clusters = _with_spectral(n_clusters) if spectral else n_clusters
 
     @torch.no_grad()
     def code(self, img: Tensor) -> Tensor:
-        """Code S of an image of any size, averaged with the mirror image's code; B×dim×⌈H/patch⌉×⌈W/patch⌉."""
+        """Code S of an image of any size, B×dim×⌈H/patch⌉×⌈W/patch⌉; with ``flip`` averaged with its mirror image's."""
         net = self.segmenter.net
-        return any_size_features(lambda view: net.keys_and_code(view)[1], img, net.model.patch_size, self.window)
+
+        def codes(view: Tensor) -> Tensor:
+            return net.keys_and_code(view)[1]
+
+        return any_size_features(codes, img, net.model.patch_size, self.window, self.flip)
 
     def patch_logits(self, name: str, code: Tensor) -> Tensor:
         """Logits of the patches, B×C×h×w, by the probe "linear" or "cluster"."""
@@ -76,6 +87,7 @@ class KMeansProbe(nn.Module):
         alpha: sharpness of the probe.
         window: as in SegmenterProbes.
         spectral: add the spectrally refined map "kmeans+spectral".
+        flip: as in SegmenterProbes.
     """
 
     def __init__(
@@ -85,6 +97,7 @@ class KMeansProbe(nn.Module):
         alpha: float,
         window: int | None = None,
         spectral: bool = False,
+        flip: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -92,13 +105,14 @@ class KMeansProbe(nn.Module):
         self.alpha = alpha
         self.window = window
         self.spectral = spectral
+        self.flip = flip
         n_clusters = {"kmeans": len(centres.clusters)}
         self.n_clusters = _with_spectral(n_clusters) if spectral else n_clusters
 
     @torch.no_grad()
     def forward(self, img: Tensor) -> dict[str, Tensor]:
         """See ProbeMaps."""
-        keys = any_size_features(self.backbone, img, self.backbone.patch_size, self.window)
+        keys = any_size_features(self.backbone, img, self.backbone.patch_size, self.window, self.flip)
         size, shown = covered_size(keys, self.backbone.patch_size), (img.shape[2], img.shape[3])
         similarity = self.centres.upsampled_similarity(keys, size)
         maps = {"kmeans": F.log_softmax(self.alpha * cropped_to(similarity, shown), dim=1)}
@@ -117,14 +131,17 @@ def _with_spectral(n_clusters: dict[str, int]) -> dict[str, int]:
     return n_clusters | {name + SPECTRAL_SUFFIX: n for name, n in n_clusters.items()}
 
 
-def any_size_features(features: Features, img: Tensor, patch_size: int, window: int | None) -> Tensor:
-    """Features of an image of any size, padded to whole patches and averaged with the mirror image's features.
+def any_size_features(
+    features: Features, img: Tensor, patch_size: int, window: int | None, flip: bool = True
+) -> Tensor:
+    """Features of an image of any size, padded to whole patches.
 
     Args:
         features: B×3×H×W → B×C×h×w, for H and W multiples of the patch size.
         img: B×3×H×W.
         patch_size: side of a patch in pixels.
         window: as in SegmenterProbes.
+        flip: average them with the mirror image's features.
 
     Returns:
         B×C×⌈H/patch_size⌉×⌈W/patch_size⌉.
@@ -133,7 +150,8 @@ def any_size_features(features: Features, img: Tensor, patch_size: int, window: 
     def padded_features(view: Tensor) -> Tensor:
         return features(view) if window is None else windowed(features, view, window, patch_size)
 
-    return flip_averaged(padded_features, padded_to_patches(img, patch_size))
+    padded = padded_to_patches(img, patch_size)
+    return flip_averaged(padded_features, padded) if flip else padded_features(padded)
 
 
 def flip_averaged(features: Features, img: Tensor) -> Tensor:

@@ -198,7 +198,9 @@ class Segmenter(LitUnsupervisedSegmenter):
         self.machine.to_device(self.eval())
         img, cfg = self.machine.to_device(input_of_size(photograph, size)), self.cfg
         with self.machine.autocast():
-            vectors = laplacian_eigenvectors(self(img), img, k, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs)
+            vectors = laplacian_eigenvectors(
+                self(img), img, k, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity
+            )
         return vectors[0, :, 1 : n + 1].T.unflatten(1, grid).float().cpu().numpy()
 
     def view(

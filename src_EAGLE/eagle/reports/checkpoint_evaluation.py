@@ -74,7 +74,7 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     with crf_refinement(cfg) as refine:
         evaluation = evaluate(
             evaluation_trainer(cfg),
-            SegmenterProbes(segmenter, cfg.cluster_alpha, cfg.window, refinement(cfg).spectral),
+            SegmenterProbes(segmenter, cfg.cluster_alpha, cfg.window, refinement(cfg).spectral, cfg.flip),
             views,
             cfg.batch_size,
             cfg.num_workers,
@@ -124,6 +124,7 @@ def write_evaluation(
         "skipped_images": list(views.dataset.skipped),
         "res": views.res,
         "crop": views.crop,
+        "flip": cfg.flip,
         "window": cfg.window,
         "cluster_alpha": cfg.cluster_alpha,
         "scores": results(metrics, classes),

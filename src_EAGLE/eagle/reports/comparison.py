@@ -50,7 +50,7 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
     first = next(iter(segmenters.values()))
     views = validation_views(first, cfg)
     centres = _centres(first, cfg)
-    settings = (cfg.cluster_alpha, cfg.window, refinement(cfg).spectral)
+    settings = (cfg.cluster_alpha, cfg.window, refinement(cfg).spectral, cfg.flip)
     probes: dict[str, ProbeMaps] = {KMEANS: KMeansProbe(first.net.model, centres, *settings)}
     probes |= {name: SegmenterProbes(segmenter, *settings) for name, segmenter in segmenters.items()}
     with crf_refinement(cfg) as refine:

@@ -20,16 +20,19 @@ def laplacian_eigenvectors(
     color_mode: str = "released",
     method: str = "subspace",
     signs: str = "fixed",
+    affinity: str = "both",
 ) -> Tensor:
-    """Eigenvectors of the k smallest eigenvalues of each image's Laplacian, from the affinity A = A_c + A_f.
+    """Eigenvectors of the k smallest eigenvalues of each image's Laplacian.
 
     Args:
         code: S, B×D×h×w; detached.
         img: image for the colour affinity, B×3×H×W, ImageNet-normalised.
         k: number of eigenvectors, including the trivial first one.
         color_mode: see ``color_affinity``.
-        method: see ``smallest_eigenpairs``.
-        signs: "fixed" applies ``fix_signs``, "released" applies ``released_signs``.
+        method: see ``smallest_eigenpairs``; without effect where ``signs`` is "released".
+        signs: "fixed" applies ``fix_signs``; "released" applies ``released_signs`` to the vectors of the released
+            solver, "eigh", because their relative signs are the solver's.
+        affinity: "both" is A = A_c + A_f; "colour" is A = A_c, as in the released code before 30 August 2024.
 
     Returns:
         B×N×k float32, N = h·w; columns beyond N are zero.
@@ -42,9 +45,11 @@ def laplacian_eigenvectors(
     """
     h, w = code.shape[2:]
     with full_float32(code.device):
-        affinity = feature_affinity(code.flatten(2).transpose(1, 2)).add_(color_affinity(img, (h, w), color_mode))
-        laplacian, degree = normalized_laplacian(affinity)
-        _, vectors = smallest_eigenpairs(laplacian, degree, k, method)
+        total = color_affinity(img, (h, w), color_mode)
+        if affinity == "both":
+            total += feature_affinity(code.flatten(2).transpose(1, 2))
+        laplacian, degree = normalized_laplacian(total)
+        _, vectors = smallest_eigenpairs(laplacian, degree, k, "eigh" if signs == "released" else method)
     vectors = released_signs(vectors) if signs == "released" else fix_signs(vectors)
     return torch.nn.functional.pad(vectors, (0, k - vectors.shape[2]))
 

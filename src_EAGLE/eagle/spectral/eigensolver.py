@@ -46,8 +46,8 @@ def smallest_eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str =
         laplacian: normalised Laplacian, B×N×N.
         degree: B×N; √degree spans the null space of the Laplacian.
         k: number of pairs; at most N are returned.
-        method: "eigh" is a full decomposition; "subspace" iterates on a block of at least k + 7 vectors and falls
-            back to "eigh" for images that do not converge.
+        method: "eigh" decomposes the upper triangle in full, as released; "subspace" iterates on a block of at least
+            k + 7 vectors and falls back to "eigh" for images that do not converge.
 
     Returns:
         Eigenvalues B×k, ascending, and unit eigenvectors B×N×k, in the Laplacian's dtype; NaN for an image whose
@@ -95,7 +95,8 @@ def _eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str) -> tuple
 
 
 def _by_eigh(laplacian: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh(laplacian)
+    # As released. The triangle that is read does not change the pairs, but the signs that LAPACK gives them.
+    values, vectors = torch.linalg.eigh(laplacian, UPLO="U")
     return values[:, :k], vectors[:, :, :k]
 
 

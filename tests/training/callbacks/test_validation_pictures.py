@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eagle.data.loading.datamodule import SegmentationDataModule
-from eagle.evaluation.metrics import UnsupervisedMetrics, match_clusters, score
+from eagle.evaluation.metrics import UnsupervisedMetrics, published_score
 from eagle.training.callbacks import validation_pictures
 from eagle.training.callbacks.validation_pictures import ValidationFigures, kept_validations
 from eagle.training.run import train
@@ -48,7 +48,7 @@ def test_train__draws_each_validation_and_writes_and_logs_its_numbers(make_run, 
     header, *rows = rows_of(folder / "step_00000002_confusion.csv")
     assert header == ["label / predicted", "class 0", "class 1", "no class"]
     counts = np.array([[int(cell) for cell in row[1:]] for row in rows])
-    assert (counts[:, :2] == score(confusion, match_clusters(confusion), False).confusion.T).all()
+    assert (counts[:, :2] == published_score(confusion).confusion.T).all()
     assert counts.sum() == confusion.sum() > 0
     header, *rows = rows_of(folder / "step_00000002_frequencies.csv")
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))

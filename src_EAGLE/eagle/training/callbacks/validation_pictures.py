@@ -18,7 +18,7 @@ from eagle.data.loading.sharding import Shard
 from eagle.distributed import all_reduce_sum
 from eagle.evaluation.details import Picture
 from eagle.evaluation.frequencies import class_frequencies, cluster_frequencies, frequency_table
-from eagle.evaluation.metrics import match_clusters, score
+from eagle.evaluation.metrics import match_clusters, published_score
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import confusion_figure
 from eagle.figures.grids import segmentation_grid
@@ -153,7 +153,7 @@ def labelled_validation(
         classes: names and palette.
     """
     class_of_cluster = match_clusters(confusion)
-    scores = score(confusion, class_of_cluster, count_extra=False)
+    scores = published_score(confusion)
     unmatched = confusion.sum(axis=0) - scores.confusion.sum(axis=0) if len(confusion) > len(classes) else None
     found = class_frequencies(confusion, class_of_cluster, classes)
     columns = {"linear": np.arange(len(classes)), "cluster": class_of_cluster}
