@@ -43,7 +43,7 @@ PANELS = {
 }
 VALIDATION_PREFIXES = ("test/", "val/")
 # Colour and dashes of each run; more runs than colours repeat the colours with other dashes.
-RUN_STYLES = list(cycler("linestyle", ["-", "--", ":", "-."]) * cycler("color", RUN_COLORS))
+RUN_STYLES: list[dict[str, Any]] = list(cycler("linestyle", ["-", "--", ":", "-."]) * cycler("color", RUN_COLORS))
 N_COLUMNS = 4
 # Axes of scores span at least this much, so that small differences look small.
 MIN_PERCENT_SPAN = 5
