@@ -9,7 +9,6 @@ from eagle.config.command_line import run_command
 from eagle.config.schema import key
 from eagle.default_folders import default_folder
 from eagle.errors import ConfigError
-from eagle.figures.run_metrics import read_runs
 
 SEVERAL_RUNS_DIR = default_folder("outputs/curves")
 FILE_NAME = "curves.png"
@@ -35,7 +34,7 @@ def plot_run(cfg: DictConfig) -> None:
     """Draw losses, λ and scores of one or several runs over optimiser steps, from their metrics.csv."""
     if not cfg.runs:
         raise ConfigError("runs: name at least one run folder")
-    from eagle.figures.curves import curves_figure
+    from eagle.figures.curves import curves_figure, read_runs
     from eagle.figures.rendering import write_figure
 
     runs = read_runs([Path(run) for run in cfg.runs])

@@ -66,7 +66,7 @@ def visualize_eigen(cfg: DictConfig) -> None:
     """Draw one row per image, as in the paper: Laplacian eigenvectors, EiCue, k-means of the keys, final clusters."""
     if cfg.checkpoint is not None:
         require_checkpoint(Path(cfg.checkpoint), "checkpoint")
-    from eagle.visualization.visualize import visualize
+    from eagle.inference.eigen_pictures import visualize
 
     outcome = visualize(cfg)
     left_out = f", {len(outcome.unreadable)} left out" if outcome.unreadable else ""

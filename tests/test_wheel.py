@@ -68,7 +68,7 @@ def test_wheel__has_every_file_of_the_library(wheel):
     sources = ROOT / "src_EAGLE"
     files = [path for path in (sources / "eagle").rglob("*.*") if "__pycache__" not in path.parts]
     ours = {path.relative_to(sources).as_posix() for path in files}
-    assert {"eagle/reports/html/style.css", "eagle/config/fidelity/paper.yml"} <= ours
+    assert {"eagle/evaluation/report.html.jinja", "eagle/config/fidelity/paper.yml"} <= ours
     with zipfile.ZipFile(wheel) as archive:
         assert ours - set(archive.namelist()) == set()
 

@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
 
-from eagle.evaluation.cluster_examples import WINDOW_BLOCKS, WINDOW_SHARE, best_examples, image_examples
-from eagle.evaluation.details import MOST_EXAMPLES
-from eagle.evaluation.image_results import best_median_worst, image_result
+from eagle.evaluation.details import (
+    MOST_EXAMPLES,
+    WINDOW_BLOCKS,
+    WINDOW_SHARE,
+    best_examples,
+    best_median_worst,
+    image_examples,
+    image_result,
+)
 from tiles import ALL_VOID, CLASS_OF_CLUSTER, N_IMAGES, Tiles, evaluated_tiles
 
 
@@ -97,8 +103,8 @@ def test_image_examples__equal_a_search_of_all_windows():
     rng = np.random.default_rng(0)
     clusters, confidence = rng.integers(0, 3, (40, 67)), rng.random((40, 67)).astype(np.float32)
     side, step = round(WINDOW_SHARE * 40), round(WINDOW_SHARE * 40 / WINDOW_BLOCKS)
-    found = image_examples(7, clusters, confidence, 4)
-    assert [example.cluster for example in found] == [0, 1, 2], "cluster 3 is nowhere"
+    found = image_examples(7, clusters, confidence)
+    assert [example.cluster for example in found] == [0, 1, 2]
     for example in found:
         value, top, left = searched(clusters, confidence, example.cluster, side, step)
         assert (example.index, example.top, example.left, example.side) == (7, top, left, side)
@@ -107,7 +113,7 @@ def test_image_examples__equal_a_search_of_all_windows():
 
 def test_image_examples__lie_within_images_of_any_size():
     for size in ((1, 1), (2, 9), (5, 3), (13, 400)):
-        found = image_examples(0, np.zeros(size, dtype=int), np.ones(size, dtype=np.float32), 2)
+        found = image_examples(0, np.zeros(size, dtype=int), np.ones(size, dtype=np.float32))
         assert len(found) == 1
         assert 0 <= found[0].top <= size[0] - found[0].side
         assert 0 <= found[0].left <= size[1] - found[0].side

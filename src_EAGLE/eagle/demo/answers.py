@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from eagle.data.class_map import NO_CLASS
-from eagle.data.palette import VOID_COLOR, distinct_palette
-from eagle.figures.panels import EigenvectorPanel, LabelPanel, Panel
+from eagle.data.palette import VOID_COLOR, colored, distinct_palette
+from eagle.figures.grids import eigenvector_colors
+from eagle.inference.decomposition import Decomposition
 from eagle.inference.masks import shares_by_id
 from eagle.inference.segmentation import Segmentation
-from eagle.visualization.decomposition import Decomposition
 
 # Longest side of the picture on the page, and beside eigenvectors; downloads have the photograph's own size.
 SHOWN_SIDE = 1440
@@ -69,19 +69,18 @@ def shown_segmentation(result: Segmentation) -> dict[str, Any]:
 def eigenvector_pictures(photograph: Image.Image, decomposition: Decomposition) -> list[dict[str, Any]]:
     """Title and picture of the photograph and of each eigenvector, one pixel per patch."""
     vectors = enumerate(decomposition.eigenvectors, start=1)
-    panels = [EigenvectorPanel("eigenvector", f"Eigenvector {n}", values) for n, values in vectors]
-    return [_photograph(photograph), *map(_picture, panels)]
+    return [_photograph(photograph), *(_picture(f"Eigenvector {n}", eigenvector_colors(v)) for n, v in vectors)]
 
 
 def cue_pictures(photograph: Image.Image, decomposition: Decomposition) -> list[dict[str, Any]]:
     """Title and picture of the photograph, EiCue and k-means of the keys, the maps with one pixel per patch."""
     cue, kmeans = decomposition.cue, decomposition.kmeans
     palette = distinct_palette(1 + int(max(cue.max(), kmeans.max())))
-    panels = [
-        LabelPanel("eicue", f"EiCue, {int(cue.max()) + 1} labels", cue, palette),
-        LabelPanel("kmeans", "k-means of the keys, for comparison", kmeans, palette),
+    return [
+        _photograph(photograph),
+        _picture(f"EiCue, {int(cue.max()) + 1} labels", colored(cue, palette)),
+        _picture("k-means of the keys, for comparison", colored(kmeans, palette)),
     ]
-    return [_photograph(photograph), *map(_picture, panels)]
 
 
 def _photograph(photograph: Image.Image) -> dict[str, Any]:
@@ -94,8 +93,8 @@ def _shrunk(photograph: Image.Image, side: int) -> Image.Image:
     return shrunk
 
 
-def _picture(panel: Panel) -> dict[str, Any]:
-    return {"title": panel.title, "picture": data_url(Image.fromarray(panel.colors()))}
+def _picture(title: str, colors: np.ndarray) -> dict[str, Any]:
+    return {"title": title, "picture": data_url(Image.fromarray(colors))}
 
 
 def _hexadecimal(color: Any) -> str:

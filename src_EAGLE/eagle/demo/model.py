@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
 from eagle.config.refinement import refinement_of_name
+from eagle.inference.decomposition import Decomposition, decompose
 from eagle.inference.segmentation import Segmentation
 from eagle.inference.segmenter import Segmenter
-from eagle.visualization.decomposition import Decomposition, SegmenterDecomposer, Settings
-from eagle.visualization.viewer import Viewer
+from eagle.inference.whole_patches import input_of_size, whole_patch_size
 
 # Offered short sides of the model's input, relative to the resolution of the run's evaluation.
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
@@ -57,7 +58,8 @@ class Model:
         Raises:
             DataError: the photograph is so long that it has too many patches.
         """
-        run = self.segmenter.cfg
-        settings = Settings(run.eigen_cluster - 1, None, run.color_affinity, seed=0)
-        decomposer = SegmenterDecomposer(self.segmenter.model, settings)
-        return Viewer(decomposer, res, 1, self.segmenter.machine)(photograph).decomposition
+        machine = self.segmenter.machine
+        size = whole_patch_size(photograph, res, self.segmenter.model.net.model.patch_size)
+        options = SimpleNamespace(n_eigenvectors=None, n_clusters=None, color_affinity=None, seed=0)
+        with machine.autocast():
+            return decompose(self.segmenter.model, machine.to_device(input_of_size(photograph, size)), options)

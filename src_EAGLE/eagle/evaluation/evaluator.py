@@ -13,9 +13,8 @@ from eagle.data.loading.datamodule import batches_by_shape, evaluation_loader
 from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import all_gather_objects
 from eagle.errors import DataError
-from eagle.evaluation.details import Details
+from eagle.evaluation.details import Details, Picture
 from eagle.evaluation.metrics import UnsupervisedMetrics
-from eagle.evaluation.picture import Picture
 from eagle.evaluation.predictions import PredictionFolder
 from eagle.maps.probe_maps import ProbeMaps
 

@@ -1,1 +1,1 @@
-"""Figures drawn from arrays: panel grids, confusion matrices, curves, class frequencies."""
+"""Figures drawn from arrays: panel grids, confusion matrices, curves, bars."""

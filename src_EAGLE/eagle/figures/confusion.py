@@ -1,13 +1,11 @@
 """Confusion matrices, in percent of the pixels of each label."""
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.figure import Figure
 
 from eagle.data.class_map import NO_CLASS_NAME
 from eagle.data.datasets.base import Classes
-from eagle.figures.rendering import shown_name, write_figure
+from eagle.figures.rendering import shown_name
 
 CELL_INCHES = 0.36
 # Cells shrink when the matrix would be larger than this.
@@ -18,15 +16,12 @@ MIN_INCHES = (4.6, 2.8)
 MAX_ANNOTATED = 32
 
 
-def draw_confusion(path: Path, confusion: np.ndarray, classes: Classes, title: str) -> None:
-    """Write ``confusion_figure`` as PNG."""
-    write_figure(path, confusion_figure(confusion, classes, title))
-
-
 def confusion_figure(
     confusion: np.ndarray, classes: Classes, title: str, unmatched: np.ndarray | None = None
 ) -> Figure:
     """Draw a matched confusion matrix in rounded percent of each label's pixels; cells below 0.5 % have no number.
+
+    A label that no pixel has is marked as absent.
 
     Args:
         confusion: n×n pixel counts, row = predicted class, column = label (as in ``Scores``); drawn transposed.
@@ -35,21 +30,25 @@ def confusion_figure(
         unmatched: n pixel counts per label in clusters without a class, drawn as the last column; None to leave it out.
     """
     by_label = confusion.T.astype(float)
-    predicted = [*classes.names]
+    predicted = [shown_name(name) for name in classes.names]
     if unmatched is not None:
         by_label = np.column_stack([by_label, unmatched])
         predicted.append(NO_CLASS_NAME)
+    absent = by_label.sum(axis=1) == 0
+    labels = [shown_name(n) + " (absent)" * bool(gone) for n, gone in zip(classes.names, absent, strict=True)]
     share = 100 * by_label / np.maximum(by_label.sum(axis=1, keepdims=True), 1)
     n = len(predicted)
     cell = min(CELL_INCHES, MAX_INCHES / n)
     size = min(8.0, 60 * cell)
-    names_inches = max(len(shown_name(name)) for name in predicted) * 0.6 * size / 72
-    width, height = 1.4 + names_inches + cell * n, 1.1 + names_inches + cell * len(classes)
+    label_inches, predicted_inches = (max(map(len, names)) * 0.6 * size / 72 for names in (labels, predicted))
+    width, height = 1.4 + label_inches + cell * n, 1.1 + predicted_inches + cell * len(classes)
     figure = Figure((max(width, MIN_INCHES[0]), max(height, MIN_INCHES[1])), layout="constrained")
     ax = figure.subplots()
     shown = ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    ax.set_xticks(range(n), [shown_name(name) for name in predicted], rotation=90, fontsize=size)
-    ax.set_yticks(range(len(classes)), [shown_name(name) for name in classes.names], fontsize=size)
+    ax.set_xticks(range(n), predicted, rotation=90, fontsize=size)
+    ax.set_yticks(range(len(classes)), labels, fontsize=size)
+    for tick, gone in zip(ax.get_yticklabels(), absent, strict=True):
+        tick.set_color("0.55" if gone else "black")
     ax.tick_params(length=0)
     ax.spines[["top", "right", "bottom", "left"]].set_color("0.7")
     ax.set_xlabel("predicted", fontsize=9)

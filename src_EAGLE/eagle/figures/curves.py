@@ -1,17 +1,26 @@
-"""Curves of one or several runs: one panel per quantity, one colour per run."""
+"""Curves of one or several runs, read from their ``metrics.csv``: one panel per quantity, one colour per run."""
 
+import csv
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from eagle.figures.rendering import shown_name
-from eagle.figures.run_metrics import Curve, RunMetrics
+from eagle.errors import DataError
+from eagle.figures.bars import RUN_COLORS
+from eagle.figures.rendering import shown_name, style_axes
 
+FILE_NAME = "metrics.csv"
+STEP = "step"
+# Runs of older versions also logged the epoch.
+NOT_DRAWN = (STEP, "epoch")
 LAMBDA = "cd/update_params"
 # Logged name → panel title, in reading order.
 PANELS = {
@@ -33,38 +42,94 @@ PANELS = {
     "cd/neg_inter": "code similarity, negative pairs",
 }
 VALIDATION_PREFIXES = ("test/", "val/")
-# Okabe and Ito's colours without yellow, which is faint on white. Further runs repeat them with other dashes.
-RUN_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", ":", "-.")
+# Colour and dashes of each run; more runs than colours repeat the colours with other dashes.
+RUN_STYLES: list[dict[str, Any]] = list(cycler("linestyle", ["-", "--", ":", "-."]) * cycler("color", RUN_COLORS))
 N_COLUMNS = 4
 # Axes of scores span at least this much, so that small differences look small.
 MIN_PERCENT_SPAN = 5
 
 
-def curves_figure(runs: Sequence[RunMetrics], smoothing: int | None = None) -> Figure:
-    """Draw one panel per logged quantity over optimiser steps.
+class Curve(NamedTuple):
+    """Logged values of one quantity.
+
+    Attributes:
+        steps: optimiser steps done when each value was logged, ascending.
+        values: one per entry of ``steps``.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+# The curves of a run by logged name.
+Curves = Mapping[str, Curve]
+
+
+def read_runs(run_dirs: Sequence[Path]) -> dict[str, Curves]:
+    """Read several runs in order, by name. Folders with equal names also get the names of their parents.
+
+    Raises:
+        DataError: as in ``read_run``.
+    """
+    distinct = {run_dir.resolve(): run_dir for run_dir in run_dirs}
+    depth = 1
+    while len(names := {"/".join(path.parts[-depth:]): given for path, given in distinct.items()}) < len(distinct):
+        depth += 1
+    return {name: read_run(run_dir) for name, run_dir in names.items()}
+
+
+def read_run(run_dir: Path) -> Curves:
+    """Read the curves of a run folder; empty columns are left out.
+
+    Raises:
+        DataError: ``metrics.csv`` is missing, was not written by a training run, or has no values yet.
+    """
+    path = run_dir / FILE_NAME
+    if not path.is_file():
+        raise DataError(f"{run_dir}: not the folder of a training run: it has no {FILE_NAME}")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            # A run in progress may have written half of its last row.
+            rows = [row for row in table if (row.get(STEP) or "").isdigit()]
+            header = [*(table.fieldnames or [])]
+        curves = {column: _curve(rows, column) for column in header if column not in NOT_DRAWN}
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path}: not the metrics of a training run ({error})") from error
+    if header and STEP not in header:
+        raise DataError(f"{path}: not the metrics of a training run (it has no column '{STEP}')")
+    curves = {column: curve for column, curve in curves.items() if len(curve.values)}
+    if not curves:
+        raise DataError(f"{path}: no values yet; a run writes the first after scalar_log_freq steps")
+    return curves
+
+
+def curves_figure(runs: Mapping[str, Curves], smoothing: int | None = None) -> Figure:
+    """Draw one panel per logged quantity over optimiser steps; quantities that are 0 throughout are left out.
 
     Training losses are drawn thin as logged, and thick as their running median. Points are validations. A dashed
-    vertical line marks the first step logged with λ > 0.
+    vertical line marks the last step logged with λ = 0.
 
     Args:
-        runs: at least one; they may have logged different quantities.
+        runs: curves by the run's name, at least one; they may have logged different quantities.
         smoothing: steps spanned by the centred median; 0 for no median; None for ``default_smoothing``.
     """
     window = default_smoothing(runs) if smoothing is None else smoothing
-    logged = {column for run in runs for column in run.curves}
-    others = sorted(column for column in logged - PANELS.keys() if column.startswith("loss/"))
-    titles = {column: title for column, title in PANELS.items() if column in logged} | {name: name for name in others}
+    styles = dict(zip(runs, cycle(RUN_STYLES), strict=False))
+    starts = {name: step for name, run in runs.items() if (step := object_start(run)) is not None}
+    titles = _titles(runs)
     n_columns = min(N_COLUMNS, len(titles))
     n_rows = math.ceil(len(titles) / n_columns)
     figure = Figure(figsize=(3.1 * n_columns, 2.1 * n_rows + 0.8), layout="constrained")
     axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True).flatten().tolist()
     for ax, (column, title) in zip(axes, titles.items(), strict=False):
-        for number, run in enumerate(runs):
-            if column in run.curves:
-                _draw_curve(ax, run.curves[column], column, window, number, runs)
-        _mark_object_steps(ax, runs)
-        _style_axes(ax, title)
+        for name, run in runs.items():
+            if column in run:
+                _draw_curve(ax, run[column], column, window, styles[name], 0.45 / math.sqrt(len(runs)))
+        for name, step in starts.items():
+            color = "0.5" if len(set(starts.values())) == 1 else styles[name]["color"]
+            ax.axvline(step, color=color, linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
+        style_axes(ax, title)
         if "(%)" in title:
             _widen_scores(ax)
     for ax in axes[len(titles) :]:
@@ -72,20 +137,20 @@ def curves_figure(runs: Sequence[RunMetrics], smoothing: int | None = None) -> F
     for ax in axes[len(titles) - n_columns : len(titles)]:
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("steps", fontsize=8)
-    axes[0].set_xlim(0, 1.02 * max(run.n_steps() for run in runs))
-    handles = [
-        Line2D([], [], color=_color(number), linestyle=_dashes(number), linewidth=2, label=shown_name(run.name))
-        for number, run in enumerate(runs)
-    ]
+    axes[0].set_xlim(0, 1.02 * max(map(_n_steps, runs.values())))
+    handles = [Line2D([], [], **style, linewidth=2, label=shown_name(name)) for name, style in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(runs), 4), fontsize=9, frameon=False)
-    figure.supxlabel(_note(runs, window), fontsize=8, color="0.35")
+    note = ["points: validations"]
+    note += [f"thin: as logged, thick: running median over {window} steps"] * bool(window)
+    note += ["dashed: λ > 0 from here on"] * bool(starts)
+    figure.supxlabel(" · ".join(note), fontsize=8, color="0.35")
     return figure
 
 
-def default_smoothing(runs: Sequence[RunMetrics]) -> int:
+def default_smoothing(runs: Mapping[str, Curves]) -> int:
     """Steps that the running median spans: a twentieth of the longest run, at least three logged values."""
-    longest = max(run.n_steps() for run in runs)
-    between_rows = max(run.n_steps() / max(len(curve.values) for curve in run.curves.values()) for run in runs)
+    longest = max(map(_n_steps, runs.values()))
+    between_rows = max(_n_steps(run) / max(len(curve.values) for curve in run.values()) for run in runs.values())
     return math.ceil(max(longest / 20, 2 * between_rows))
 
 
@@ -96,35 +161,45 @@ def running_median(curve: Curve, window: int) -> np.ndarray:
     return np.array([np.median(curve.values[i:j]) for i, j in zip(first, last, strict=True)])
 
 
-def first_object_step(run: RunMetrics) -> int | None:
-    """The first step logged with λ > 0; None if λ stays 0."""
-    curve = run.curves.get(LAMBDA)
-    if curve is None or not (curve.values > 0).any():
+def object_start(run: Curves) -> int | None:
+    """The last step logged with λ = 0 before λ sets in; None if λ stays 0 or was never 0."""
+    curve = run.get(LAMBDA)
+    if curve is None or not (curve.values > 0).any() or curve.values[0] > 0:
         return None
-    return int(curve.steps[np.argmax(curve.values > 0)])
+    return int(curve.steps[np.argmax(curve.values > 0) - 1])
 
 
-def _draw_curve(ax: Axes, curve: Curve, column: str, window: int, number: int, runs: Sequence[RunMetrics]) -> None:
-    style: dict[str, Any] = {"color": _color(number), "label": runs[number].name, "zorder": 3}
-    dashes = _dashes(number)
+def _curve(rows: Sequence[dict[str, str]], column: str) -> Curve:
+    logged = [row for row in rows if row[column]]
+    steps = [int(row[STEP]) + 1 for row in logged]  # the file counts steps from 0
+    return Curve(np.array(steps, dtype=int), np.array([float(row[column]) for row in logged]))
+
+
+def _n_steps(run: Curves) -> int:
+    """Optimiser steps done at the last logged value."""
+    return max(int(curve.steps[-1]) for curve in run.values())
+
+
+def _titles(runs: Mapping[str, Curves]) -> dict[str, str]:
+    """Panel titles of the logged quantities that are not 0 throughout, in reading order."""
+    logged = {column for run in runs.values() for column in run}
+    shown = {column for run in runs.values() for column, curve in run.items() if curve.values.any()} or logged
+    others = sorted(column for column in shown - PANELS.keys() if column.startswith("loss/"))
+    return {column: title for column, title in PANELS.items() if column in shown} | {name: name for name in others}
+
+
+def _draw_curve(ax: Axes, curve: Curve, column: str, window: int, style: dict[str, Any], faint: float) -> None:
     if column.startswith(VALIDATION_PREFIXES):
         size = min(3.5, max(1.5, 100 / len(curve.values)))
-        ax.plot(curve.steps, curve.values, dashes, linewidth=1.1, marker="o", markersize=size, **style)
-    elif column == LAMBDA or not window:
-        ax.plot(curve.steps, curve.values, dashes, linewidth=1.5, **style)
+        ax.plot(curve.steps, curve.values, linewidth=1.1, marker="o", markersize=size, zorder=3, **style)
+    elif column == LAMBDA:
+        # Constant since the row before: λ switches just after the last row with λ = 0, not halfway to the next.
+        ax.plot(curve.steps, curve.values, linewidth=1.5, drawstyle="steps-pre", zorder=3, **style)
+    elif not window:
+        ax.plot(curve.steps, curve.values, linewidth=1.5, zorder=3, **style)
     else:
-        faint = 0.45 / math.sqrt(len(runs))
-        ax.plot(curve.steps, curve.values, linewidth=0.7, alpha=faint, **(style | {"zorder": 2}))
-        ax.plot(curve.steps, running_median(curve, window), dashes, linewidth=1.8, **style)
-
-
-def _mark_object_steps(ax: Axes, runs: Sequence[RunMetrics]) -> None:
-    """Mark where λ sets in: in grey if it is the same step in all runs, otherwise in the colours of the runs."""
-    steps = {number: step for number, run in enumerate(runs) if (step := first_object_step(run)) is not None}
-    same = len(set(steps.values())) == 1
-    for number, step in steps.items():
-        color = "0.5" if same else _color(number)
-        ax.axvline(step, color=color, linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
+        ax.plot(curve.steps, curve.values, linewidth=0.7, alpha=faint, color=style["color"], zorder=2)
+        ax.plot(curve.steps, running_median(curve, window), linewidth=1.8, zorder=3, **style)
 
 
 def _widen_scores(ax: Axes) -> None:
@@ -133,29 +208,3 @@ def _widen_scores(ax: Axes) -> None:
     if missing > 0:
         low = max(0.0, low - missing / 2)
         ax.set_ylim(low, max(high, low + MIN_PERCENT_SPAN))
-
-
-def _style_axes(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize=9, loc="left")
-    ax.grid(color="0.92", linewidth=0.7)
-    ax.set_axisbelow(True)
-    ax.tick_params(labelsize=8, length=0)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("0.7")
-
-
-def _note(runs: Sequence[RunMetrics], window: int) -> str:
-    words = ["points: validations"]
-    if window:
-        words.append(f"thin: as logged, thick: running median over {window} steps")
-    if any(first_object_step(run) is not None for run in runs):
-        words.append("dashed: λ > 0 from here on")
-    return " · ".join(words)
-
-
-def _color(number: int) -> str:
-    return RUN_COLORS[number % len(RUN_COLORS)]
-
-
-def _dashes(number: int) -> str:
-    return DASHES[number // len(RUN_COLORS) % len(DASHES)]

@@ -1,9 +1,10 @@
-"""Figures as pixels, the same in files, TensorBoard and Weights & Biases."""
+"""Figures as pixels, the same in files, TensorBoard and Weights & Biases, and what all of them share."""
 
 import warnings
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -33,3 +34,13 @@ def shown_name(name: str, longest: int = LONGEST_NAME) -> str:
     """Shorten a class or file name for a figure and escape what matplotlib would read as a formula."""
     short = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return short.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
+def style_axes(ax: Axes, title: str = "") -> None:
+    """A title on the left, a faint grid, and no frame but the axes."""
+    ax.set_title(title, fontsize=9, loc="left")
+    ax.grid(color="0.92", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=8, length=0)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("0.7")

@@ -19,6 +19,7 @@ from eagle.config.validation import check_resolution
 from eagle.data.class_map import ClassMap, named_clusters
 from eagle.data.datasets.catalog import known_classes
 from eagle.errors import ConfigError, DataError, one_line, unknown_name_message
+from eagle.inference.decomposition import photograph_eigenvectors
 from eagle.inference.given_images import GivenImage, listed, photograph_of
 from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter, View
@@ -26,7 +27,6 @@ from eagle.inference.pipeline import batches
 from eagle.inference.segmentation import Segmentation
 from eagle.inference.whole_patches import input_of_size, whole_patch_size
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.spectral.eicue import laplacian_eigenvectors
 
 PROBES = ("cluster", "linear")
 UNREFINED = Refinement()
@@ -213,15 +213,11 @@ class Segmenter:
         photograph = photograph_of(image)
         size = whole_patch_size(photograph, res, patch_size)
         grid = (size[1] // patch_size, size[0] // patch_size)
-        # At least as many vectors as EiCue uses, so that they do not depend on n.
-        k = max(n + 1, self.cfg.eigen_cluster)
-        if n < 1 or k > grid[0] * grid[1]:
+        if n < 1 or max(n + 1, self.cfg.eigen_cluster) > grid[0] * grid[1]:
             raise ConfigError(f"n: {n} eigenvectors of {grid[0]}×{grid[1]} patches; choose at least 1, or raise res")
         img, cfg = self.machine.to_device(input_of_size(photograph, size)), self.cfg
         with self.machine.autocast():
-            vectors = laplacian_eigenvectors(
-                self.model(img), img, k, cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity
-            )
+            vectors = photograph_eigenvectors(self.model(img), img, n, cfg, cfg.color_affinity)
         return vectors[0, :, 1 : n + 1].T.unflatten(1, grid).float().cpu().numpy()
 
     def photographs(self, probe: str, view: View) -> PhotographSegmenter:

@@ -7,8 +7,7 @@ import numpy as np
 
 from eagle.data.class_map import NO_CLASS
 from eagle.data.palette import VOID_COLOR
-from eagle.evaluation.frequencies import Frequencies
-from eagle.figures.frequencies import frequencies_figure
+from eagle.figures.bars import frequencies_figure
 from eagle.figures.rendering import write_figure
 from eagle.inference.masks import Legend
 
@@ -27,5 +26,5 @@ def write_legend(path: Path, legend: Legend, shares: Iterable[Mapping[str, float
         names.append(legend.name(NO_CLASS))
         colors.append(np.array(VOID_COLOR, dtype=np.uint8))
     total = np.array([sum(image.get(name, 0.0) for image in images) for name in names])
-    frequencies = Frequencies(tuple(names), np.stack(colors), np.arange(len(names)), np.zeros(0), total)
-    write_figure(path, frequencies_figure(frequencies, f"mean share of {len(images)} images"))
+    title = f"mean share of {len(images)} images"
+    write_figure(path, frequencies_figure(names, np.stack(colors), total, np.zeros(0), title))

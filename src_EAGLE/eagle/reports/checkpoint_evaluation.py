@@ -25,14 +25,16 @@ from eagle.errors import ConfigError
 from eagle.evaluation.evaluator import Evaluation, evaluate
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
 from eagle.evaluation.predictions import PredictionFolder
+from eagle.evaluation.report import write_report
 from eagle.evaluation.score_tables import class_table, comparison_table, results, summary_table, write_json
-from eagle.figures.confusion import draw_confusion
-from eagle.figures.segmentation_grid import draw_segmentation_grid
+from eagle.figures.confusion import confusion_figure
+from eagle.figures.grids import segmentation_grid
+from eagle.figures.rendering import write_figure
 from eagle.maps.crf.pool import CrfPool
 from eagle.maps.probe_maps import MapSettings, ProbeMaps
 from eagle.models.probes import ClusterLookup
-from eagle.reports.html.page import write_report
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.training.run_record import code_version
 
 KMEANS = "k-means on K"
 
@@ -124,7 +126,7 @@ def write_evaluation(
     write_json(evaluation_file(path), content)
     if cfg.report:
         configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
-        write_report(report_file(path), content, evaluation, views, configurations)
+        write_report(report_file(path), content | {"code": code_version()}, evaluation, views, configurations)
     return content
 
 
@@ -134,10 +136,11 @@ def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, pref
     metrics = evaluation.metrics
     last = list(metrics)[-1]
     scores = metrics[last].scores(count_extra=False)
-    draw_confusion(folder / f"{prefix}confusion.png", scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
+    confusion = confusion_figure(scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
+    write_figure(folder / f"{prefix}confusion.png", confusion)
     if evaluation.pictures:
         columns = {name: metric.class_of_cluster() for name, metric in metrics.items()}
-        draw_segmentation_grid(folder / f"{prefix}grid.png", evaluation.pictures, columns, classes)
+        write_figure(folder / f"{prefix}grid.png", segmentation_grid(evaluation.pictures, columns, classes))
 
 
 def training_config(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> DictConfig:

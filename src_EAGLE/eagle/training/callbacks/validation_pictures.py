@@ -1,28 +1,41 @@
 """Draw predictions, confusion matrix and class frequencies after each validation."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from eagle.data.datasets.base import SegmentationDataset
+from eagle.data.class_map import NO_CLASS_NAME, numbered_clusters
+from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.label_images import write_image
 from eagle.data.loading.sharding import Shard
 from eagle.distributed import all_reduce_sum
-from eagle.evaluation.picture import Picture
+from eagle.evaluation.details import Picture
+from eagle.evaluation.frequencies import class_frequencies, cluster_frequencies, frequency_table
+from eagle.evaluation.metrics import match_clusters, published_score
+from eagle.figures.bars import frequencies_figure
+from eagle.figures.confusion import confusion_figure
+from eagle.figures.grids import segmentation_grid
 from eagle.figures.rendering import rendered
-from eagle.figures.validation import ValidationFigures, label_free_validation, labelled_validation
 from eagle.files import remove_unfinished, write_csv_atomically
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.loggers import log_picture
 
 FOLDER_NAME = "pictures"
 _FILE_NAME = re.compile(r"step_(\d+)_(grid|confusion|frequencies)\.(png|csv)")
+
+
+class ValidationFigures(NamedTuple):
+    """Figures by name, and tables by name as rows of cells, the header first."""
+
+    figures: dict[str, Figure]
+    tables: dict[str, list[list[str]]]
 
 
 class ValidationPictures(pl.Callback):
@@ -126,3 +139,60 @@ def kept_validations(n_kept: int, val_freq: int, max_steps: int) -> set[int]:
     first = n_validations if n_kept == 1 else 1
     spread = np.linspace(first, n_validations, min(n_kept, n_validations)).round()
     return {int(number) * val_freq for number in spread}
+
+
+def labelled_validation(
+    when: str, pictures: Sequence[Picture], confusion: np.ndarray, classes: Classes
+) -> ValidationFigures:
+    """Draw ``grid``, ``confusion`` and ``frequencies``; clusters are shown as their matched classes.
+
+    Args:
+        when: start of the titles.
+        pictures: rows of the grid, with the maps "linear" and "cluster".
+        confusion: (n + extra)×n counts of the cluster probe, row = cluster, column = label.
+        classes: names and palette.
+    """
+    class_of_cluster = match_clusters(confusion)
+    scores = published_score(confusion)
+    unmatched = confusion.sum(axis=0) - scores.confusion.sum(axis=0) if len(confusion) > len(classes) else None
+    found = class_frequencies(confusion, class_of_cluster, classes)
+    columns = {"linear": np.arange(len(classes)), "cluster": class_of_cluster}
+    title = f"{when}: cluster mIoU {scores.miou:.1f} %, accuracy {scores.accuracy:.1f} %"
+    protocol = "" if unmatched is None else f"\nboth without the pixels of {NO_CLASS_NAME}"
+    bars = found.names, found.colors, found.predicted, found.labelled
+    return ValidationFigures(
+        {
+            "grid": segmentation_grid(pictures, columns, classes, title=title),
+            "confusion": confusion_figure(scores.confusion, classes, title + protocol, unmatched),
+            "frequencies": frequencies_figure(*bars, f"{when}: pixels of each class"),
+        },
+        {"confusion": confusion_table(scores.confusion, classes, unmatched), "frequencies": frequency_table(found)},
+    )
+
+
+def label_free_validation(when: str, pictures: Sequence[Picture], counts: np.ndarray) -> ValidationFigures:
+    """Draw ``grid`` and ``frequencies`` of the clusters, each cluster in its own colour.
+
+    Args:
+        when: start of the titles.
+        pictures: rows of the grid, with the map "cluster".
+        counts: number of pixels of each cluster.
+    """
+    found, clusters = cluster_frequencies(counts), numbered_clusters(len(counts))
+    columns = {"cluster": np.arange(len(counts))}
+    bars = found.names, found.colors, found.predicted, found.labelled
+    return ValidationFigures(
+        {
+            "grid": segmentation_grid(pictures, columns, clusters, labelled=False, title=when),
+            "frequencies": frequencies_figure(*bars, f"{when}: pixels of each cluster"),
+        },
+        {"frequencies": frequency_table(found)},
+    )
+
+
+def confusion_table(confusion: np.ndarray, classes: Classes, unmatched: np.ndarray | None) -> list[list[str]]:
+    """The pixel counts behind ``confusion_figure``: one row per label, one column per predicted class."""
+    header, by_label = ["label / predicted", *classes.names], confusion.T
+    if unmatched is not None:
+        header, by_label = [*header, NO_CLASS_NAME], np.column_stack([by_label, unmatched])
+    return [header, *([name, *map(str, row)] for name, row in zip(classes.names, by_label.tolist(), strict=True))]

@@ -1,0 +1,154 @@
+"""The report without a browser: its numbers are those of the JSON, its pictures show the scored maps."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from eagle.evaluation.details import best_median_worst
+from eagle.evaluation.report import write_report
+from tiles import CLASS_OF_CLUSTER, CLASSES, COLORS, EVIL, N_IMAGES, Tiles, evaluated_tiles, json_content, tile_views
+
+HEADLINE = "cluster+crf"
+TABLE = np.vstack([CLASSES.palette, [0, 0, 0]]).astype(int)  # −1, void and no class, is black
+CLUSTERS = np.concatenate([Tiles().clusters(index).ravel() for index in range(N_IMAGES)])
+LABEL = np.concatenate([Tiles().label(index).ravel() for index in range(N_IMAGES)])
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return evaluated_tiles()
+
+
+@pytest.fixture(scope="module")
+def text(evaluation, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "best_report.html"
+    write_report(path, json_content(evaluation), evaluation, tile_views(), {"Training": "name: <b>bold</b>\n"})
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return BeautifulSoup(text, "html.parser")
+
+
+def pixels(img):
+    """The picture stored in an <img>."""
+    data = re.fullmatch(r"data:image/(?:png|jpeg);base64,(.*)", img["src"])[1]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+
+
+def values(cells):
+    return [float(cell["data-value"]) if cell["data-value"] else None for cell in cells]
+
+
+def swatches(element):
+    """Shown names, and their colours."""
+    found = element.select(".named")
+    colors = [re.search("background:#(......)", named.span["style"])[1] for named in found]
+    return {
+        named.get_text(): [int(color[i : i + 2], 16) for i in (0, 2, 4)]
+        for named, color in zip(found, colors, strict=True)
+    }
+
+
+def test_page__tables_are_the_json_with_the_headline_first(page, evaluation):
+    scores = json_content(evaluation)["scores"]
+    names = [*reversed(scores)]
+    assert names[0] == HEADLINE
+    for row, name in zip(page.select("#scores tbody tr"), names, strict=True):
+        means = [
+            scores[name][protocol][score] for protocol in ("published", "strict") for score in ("mIoU", "accuracy")
+        ]
+        assert [cell.get_text() for cell in row.find_all(["th", "td"])] == [name, *(f"{mean:.2f}" for mean in means)]
+    for protocol in ("published", "strict"):
+        entries = [scores[name][protocol] for name in names]
+        rows = page.select(f"#classes-{protocol} tbody tr")
+        for class_id, (row, name) in enumerate(zip(rows, CLASSES.names, strict=True)):
+            assert swatches(row) == {name: TABLE[class_id].tolist()}
+            cells = row.find_all("td")
+            share = 100 * (class_id == LABEL).sum() / (LABEL >= 0).sum()
+            others = [entry["IoU"][name] for entry in entries[1:]]
+            assert values(cells) == [entries[0]["IoU"][name], entries[0]["class_accuracy"][name], share, *others]
+        assert [cell.get_text() for cell in cells] == ["–", "–", "0.0", "–", "–", "–"], "an absent class"
+
+
+def test_page__confusion_is_a_plain_count(page):
+    matrix = page.find(id=f"confusion-{HEADLINE}").table
+    rows = matrix.select("tbody tr")
+    for class_id, row in enumerate(rows[:3]):
+        predicted = CLASS_OF_CLUSTER[CLUSTERS[class_id == LABEL]]
+        expected = [100 * (predicted == i).mean() for i in (0, 1, 2, 3, -1)]
+        shown = [float(cell.get_text() or 0) for cell in row.find_all("td")]
+        assert shown == pytest.approx([share if share >= 0.5 else 0 for share in expected], abs=0.51)
+        assert row.select_one(".right") is row.find_all("td")[class_id]
+    assert rows[3].td.get_text() == "no pixel has this label"
+    assert len(page.find(id="confusion-linear").select("thead th")) == 4, "the linear probe has no other cluster"
+
+
+def test_page__pictures_show_the_ranked_images_in_the_palettes_colours(page, evaluation):
+    groups = best_median_worst(evaluation.details.images, CLASS_OF_CLUSTER, 3)
+    chosen = [(group, *pair) for group, pairs in groups.items() for pair in pairs]
+    for image, (group, accuracy, result) in zip(page.select("details.image"), chosen, strict=True):
+        assert image["data-group"] == group
+        assert [span.get_text() for span in image.select(".about span")] == [
+            Tiles().name(result.index),
+            f"{accuracy:.1f} %",
+        ]
+        shown = {kind: pixels(image.select_one(f"img.{kind}")) for kind in ("image", "label", "prediction", "overlay")}
+        label, predicted = Tiles().label(result.index), CLASS_OF_CLUSTER[Tiles().clusters(result.index)]
+        assert (shown["label"] == TABLE[label]).all()
+        assert (shown["prediction"] == TABLE[predicted]).all()
+        photograph = np.asarray(Tiles().image(result.index)).astype(int)
+        inner = np.tile(np.pad(np.ones((6, 6), dtype=bool), 3), (2, 3))  # away from the borders of tiles
+        assert np.abs(shown["image"] - photograph)[inner].mean() < 5
+        assert np.abs(shown["overlay"] - (photograph + TABLE[predicted]) / 2)[inner].mean() < 5
+        ids = np.unique([label, predicted])
+        assert sorted(swatches(image).values()) == sorted(TABLE[ids].tolist())
+
+
+def test_page__clusters_have_their_class_purity_and_windows(page):
+    rows = page.select("#clusters tbody tr")
+    for cluster, row in enumerate(rows):
+        class_id = CLASS_OF_CLUSTER[cluster]
+        assert row.td["data-value"] == (*CLASSES.names, "no class")[class_id]
+        share, purity = values(row.find_all("td")[1:3])
+        labels = LABEL[(cluster == CLUSTERS) & (LABEL >= 0)]
+        assert share == pytest.approx(100 * len(labels) / (LABEL >= 0).sum())
+        assert purity == (pytest.approx(100 * (labels == class_id).mean()) if cluster < 3 else None)
+        windows = row.select(".examples img")
+        assert len(windows) == (0 if cluster == 3 else 6)
+        assert all(np.abs(pixels(img).mean(axis=(0, 1)) - COLORS[cluster]).max() < 6 for img in windows)
+
+
+def test_page__is_self_contained_and_escapes_foreign_text(text, page):
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert all(img["src"].startswith("data:") and img["alt"] for img in page.find_all("img"))
+    assert len(page.find_all("script")) == 1
+    assert not page.select("section b, header b, i, [onerror]")
+    shown = page.get_text()
+    for stranger in (
+        EVIL,
+        'sky & "sea"',
+        "<img src=x onerror=alert(1)>",
+        "<b>run</b>",
+        "<i>bad.png</i>",
+        "<b>bold</b>",
+    ):
+        assert stranger in shown
+
+
+def test_page__names_that_are_not_utf8_and_protocols_that_agree(evaluation, tmp_path, monkeypatch):
+    monkeypatch.setattr(Tiles, "name", lambda *_: "broken\udcff")
+    content = json_content(evaluation)
+    scores = {
+        name: dict.fromkeys(("published", "strict"), entry["strict"]) for name, entry in content["scores"].items()
+    }
+    write_report(tmp_path / "report.html", content | {"scores": scores}, evaluation, tile_views(), {})
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "broken\\udcff" in text
+    assert "classes-strict" not in text

@@ -1,0 +1,154 @@
+"""The whole command on miniatures: every image source, with and without a checkpoint, and the files it writes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import ROOT, TINY_VIT, run_values
+from eagle import load_segmenter
+from eagle.checkpoints.formats import StoredSegmenter, write_stored
+from eagle.config.validation import validated
+from eagle.data.class_map import ClassMap
+from eagle.data.datasets.base import Classes
+from eagle.data.palette import distinct_palette
+from eagle.errors import ConfigError, DataError
+from eagle.inference import eigen_pictures
+from eagle.inference.eigen_pictures import spread, visualize
+from eagle.segmenter import LitUnsupervisedSegmenter
+from miniatures import picture, save, write_halves
+from visualize_eigen import VisualizeConfig
+
+CLASSES = Classes(("dark", "light"), np.array([[120, 30, 30], [30, 200, 250]], dtype=np.uint8))
+BARE = {"backbone_kwargs": TINY_VIT, "pretrained_weights": "random", "res": 48}
+KINDS = ["image", "eigenvector_1", "eigenvector_2", "eigenvector_3", "eicue", "kmeans", "clusters"]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a checkpoint whose third cluster has no class, its dataset, and photographs."""
+    folder = tmp_path_factory.mktemp("work")
+    torch.manual_seed(0)
+    write_halves(folder / "data" / "halves")
+    segmenter = LitUnsupervisedSegmenter(2, run_values(folder) | {"val_res": 48})
+    class_map = ClassMap(CLASSES, {"cluster": [1, 0, -1]})
+    stored = StoredSegmenter(2, dict(segmenter.hparams["cfg"]), segmenter.state_dict(), class_map)
+    write_stored(stored, folder / "last.ckpt")
+    for name, size in (("a.png", (64, 48)), ("b.jpg", (48, 96)), ("c.png", (80, 80))):
+        save(folder / "photos" / name, picture(sum(size), size))
+    (folder / "photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    return folder
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Legends and notes of the figures."""
+    seen, draw = [], eigen_pictures.panel_grid
+
+    def watched(rows, names, legend, title, **more):
+        seen.append(([patch.get_label() for patch in legend], more["note"]))
+        return draw(rows, names, legend, title, **more)
+
+    monkeypatch.setattr(eigen_pictures, "panel_grid", watched)
+    return seen
+
+
+def config(output_dir, **values):
+    return validated(VisualizeConfig, {"output_dir": str(output_dir), "accelerator": "cpu", "panel_scale": 1, **values})
+
+
+def colors_of(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_checkpoint__files_hold_the_labels_in_the_legends_colours(work, tmp_path, drawn):
+    values = {"images": [str(work / "photos")], "checkpoint": str(work / "last.ckpt"), "panels": True}
+    outcome = visualize(config(tmp_path, **values, rows_per_grid=1))
+    assert (outcome.n_shown, outcome.n_named) == (3, 4)
+    grids = {f"grid_{number}.png" for number in (1, 2, 3)}
+    assert {path.name for path in tmp_path.iterdir()} == grids | {
+        f"{name}_{kind}.png" for name in "abc" for kind in KINDS
+    }
+    segmenter = load_segmenter(work / "last.ckpt", device="cpu")
+    for (name, size), (legend, _) in zip({"a": (64, 48), "b": (48, 96), "c": (48, 48)}.items(), drawn, strict=True):
+        for kind in KINDS[:-1]:
+            path = tmp_path / f"{name}_{kind}.png"
+            assert Image.open(path).size == size
+            assert colors_of(path).reshape(-1, 3).std(axis=0).max() > 5
+            if kind in ("eicue", "kmeans"):
+                assert np.array_equal(colors_of(path), distinct_palette(40)[np.asarray(Image.open(path))])
+        path = tmp_path / f"{name}_clusters.png"
+        ids = np.asarray(Image.open(path)).astype(int)
+        assert legend == [{0: "dark", 1: "light", 255: "no class"}[class_id] for class_id in np.unique(ids).tolist()]
+        table = np.zeros((256, 3), dtype=np.uint8)
+        table[:2] = CLASSES.palette
+        assert np.array_equal(colors_of(path), table[ids])
+        if name == "a":  # whole patches already, so that both commands see the same pixels
+            expected = segmenter.segment(work / "photos" / "a.png").ids
+            assert np.array_equal(ids, np.where(expected < 0, 255, expected))
+
+
+def test_backbone__has_no_final_clusters_says_so_and_draws_what_can_be_read(work, tmp_path, drawn, caplog):
+    outcome = visualize(
+        config(tmp_path, images=[str(work / "photos")], panels=True, n_clusters=4, rows_per_grid=2, **BARE)
+    )
+    assert [path.name for path in outcome.grids] == ["grid_1.png", "grid_2.png"]
+    assert all(colors_of(path).std() > 10 for path in outcome.grids)
+    assert not [*tmp_path.glob("*_clusters.png")]
+    for kind in ("eicue", "kmeans"):
+        assert np.unique(np.asarray(Image.open(tmp_path / f"a_{kind}.png"))).tolist() == [0, 1, 2, 3]
+    for legend, note in drawn:
+        assert not legend
+        assert "No checkpoint: Laplacian of the affinity of normalised keys" in note
+        assert "k-means has 4 clusters" in note
+    assert "torn.jpg: cannot be read as an image" in caplog.text
+    save(tmp_path / "long.png", picture(0, (2000, 40)))
+    with pytest.raises(DataError, match="none of 1 images could be read"):
+        visualize(config(tmp_path, images=[str(tmp_path / "long.png")], **BARE | {"res": 160}))
+    assert "left out: long: 1000×20 patches are more than 10000; lower res or crop" in caplog.text
+
+
+def test_sources__named_dataset_that_of_the_checkpoint_or_bundled_photographs(work, tmp_path, monkeypatch):
+    named = {"pytorch_data_dir": str(work / "data"), "dir_dataset_name": "halves", "dir_dataset_n_classes": 2}
+    outcome = visualize(config(tmp_path, **named, **BARE, split="train", max_images=2, panels=True))
+    assert (outcome.n_shown, outcome.n_named) == (2, 4)
+    assert (tmp_path / "3_image.png").is_file()
+    visualize(config(tmp_path / "run", checkpoint=str(work / "last.ckpt"), panels=True, max_images=1))
+    photograph = Image.open(work / "data/halves/imgs/val/0.png").resize((56, 48), Image.Resampling.LANCZOS)
+    assert np.array_equal(colors_of(tmp_path / "run/0_image.png"), np.asarray(photograph))
+    monkeypatch.setattr("eagle.data.bundled.PHOTOGRAPHS", (("skimage.data", "coffee.png"),))
+    assert visualize(config(tmp_path, bundled=True, panels=True, panel_scale=2, **BARE)).n_named == 1
+    assert Image.open(tmp_path / "coffee_image.png").size == (144, 96)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "images: name images or folders, set bundled=true, or name a dataset"),
+        ({"bundled": True, "dataset_name": "cityscapes"}, "images: name files or a dataset, not both"),
+        ({"bundled": True, "run_crf": True}, "run_crf: .* need a checkpoint"),
+        ({"bundled": True, "checkpoint": "x", "key_blocks": [1]}, "key_blocks: the checkpoint contains the backbone"),
+        ({"bundled": True, **BARE, "res": 50}, "res: 50 is not a multiple of the patch size 8; use 48"),
+    ],
+)
+def test_errors__name_the_key(tmp_path, values, message):
+    with pytest.raises(ConfigError, match=message):
+        visualize(config(tmp_path, **values))
+
+
+@pytest.mark.parametrize(("n", "most", "wanted"), [(5, None, "01234"), (5, 9, "01234"), (9, 3, "048"), (9, 1, "0")])
+def test_spread__is_even_and_in_order(n, most, wanted):
+    assert "".join(name for name, _ in spread([(str(i), Image.Image) for i in range(n)], most)) == wanted
+
+
+def test_command_line__draws_and_says_where(work, tmp_path):
+    words = [str(work / "photos"), "--checkpoint", str(work / "last.ckpt"), f"output_dir={tmp_path}", "max_images=4"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "src_EAGLE/visualize_eigen.py", *words, "accelerator=cpu", "rows_per_grid=2"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"3 of 4 images, 1 left out: {tmp_path}/grid_1.png {tmp_path}/grid_2.png\n"
+    assert "torn.jpg: cannot be read" in done.stderr.splitlines()[-1]
