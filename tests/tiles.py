@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from eagle.config.refinement import refinement_of_name
 from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.loading.transforms import unnormalize
@@ -13,6 +14,7 @@ from eagle.data.loading.views import EvaluationViews
 from eagle.data.palette import distinct_palette
 from eagle.evaluation.evaluator import evaluate
 from eagle.evaluation.score_tables import results
+from eagle.maps.probe_maps import MapSettings
 
 TILE = 12
 ROWS, COLUMNS = 2, 3
@@ -60,30 +62,32 @@ class Tiles(SegmentationDataset):
 
 
 class ColorProbes(nn.Module):
-    """A cluster probe that tells colours apart, and a linear one that knows their classes."""
+    """Maps of a cluster probe that tells colours apart and of a linear one that knows their classes.
 
-    n_clusters = {"linear": 4, "cluster": 5}  # noqa: RUF012
+    In place of the CRF's maps stand the same ones, as probabilities.
+    """
+
+    def __init__(self, refine):
+        super().__init__()
+        self.settings = MapSettings(refinement=refinement_of_name(refine))
+        self.n_clusters = {"linear": 4, "cluster": 5} | ({"linear+crf": 4, "cluster+crf": 5} if refine == "crf" else {})
 
     def forward(self, img):
         pixels = 255 * unnormalize(img).permute(0, 2, 3, 1)
         distance = torch.cdist(pixels.flatten(0, 2), torch.from_numpy(COLORS).float())
         cluster = -distance.view(*pixels.shape[:3], -1).permute(0, 3, 1, 2) / 50
         linear = cluster[:, np.argsort(CLASS_OF_CLUSTER[:4])]
-        return {"linear": linear.log_softmax(1), "cluster": cluster.log_softmax(1)}
-
-
-def probabilities(img, maps):
-    """In place of a CRF: the same maps, as probabilities."""
-    return [log_probs.softmax(1) for log_probs in maps]
+        maps = {"linear": linear.log_softmax(1), "cluster": cluster.log_softmax(1)}
+        return maps | {name: maps[name[:-4]].exp() for name in self.n_clusters if name.endswith("+crf")}
 
 
 def tile_views():
     return EvaluationViews(Tiles(), ROWS * TILE, crop=False)
 
 
-def evaluated_tiles(batch_size=5, refine=probabilities):
+def evaluated_tiles(batch_size=5, refine="crf"):
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    return evaluate(trainer, ColorProbes(), tile_views(), batch_size, 0, refine, 0, detailed=True)
+    return evaluate(trainer, ColorProbes(refine), tile_views(), batch_size, 0, 0, detailed=True)
 
 
 def json_content(evaluation):

@@ -56,7 +56,7 @@ def test_details__do_not_depend_on_the_batch_size(evaluation):
 
 
 def test_details__without_crf_hold_the_cluster_map():
-    details = evaluated_tiles(refine=None).details
+    details = evaluated_tiles(refine="none").details
     assert details.map_name == "cluster"
     assert all((image.clusters() == Tiles().clusters(image.index)).all() for image in details.images)
     assert all(0 < example.confidence <= 1 for example in details.examples)

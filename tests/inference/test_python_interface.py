@@ -186,10 +186,10 @@ def test_codes__of_tensors_and_photographs(segmenter):
         segmenter.codes([photographs[0], picture(0, (48, 60))])
 
 
-def test_load_segmenter__is_the_lightning_module_too(checkpoint, segmenter):
+def test_load_segmenter__has_the_lightning_module(checkpoint, segmenter):
     module = load_lightning_module(checkpoint)
-    assert isinstance(segmenter, LitUnsupervisedSegmenter)
-    assert not segmenter.training
+    assert isinstance(segmenter.model, LitUnsupervisedSegmenter)
+    assert not segmenter.model.training
     assert segmenter.training_record == {"epoch": 7}
     assert segmenter.cfg == module.cfg
     assert all(torch.equal(tensor, segmenter.state_dict()[name]) for name, tensor in module.state_dict().items())
