@@ -6,14 +6,14 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from eagle.config.schema import TrainConfig
+from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import CONFIG_DIR, plain, validated
 from eagle.errors import ConfigError
 from eagle.reports.study.plan import Plan, Run
-from eagle.training.resume import FREE_KEYS, changed_keys
+from eagle.training.resume import changed_keys
 
 # Keys that do not change a run's result.
-IGNORED_KEYS = FREE_KEYS - {"max_steps", "val_res", "val_freq", "precision"}
+IGNORED_KEYS = keys_with(TrainConfig, "machine")
 
 
 def configuration(plan: Plan, run: Run, **place: Any) -> DictConfig:
