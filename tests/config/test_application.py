@@ -90,6 +90,7 @@ def test_command_line__odd_values_arrive_as_typed(value):
     [
         (EvalConfig, "model_paths=x.ckpt", ["x.ckpt"]),
         (EvalConfig, "model_paths=[a.ckpt,../b/*.ckpt]", ["a.ckpt", "../b/*.ckpt"]),
+        (EvalConfig, "model_paths=a.ckpt,b.ckpt", ["a.ckpt", "b.ckpt"]),
         (crop_datasets.CropConfig, "splits=val", ["val"]),
         (TrainConfig, "key_blocks=3", [3]),
         (TrainConfig, "key_blocks=null", None),

@@ -83,6 +83,7 @@ def read_command_line(
     options: list[str] = []
     config_name, config_dir = None, None
     completes = any(word in COMPLETION for word in arguments)
+    sweeps = any(word in MULTIRUN for word in arguments)
     for name, value in _pairs(arguments[len(listed) :]):
         if name in CONFIG_NAME:
             config_name = value
@@ -91,7 +92,7 @@ def read_command_line(
         elif name in FLAGS + WITH_VALUE:
             options += [name] if value is None else [name, value]
         else:
-            overrides.append(f"{name}={value}" if completes else _override(schema, name, value))
+            overrides.append(f"{name}={value}" if completes else _override(schema, name, value, sweeps))
     if config_dir and not config_dir.is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
     directory = ["--config-dir", str(config_dir)] if config_dir else []
@@ -104,7 +105,7 @@ def read_command_line(
     refuse_unknown("key", map(_first_name, parsed), known)
     values = {o.key_or_group: _choices(o)[0] for o in parsed if _choices(o)}
     yaml = DictConfig({**fidelity_defaults(schema, {**yaml, **values}), **yaml})
-    if any(option in MULTIRUN for option in options):
+    if sweeps:
         _check_sweep(schema, {name: yaml[name] for name in known if name in yaml} | values, parsed)
         if issubclass(schema, TrainConfig) and not (values.get("experiment_name") or yaml.get("experiment_name")):
             # The same name each time that the command is typed.
@@ -153,7 +154,7 @@ def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
             raise ConfigError(f"cannot read '{word}': write key=value or --key value; a list is key=[a,b], no spaces")
 
 
-def _override(schema: type, name: str, value: str | None) -> str:
+def _override(schema: type, name: str, value: str | None, sweeps: bool) -> str:
     """An override that Hydra's grammar can read: odd values are quoted, a lone value of a list key becomes a list."""
     if _is_hydra_key(name):
         return f"{name}={value}"
@@ -169,8 +170,8 @@ def _override(schema: type, name: str, value: str | None) -> str:
         # Hydra adds entries to a mapping only if told to.
         name = f"++{name.lstrip('+')}"
     elif takes(schema, name, list) and readable != "null" and not re.match(r"[\[{]|\w+\(", readable):
-        parts = [readable] if readable.startswith(("'", '"')) else readable.split(",")
-        readable = ",".join(f"[{part}]" for part in parts)
+        is_sweep = sweeps and not readable.startswith(("'", '"'))
+        readable = f"[{readable.replace(',', '],[') if is_sweep else readable}]"
     return f"{name}={readable}"
 
 
