@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -176,7 +177,7 @@ def _store(schema: type, line: CommandLine) -> None:
     sweep = (
         "${output_root}/${experiment_name}" if issubclass(schema, TrainConfig) else default_folder("outputs/multirun")
     )
-    section = {
+    section: dict[str, Any] = {
         "output_subdir": None,
         "run": {"dir": "."},
         "sweep": {"dir": sweep, "subdir": "."},

@@ -23,6 +23,7 @@ from eagle.config.validation import (
     absolute_paths,
     fidelity_defaults,
     is_scalar,
+    plain,
     refuse_unknown,
     retired_keys_in,
     takes,
@@ -104,7 +105,7 @@ def read_command_line(
     parsed = [o for o in parsed if _first_name(o) not in groups]
     refuse_unknown("key", map(_first_name, parsed), known)
     values = {o.key_or_group: _choices(o)[0] for o in parsed if _choices(o)}
-    yaml = DictConfig({**fidelity_defaults(schema, {**yaml, **values}), **yaml})
+    yaml = fidelity_defaults(schema, yaml | values) | yaml
     if sweeps:
         _check_sweep(schema, {name: yaml[name] for name in known if name in yaml} | values, parsed)
         if issubclass(schema, TrainConfig) and not (values.get("experiment_name") or yaml.get("experiment_name")):
@@ -112,7 +113,7 @@ def read_command_line(
             keys = sorted(o.key_or_group for o in parsed if o.is_sweep_override())
             overrides.append(f"experiment_name={short_name('_'.join(['sweep', *keys]), (config_name, *overrides))}")
     return CommandLine(
-        yaml,
+        OmegaConf.create(yaml),
         folder,
         overrides,
         [*options, *directory],
@@ -192,10 +193,8 @@ def _read_yaml(schema: type, config_name: str | None, config_dir: Path | None) -
         for name, reason in retired_keys_in(content, schema).items():
             logger.warning("%s: this published key has no effect here (%s)", name, reason)
             del content[name]
-        values = {str(name): content._get_node(name) for name in content}
-        values |= {
-            name: [value] for name, value in content.items() if takes(schema, str(name), list) and is_scalar(value)
-        }
+        values = plain(content)  # without resolving interpolations, which may need an override
+        values |= {name: [value] for name, value in values.items() if takes(schema, name, list) and is_scalar(value)}
     except (OSError, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     refuse_unknown("key", values, [item.name for item in dataclasses.fields(schema)] + ["defaults", "hydra"])
@@ -253,4 +252,6 @@ def _is_hydra_key(name: str) -> bool:
 
 
 def _is_option(argument: str) -> bool:
-    return argument.startswith("-") or (_OVERRIDE.match(argument) is not None and not Path(argument).exists())
+    is_path = "/" in argument.partition("=")[0] and not _is_hydra_key(argument)
+    is_override = _OVERRIDE.match(argument) is not None and not is_path and not Path(argument).exists()
+    return argument.startswith("-") or is_override
