@@ -2,10 +2,9 @@
 
 from omegaconf import DictConfig
 
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import TrainConfig
 from eagle.data.datasets.catalog import open_dataset
-from eagle.reports.sweep import TrainingJobs
 
 
 def train_segmentation(cfg: DictConfig) -> None:
@@ -18,7 +17,7 @@ def train_segmentation(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command."""
-    run_command(TrainConfig, train_segmentation, default_config="train_config_cocostuff", sweep_jobs=TrainingJobs())
+    run_command(TrainConfig, train_segmentation, default_config="train_config_cocostuff")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import tomllib
 
 import pytest
 
+import eagle.config.application
 import eagle.config.command_line
 from conftest import ROOT
-from eagle.config.hydra_options import split_hydra_options
-from eagle.config.parsing import is_hydra_key, parse_command_line
+from eagle.config.application import parse_command_line
+from eagle.config.words import read_command_line
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/golden/*.md")])
 SCRIPTS = [*ROOT.glob("src_EAGLE/*.py"), *ROOT.glob("scripts/*.py")]
@@ -38,7 +39,8 @@ ALL_COMMANDS = sorted((page.name, *command) for page in PAGES for command in com
 def arguments_of_run_command(script, monkeypatch):
     """What a script hands to ``run_command``."""
     found = []
-    monkeypatch.setattr(eagle.config.command_line, "run_command", lambda *given, **named: found.append((given, named)))
+    for module in (eagle.config.application, eagle.config.command_line):
+        monkeypatch.setattr(module, "run_command", lambda *given, **named: found.append((given, named)))
     monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])
     runpy.run_path(str(script), run_name="__main__")
     (schema, _, *rest), named = found[0]
@@ -57,12 +59,10 @@ def test_command__parses(page, script, words, monkeypatch):
     assert path is not None, f"{page}: no script {script}"
     typed = [word for word in shlex.split(words.replace("…", "").removesuffix(')"')) if word != "[key=value]"]
     schema, (default_config, positional) = arguments_of_run_command(path, monkeypatch)
-    hydra, typed = split_hydra_options(typed)
-    if hydra is not None:
-        # Of swept values, the first.
-        typed = [re.sub(r"^(\w+=[^\[\]{}(),]*),.*", r"\1", word) for word in typed if not is_hydra_key(word)]
     if "--help" not in typed:
-        parse_command_line(schema, typed, default_config, positional)
+        line = read_command_line(schema, typed, default_config, positional)
+        if not line.options:
+            parse_command_line(schema, typed, default_config, positional)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

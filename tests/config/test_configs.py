@@ -14,12 +14,10 @@ from omegaconf import OmegaConf
 
 import crop_datasets
 from conftest import ROOT, TINY_VIT
-from eagle.config import parsing
-from eagle.config.command_line import parse_command_line
+from eagle.config.application import parse_command_line
 from eagle.config.refinement import refinement
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import CONFIG_DIR
-from eagle.errors import ConfigError
 from eagle.losses.object_nce import ObjectNCELoss
 from fixtures.write_published_configs import PUBLISHED_KEYS
 from miniatures import WRITERS
@@ -90,22 +88,6 @@ def test_given_paths__are_relative_to_where_the_command_runs(monkeypatch, tmp_pa
     assert composed("train_config_cocostuff", "output_root=mine").output_root == "mine"
 
 
-def test_files_of_configs__edited_in_place_count_from_their_folder(monkeypatch, tmp_path):
-    """`output_root: outputs` never becomes src_EAGLE/outputs, and values such as `random` are not taken for paths."""
-    monkeypatch.setattr(parsing, "CONFIG_DIR", tmp_path)
-    values = {
-        "output_root": "outputs",
-        "pytorch_data_dir": "/data",
-        "pretrained_weights": "random",
-        "crop_type": "five",
-    }
-    (tmp_path / "train_config_edited.yml").write_text(yaml.safe_dump(values))
-    monkeypatch.chdir(ROOT / "src_EAGLE")
-    assert values | {"output_root": str(tmp_path / "outputs")} == {
-        name: value for name, value in composed("train_config_edited").items() if name in values
-    }
-
-
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.stem)
 def test_commands__every_default_folder_is_in_the_repository(command):
     spec = importlib.util.spec_from_file_location(command.stem, command)
@@ -170,32 +152,6 @@ def test_fidelity__strict_is_released_with_the_released_signs():
 def test_fidelity__both_files_compose():
     for fidelity in ("released", "paper"):
         assert composed("train_config_cocostuff", f"fidelity={fidelity}").photometric == fidelity
-
-
-@pytest.mark.parametrize(
-    ("schema", "word", "expected"),
-    [
-        (EvalConfig, "model_paths=x.ckpt", ["x.ckpt"]),
-        (EvalConfig, "model_paths=[a.ckpt,b.ckpt]", ["a.ckpt", "b.ckpt"]),
-        (crop_datasets.CropConfig, "dataset_name=potsdam", ["potsdam"]),
-        (crop_datasets.CropConfig, "splits=val", ["val"]),
-        (TrainConfig, "key_blocks=3", [3]),
-        (TrainConfig, "key_blocks=null", None),
-    ],
-)
-def test_list_key__lone_value_is_a_list_of_one(schema, word, expected):
-    assert parse_command_line(schema, [word])[word.split("=")[0]] == expected
-
-
-@pytest.mark.parametrize("word", ["key_blocks=last", "key_blocks=true", "key_blocks=2.5", "key_blocks={a: 1}"])
-def test_list_key__wrong_type_is_still_an_error(word):
-    with pytest.raises(ConfigError, match=r"^key_blocks: "):
-        parse_command_line(TrainConfig, [word])
-
-
-def test_lone_key__a_list_is_still_an_error():
-    with pytest.raises(ConfigError, match=r"^model_type: "):
-        parse_command_line(TrainConfig, ["model_type=[vit_small]"])
 
 
 @pytest.mark.parametrize(

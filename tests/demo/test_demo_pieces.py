@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from demo import DemoConfig
-from eagle.config.parsing import parse_command_line
+from eagle.config.application import parse_command_line
 from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes
 from eagle.demo.answers import segments, shown_segmentation

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from eagle.checkpoints.formats import StoredSegmenter, read_stored, write_stored
+from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import complete_config
 from eagle.errors import CheckpointError, ConfigError
 from eagle.models.weights import tensor_mismatches
 from eagle.segmenter import PUBLISHED_LEFTOVERS, LitUnsupervisedSegmenter
 
 # Architecture keys; an invalid value is an error.
-_MODEL_KEYS = {
-    "model_type", "dino_patch_size", "backbone_kwargs", "key_blocks", "dim", "projection_type", "eigen_cluster",
-    "eigen_cluster_out", "extra_clusters", "centroid_mode", "dataset_name", "dir_dataset_n_classes",
-}  # fmt: skip
+_MODEL_KEYS = set(keys_with(TrainConfig, "model", "backbone"))
 
 # Every segmenter has tensors with these prefixes.
 _SEGMENTER_PREFIXES = ("net.", "cluster_probe.", "linear_probe.")

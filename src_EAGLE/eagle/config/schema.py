@@ -1,11 +1,11 @@
-"""Schema of every configuration key: its type, default, allowed values and meaning.
+"""Schema of every configuration key: its type, default, allowed values, meaning and role.
 
 The YAML files in ``configs/`` set only what differs from these defaults; ``python COMMAND --help`` prints the
 meanings. Published EAGLE and STEGO key names are kept.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from omegaconf import MISSING as REQUIRED  # noqa: F401  default of a required key
 
@@ -16,11 +16,25 @@ from eagle.default_folders import default_folder
 RANDOM_WEIGHTS = "random"
 CRF_BACKENDS = ("auto", "torch", "pydensecrf")
 
+# What a key decides, for resuming, comparing, loading and caching of runs:
+#
+# role        changes the result  may change on resume
+# method      yes                 no
+# model       yes                 no                    architecture: a checkpoint with an invalid value does not load
+# backbone    yes                 no                    as model, and the keys K of an image depend on it
+# data        yes                 no                    the images that are trained on
+# seed        yes                 no                    no setting: runs that differ in it alone are repetitions
+# adjustable  yes                 yes                   length, validation and the file of the backbone's weights
+# numerics    yes                 yes                   precision; K depends on it
+# machine     no                  yes                   where and how fast a run computes, and what it writes
+Role = Literal["method", "model", "backbone", "data", "seed", "adjustable", "numerics", "machine"]
+
 
 def key(
     default: Any,
     meaning: str,
     *,
+    role: Role | None = None,
     choices: tuple[str, ...] = (),
     minimum: float | None = None,
     above: float | None = None,
@@ -32,6 +46,8 @@ def key(
     Args:
         default: value if neither YAML nor command line sets the key; lists and dicts are copied per instance.
         meaning: one sentence for ``--help``.
+        role: what the key decides (see ``Role``). Every key of a training or an evaluation has one; the options of
+            other commands, which no run records, have none.
         choices: allowed strings; empty allows any.
         minimum: smallest allowed value.
         above: exclusive lower bound.
@@ -39,36 +55,50 @@ def key(
         path: the value is a file or folder, or a list of them.
     """
     limits = {"minimum": minimum, "above": above, "maximum": maximum}
-    metadata = {"meaning": meaning, "choices": choices, **limits, "path": path}
+    metadata = {"meaning": meaning, "role": role, "choices": choices, **limits, "path": path}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def keys_with(schema: type, *roles: Role) -> list[str]:
+    """Names of a schema's keys that have one of ``roles``, in the schema's order."""
+    return [item.name for item in fields(schema) if item.metadata["role"] in roles]
+
+
+def require_roles(schema: type) -> None:
+    """Raise TypeError if a key of a schema has no role."""
+    for item in fields(schema):
+        if item.metadata["role"] not in get_args(Role):
+            raise TypeError(f"{schema.__name__}.{item.name}: key(…, role=…) takes one of {', '.join(get_args(Role))}")
 
 
 @dataclass
 class MachineConfig:
     """Devices, processes and precision of a command, as arguments of Lightning's Trainer."""
 
-    accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    devices: Any = key("auto", "Number of devices, list of device ids, or auto for all devices")
-    num_nodes: int = key(1, "Number of machines", minimum=1)
-    strategy: str = key("auto", "Lightning strategy, e.g. auto or ddp")
+    accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …", role="machine")
+    devices: Any = key("auto", "Number of devices, list of device ids, or auto for all devices", role="machine")
+    num_nodes: int = key(1, "Number of machines", minimum=1, role="machine")
+    strategy: str = key("auto", "Lightning strategy, e.g. auto or ddp", role="machine")
     precision: str = key(
         "32-true",
         "Lightning precision of backbone and head; the spectral part and all losses stay in float32",
         choices=("32-true", "16-mixed", "bf16-mixed"),
+        role="numerics",
     )
     matmul_precision: str = key(
         "highest",
         "Float32 precision of backbone, head and losses (torch.set_float32_matmul_precision; TF32 convolutions unless "
         "highest). high and medium are faster on recent GPUs; the spectral part always uses highest",
         choices=("highest", "high", "medium"),
+        role="numerics",
     )
     rank_timeout: float = key(
-        600, "Timeout of DDP collectives in seconds, after which a dead process ends the run", above=0
+        600, "Timeout of DDP collectives in seconds, after which a dead process ends the run", above=0, role="machine"
     )
     num_workers: int = key(
-        4, "Data loader processes per device; 0 loads images in the process that computes", minimum=0
+        4, "Data loader processes per device; 0 loads images in the process that computes", minimum=0, role="machine"
     )
 
 
@@ -76,16 +106,20 @@ class MachineConfig:
 class DatasetFolderConfig:
     """Where a dataset lies, and which part of it counts."""
 
-    pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds all datasets", path=True)
-    dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir with a directory dataset")
+    pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds all datasets", path=True, role="machine")
+    dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir with a directory dataset", role="data")
     dir_dataset_n_classes: int | None = key(
-        None, "Number of classes of a directory dataset; none = number of lines of its classes.txt", minimum=1
+        None,
+        "Number of classes of a directory dataset; none = number of lines of its classes.txt",
+        minimum=1,
+        role="data",
     )
-    crop_ratio: float = key(0.5, "Side length of a crop as a fraction of its image's", above=0, maximum=1)
+    crop_ratio: float = key(0.5, "Side length of a crop as a fraction of its image's", above=0, maximum=1, role="data")
     potsdam_unlabelled: bool = key(
         False,
         "Potsdam: train on the tiles of labelled_train.txt and unlabelled_train.txt; false = labelled_train.txt only, "
         "as released",
+        role="data",
     )
 
 
@@ -96,11 +130,13 @@ class DatasetConfig(DatasetFolderConfig):
     dataset_name: str = key(
         "directory",
         "Dataset: cocostuff27, cityscapes, potsdam …; directory = your own images (eagle.data.datasets.catalog)",
+        role="data",
     )
     crop_type: str | None = key(
         None,
         "Train on crops made by crop_datasets.py: five or random crops per image; none = train on whole images",
         choices=("five", "random"),
+        role="data",
     )
 
 
@@ -111,19 +147,24 @@ class BackboneConfig:
     model_type: str = key(
         "vit_small",
         "Backbone: vit_small or vit_base = DINO with dino_patch_size; or the name of a timm ViT, e.g. of DINOv2",
+        role="backbone",
     )
-    dino_patch_size: int = key(8, "Patch size of a DINO backbone; a timm model has its own", minimum=1)
+    dino_patch_size: int = key(8, "Patch size of a DINO backbone; a timm model has its own", minimum=1, role="backbone")
     pretrained_weights: str | None = key(
         None,
         "Backbone weights: a .pth or .safetensors file; random = random initialisation; none = pretrained weights of "
         "model_type",
         path=True,
+        role="adjustable",
     )
-    backbone_kwargs: dict[str, Any] = key({}, "Further arguments of timm.create_model, e.g. {img_size: 112}")
+    backbone_kwargs: dict[str, Any] = key(
+        {}, "Further arguments of timm.create_model, e.g. {img_size: 112}", role="backbone"
+    )
     key_blocks: list[int] | None = key(
         None,
         "Indices of the ViT blocks whose attention keys are concatenated to K, ascending; negative indices count from "
         "the end; none = the last three blocks",
+        role="backbone",
     )
 
 
@@ -136,6 +177,7 @@ class BadImageConfig:
         "If an image or label cannot be read: error = stop and name the file; skip = leave it out (training draws "
         "another image instead) and list it at the end",
         choices=("error", "skip"),
+        role="machine",
     )
 
 
@@ -147,31 +189,38 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         224,
         "Training image size in pixels (short side, then centre crop); a multiple of the patch size",
         minimum=1,
+        role="method",
     )
     val_res: int = key(
-        320, "Validation image size in pixels (short side, then centre crop); a multiple of the patch size", minimum=1
+        320,
+        "Validation image size in pixels (short side, then centre crop); a multiple of the patch size",
+        minimum=1,
+        role="adjustable",
     )
-    batch_size: int = key(32, "Images per step on each device", minimum=1)
+    batch_size: int = key(32, "Images per step on each device", minimum=1, role="method")
 
     gather_batch: bool = key(
         False,
         "Compute prototypes, negatives and correlations over the images of all devices; false = on each device "
         "separately, as released",
+        role="method",
     )
 
-    dim: int = key(512, "Channels of a code", minimum=1)
+    dim: int = key(512, "Channels of a code", minimum=1, role="model")
     projection_type: str = key(
         "nonlinear",
         "Segmentation head: linear, or nonlinear = linear plus a two-layer branch",
         choices=("nonlinear", "linear"),
+        role="model",
     )
-    dropout: bool = key(True, "Channel dropout (p = 0.1) on the keys that enter the head and the losses")
+    dropout: bool = key(True, "Channel dropout (p = 0.1) on the keys that enter the head and the losses", role="method")
 
     cache_features: str = key(
         "off",
         "Compute the keys of each validation image and each unaugmented training image once and keep them in fp16: "
         "ram = in memory; disk = in files below cache_dir, which later runs with the same backbone and images reuse",
         choices=("off", "ram", "disk"),
+        role="machine",
     )
     cached_views: int = key(
         0,
@@ -179,10 +228,13 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "cache_features their keys are cached too, so that later epochs need no backbone. 0 = a new augmentation in "
         "each draw, as released",
         minimum=0,
+        role="method",
     )
-    cache_dir: str = key(default_folder("cache"), "Folder for cache_features=disk", path=True)
+    cache_dir: str = key(default_folder("cache"), "Folder for cache_features=disk", path=True, role="machine")
     compile: bool = key(
-        False, "Compile backbone and head with torch.compile; worthwhile for GPU runs longer than a few minutes"
+        False,
+        "Compile backbone and head with torch.compile; worthwhile for GPU runs longer than a few minutes",
+        role="machine",
     )
 
     fidelity: str = key(
@@ -191,42 +243,49 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "aug_color_image, photometric and lambda_schedule (configs/fidelity/). strict = released, and eigen_signs and "
         "matmul_precision as released too, which makes the result depend on the machine",
         choices=("released", "paper", "strict"),
+        role="method",
     )
     color_affinity: str = key(
         "released",
         "Pixel values in the colour affinity: released = normalised image / 255; paper = RGB in [0, 1]",
         choices=("released", "paper"),
+        role="method",
     )
     eicue_affinity: str = key(
         "both",
         "Affinity of EiCue's graph: both = colour + code, as released since 30 August 2024; colour = colour alone, as "
         "released before, when the released checkpoints were linked",
         choices=("both", "colour"),
+        role="method",
     )
     aug_color_image: str = key(
         "released",
         "Image that gives the colours for the augmented branch's affinity: released = x; paper = the augmented view",
         choices=("released", "paper"),
+        role="method",
     )
     photometric: str = key(
         "released",
         "Photometric augmentation: released = blur; paper = blur, colour jitter and grayscale",
         choices=("released", "paper"),
+        role="method",
     )
     lambda_schedule: str = key(
         "released",
         "Weight λ of the object-centric loss: released = 0 for step_schedulers steps, then momentum_limit; paper = "
         "linear ramp from 0 to momentum_limit over step_schedulers steps",
         choices=("released", "paper"),
+        role="method",
     )
 
     eigen_cluster: int = key(
         4,
         "Number of Laplacian eigenvectors (smallest eigenvalues), including the trivial first one",
         minimum=2,
+        role="model",
     )
     eigen_cluster_out: int = key(
-        32, "Number of centres in each EiCue codebook, i.e. of possible EiCue labels", minimum=1
+        32, "Number of centres in each EiCue codebook, i.e. of possible EiCue labels", minimum=1, role="model"
     )
     eigen_signs: str = key(
         "fixed",
@@ -234,47 +293,61 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "every machine; released = the signs of the released solver (a full decomposition, whatever eigensolver says), "
         "all eigenvectors of an image negated if most of their entries are positive",
         choices=("fixed", "released"),
+        role="method",
     )
     eigensolver: str = key(
         "subspace",
         "Solver for the smallest eigenpairs: subspace = block iteration; eigh = full decomposition",
         choices=("subspace", "eigh"),
+        role="method",
     )
 
-    correspondence_weight: float = key(1.0, "Weight of the correspondence distillation loss")
-    pos_inter_weight: float = key(0.25, "Weight of positive pairs in the correspondence loss")
-    neg_inter_weight: float = key(0.63, "Weight of negative pairs in the correspondence loss")
+    correspondence_weight: float = key(1.0, "Weight of the correspondence distillation loss", role="method")
+    pos_inter_weight: float = key(0.25, "Weight of positive pairs in the correspondence loss", role="method")
+    neg_inter_weight: float = key(0.63, "Weight of negative pairs in the correspondence loss", role="method")
     feature_samples: int = key(
         11,
         "Side of the grid of sampled points in the correspondence loss: feature_samples² points per image",
         minimum=1,
+        role="method",
     )
     neg_samples: int = key(
-        5, "Number of random permutations of the batch that form negative pairs in the correspondence loss", minimum=1
+        5,
+        "Number of random permutations of the batch that form negative pairs in the correspondence loss",
+        minimum=1,
+        role="method",
     )
-    shift_value: float = key(3.5, "Factor of the shift of negative pairs in the correspondence loss")
-    shift_bias: float = key(0.0, "Constant subtracted in the shifts of positive and negative pairs")
-    pointwise: bool = key(True, "Centre each point's feature correlations by their mean over the other image's points")
-    zero_clamp: bool = key(True, "Clamp code correlations to at least 0")
-    stabalize: bool = key(True, "Clamp code correlations to at most 0.8 (published spelling of the key)")
+    shift_value: float = key(3.5, "Factor of the shift of negative pairs in the correspondence loss", role="method")
+    shift_bias: float = key(0.0, "Constant subtracted in the shifts of positive and negative pairs", role="method")
+    pointwise: bool = key(
+        True, "Centre each point's feature correlations by their mean over the other image's points", role="method"
+    )
+    zero_clamp: bool = key(True, "Clamp code correlations to at least 0", role="method")
+    stabalize: bool = key(True, "Clamp code correlations to at most 0.8 (published spelling of the key)", role="method")
 
-    local_pos_weight: float = key(0.85, "Weight of the ObjNCE loss from x to its augmented view")
-    local_pos_aug_weight: float = key(0.85, "Weight of the ObjNCE loss from the augmented view to x")
+    local_pos_weight: float = key(0.85, "Weight of the ObjNCE loss from x to its augmented view", role="method")
+    local_pos_aug_weight: float = key(0.85, "Weight of the ObjNCE loss from the augmented view to x", role="method")
     global_loss_weight: float = key(
-        0.7, "Weight of the other view's patches in ObjNCE; the same view's get 1 minus this", minimum=0, maximum=1
+        0.7,
+        "Weight of the other view's patches in ObjNCE; the same view's get 1 minus this",
+        minimum=0,
+        maximum=1,
+        role="method",
     )
-    contrastive_temp: float = key(0.07, "Temperature of ObjNCE", above=0)
+    contrastive_temp: float = key(0.07, "Temperature of ObjNCE", above=0, role="method")
     centroid_mode: str = key(
         "prototype",
         "Prototype of an EiCue label: prototype or medoid = medoid of its patches; mean = their mean; learned = a "
         "trained vector",
         choices=("prototype", "medoid", "mean", "learned"),
+        role="model",
     )
     prototype_scope: str = key(
         "batch",
         "Patches that share prototypes and negatives in ObjNCE: batch = those of all images in the batch, as released; "
         "image = those of one image, since eigenvectors of different images are not comparable",
         choices=("batch", "image"),
+        role="method",
     )
     label_smoothing: float | None = key(
         None,
@@ -282,6 +355,7 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "multiplied by its patch weight; above 0 the mean loss is multiplied by the mean patch weight",
         minimum=0,
         maximum=0.999,
+        role="method",
     )
 
     max_steps: int = key(
@@ -289,97 +363,128 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "Length of the run in optimiser steps, one batch each. If the released runs counted every optimiser's step "
         "(as Lightning ≥ 1.6 does), they saw a seventh of the batches: divide max_steps and step_schedulers by 7",
         minimum=1,
+        role="adjustable",
     )
     step_schedulers: int = key(
-        200, "Last step with λ = 0 (released) or end of the ramp of λ to momentum_limit (paper)", minimum=0
+        200,
+        "Last step with λ = 0 (released) or end of the ramp of λ to momentum_limit (paper)",
+        minimum=0,
+        role="method",
     )
     momentum_limit: float = key(
-        0.9, "Weight λ of the object-centric loss after step_schedulers steps", minimum=0, maximum=1
+        0.9, "Weight λ of the object-centric loss after step_schedulers steps", minimum=0, maximum=1, role="method"
     )
-    lr: float = key(5e-4, "Learning rate of head and projection (Adam, constant)", minimum=0)
-    lr_linear: float = key(1e-3, "Learning rate of the linear probe", minimum=0)
-    lr_cluster: float = key(5e-3, "Learning rate of the cluster probe", minimum=0)
-    lr_cluster_eigen: float = key(5e-5, "Learning rate of the two EiCue codebooks", minimum=0)
-    extra_clusters: int = key(5, "Clusters of the cluster probe in addition to one per class", minimum=0)
+    lr: float = key(5e-4, "Learning rate of head and projection (Adam, constant)", minimum=0, role="method")
+    lr_linear: float = key(1e-3, "Learning rate of the linear probe", minimum=0, role="method")
+    lr_cluster: float = key(5e-3, "Learning rate of the cluster probe", minimum=0, role="method")
+    lr_cluster_eigen: float = key(5e-5, "Learning rate of the two EiCue codebooks", minimum=0, role="method")
+    extra_clusters: int = key(5, "Clusters of the cluster probe in addition to one per class", minimum=0, role="model")
 
-    output_root: str = key(default_folder("outputs"), "Folder in which run folders are created", path=True)
-    experiment_name: str | None = key(None, "Name of the run folder; none = dataset, model and time")
+    output_root: str = key(
+        default_folder("outputs"), "Folder in which run folders are created", path=True, role="machine"
+    )
+    experiment_name: str | None = key(None, "Name of the run folder; none = dataset, model and time", role="machine")
     ckpt_path: str | None = key(
         None,
         "Checkpoint to resume from: last = the newest of the run experiment_name, or start it if there is none; a path "
         "= that checkpoint; none = start a new run",
+        role="machine",
     )
-    seed: int = key(0, "Seed of all random number generators", minimum=0)
+    seed: int = key(0, "Seed of all random number generators", minimum=0, role="seed")
     deterministic: bool = key(
-        False, "Use deterministic GPU kernels only, so a GPU run repeats bit by bit; a few percent slower"
+        False,
+        "Use deterministic GPU kernels only, so a GPU run repeats bit by bit; a few percent slower",
+        role="machine",
     )
-    scalar_log_freq: int = key(10, "Steps between logged losses and between progress bar updates", minimum=1)
-    val_freq: int = key(100, "Steps between validations", minimum=1)
+    scalar_log_freq: int = key(
+        10, "Steps between logged losses and between progress bar updates", minimum=1, role="machine"
+    )
+    val_freq: int = key(100, "Steps between validations", minimum=1, role="adjustable")
     n_images: int = key(
         4,
         "Validation images in the figure drawn after each validation, next to confusion matrix and class frequencies; "
         "0 = draw no figures",
         minimum=0,
+        role="machine",
     )
     pictures_kept: int = key(
         10,
         "Number of validations whose figures stay in the run folder: the first, the latest, and others evenly spaced",
         minimum=1,
+        role="machine",
     )
-    checkpoint_freq: int = key(100, "Steps between saves of last.ckpt", minimum=1)
-    wandb: bool = key(False, "Also log to Weights & Biases; offline if nobody is logged in")
-    project_name: str = key("EAGLE", "Weights & Biases project")
-    entity: str | None = key(None, "Weights & Biases user or team; none = the account's default")
-    tensorboard: bool = key(False, "Also log to TensorBoard")
+    checkpoint_freq: int = key(100, "Steps between saves of last.ckpt", minimum=1, role="machine")
+    wandb: bool = key(False, "Also log to Weights & Biases; offline if nobody is logged in", role="machine")
+    project_name: str = key("EAGLE", "Weights & Biases project", role="machine")
+    entity: str | None = key(None, "Weights & Biases user or team; none = the account's default", role="machine")
+    tensorboard: bool = key(False, "Also log to TensorBoard", role="machine")
 
 
 @dataclass
 class EvalConfig(MachineConfig, BadImageConfig):
     """Every key of ``eval_segmentation.py``; model and dataset come from the checkpoint."""
 
-    model_paths: list[str] = key([], "Checkpoints to evaluate", path=True)
+    model_paths: list[str] = key([], "Checkpoints to evaluate", path=True, role="machine")
     pytorch_data_dir: str | None = key(
         None,
         "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",
         path=True,
+        role="data",
     )
     res: int | None = key(
         None,
         "Image size in pixels (short side; and centre crop if crop=true); none = the checkpoint's val_res",
         minimum=1,
+        role="method",
     )
-    crop: bool = key(True, "Score the central square of each image, as published; false = score whole images")
-    flip: bool = key(True, "Average the codes of each image and of its mirror image, as released")
+    crop: bool = key(
+        True, "Score the central square of each image, as published; false = score whole images", role="method"
+    )
+    flip: bool = key(True, "Average the codes of each image and of its mirror image, as released", role="method")
     window: int | None = key(
         None,
         "Side in pixels of overlapping windows into which larger images are split, with blended predictions; none = no "
         "windows",
         minimum=1,
+        role="method",
     )
-    batch_size: int = key(16, "Images per batch", minimum=1)
+    batch_size: int = key(16, "Images per batch", minimum=1, role="machine")
     cluster_alpha: float = key(
-        4.0, "Inverse temperature of the cluster probe's softmax, whose probabilities enter the CRF", above=0
+        4.0,
+        "Inverse temperature of the cluster probe's softmax, whose probabilities enter the CRF",
+        above=0,
+        role="method",
     )
-    run_crf: bool = key(True, "Also score both probes after a dense CRF (published key; see refine)")
+    run_crf: bool = key(True, "Also score both probes after a dense CRF (published key; see refine)", role="method")
     refine: str = key(
         "auto",
         "Also score refined maps: crf = dense CRF; spectral = class probabilities smoothed on the image's own patch "
         "graph; both = spectral, and then the CRF; none = neither; auto = crf if run_crf, else none",
         choices=REFINEMENTS,
+        role="method",
     )
     crf_backend: str = key(
         "auto",
         "Dense CRF implementation: torch = ours, compiled by numba on the CPU; pydensecrf (pip install -e .[crf]); "
         "auto = the faster one, torch",
         choices=CRF_BACKENDS,
+        role="method",
     )
     crf_processes: int | None = key(
-        None, "Worker processes of pydensecrf; none = one per core; 0 = compute in the main process", minimum=0
+        None,
+        "Worker processes of pydensecrf; none = one per core; 0 = compute in the main process",
+        minimum=0,
+        role="machine",
     )
     run_prediction: bool = key(
         False,
         "Also write every image's predicted classes as PNG, as class ids and in colour (the released code ignores this "
         "key)",
+        role="machine",
     )
-    n_images: int = key(6, "Images in the picture grid", minimum=0)
-    report: bool = key(True, "Also write the evaluation as one HTML page next to the checkpoint")
+    n_images: int = key(6, "Images in the picture grid", minimum=0, role="machine")
+    report: bool = key(True, "Also write the evaluation as one HTML page next to the checkpoint", role="machine")
+
+
+for _schema in (TrainConfig, EvalConfig):
+    require_roles(_schema)

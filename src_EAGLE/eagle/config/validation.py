@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from eagle.config.retired_keys import RETIRED_IN_EVALUATION, RETIRED_KEYS
+from eagle.config.released_keys import RETIRED_IN_EVALUATION, RETIRED_KEYS
 from eagle.config.schema import RANDOM_WEIGHTS, EvalConfig, TrainConfig
 from eagle.errors import ConfigError, unknown_name_message
 
@@ -38,12 +38,12 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
     node = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     retired = retired_keys_in(node, schema)
-    given = {str(name): node[name] for name in node if str(name) not in retired}
+    given = {str(name): node[name] for name in node if name not in retired and not OmegaConf.is_missing(node, name)}
     refuse_unknown("key", given, fields)
     config = OmegaConf.structured(schema)
-    for name, value in {**_fidelity(schema, given), **given}.items():
+    for name, value in {**fidelity_defaults(schema, given), **given}.items():
         try:
-            config[name] = [value] if _is_scalar(value) and _takes_list(fields[name].type) else value
+            config[name] = [value] if is_scalar(value) and takes(schema, name, list) else value
         except OmegaConfBaseException as error:
             raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     for name, field in fields.items():
@@ -109,21 +109,24 @@ def with_overrides(cfg: DictConfig, **overrides: Any) -> DictConfig:
     return complete_config({**cfg, **overrides})
 
 
-def _takes_list(annotation: Any) -> bool:
-    return any(get_origin(option) is list for option in (annotation, *get_args(annotation)))
+def takes(schema: type, name: str, kind: type) -> bool:
+    """Whether a key of a schema is declared as a ``kind`` (list or dict), or as that or None."""
+    declared = {field.name: field.type for field in dataclasses.fields(schema)}.get(name.lstrip("+").partition(".")[0])
+    return any(get_origin(option) is kind for option in (declared, *get_args(declared)))
 
 
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
+    """Whether a value can become a list of one."""
     return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
-def _fidelity(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults that ``fidelity`` sets; empty for schemas without that key."""
+def fidelity_defaults(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that ``fidelity`` sets; empty for schemas without that key."""
     if not issubclass(schema, TrainConfig):
         return {}
     name = str(given.get("fidelity", "released"))
     refuse_unknown("value of fidelity", [name], [file.stem for file in FIDELITY_DIR.glob("*.yml")])
-    return dict(OmegaConf.load(FIDELITY_DIR / f"{name}.yml").items())
+    return {str(key): value for key, value in OmegaConf.load(FIDELITY_DIR / f"{name}.yml").items()}
 
 
 def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:

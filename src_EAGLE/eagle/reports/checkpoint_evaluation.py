@@ -1,5 +1,7 @@
 """Evaluate checkpoints and k-means on their keys: tables on the terminal, JSON and pictures beside each file."""
 
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from eagle.checkpoints.loading import load_segmenter
 from eagle.checkpoints.paths import require_checkpoint
 from eagle.config.refinement import refinement
 from eagle.config.schema import DatasetConfig
-from eagle.config.validation import check_resolution, with_overrides
+from eagle.config.validation import check_resolution, plain, with_overrides
 from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes
 from eagle.data.datasets.catalog import dataset_label, open_dataset
@@ -26,6 +28,7 @@ from eagle.evaluation.evaluator import Evaluation, evaluate
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
 from eagle.evaluation.predictions import PredictionFolder
 from eagle.evaluation.report import write_report
+from eagle.evaluation.run_tables import evaluation_record, runs_report, stored_evaluation, with_kmeans
 from eagle.evaluation.score_tables import class_table, comparison_table, results, summary_table, write_json
 from eagle.figures.confusion import confusion_figure
 from eagle.figures.grids import segmentation_grid
@@ -38,18 +41,30 @@ from eagle.training.run_record import code_version
 
 KMEANS = "k-means on K"
 
+logger = logging.getLogger(__name__)
+
 
 def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
-    """Run ``evaluate_checkpoint`` on each file and print a table that compares several.
+    """Run ``evaluate_checkpoint`` on each file; of several, print tables over runs and write them and a figure.
+
+    Of several files, those whose evaluation is there with the same weights and settings are not scored again.
 
     Raises:
         CheckpointError: a file is missing; checked before the first evaluation.
     """
     for path in paths:
         require_checkpoint(path, "model_paths")
-    contents = {str(path): evaluate_checkpoint(path, cfg) for path in paths}
-    if len(contents) > 1:
-        rank_zero_only(print)(f"\n{comparison_table({path: content['scores'] for path, content in contents.items()})}")
+    if len(paths) == 1:
+        evaluate_checkpoint(paths[0], cfg)
+        return
+    contents = {}
+    for number, path in enumerate(paths, 1):
+        stored = stored_evaluation(path, cfg)
+        done = f", scored before: delete {evaluation_file(path)} to score it again" if stored else ""
+        rank_zero_only(logger.info)("%d of %d: %s%s", number, len(paths), path, done)
+        contents[str(path)] = with_kmeans(path, stored or evaluate_checkpoint(path, cfg))
+    folder = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    rank_zero_only(lambda: print(f"\n{runs_report(contents, folder)}"))()
 
 
 def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
@@ -111,6 +126,8 @@ def write_evaluation(
     content = {
         "checkpoint": str(path),
         **probe_entry(segmenter.state_dict()),
+        **evaluation_record(path, cfg),
+        "config": plain(segmenter.cfg),
         "training": segmenter.training_record,
         "dataset": dataset_label(segmenter.cfg),
         "images": len(views),

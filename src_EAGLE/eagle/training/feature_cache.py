@@ -5,6 +5,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from eagle.config.schema import TrainConfig, keys_with
+from eagle.config.validation import plain
 from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.loading.transforms import AUGMENTATION, CLEAN_VIEW
 from eagle.errors import ConfigError
@@ -88,8 +90,11 @@ def _key_shape(res: int, backbone: KeyBackbone) -> tuple[int, int, int]:
 def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset, res: int, view: str) -> str:
     """Hash all that keys depend on: model, weights, normalisation, view, and each image's path, size and time."""
     digest = hashlib.sha256()
-    model = (cfg.model_type, cfg.dino_patch_size, dict(cfg.backbone_kwargs), backbone.key_blocks)
-    digest.update(repr((model, view, res, cfg.precision, cfg.matmul_precision)).encode())
+    values = plain(cfg) | {"key_blocks": backbone.key_blocks}
+    model, numerics = (
+        tuple(values[name] for name in keys_with(TrainConfig, role)) for role in ("backbone", "numerics")
+    )
+    digest.update(repr((model, view, res, *numerics)).encode())
     # The renormalisation is not in the state dict. ImageNet's is the identity, which has no buffers.
     for name, tensor in (*backbone.state_dict().items(), *backbone.normalization.named_buffers()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from eagle.checkpoints.formats import stored_cfg
 from eagle.checkpoints.safe_pickles import read_pickle
+from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import plain
 from eagle.errors import CheckpointError, ConfigError
 from eagle.training.callbacks.random_states import KEY as RANDOM_STATES
@@ -23,13 +24,8 @@ LAST_NAME, PREVIOUS_NAME = "last.ckpt", "previous.ckpt"
 # seven optimisers.
 RUN_STATE = {"global_step", "loops", "optimizer_states", RANDOM_STATES}
 
-# Keys that may change when a run is resumed: machine, speed, logging and length.
-FREE_KEYS = {
-    "accelerator", "devices", "num_nodes", "strategy", "precision", "matmul_precision", "num_workers", "rank_timeout",
-    "max_steps", "output_root", "experiment_name", "pytorch_data_dir", "cache_features", "cache_dir", "compile",
-    "deterministic", "scalar_log_freq", "val_freq", "val_res", "checkpoint_freq", "wandb", "tensorboard", "n_images",
-    "pictures_kept", "ckpt_path", "pretrained_weights", "on_bad_image",
-}  # fmt: skip
+# Keys that may change when a run is resumed.
+FREE_KEYS = set(keys_with(TrainConfig, "machine", "numerics", "adjustable"))
 
 logger = logging.getLogger(__name__)
 

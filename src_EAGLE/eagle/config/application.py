@@ -1,0 +1,263 @@
+"""Run a command as a Hydra application, and print errors on one line.
+
+``key=value``, ``--key value`` and ``--flag`` set a key; ``eagle.config.words`` reads them. All else is Hydra's:
+``--multirun`` and launchers, ``--cfg``, ``--config-dir``, ``--info``, completion and ``hydra.…`` keys. ``--help``
+prints every key, ``--version`` the version and how to cite.
+"""
+
+import dataclasses
+import errno
+import functools
+import io
+import logging
+import multiprocessing
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+from tqdm import tqdm
+
+from eagle.citation import version_and_citation
+from eagle.config.schema import TrainConfig
+from eagle.config.validation import CONFIG_DIR, validated
+from eagle.config.words import CommandLine, quoted, read_command_line, short_name
+from eagle.default_folders import default_folder
+from eagle.errors import ConfigError, EagleError, StoppedRunError, one_line
+from eagle.files import write_text_atomically
+from eagle.processes import end_with_launcher, end_with_parent, run_script
+
+# Names in Hydra's store of configurations, and the Hydra whose rules count.
+SCHEMA, PRIMARY, VERSION = "eagle_schema", "eagle_command", "1.3"
+# In a run's folder: the configuration of a job that a sweep has finished.
+JOB_NAME = "sweep_job.yml"
+
+_REMEDIES = {
+    errno.ENOSPC: "; make room and run the command again",
+    errno.EDQUOT: "; make room and run the command again",
+    errno.EROFS: "; choose a writable folder",
+    errno.EACCES: "; choose a writable folder, or change its permissions",
+    errno.EPERM: "; choose a writable folder, or change its permissions",
+}
+
+logger = logging.getLogger(__name__)
+
+
+def run_command(
+    schema: type,
+    command: Callable[[DictConfig], None],
+    default_config: str | None = None,
+    positional: str | None = None,
+) -> None:
+    """Read ``sys.argv``, run ``command`` and exit.
+
+    Args:
+        schema: dataclass of the command's keys.
+        command: called with the validated configuration.
+        default_config: name in ``configs/`` to use without ``--config-name``; None uses the schema's defaults.
+        positional: name of the list key that takes the arguments before the first option; None if there is none.
+
+    An EagleError or OSError (e.g. a full disk) is printed as one line on stderr and exits with status 1. Ctrl-C exits
+    with 130, a training run stopped by SIGTERM with 143.
+    """
+    _prepare_process()
+    if not CONFIG_DIR.is_dir():
+        default_config = None  # an installed copy: the defaults of the schema apply
+    try:
+        _answer(schema, command, default_config, positional)
+        sys.stdout.flush()
+    except StoppedRunError as stopped:
+        _close_progress_bars()
+        print(one_line(stopped), file=sys.stderr)
+        sys.exit(stopped.exit_status)
+    except EagleError as error:
+        _close_progress_bars()
+        sys.exit(f"error: {one_line(error)}")
+    except BrokenPipeError:
+        # The reader of our output has closed it, e.g. `| head`; flushing the rest must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        # Of two file names, the second is the destination of a move or copy.
+        place = error.filename2 or error.filename
+        place = f"{place}: " if place else ""
+        _close_progress_bars()
+        sys.exit(f"error: {place}{one_line(error)}{_REMEDIES.get(error.errno or 0, '')}")
+    except KeyboardInterrupt:
+        _close_progress_bars()
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _prepare_process() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may not fit the terminal's encoding
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_no_hint)
+    warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # a deprecation in Lightning itself
+    # Large photographs are welcome; Pillow still refuses images beyond its hard limit.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    end_with_parent()
+
+
+def _answer(
+    schema: type, command: Callable[[DictConfig], None], default_config: str | None, positional: str | None
+) -> None:
+    if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
+        print(help_text(schema, command, default_config, positional))
+    elif "--version" in sys.argv[1:]:
+        print(version_and_citation())
+    else:
+        _run_hydra(schema, command, default_config, positional)
+
+
+def parse_command_line(
+    schema: type, arguments: Sequence[str], default_config: str | None = None, positional: str | None = None
+) -> DictConfig:
+    """Read the ``arguments`` of a command, without options of Hydra; raises ConfigError as ``validated`` does."""
+    line = read_command_line(schema, arguments, default_config, positional)
+    _store(schema, line)
+    with _one_line_errors(), hydra.initialize(config_path=None, version_base=VERSION):
+        composed = hydra.compose(PRIMARY, line.overrides)
+    return validated(schema, composed)
+
+
+def _run_hydra(
+    schema: type, command: Callable[[DictConfig], None], default_config: str | None, positional: str | None
+) -> None:
+    """Let ``hydra.main`` compose the configuration, then run the command; or each job of a sweep in turn."""
+    typed = sys.argv[1:]
+    line = read_command_line(schema, typed, default_config, positional)
+    _store(schema, line)
+    script, composed = Path(sys.argv[0]).resolve(), []
+
+    @hydra.main(version_base=VERSION, config_path=None, config_name=PRIMARY)
+    @functools.wraps(command)  # Hydra looks for configurations beside the function's module
+    def application(cfg: DictConfig) -> None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            _run_job(schema, script, line, cfg)
+        else:
+            composed.append(cfg)
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors; Hydra would print them on several lines
+    sys.argv[1:] = [*line.options, *line.overrides]
+    try:
+        with _one_line_errors():
+            application()
+    finally:
+        sys.argv[1:] = typed  # Lightning starts the processes of other devices with it
+    # After Hydra, so that it takes no part in errors, signals and the processes of other devices.
+    for cfg in composed:
+        command(validated(schema, cfg))
+
+
+def _store(schema: type, line: CommandLine) -> None:
+    """Register the schema, and the YAML file's content over it, in Hydra's store."""
+    store = ConfigStore.instance()
+    store.store(SCHEMA, schema)
+    own = line.yaml.get("defaults") or []
+    named = {str(name) for entry in own if isinstance(entry, DictConfig) for name in entry}
+    quiet = [f"override hydra/{kind}_logging" for kind in ("job", "hydra")]
+    defaults = [SCHEMA, *own, *([] if "_self_" in own else ["_self_"]), *({q: "none"} for q in quiet if q not in named)]
+    # No files of Hydra's own, no change of folder.
+    sweep = (
+        "${output_root}/${experiment_name}" if issubclass(schema, TrainConfig) else default_folder("outputs/multirun")
+    )
+    section: dict[str, Any] = {
+        "output_subdir": None,
+        "run": {"dir": "."},
+        "sweep": {"dir": sweep, "subdir": "."},
+        "job": {"chdir": False, "name": Path(sys.argv[0]).stem or "eagle"},
+    }
+    if line.folder and own:
+        section["searchpath"] = [f"file://{line.folder}"]
+    store.store(PRIMARY, OmegaConf.merge({"hydra": section}, line.yaml, {"defaults": defaults}))
+
+
+def _run_job(schema: type, script: Path, line: CommandLine, composed: DictConfig) -> None:
+    """Run one job of a sweep in a process of its own; a launcher may call this on another machine.
+
+    A training run gets a folder of its own in the sweep's. One that was stopped or killed goes on, and one that is
+    finished with the same configuration is not run again.
+    """
+    if multiprocessing.parent_process() is not None:
+        # A worker of joblib: jobs of a killed sweep would run beside those of the repeated command.
+        end_with_launcher()
+    overrides = [str(word) for word in HydraConfig.get().overrides.task]
+    swept = [word.lstrip("+") for word in overrides if re.split(r"[.=]", word.lstrip("+"))[0] not in line.fixed]
+    name = short_name(",".join(sorted(word.replace("'", "") for word in swept)) or "job")
+    words = [*line.config_options, *overrides]
+    if not issubclass(schema, TrainConfig):
+        run_script(script, words, f"job {name}")
+        return
+    sweep, cfg = Path(composed.output_root) / composed.experiment_name, validated(schema, composed)
+    record, content = sweep / name / JOB_NAME, OmegaConf.to_yaml(cfg)
+    if record.is_file() and record.read_text(encoding="utf-8") == content:
+        logger.info("%s: already finished", name)
+        return
+    place = {"output_root": str(sweep), "experiment_name": name, "ckpt_path": "last"}
+    run_script(script, [*words, *(f"{key}={quoted(value)}" for key, value in place.items())], f"job {name}")
+    write_text_atomically(record, content)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn an error of Hydra or OmegaConf into a one-line ConfigError that names the key if there is one."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
+        if key := re.search(r"full_key: (\S+)", reason):
+            found = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+            reason = str(found).partition("composing config:")[2] or str(found)
+            raise ConfigError(f"{key[1]}: {reason.strip().splitlines()[0]}") from error
+        if "hydra/launcher" in reason:
+            reason += "; pip install -e .[sweep] installs the launchers joblib and submitit_slurm"
+        raise ConfigError(reason) from error
+
+
+def _is_no_hint(record: logging.LogRecord) -> bool:
+    """False for Lightning's hints and advertisements. Its import sets its logger's level, so only a filter lasts."""
+    return record.levelno >= logging.WARNING or not record.name.startswith(("pytorch_lightning", "lightning"))
+
+
+def help_text(
+    schema: type, command: Callable[[DictConfig], None], default_config: str | None, positional: str | None = None
+) -> str:
+    """Describe the command, then every key with its default, choices and meaning."""
+    first = f"{positional.upper()} … " if positional else ""
+    program = Path(sys.argv[0]).name
+    program = f"python {program}" if program.endswith(".py") else program
+    lines = [f"usage: {program} {first}[--config-name NAME] [key=value | --key value] …", ""]
+    lines += [(command.__doc__ or "").strip(), ""]
+    if default_config:
+        lines += [f"Values in configs/{default_config}.yml take precedence over the defaults in this list:", ""]
+    defaults = OmegaConf.structured(schema)
+    for item in dataclasses.fields(schema):
+        default = "(must be given)" if OmegaConf.is_missing(defaults, item.name) else defaults[item.name]
+        choices = f" ({' | '.join(item.metadata['choices'])})" if item.metadata["choices"] else ""
+        lines.append(f"  {item.name}={'none' if default is None else default}{choices}")
+        lines.append(f"      {item.metadata['meaning']}")
+    lines += ["", "Hydra's options: --multirun (key=a,b,c runs every combination), --cfg job, --config-dir DIR, --info"]
+    lines += ["searchpath, --shell-completion install=bash; https://hydra.cc/docs/advanced/hydra-command-line-flags"]
+    return "\n".join(lines)
+
+
+def _close_progress_bars() -> None:
+    """Close open progress bars, so that the error starts on a new line."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()

@@ -1,0 +1,256 @@
+"""Tables over many evaluated runs: mean ± standard deviation by setting, and paired differences over seeds.
+
+A setting is what differs between the runs' configurations, apart from the seed and from keys that change no result.
+"""
+
+import json
+import statistics
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from scipy.stats import ttest_rel
+
+from eagle.config.schema import EvalConfig, TrainConfig, keys_with
+from eagle.config.validation import absolute_paths, complete_config, plain
+from eagle.console import mean_and_deviation, text_table
+from eagle.files import sha256_of, write_csv_atomically, written_atomically
+
+CSV_NAME, FIGURE_NAME = "runs.csv", "runs.png"
+SEED, CHECKPOINT, KMEANS = "seed", "checkpoint", "k-means on K"
+MOST_REFERENCES = 4
+COLUMNS = {
+    "mIoU": ("published", "mIoU"),
+    "accuracy": ("published", "accuracy"),
+    "strict mIoU": ("strict", "mIoU"),
+    "strict accuracy": ("strict", "accuracy"),
+}
+
+Scores = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """An evaluated run.
+
+    Attributes:
+        dataset: name of its data.
+        setting: the keys that differ between the runs of this command, with their values.
+        seed: its seed.
+        scores: by map and column, in percent; None is undefined.
+    """
+
+    dataset: str
+    setting: dict[str, str]
+    seed: int
+    scores: Mapping[str, Scores]
+
+    @property
+    def name(self) -> str:
+        """The setting on one line."""
+        return ", ".join(f"{key}={value}" if value else key for key, value in self.setting.items()) or "all"
+
+
+def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
+    """Write ``runs.csv`` and ``runs.png``, and return the tables.
+
+    Args:
+        contents: by checkpoint, what ``evaluate_checkpoint`` returns, with the training configuration as ``config``
+            and, if they are known, the scores of k-means on the same keys as ``kmeans``.
+        folder: for the files.
+    """
+    runs = collect(contents)
+    keys = list(dict.fromkeys(key for run in runs for key in run.setting))
+    rows = [
+        [run.dataset, *(run.setting.get(key, "") for key in keys), str(run.seed), name]
+        + ["" if value is None else repr(value) for value in scores.values()]
+        for run in runs
+        for name, scores in run.scores.items()
+    ]
+    write_csv_atomically(folder / CSV_NAME, ["dataset", *keys, SEED, "map", *COLUMNS], rows)
+    with written_atomically(folder / FIGURE_NAME) as temporary:
+        dots_figure(runs).savefig(temporary, format="png", dpi=130)
+    parts = []
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        part = [run for run in runs if run.dataset == dataset]
+        parts += [scores_table(part), differences_table(part)]
+    return "\n\n".join([*(part for part in parts if part), f"{folder / CSV_NAME}\n{folder / FIGURE_NAME}"])
+
+
+def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
+    """The runs with their settings, in the order given; k-means of a data set and seed is a run of its own."""
+    roles = ("method", "model", "backbone", "data", "adjustable", "numerics")
+    names = keys_with(TrainConfig, *roles)
+    configs = {path: complete_config(content["config"]) for path, content in contents.items()}
+    files = {path: absolute_paths(TrainConfig, config, Path.cwd()) for path, config in configs.items()}
+    values = {
+        path: {name: Path(files[path][name]).name if name in files[path] else plain(config)[name] for name in names}
+        | {CHECKPOINT: Path(path).stem}
+        for path, config in configs.items()
+    }
+    # Only keys that differ between runs of one data set: its own name is no setting.
+    differing = []
+    for name in (*names, CHECKPOINT):
+        groups: dict[str, set[str]] = {}
+        for path, content in contents.items():
+            groups.setdefault(content["dataset"], set()).add(str(values[path][name]))
+        if any(len(found) > 1 for found in groups.values()):
+            differing.append(name)
+    runs, baselines = [], {}
+    for path, content in contents.items():
+        setting = {name: str(values[path][name]) for name in differing}
+        dataset, seed = content["dataset"], configs[path].seed
+        runs.append(Run(dataset, setting, seed, _scores(content["scores"])))
+        if "kmeans" in content:
+            scores = {name.replace("kmeans", "cluster"): entry for name, entry in content["kmeans"].items()}
+            baselines[dataset, seed] = Run(dataset, {KMEANS: ""}, seed, _scores(scores))
+    return [*baselines.values(), *runs]
+
+
+def scores_table(runs: Sequence[Run]) -> str:
+    """Mean ± standard deviation over the runs of each setting and map of one data set."""
+    rows = []
+    for setting, name in _settings_and_maps(runs):
+        found = [run.scores[name] for run in runs if run.name == setting and name in run.scores]
+        cells = [_mean_and_deviation([scores[column] for scores in found]) for column in COLUMNS]
+        rows.append([setting, name, str(len(found)), *cells])
+    return text_table([runs[0].dataset, "map", "runs", *COLUMNS], rows)
+
+
+def differences_table(runs: Sequence[Run]) -> str:
+    """Paired differences of the mIoU over common seeds, with 95 % intervals (paired t test); empty without pairs.
+
+    Each map is compared with the unrefined map of its probe: in the first four settings, and in its own. ``*`` marks
+    intervals without zero.
+    """
+    miou = {
+        (setting, name): _by_seed([run for run in runs if run.name == setting], name)
+        for setting, name in _settings_and_maps(runs)
+    }
+    references = list(dict.fromkeys(setting for setting, _ in miou))[:MOST_REFERENCES]
+    rows = []
+    for (setting, name), ours in miou.items():
+        unrefined = name.partition("+")[0]
+        others = [*((reference, unrefined) for reference in references if reference != setting), (setting, unrefined)]
+        found = {other: _difference(ours, miou.get(other, {})) for other in others if other != (setting, name)}
+        cells = [found.get((reference, unrefined), "") if reference != setting else "" for reference in references]
+        rows.append([setting, name, *cells, found.get((setting, unrefined), "")])
+    header = [f"{runs[0].dataset}: mIoU of", "map", *(f"− {reference}" for reference in references), "− unrefined"]
+    return text_table(header, rows) if any(any(row[2:]) for row in rows) else ""
+
+
+def dots_figure(runs: Sequence[Run], longest: int = 40) -> Figure:
+    """Draw the mIoU of the cluster probe: a panel per data set, a row per setting, a dot per run and a bar at the mean.
+
+    Args:
+        runs: scored runs.
+        longest: characters of a setting's name.
+    """
+    datasets = list(dict.fromkeys(run.dataset for run in runs))
+    settings = list(dict.fromkeys(run.name for run in runs))
+    maps = [name for name in dict.fromkeys(name for run in runs for name in run.scores) if name.startswith("cluster")]
+    figure = Figure(figsize=(2.5 + 2.6 * len(datasets), 1.3 + 0.28 * len(settings) * len(maps)), layout="constrained")
+    panels = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
+    for axes, dataset in zip(panels, datasets, strict=True):
+        for row, setting in enumerate(settings):
+            for number, name in enumerate(maps):
+                part = [run for run in runs if (run.dataset, run.name) == (dataset, setting)]
+                values = [value for value in _by_seed(part, name).values() if not np.isnan(value)]
+                y = row + 0.7 * ((number + 0.5) / len(maps) - 0.5)
+                label = name if (row, axes) == (0, panels[0]) else None
+                axes.plot(values, [y] * len(values), "o", color=f"C{number}", alpha=0.6, markersize=4, label=label)
+                if values:
+                    axes.plot([np.mean(values)], [y], "|", color=f"C{number}", markersize=12, markeredgewidth=2)
+        axes.set_title(dataset.replace("$", r"\$"), fontsize=10)
+        axes.set_xlabel("mIoU (%)")
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    shown = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in settings]
+    panels[0].set_yticks(range(len(settings)), [name.replace("$", r"\$") for name in shown])
+    panels[0].invert_yaxis()
+    figure.legend(loc="outside lower center", ncols=len(maps), fontsize=8, frameon=False)
+    return figure
+
+
+def _settings_and_maps(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((run.name, name) for run in runs for name in run.scores))
+
+
+def _scores(scores: Mapping[str, Any]) -> dict[str, Scores]:
+    return {
+        name: {column: entry[protocol][score] for column, (protocol, score) in COLUMNS.items()}
+        for name, entry in scores.items()
+    }
+
+
+def _by_seed(runs: Sequence[Run], name: str) -> dict[int, float]:
+    """Give the mIoU of a map by seed, NaN if undefined; the mean of runs with the same seed."""
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        if name in run.scores:
+            value = run.scores[name]["mIoU"]
+            found.setdefault(run.seed, []).append(np.nan if value is None else value)
+    return {seed: statistics.fmean(values) for seed, values in found.items()}
+
+
+def _mean_and_deviation(values: Sequence[float | None]) -> str:
+    """``mean ± sample standard deviation``, and of how many if some are undefined."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return f"– (0 of {len(values)})"
+    undefined = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
+    return mean_and_deviation(known) + undefined
+
+
+def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+    """``mean ± half width`` over common seeds; without a width for a single pair, empty without any."""
+    pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+    known = [pair for pair in pairs if not np.isnan(pair).any()]
+    left_out = f" ({len(known)} of {len(pairs)})" if len(known) < len(pairs) else ""
+    if not known:
+        return f"–{left_out}" if pairs else ""
+    mean = statistics.fmean(a - b for a, b in known)
+    if len(known) == 1:
+        return f"{mean:+.1f}{left_out}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of equal differences, whose interval is a point
+        interval = ttest_rel(*zip(*known, strict=True)).confidence_interval(0.95)
+    star = "*" if interval.low > 0 or interval.high < 0 else ""
+    return f"{mean:+.1f} ± {(interval.high - interval.low) / 2:.1f}{star}{left_out}"
+
+
+def evaluation_record(path: Path, cfg: DictConfig) -> dict[str, Any]:
+    """What tells whether an evaluation holds: the checkpoint's SHA-256 and the keys that change its scores."""
+    names = keys_with(EvalConfig, "method", "data", "numerics")
+    return {"sha256": sha256_of(path), "evaluation": {name: plain(cfg)[name] for name in names}}
+
+
+def stored_evaluation(path: Path, cfg: DictConfig) -> dict[str, Any] | None:
+    """The content of a checkpoint's evaluation if that has the same weights and settings, and all files asked for.
+
+    Args:
+        path: the checkpoint.
+        cfg: a validated EvalConfig.
+    """
+    try:
+        content = json.loads(path.with_name(f"{path.stem}_eval.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    asked = {"n_images": "grid.png", "report": "report.html", "run_prediction": "predictions"}
+    written = all(path.with_name(f"{path.stem}_{name}").exists() for key, name in asked.items() if cfg[key])
+    if not written or "config" not in content or not evaluation_record(path, cfg).items() <= content.items():
+        return None
+    return dict(content)
+
+
+def with_kmeans(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the scores that ``scripts/compare_with_kmeans.py output_dir=RUN/kmeans`` wrote beside a checkpoint."""
+    metrics = path.parent / "kmeans" / "metrics.json"
+    if not metrics.is_file():
+        return dict(content)
+    return {**content, "kmeans": json.loads(metrics.read_text(encoding="utf-8"))[KMEANS]}

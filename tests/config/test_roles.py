@@ -1,0 +1,85 @@
+"""What a key's role decides: resuming, loading a checkpoint, the folder of cached keys."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from eagle.checkpoints.formats import StoredSegmenter
+from eagle.checkpoints.loading import build_segmenter
+from eagle.config.schema import EvalConfig, TrainConfig, key, keys_with, require_roles
+from eagle.config.validation import plain, with_overrides
+from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.errors import CheckpointError, ConfigError
+from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.training.feature_cache import open_caches
+from eagle.training.resume import RUN_STATE, find_resumption
+
+
+def test_key__of_a_run_without_a_role_is_an_error_at_import():
+    @dataclass
+    class Longer(TrainConfig):
+        another: int = key(1, "A new key")
+
+    with pytest.raises(TypeError, match=r"Longer\.another: key\(…, role=…\) takes one of method, model"):
+        require_roles(Longer)
+
+
+def test_keys_with__model_paths_of_an_evaluation_change_no_score():
+    scored = keys_with(EvalConfig, "method", "numerics", "data")
+    assert {"res", "window", "refine", "precision", "pytorch_data_dir"} <= set(scored)
+    assert not {"model_paths", "batch_size", "report", "num_workers"} & set(scored)
+
+
+@pytest.mark.parametrize(
+    ("role", "change"),
+    [
+        ("method", {"momentum_limit": 0.5}),
+        ("model", {"dim": 16}),
+        ("backbone", {"key_blocks": [0]}),
+        ("data", {"crop_type": "five"}),
+        ("seed", {"seed": 7}),
+        ("adjustable", {"max_steps": 7}),
+        ("numerics", {"precision": "bf16-mixed"}),
+        ("machine", {"num_workers": 7}),
+    ],
+)
+def test_role__decides_what_a_resumed_run_may_change(make_run, tmp_path, role, change):
+    cfg = make_run()
+    (name,) = change
+    assert name in keys_with(TrainConfig, role)
+    path = tmp_path / "last.ckpt"
+    hyper_parameters = {"hyper_parameters": {"n_classes": 2, "cfg": plain(cfg)}}
+    torch.save(dict.fromkeys(RUN_STATE) | hyper_parameters | {"global_step": 2}, path)
+    changed = with_overrides(cfg, **change, ckpt_path=str(path))
+    if role in ("adjustable", "numerics", "machine"):
+        assert find_resumption(changed, tmp_path).steps_done == 2
+    else:
+        with pytest.raises(ConfigError, match=f"a resumed run cannot change {name} from "):
+            find_resumption(changed, tmp_path)
+
+
+def test_role__decides_which_invalid_value_a_checkpoint_may_have(make_config, caplog):
+    segmenter = LitUnsupervisedSegmenter(2, make_config())
+    stored = StoredSegmenter(2, plain(segmenter.cfg), segmenter.state_dict(), None)
+    for change in ({"dim": 0}, {"dino_patch_size": 0}):
+        with pytest.raises(CheckpointError, match="does not describe a model"):
+            build_segmenter(replace(stored, cfg=stored.cfg | change), "x.ckpt")
+    for change in ({"momentum_limit": 7}, {"crop_type": "six"}, {"precision": 16}, {"num_workers": -1}, {"val_res": 0}):
+        build_segmenter(replace(stored, cfg=stored.cfg | change), "x.ckpt")
+        assert next(iter(change)) in caplog.messages[-1]
+
+
+def test_role__decides_the_folder_of_cached_keys(make_run, tmp_path):
+    cfg = make_run(cache_features="disk", cache_dir=str(tmp_path / "cache"))
+    segmenter, data = LitUnsupervisedSegmenter(2, cfg), SegmentationDataModule(cfg)
+
+    def folders(**change):
+        open_caches(with_overrides(cfg, **change), segmenter.net.model, data.train_set, data.val_set)
+        return len(list((tmp_path / "cache").glob("keys_*")))
+
+    assert folders() == 2, "training and validation images"
+    for change in ({"momentum_limit": 0.5}, {"dim": 16}, {"num_workers": 3}, {"max_steps": 9}, {"seed": 4}):
+        assert folders(**change) == 2
+    assert folders(dino_patch_size=16) == 4
+    assert folders(precision="bf16-mixed") == 6

@@ -1,0 +1,174 @@
+"""Tables over many runs against numbers worked out by hand, and a sweep that is killed, goes on and is evaluated."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from scipy import stats
+
+from conftest import ROOT, run_values
+from eagle.config.schema import EvalConfig, TrainConfig
+from eagle.config.validation import plain, validated
+from eagle.errors import ConfigError
+from eagle.evaluation.run_tables import KMEANS, collect, differences_table, runs_report, scores_table, stored_evaluation
+from eval_segmentation import matching
+from miniatures import write_halves
+
+
+def content(miou, dataset="a", kmeans=None, **keys):
+    """What evaluating a run returns: mIoU ``miou`` and 2 more after refinement; accuracy 50."""
+
+    def entry(value):
+        scores = {"mIoU": value, "accuracy": 50.0}
+        return {"published": scores, "strict": scores}
+
+    found = {"dataset": dataset, "config": plain(validated(TrainConfig, keys))}
+    found["scores"] = {"cluster": entry(miou), "cluster+spectral": entry(None if miou is None else miou + 2)}
+    return found | ({"kmeans": {"kmeans": entry(kmeans)}} if kmeans is not None else {})
+
+
+def sweep(*rows):
+    return {f"run{number}/last.ckpt": content(miou, **keys) for number, (miou, keys) in enumerate(rows)}
+
+
+TWO = sweep(
+    (30.0, {"lr": 0.1, "seed": 0}), (34.0, {"lr": 0.1, "seed": 1}), (38.0, {"lr": 0.1, "seed": 2}),
+    (20.0, {"lr": 0.2, "seed": 0, "num_workers": 3, "output_root": "elsewhere"}), (25.0, {"lr": 0.2, "seed": 1}),
+)  # fmt: skip
+
+
+def cells(table, *first):
+    """The other cells of a table's row, empty ones left out."""
+    rows = [re.split(r"\s{2,}", line) for line in table.splitlines()]
+    return next(row[len(first) :] for row in rows if tuple(row[: len(first)]) == first)
+
+
+def test_tables__settings_are_the_keys_that_differ_but_for_the_seed_and_the_machine():
+    runs = collect(TWO)
+    assert [run.setting for run in runs] == [{"lr": "0.1"}] * 3 + [{"lr": "0.2"}] * 2
+    assert cells(scores_table(runs), "lr=0.1", "cluster")[:3] == ["3", "34.00 ± 4.00", "50.00 ± 0.00"]
+    assert cells(scores_table(runs), "lr=0.2", "cluster+spectral")[:2] == ["2", "24.50 ± 3.54"]
+    same = collect(sweep((1.0, {"seed": 0}), (2.0, {"seed": 1})))
+    assert {run.name for run in same} == {"all"}
+
+
+def test_tables__another_fixed_key_is_another_setting_and_a_data_set_a_table_of_its_own(tmp_path):
+    contents = sweep(
+        (1.0, {"seed": 0, "dir_dataset_name": "a"}),
+        (2.0, {"seed": 0, "dir_dataset_name": "a", "max_steps": 9}),
+        (3.0, {"dataset": "b", "seed": 0, "dir_dataset_name": "b"}),
+    )
+    names = [(run.dataset, run.name) for run in collect(contents)]
+    assert names == [("a", "max_steps=10000"), ("a", "max_steps=9"), ("b", "max_steps=10000")]
+    text = runs_report(contents, tmp_path)
+    assert [line.split()[0] for line in text.splitlines() if "strict mIoU" in line] == ["a", "b"]
+    with (tmp_path / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["dataset"], row["max_steps"], row["map"], row["mIoU"]) for row in rows[:3]] == [
+        ("a", "10000", "cluster", "1.0"), ("a", "10000", "cluster+spectral", "3.0"), ("a", "9", "cluster", "2.0"),
+    ]  # fmt: skip
+    assert np.asarray(Image.open(tmp_path / "runs.png")).std() > 5
+
+
+def test_tables__an_undefined_score_is_counted_not_dropped(tmp_path):
+    runs = collect(
+        sweep((20.0, {"seed": 0}), (None, {"seed": 1}), (7.0, {"seed": 0, "lr": 0.2}), (8.0, {"seed": 1, "lr": 0.2}))
+    )
+    assert cells(scores_table(runs), "lr=0.0005", "cluster")[:2] == ["2", "20.00 (1 of 2)"]
+    assert cells(differences_table(runs), "lr=0.2", "cluster") == ["-13.0 (1 of 2)"]
+    runs_report({path: content(None, seed=seed) for seed, path in enumerate(("x/last.ckpt", "y/last.ckpt"))}, tmp_path)
+    assert ",cluster,,50.0," in (tmp_path / "runs.csv").read_text()
+
+
+def test_differences__are_paired_over_common_seeds_with_scipys_interval():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(size=(2, 6)).tolist()
+    rows = [
+        (value, {"lr": lr, "seed": seed})
+        for lr, found in ((0.1, theirs), (0.2, ours))
+        for seed, value in enumerate(found)
+    ]
+    table = differences_table(collect(sweep(*rows, (100.0, {"lr": 0.2, "seed": 9}))))
+    interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    half = (interval.high - interval.low) / 2
+    assert cells(table, "lr=0.2", "cluster") == [f"{interval.low + half:+.1f} ± {half:.1f}"]
+    assert cells(table, "lr=0.1", "cluster+spectral")[-1] == "+2.0 ± 0.0*", "refined minus unrefined"
+    assert cells(differences_table(collect(TWO)), "lr=0.2", "cluster") == ["-9.5 ± 6.4*"], (
+        "10 and 9 lower: 12.7 / √2 · 0.71"
+    )
+    assert differences_table(collect(sweep((1.0, {"lr": 0.1, "seed": 0})))).count("\n") == 3, "one pair: refinement"
+
+
+def test_kmeans__of_the_keys_is_a_setting_of_its_own_once_a_seed():
+    runs = collect(sweep((30.0, {"lr": 0.1, "kmeans": 20.0}), (31.0, {"lr": 0.2, "kmeans": 20.0})))
+    assert [run.name for run in runs] == [KMEANS, "lr=0.1", "lr=0.2"]
+    assert cells(differences_table(runs), "lr=0.2", "cluster")[0] == "+11.0"
+
+
+def test_matching__expands_sorted_and_names_what_matches_nothing(tmp_path):
+    for name in ("b", "a", "[c]"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "last.ckpt").touch()
+    assert [path.parent.name for path in matching(f"{tmp_path}/*/last.ckpt")] == ["[c]", "a", "b"]
+    assert matching(f"{tmp_path}/[c]/last.ckpt") == [tmp_path / "[c]" / "last.ckpt"]
+    with pytest.raises(ConfigError, match="no file matches"):
+        matching(f"{tmp_path}/*/best.ckpt")
+
+
+def test_stored_evaluation__counts_only_for_the_same_weights_settings_and_files(tmp_path):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"weights")
+    from eagle.evaluation.run_tables import evaluation_record
+
+    def cfg(**keys):
+        return validated(EvalConfig, {"report": False, "n_images": 0} | keys)
+
+    assert stored_evaluation(path, cfg()) is None
+    stored = content(3.0) | evaluation_record(path, cfg())
+    (tmp_path / "last_eval.json").write_text(json.dumps(stored))
+    assert stored_evaluation(path, cfg(batch_size=3, num_workers=1)) == stored
+    for changed in ({"res": 32}, {"refine": "both"}, {"precision": "bf16-mixed"}, {"report": True}):
+        assert stored_evaluation(path, cfg(**changed)) is None
+    path.write_bytes(b"others")
+    assert stored_evaluation(path, cfg()) is None
+
+
+@pytest.mark.slow
+def test_sweep__killed_in_the_middle_goes_on_and_is_evaluated_once(tmp_path):
+    write_halves(tmp_path / "data" / "halves")
+    values = run_values(tmp_path) | {"experiment_name": "many", "crop_type": "null"}
+    values["backbone_kwargs"] = "{embed_dim: 48, depth: 4, num_heads: 3, img_size: 112}"
+    typed = [f"{name}={value}" for name, value in values.items()]
+    training = [sys.executable, str(ROOT / "src_EAGLE" / "train_segmentation_eigen.py"), "--multirun", *typed]
+    training += ["lr_cluster=5e-3,2e-2", "seed=0,1"]
+    folder = Path(tmp_path / "outputs" / "many")
+    process = subprocess.Popen(training)
+    while len(list(folder.glob("*/metrics.csv"))) < 2 and process.poll() is None:
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(children, timeout=20)[1]
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("*/last.ckpt")}
+    assert len(list(folder.glob("*/sweep_job.yml"))) == 1
+    done = subprocess.run(training, capture_output=True, text=True, check=True)
+    assert "lr_cluster=0.005,seed=0: already finished" in done.stderr
+    first = folder / "lr_cluster=0.005,seed=0" / "last.ckpt"
+    assert first.stat().st_mtime_ns == finished[first]
+    evaluation = [sys.executable, str(ROOT / "src_EAGLE" / "eval_segmentation.py"), f"{folder}/*/last.ckpt"]
+    evaluation += ["run_crf=false", "report=false", "n_images=0", "num_workers=0", "accelerator=cpu", "res=32"]
+    texts = [subprocess.run(evaluation, capture_output=True, text=True, check=True, env=os.environ) for _ in range(2)]
+    tables = [text.stdout[text.stdout.rindex("strict mIoU") :] for text in texts]
+    assert tables[0] == tables[1]
+    assert texts[1].stderr.count("scored before") == 4
+    assert "lr_cluster=0.005  cluster     2" in tables[0]
+    assert len((folder / "runs.csv").read_text().splitlines()) == 1 + 4 * 2
