@@ -19,7 +19,7 @@ class ConvertConfig:
 
 def convert_checkpoint(cfg: DictConfig) -> None:
     """Convert between .ckpt and slim .safetensors with a YAML configuration; optimiser state is dropped."""
-    from eagle.checkpoints.loading import convert
+    from eagle.checkpoints import convert
 
     source, target = Path(cfg.source), Path(cfg.target)
     convert(source, target)

@@ -21,7 +21,7 @@ import json, sys
 sys.modules |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime", "pydensecrf"))
 from pathlib import Path
 import eagle
-from eagle.checkpoints.formats import StoredSegmenter, write_stored
+from eagle.checkpoints import StoredSegmenter, write_stored
 from eagle.checkpoints import load_segmenter
 from eagle.config.schema import EvalConfig
 from eagle.config.command_line import parse_command_line

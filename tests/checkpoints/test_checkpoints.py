@@ -11,9 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from conftest import TINY_VIT
-from eagle.checkpoints import load_segmenter
-from eagle.checkpoints.formats import read_stored
-from eagle.checkpoints.loading import convert
+from eagle.checkpoints import convert, load_segmenter, read_stored
 from eagle.config.schema import DatasetConfig, EvalConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.cocostuff import CocoStuff

@@ -11,7 +11,7 @@ from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.loading.views import EvaluationViews
 from eagle.evaluation import kmeans
 from eagle.inference.probe_maps import KMeansProbe, flip_averaged
-from eagle.models.building import build_backbone
+from eagle.models.backbone import build_backbone
 from eagle.models.probes import ClusterLookup
 from eagle.reports.baselines import kmeans_centres, sampled_images
 from eagle.reports.comparison import comparison_table

@@ -14,9 +14,8 @@ from eagle.config.validation import with_overrides
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.data.loading.transforms import IMAGENET_MEAN, IMAGENET_STD
 from eagle.errors import ConfigError, EagleError
-from eagle.models.key_cache import KeyCache, KeyCaches
-from eagle.models.key_files import KeyFiles
-from eagle.models.normalization import renormalization
+from eagle.models.backbone import renormalization
+from eagle.models.key_cache import KeyCache, KeyCaches, KeyFiles
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.feature_cache import memory_to_hold, open_caches
 from eagle.training.memory import available_memory

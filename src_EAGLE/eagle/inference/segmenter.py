@@ -10,8 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from eagle.checkpoints.formats import read_stored
-from eagle.checkpoints.loading import build_as
+from eagle.checkpoints import build_as, read_stored
 from eagle.config.refinement import REFINEMENTS, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS
 from eagle.config.validation import check_resolution

@@ -10,9 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
-from eagle.checkpoints.formats import evaluation_file, probe_entry
-from eagle.checkpoints.loading import load_segmenter
-from eagle.checkpoints.paths import require_checkpoint
+from eagle.checkpoints import evaluation_file, load_segmenter, probe_entry
 from eagle.config.refinement import refinement
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import check_resolution, with_overrides
@@ -22,6 +20,7 @@ from eagle.data.datasets.catalog import dataset_label, open_dataset
 from eagle.data.loading.bad_images import readable_part
 from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
+from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.evaluation.crf import dense_crf_maps
 from eagle.evaluation.crf_pool import CrfPool

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.checkpoints.loading import load_segmenter
+from eagle.checkpoints import load_segmenter
 from eagle.config.refinement import refinement
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading.bad_images import readable_part

@@ -9,8 +9,7 @@ from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.loading.transforms import AUGMENTATION, CLEAN_VIEW
 from eagle.errors import ConfigError
 from eagle.models.backbone import KeyBackbone
-from eagle.models.key_cache import KeyCache, KeyCaches
-from eagle.models.key_files import BYTES_PER_VALUE, GIGABYTE, KeyFiles
+from eagle.models.key_cache import BYTES_PER_VALUE, GIGABYTE, KeyCache, KeyCaches, KeyFiles
 from eagle.training.memory import available_memory
 
 # Hexadecimal digits of the SHA-256 in a folder's name.

@@ -8,8 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from eagle.checkpoints.formats import stored_cfg
-from eagle.checkpoints.safe_pickles import read_pickle
+from eagle.checkpoints import read_pickle, stored_cfg
 from eagle.config.validation import plain
 from eagle.errors import CheckpointError, ConfigError
 from eagle.training.callbacks.random_states import KEY as RANDOM_STATES

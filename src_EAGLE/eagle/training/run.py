@@ -17,7 +17,7 @@ from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.distributed import connect_processes, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError
 from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
-from eagle.models.key_files import GIGABYTE
+from eagle.models.key_cache import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.callbacks.best_checkpoint import BestCheckpoint
 from eagle.training.callbacks.last_checkpoint import LastCheckpoint

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
 
-from eagle.checkpoints.loading import load_segmenter
+from eagle.checkpoints import load_segmenter
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.evaluation.crf import dense_crf_maps
