@@ -7,9 +7,9 @@ from omegaconf import DictConfig
 
 from eagle.config.command_line import run_command
 from eagle.config.schema import EvalConfig, key
-from eagle.default_folders import default_folder
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
+from eagle.files import default_folder
 
 
 @dataclass

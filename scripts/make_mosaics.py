@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from eagle.config.command_line import run_command
 from eagle.config.schema import key
 from eagle.data.mosaics.writing import MIN_SIZE, write_mosaics
-from eagle.default_folders import default_folder
+from eagle.files import default_folder
 
 
 @dataclass

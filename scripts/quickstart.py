@@ -10,8 +10,8 @@ from eagle.config.command_line import parse_command_line, run_command
 from eagle.config.schema import EvalConfig, TrainConfig, key
 from eagle.config.validation import validated
 from eagle.data.mosaics.writing import write_mosaics
-from eagle.default_folders import default_folder
 from eagle.downloads.models import DERIVED, fetch_model
+from eagle.files import default_folder
 
 
 @dataclass

@@ -10,9 +10,9 @@ from eagle.config.schema import key
 from eagle.config.validation import refuse_unknown
 from eagle.console import text_table
 from eagle.data.preparation.fetching import DatasetSource, fetch_dataset
-from eagle.default_folders import default_folder
 from eagle.downloads.catalog import DATASETS, MIRRORED_DATASETS
 from eagle.errors import DataError, DownloadError
+from eagle.files import default_folder
 
 
 @dataclass

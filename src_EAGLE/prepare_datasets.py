@@ -10,8 +10,8 @@ from eagle.config.command_line import run_command
 from eagle.config.schema import key
 from eagle.data.preparation.cityscapes import prepare_cityscapes
 from eagle.data.preparation.potsdam import prepare_potsdam
-from eagle.default_folders import default_folder
 from eagle.errors import ConfigError, DataError
+from eagle.files import default_folder
 
 PREPARERS: dict[str, Callable[[Sequence[Path], Path], str]] = {
     "cityscapes": prepare_cityscapes,

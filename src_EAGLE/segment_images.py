@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 from eagle.config.command_line import run_command
 from eagle.config.refinement import REFINEMENTS
 from eagle.config.schema import CRF_BACKENDS, REQUIRED, MachineConfig, key
-from eagle.default_folders import default_folder
 from eagle.downloads.catalog import require_checkpoint
+from eagle.files import default_folder
 
 
 @dataclass

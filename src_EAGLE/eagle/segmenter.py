@@ -242,6 +242,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log mIoU and accuracy of a labelled validation: 0 if no labelled pixel falls into a matched cluster."""
+        self.log("step", self.global_step - 1.0)  # Lightning's own count is wrong after some resumptions
         for metric in (self.linear_metrics, self.cluster_metrics):
             # Both reduce over all ranks, so a rank without labelled images must call them too.
             scores = metric.compute()

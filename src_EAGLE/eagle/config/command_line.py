@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tqdm import tqdm
 
-from eagle.citation import version_and_citation
 from eagle.config.hydra_application import SweepJobs, run_hydra
 from eagle.config.hydra_options import split_hydra_options
 from eagle.config.parsing import parse_command_line
 from eagle.config.validation import CONFIG_DIR
+from eagle.console import version_and_citation
 from eagle.errors import EagleError, StoppedRunError, one_line
 from eagle.processes import end_with_parent
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from eagle.default_folders import default_folder
 from eagle.errors import ConfigError
+from eagle.files import default_folder
 
 _LONGEST_NAME = 150
 

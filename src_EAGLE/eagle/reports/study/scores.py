@@ -23,7 +23,7 @@ from eagle.inference.probe_maps import log_probabilities
 from eagle.models.probes import ClusterLookup, upsampled
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.refinement import spectral_refinement
-from eagle.training.feature_cache import open_caches
+from eagle.training.caches import open_caches
 from eagle.training.resume import LAST_NAME
 from eagle.training.run import BEST_NAME
 

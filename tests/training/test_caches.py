@@ -17,8 +17,7 @@ from eagle.errors import ConfigError, EagleError
 from eagle.models.backbone import renormalization
 from eagle.models.key_cache import KeyCache, KeyCaches, KeyFiles
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.feature_cache import memory_to_hold, open_caches
-from eagle.training.memory import available_memory
+from eagle.training.caches import available_memory, memory_to_hold, open_caches
 from eagle.training.run import train
 from miniatures import picture, save, write_directory
 
@@ -207,13 +206,13 @@ ROW_BYTES = 4 * 4 * 144 * 2
 
 def test_memory_cache__what_it_will_hold_is_said_and_too_much_refused_before_training(setting, monkeypatch, caplog):
     cfg = with_overrides(setting[0], cache_features="ram", experiment_name="run")
-    monkeypatch.setattr("eagle.training.feature_cache.available_memory", lambda: 7 * ROW_BYTES - 1)
+    monkeypatch.setattr("eagle.training.caches.available_memory", lambda: 7 * ROW_BYTES - 1)
     with pytest.raises(
         ConfigError, match=r"ram needs .* 4 training views and 3 validation images, .* set cache_features=disk, or off"
     ):
         train(cfg)
     assert not (Path(cfg.output_root) / "run").exists()
-    monkeypatch.setattr("eagle.training.feature_cache.available_memory", lambda: 7 * ROW_BYTES)
+    monkeypatch.setattr("eagle.training.caches.available_memory", lambda: 7 * ROW_BYTES)
     with caplog.at_level("INFO"):
         train(cfg)
     assert "cache_features: ram will hold up to 0.00 GB of keys in memory" in caplog.text
@@ -249,8 +248,8 @@ def test_available_memory__control_groups_may_leave_less(tmp_path, monkeypatch, 
     for group, limit in limits.items():
         (tmp_path / "groups" / group).mkdir(parents=True, exist_ok=True)
         (tmp_path / "groups" / group / "memory.max").write_text(limit + "\n")
-    monkeypatch.setattr("eagle.training.memory.OWN_GROUP", tmp_path / "own")
-    monkeypatch.setattr("eagle.training.memory.GROUPS", tmp_path / "groups")
+    monkeypatch.setattr("eagle.training.caches.OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr("eagle.training.caches.GROUPS", tmp_path / "groups")
     free = available_memory()
     assert free == least if least else free > 1_000_000
 
