@@ -13,8 +13,8 @@ class PositionRule:
     """How a model family resamples its position embeddings (bicubic, align_corners False).
 
     Attributes:
-        scale_offset: DINO's offset: sampling positions follow the scale factor (new + offset) / stored; None derives
-            them from the output size.
+        scale_offset: DINO resizes by the factor (new size + 0.1) / stored size, and samples at positions of that
+            factor; None resizes to the new size.
         antialias: whether to antialias when the grid shrinks.
     """
 

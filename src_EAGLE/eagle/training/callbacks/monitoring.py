@@ -81,7 +81,7 @@ class RunProgressBar(TQDMProgressBar):
         if not found:
             return {}
         values = torch.stack([torch.stack(terms).float().mean() for terms in found.values()]).tolist()
-        return dict(zip(found, values, strict=True))
+        return {short: f"{value:.2f}" for short, value in zip(found, values, strict=True)}
 
 
 @dataclass(frozen=True)
