@@ -74,7 +74,7 @@ class RunProgressBar(TQDMProgressBar):
     def on_train_epoch_start(self, *_: Any) -> None:
         """Keep the bar as it is: the run is one epoch."""
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float]:  # noqa: ARG002
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:  # noqa: ARG002
         """Fetch the shown values from the device in one copy, by short name."""
         logged = trainer.callback_metrics
         found = {short: [logged[name] for name in names] for short, names in SHOWN.items() if logged.keys() >= {*names}}
