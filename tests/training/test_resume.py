@@ -389,7 +389,7 @@ def test_command__sigterm_exits_143_and_the_printed_command_resumes(make_config,
     printed = re.search(r"resume with: (.*)", stderr)[1]
     step = checkpoint(run_dir)["global_step"]
     again = [*shlex.split(printed), f"max_steps={step + 2}", "num_workers=1"]
-    done = subprocess.run(again, **(place | {"cwd": tmp_path}), timeout=120)
+    done = subprocess.run(again, **(place | {"cwd": tmp_path}), timeout=300)
     assert done.returncode == 0, done.stderr
     assert checkpoint(run_dir)["global_step"] == step + 2
     with (run_dir / "metrics.csv").open() as file:
