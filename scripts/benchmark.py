@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle_benchmarks.settings import BenchmarkConfig
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.checkpoints.paths import require_checkpoint
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import EvalConfig, key
-from eagle.default_folders import default_folder
+from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
+from eagle.files import default_folder
 
 
 @dataclass

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import REQUIRED, key
 
 
@@ -19,7 +19,7 @@ class ConvertConfig:
 
 def convert_checkpoint(cfg: DictConfig) -> None:
     """Convert between .ckpt and slim .safetensors with a YAML configuration; optimiser state is dropped."""
-    from eagle.checkpoints.loading import convert
+    from eagle.checkpoints import convert
 
     source, target = Path(cfg.source), Path(cfg.target)
     convert(source, target)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import REQUIRED, key
 
 

@@ -20,11 +20,11 @@ from scipy.ndimage import gaussian_filter, zoom
 from skimage.transform import AffineTransform, warp
 from tqdm import tqdm
 
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import key
 from eagle.data.bundled import SKIMAGE, SKLEARN, bundled_file
-from eagle.default_folders import default_folder
 from eagle.errors import DataError
+from eagle.files import default_folder
 
 MANIFEST = "mosaics.json"
 # Increase on every change that alters pixels; existing sets of another version are refused.

@@ -7,11 +7,11 @@ from typing import Any
 from make_mosaics import write_mosaics
 from omegaconf import DictConfig
 
-from eagle.config.command_line import parse_command_line, run_command
+from eagle.config.application import parse_command_line, run_command
 from eagle.config.schema import EvalConfig, TrainConfig, key
 from eagle.config.validation import validated
-from eagle.default_folders import default_folder
 from eagle.downloads.fetching import DERIVED, fetch_model
+from eagle.files import default_folder
 
 
 @dataclass

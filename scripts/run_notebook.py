@@ -7,11 +7,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import key
-from eagle.default_folders import default_folder
 from eagle.errors import DataError, EagleError
-from eagle.files import write_text_atomically
+from eagle.files import default_folder, write_text_atomically
 
 # Metadata that does not differ between machines.
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import DatasetConfig, key
 from eagle.config.validation import refuse_unknown
 from eagle.data.check import Inspection, inspect_dataset

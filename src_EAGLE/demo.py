@@ -5,9 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.checkpoints.paths import require_checkpoint
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import REQUIRED, key
+from eagle.downloads.catalog import require_checkpoint
 
 
 @dataclass

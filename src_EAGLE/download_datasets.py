@@ -6,14 +6,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import key
 from eagle.config.validation import refuse_unknown
 from eagle.console import text_table
 from eagle.data.preparation.dataset_sources import archive_addresses, fetch_dataset, prepare_dataset
-from eagle.default_folders import default_folder
 from eagle.downloads.catalog import DATASETS, MIRRORED_DATASETS
 from eagle.errors import DataError, DownloadError
+from eagle.files import default_folder
 
 # Datasets whose publishers hand out the archives on request; each has a key of its own.
 _GIVEN = ("cityscapes", "potsdam")

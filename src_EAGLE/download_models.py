@@ -5,14 +5,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import key
 from eagle.config.validation import refuse_unknown
 from eagle.console import text_table
-from eagle.default_folders import default_folder
 from eagle.downloads.catalog import DINO_URL, MODELS, local_weights
 from eagle.downloads.fetching import DERIVED, fetch_model
 from eagle.errors import DownloadError, EagleError
+from eagle.files import default_folder
 
 
 @dataclass

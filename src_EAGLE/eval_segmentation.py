@@ -4,9 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.checkpoints.paths import require_checkpoint
 from eagle.config.application import run_command
 from eagle.config.schema import EvalConfig
+from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 
 

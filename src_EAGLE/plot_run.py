@@ -5,10 +5,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import key
-from eagle.default_folders import default_folder
 from eagle.errors import ConfigError
+from eagle.files import default_folder
 
 SEVERAL_RUNS_DIR = default_folder("outputs/curves")
 FILE_NAME = "curves.png"

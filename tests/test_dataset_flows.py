@@ -19,7 +19,7 @@ from torchvision.transforms.functional import five_crop
 
 import crop_datasets
 from eagle.checkpoints import load_segmenter
-from eagle.config.command_line import parse_command_line
+from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.data.datasets.catalog import open_dataset, open_whole_dataset
 from eagle.data.loading.views import EvaluationViews

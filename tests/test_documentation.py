@@ -9,7 +9,6 @@ import tomllib
 import pytest
 
 import eagle.config.application
-import eagle.config.command_line
 from conftest import ROOT
 from eagle.config.application import parse_command_line
 from eagle.config.words import read_command_line
@@ -39,7 +38,7 @@ ALL_COMMANDS = sorted((page.name, *command) for page in PAGES for command in com
 def arguments_of_run_command(script, monkeypatch):
     """What a script hands to ``run_command``."""
     found = []
-    for module in (eagle.config.application, eagle.config.command_line):
+    for module in (eagle.config.application, eagle.config.application):
         monkeypatch.setattr(module, "run_command", lambda *given, **named: found.append((given, named)))
     monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])
     runpy.run_path(str(script), run_name="__main__")

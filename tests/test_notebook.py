@@ -9,10 +9,10 @@ import pytest
 from scripts.run_notebook import cleaned, executed
 
 from conftest import ROOT, SHARED
-from eagle.default_folders import default_folder
 from eagle.downloads.catalog import local_weights
 from eagle.downloads.fetching import DERIVED
 from eagle.errors import EagleError
+from eagle.files import default_folder
 
 TOUR = ROOT / "notebooks" / "eagle_tour.ipynb"
 # A code host does not show much larger ones.

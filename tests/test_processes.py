@@ -1,6 +1,5 @@
 """No process outlives a killed run."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -13,8 +12,6 @@ import psutil
 import pytest
 
 from conftest import ROOT, run_values
-from eagle.errors import TrainingError
-from eagle.processes import run_script
 from left_processes import left_after, marked
 from miniatures import write_halves
 
@@ -31,44 +28,6 @@ TRAINING = """
         train(validated(TrainConfig, {values!r}))
 """
 
-CRF = """
-    import sys, time
-    import torch
-    from eagle.maps.crf.dense_crf import dense_crf
-    from eagle.maps.crf.pool import CrfPool
-
-    if __name__ == "__main__":
-        with CrfPool(2) as pool:
-            dense_crf(torch.zeros(2, 3, 9, 9), torch.randn(2, 3, 9, 9), "pydensecrf", pool)
-            open(sys.argv[1], "w").close()
-            time.sleep(1000)
-"""
-
-
-def kill_when_there(path, script, argument, at_least):
-    """Start a script, kill it once ``path`` exists, and return those of its processes that remain after ten seconds.
-
-    Args:
-        path: file that the script writes.
-        script: source code of the program.
-        argument: its command line argument.
-        at_least: minimum number of running processes before the kill, including the program's own.
-    """
-    program = path.parent / f"program_{argument.split('/')[-1]}.py"
-    program.write_text(textwrap.dedent(script))
-    mark = uuid.uuid4().hex
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE"), "OMP_NUM_THREADS": "1", MARK: mark}
-    log = program.with_suffix(".log")
-    with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, str(program), argument], stdout=out, stderr=out, env=environment)
-    while process.poll() is None and not path.exists():
-        time.sleep(0.05)
-    assert process.poll() is None, log.read_text()
-    assert len(marked(MARK, mark)) >= at_least
-    process.kill()
-    process.wait()
-    return left_after(10, lambda: marked(MARK, mark))
-
 
 @pytest.mark.parametrize(
     ("method", "n_helpers"),
@@ -82,16 +41,19 @@ def test_killed_run__leaves_no_process(tmp_path, method, n_helpers):
     """It is killed after a validation, when the loaders of both splits have started their workers."""
     write_halves(tmp_path / "data" / "halves")
     values = run_values(tmp_path) | {"max_steps": 1_000_000, "num_workers": 2, "val_freq": 2, "checkpoint_freq": 2}
-    written = tmp_path / "outputs" / "run" / "best.ckpt"
-    written.parent.mkdir(parents=True)
-    script = TRAINING.format(values=values)
-    assert kill_when_there(written, script, method, at_least=1 + 2 + 2 + n_helpers) == []
-
-
-@pytest.mark.skipif(importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf is not installed")
-def test_killed_crf_pool__leaves_no_process(tmp_path):
-    ready = tmp_path / "ready"
-    assert kill_when_there(ready, CRF, str(ready), at_least=4) == []
+    program, log = tmp_path / "program.py", tmp_path / "log"
+    program.write_text(textwrap.dedent(TRAINING.format(values=values)))
+    mark = uuid.uuid4().hex
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE"), "OMP_NUM_THREADS": "1", MARK: mark}
+    with log.open("w") as out:
+        process = subprocess.Popen([sys.executable, str(program), method], stdout=out, stderr=out, env=environment)
+    while process.poll() is None and not (tmp_path / "outputs" / "run" / "best.ckpt").exists():
+        time.sleep(0.05)
+    assert process.poll() is None, log.read_text()
+    assert len(marked(MARK, mark)) >= 1 + 2 + 2 + n_helpers
+    process.kill()
+    process.wait()
+    assert left_after(10, lambda: marked(MARK, mark)) == []
 
 
 SCRIPT_PARENT = """
@@ -125,10 +87,3 @@ def test_run_script__the_command_ends_with_the_process_that_started_it(tmp_path,
         assert parent.stdout.read() == said
         assert parent.wait(20) == status
         assert not psutil.wait_procs([job], timeout=20)[1]
-
-
-def test_run_script__names_the_job_that_failed(tmp_path):
-    child = tmp_path / "child.py"
-    child.write_text("raise SystemExit(3)")
-    with pytest.raises(TrainingError, match="the job failed"):
-        run_script(child, [], "the job")

@@ -21,7 +21,7 @@ sys.addaudithook(guard)
 
 RUN = """
 import json
-from eagle.config.command_line import parse_command_line
+from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.training.run import train

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from eagle.data.loading.datamodule import HOST_ENTRIES, SegmentationDataModule
 from eagle.losses import object_nce
-from eagle.losses.medoid import medoids_by_mask
+from eagle.losses.object_nce import medoids_by_mask
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral import eigensolver
 from eagle.spectral.affinity import color_affinity, feature_affinity

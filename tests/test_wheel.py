@@ -21,10 +21,10 @@ import json, sys
 sys.modules |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime", "pydensecrf"))
 from pathlib import Path
 import eagle
-from eagle.checkpoints.formats import StoredSegmenter, write_stored
+from eagle.checkpoints import StoredSegmenter, write_stored
 from eagle.checkpoints import load_segmenter
 from eagle.config.schema import EvalConfig
-from eagle.config.command_line import parse_command_line
+from eagle.config.application import parse_command_line
 from eagle.config.validation import plain
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmenter import LitUnsupervisedSegmenter

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from eagle.losses.correspondence import CorrespondenceLoss as CorrespondenceLoss
     from eagle.losses.object_nce import ObjectNCELoss as ObjectNCELoss
     from eagle.maps.crf.dense_crf import dense_crf as dense_crf
-    from eagle.models.building import build_backbone as build_backbone
+    from eagle.models.backbone import build_backbone as build_backbone
     from eagle.models.head import SegmentationHead as SegmentationHead
     from eagle.models.probes import ClusterLookup as ClusterLookup
     from eagle.segmenter import LitUnsupervisedSegmenter as LitUnsupervisedSegmenter
@@ -38,7 +38,7 @@ _MODULE_OF = {
     "Segmenter": "inference.segmenter",
     "Segmentation": "inference.segmentation",
     "LitUnsupervisedSegmenter": "segmenter",
-    "build_backbone": "models.building",
+    "build_backbone": "models.backbone",
     "SegmentationHead": "models.head",
     "ClusterLookup": "models.probes",
     "feature_affinity": "spectral.affinity",

@@ -1,6 +1,6 @@
-"""Distributed helpers: collectives and the Trainer's device arguments."""
+"""Devices and processes: the Trainer's device arguments, and collectives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -47,6 +47,11 @@ def set_float32_precision(matmul_precision: str) -> None:
     """Apply ``matmul_precision`` to this process's matrix products, and TF32 to convolutions unless it is "highest"."""
     torch.set_float32_matmul_precision(matmul_precision)
     torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"  # torch's own default is True
+
+
+def device_rows(rows: Sequence[int], device: torch.device) -> Tensor:
+    """Row numbers as an int64 tensor on the device, without synchronising with it."""
+    return torch.tensor(list(rows), dtype=torch.long).to(device, non_blocking=True)
 
 
 def world_size() -> int:

@@ -1,4 +1,4 @@
-"""Atomic writes, and checks of a file's content (SHA-256, HTML)."""
+"""Atomic writes, checks of a file's content (SHA-256, HTML), and the commands' default folders."""
 
 import csv
 import hashlib
@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+_SOURCES = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
@@ -64,6 +66,16 @@ def write_csv_atomically(path: Path, header: Sequence[str], rows: Iterable[Seque
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def default_folder(name: str) -> str:
+    """Return the path of folder ``name`` in the repository; for an installed copy, relative to the working directory.
+
+    Args:
+        name: path relative to the repository, e.g. ``outputs``.
+    """
+    in_repository = (_SOURCES.parent / "pyproject.toml").is_file()
+    return str(_SOURCES.parent / name) if in_repository else name
 
 
 def looks_like_html(head: bytes) -> bool:

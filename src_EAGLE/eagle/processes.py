@@ -27,9 +27,9 @@ def usable_cores() -> int:
 def follow_parent(*_: object) -> None:
     """Make a worker process ignore Ctrl-C and exit when its parent exits, even if that was killed.
 
-    Pass it as the initializer of an executor or the ``worker_init_fn`` of a loader. Workers of an executor would
-    otherwise wait for jobs forever. Workers of a loader watch the process that forked them; under ``forkserver`` that
-    is the fork server, which exits only after its workers do.
+    Pass it as the initializer of an executor or the ``worker_init_fn`` of a loader. Without it, workers of a killed
+    process stay: those of an executor wait for the next job, and those of a loader under ``forkserver`` watch the fork
+    server, which in turn waits for them.
 
     Args:
         _: arguments that the executor or loader passes; ignored.

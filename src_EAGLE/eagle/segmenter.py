@@ -12,17 +12,16 @@ from torch.nn import functional as F
 from eagle.config.schema import RANDOM_WEIGHTS
 from eagle.config.validation import complete_config, plain
 from eagle.data.datasets.base import VOID
-from eagle.distributed import all_gather_rows, all_reduce_mean, all_reduce_sum, from_rank_zero
+from eagle.distributed import all_gather_rows, all_reduce_mean, all_reduce_sum, device_rows, from_rank_zero
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
-from eagle.losses.object_nce import ObjectNCELoss
+from eagle.losses.object_nce import ObjectNCELoss, lambda_at
 from eagle.losses.patch_weights import patch_weights
-from eagle.losses.schedule import lambda_at
 from eagle.maps.crf.pool import CrfPool
 from eagle.maps.probe_maps import MapSettings, ProbeMaps, linear_scores
-from eagle.models.building import build_backbone
+from eagle.models.backbone import build_backbone
 from eagle.models.head import Featurizer
-from eagle.models.key_cache import KeyCache, KeyCaches, device_rows, rows_of
+from eagle.models.key_cache import KeyCache, KeyCaches, rows_of
 from eagle.models.probes import ClusterLookup, upsampled
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 
@@ -229,6 +228,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log mIoU and accuracy of a labelled validation: 0 if no labelled pixel falls into a matched cluster."""
+        self.log("step", self.global_step - 1.0)  # Lightning's own count is wrong after some resumptions
         for metric in (self.linear_metrics, self.cluster_metrics):
             # Both reduce over all ranks, so a rank without labelled images must call them too.
             scores = metric.compute()

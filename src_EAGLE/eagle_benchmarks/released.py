@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle.data.datasets.base import VOID
-from eagle.losses.schedule import lambda_at
+from eagle.losses.object_nce import lambda_at
 from eagle.models.probes import ClusterLookup
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle_benchmarks.released_losses import correspondence, object_nce

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from eagle.config.schema import key
-from eagle.default_folders import default_folder
+from eagle.files import default_folder
 
 
 @dataclass

@@ -11,9 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from conftest import TINY_VIT
-from eagle.checkpoints import load_segmenter
-from eagle.checkpoints.formats import read_stored
-from eagle.checkpoints.loading import convert
+from eagle.checkpoints import convert, load_segmenter, read_stored
 from eagle.config.schema import DatasetConfig, EvalConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.cocostuff import CocoStuff
@@ -164,14 +162,8 @@ ASSIGNED = {"cluster": [0, 1, 2, 3, 4, -1, -1, -1, -1, -1]}
     ("evaluation", "reason"),
     [
         ({"classes": [{"name": "a", "color": [300, 0, 0]}], "assignments": {}}, "a colour is not three numbers"),
-        ({"classes": [{"name": "a", "color": [-1, 0, 0]}], "assignments": {}}, "a colour is not three numbers"),
-        ({"classes": [{"name": "a", "color": [0, 0]}], "assignments": {}}, "reshape"),
-        ({"classes": CLASSES, "assignments": [1, 2]}, "ignored"),
-        ({"classes": CLASSES, "assignments": {"cluster": 7}}, "ignored"),
         ({"classes": CLASSES, "assignments": {"cluster": [9] * 10}}, "a class id is not from -1 to 4"),
-        ({"classes": CLASSES, "assignments": {"cluster": [-2] * 10}}, "a class id is not from -1 to 4"),
         ({"classes": CLASSES, "assignments": {"cluster": [0, 1]}}, "assignments of cluster: 2 for 10 clusters"),
-        ({"classes": CLASSES, "assignments": {"linear+crf": [0]}}, "assignments of linear+crf: 1 for 5 clusters"),
         ({"assignments": ASSIGNED}, "lacks 'classes'"),
         ("text", "ignored"),
     ],
@@ -218,30 +210,6 @@ def test_load_segmenter__a_checkpoint_cannot_read_this_machine(make_config, tmp_
         with pytest.raises(CheckpointError, match=rf"{path.name}: its {next(iter(value))} is .*may interpolate$"):
             use(path)
     assert not (tmp_path / "out.yml").exists()
-
-
-def test_load_segmenter__interpolations_of_unused_keys_are_not_resolved(make_config, tmp_path):
-    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
-    content = torch.load(tmp_path / "run.ckpt", weights_only=True)
-    cfg = content["hyper_parameters"]["cfg"] | {"log_dir": "${experiment_name}"}
-    content["hyper_parameters"]["cfg"] = OmegaConf.create(cfg)
-    torch.save(content, tmp_path / "run.ckpt")
-    assert load_segmenter(tmp_path / "run.ckpt").cfg.dim == 32
-
-
-def test_convert__drops_optimiser_state_and_leftovers(golden, tmp_path):
-    tensors = published_tensors(golden.path("state_dict_keys_cocostuff_vits8.json"))
-    path = write_published(tmp_path / "p.ckpt", tensors, PICKLED_CONFIGS["cocostuff_vits8, OmegaConf 2.1.2"])
-    convert(path, tmp_path / "slim.safetensors")
-    used = sum(tensor.numel() * 4 for tensor in load_segmenter(path).state_dict().values())
-    assert (tmp_path / "slim.safetensors").stat().st_size < 1.01 * used < path.stat().st_size
-
-
-@pytest.mark.parametrize(("name", "message"), [("x.pth", r"ends in \.ckpt or \.safetensors")])
-def test_convert__other_suffixes_are_refused(make_config, tmp_path, name, message):
-    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
-    with pytest.raises(CheckpointError, match=message):
-        convert(tmp_path / "run.ckpt", tmp_path / name)
 
 
 def test_load_segmenter__slim_file_without_its_yaml_or_damaged(make_config, tmp_path):

@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from eagle.checkpoints.formats import StoredSegmenter
-from eagle.checkpoints.loading import build_segmenter
+from eagle.checkpoints import StoredSegmenter, build_segmenter
 from eagle.config.schema import EvalConfig, TrainConfig, key, keys_with, require_roles
 from eagle.config.validation import plain, with_overrides
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.feature_cache import open_caches
+from eagle.training.caches import open_caches
 from eagle.training.resume import RUN_STATE, find_resumption
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from test_images import damaged
 
 from check_data import CheckConfig, check_data
-from eagle.config.command_line import run_command
+from eagle.config.application import run_command
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import validated
 from eagle.data.check import inspect_dataset

@@ -14,7 +14,7 @@ from eagle.evaluation.kmeans import kmeans_centres, sampled_images
 from eagle.evaluation.score_tables import comparison_table
 from eagle.maps.features import any_size_features
 from eagle.maps.probe_maps import MapSettings, ProbeMaps
-from eagle.models.building import build_backbone
+from eagle.models.backbone import build_backbone
 from eagle.models.probes import ClusterLookup
 
 

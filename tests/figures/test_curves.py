@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eagle.config.command_line import parse_command_line
+from eagle.config.application import parse_command_line
 from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import RUN_COLORS
 from eagle.figures.curves import Curve, curves_figure, read_run, read_runs, running_median

@@ -10,7 +10,7 @@ from PIL import Image
 
 from conftest import ROOT, TINY_VIT, run_values
 from eagle import load_segmenter
-from eagle.checkpoints.formats import StoredSegmenter, write_stored
+from eagle.checkpoints import StoredSegmenter, write_stored
 from eagle.config.validation import validated
 from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes

@@ -7,15 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from eagle.checkpoints import load_segmenter
-from eagle.checkpoints.loading import convert
+from eagle.checkpoints import convert, load_segmenter
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
 from eagle.data.loading.transforms import image_tensor, normalize, resize_and_crop
 from eagle.errors import ConfigError
 from eagle.inference.export import _export_program, export_checkpoint
 from eagle.maps.probe_maps import MapSettings
-from eagle.models.building import build_backbone
+from eagle.models.backbone import build_backbone
 from eagle.models.position_embedding import PositionRule, _resampled_for_any_grid, resample_position_embedding
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.training.run import train

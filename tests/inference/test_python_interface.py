@@ -10,8 +10,8 @@ from PIL import Image
 
 from conftest import ROOT
 from eagle import LitUnsupervisedSegmenter, load_segmenter
+from eagle.checkpoints import StoredSegmenter, write_stored
 from eagle.checkpoints import load_segmenter as load_lightning_module
-from eagle.checkpoints.formats import StoredSegmenter, write_stored
 from eagle.config.validation import plain, validated
 from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes

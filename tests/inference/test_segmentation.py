@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from eagle.checkpoints import load_segmenter
-from eagle.config.command_line import parse_command_line
+from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
 from eagle.data.bundled import PHOTOGRAPHS
@@ -290,7 +290,7 @@ def test_segment__video_becomes_an_overlay_video(checkpoint, tmp_path):
 
 
 def test_segment__slim_checkpoint_keeps_class_names(checkpoint, tmp_path):
-    from eagle.checkpoints.loading import convert
+    from eagle.checkpoints import convert
 
     evaluate_checkpoint(checkpoint, validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"}))
     convert(checkpoint, tmp_path / "slim.safetensors")

@@ -1,10 +1,12 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from eagle.losses.object_nce import ObjectNCELoss
+from eagle.losses import object_nce
+from eagle.losses.object_nce import ObjectNCELoss, lambda_at, medoids_by_label, medoids_by_mask, medoids_of_images
 
 
 def config(**overrides):
@@ -145,3 +147,74 @@ def test_image_scope__swapped_labels_of_one_image_cost_nothing():
     right, wrong = (float(F.softplus(torch.tensor(sign))) for sign in (-1.0, 1.0))
     assert float(image(source, source, cue, weights)) == pytest.approx(right / 2)
     assert float(batch(source, source, cue, weights)) == pytest.approx((right + wrong) / 4)
+
+
+BOTH_FORMS = pytest.mark.parametrize("form", [medoids_by_label, medoids_by_mask])
+
+
+def by_loop(patches, labels, n_labels):
+    """Medoids from the definition, in float64."""
+    points, chosen = patches.double().numpy(), []
+    for label in range(n_labels):
+        members = np.flatnonzero(labels.numpy() == label)
+        sums = [sum(np.linalg.norm(points[i] - points[j]) for j in members) for i in members]
+        chosen.append(int(members[np.argmin(sums)]) if len(members) else 0)
+    return chosen
+
+
+@BOTH_FORMS
+@pytest.mark.parametrize("block", [4, 16, 1000])
+def test_medoids__equal_a_loop(monkeypatch, form, block):
+    """For any block size; label 3 has no members."""
+    monkeypatch.setattr(object_nce, "ROW_BLOCK", block)
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randn(60, 5, generator=generator)
+    labels = torch.tensor([0, 1, 2, 4])[torch.randint(0, 4, (60,), generator=generator)]
+    assert form(patches, labels, 6).tolist() == by_loop(patches, labels, 6)
+
+
+@BOTH_FORMS
+def test_medoids__ties_go_to_the_first_member(form):
+    """Distances are integers, so ties are exact."""
+    patches = torch.tensor([[0.0], [5.0], [0.0], [8.0], [8.0], [5.0]])
+    labels = torch.tensor([1, 0, 1, 2, 2, 0])
+    assert form(patches, labels, 3).tolist() == [1, 0, 3] == by_loop(patches, labels, 3)
+
+
+@BOTH_FORMS
+def test_medoids__one_member_and_one_label(form):
+    patches = torch.randn(9, 4)
+    assert form(patches[:1], torch.zeros(1, dtype=torch.long), 2).tolist() == [0, 0]
+    labels = torch.ones(9, dtype=torch.long)
+    assert form(patches, labels, 2).tolist() == by_loop(patches, labels, 2)
+
+
+def test_medoids_of_images__are_those_of_each_image_alone():
+    """Label 3 has no members, and one image has a single label."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randn(4, 30, 5, generator=generator)
+    labels = torch.tensor([0, 1, 2, 4])[torch.randint(0, 4, (4, 30), generator=generator)]
+    labels[2] = 1
+    found = medoids_of_images(patches, labels, 6)
+    assert found.tolist() == [by_loop(*image, 6) for image in zip(patches, labels, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "expected"),
+    [
+        ("released", 0, 0.0),
+        ("released", 200, 0.0),
+        ("released", 201, 0.9),
+        ("paper", 0, 0.0),
+        ("paper", 100, 0.45),
+        ("paper", 200, 0.9),
+        ("paper", 5000, 0.9),
+    ],
+)
+def test_lambda_at__counts_steps(make_config, schedule, step, expected):
+    cfg = make_config(lambda_schedule=schedule, step_schedulers=200, momentum_limit=0.9)
+    assert lambda_at(cfg, step) == pytest.approx(expected)
+
+
+def test_lambda_at__ramp_of_zero_length(make_config):
+    assert lambda_at(make_config(lambda_schedule="paper", step_schedulers=0), 0) == pytest.approx(0.9)

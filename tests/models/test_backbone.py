@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from conftest import TINY_VIT
 from eagle.errors import ConfigError
-from eagle.models.building import build_backbone
+from eagle.models.backbone import build_backbone
 
 SIZES = ["112x112", "96x128", "56x224"]
 

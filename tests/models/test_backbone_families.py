@@ -11,7 +11,7 @@ from conftest import ROOT, TINY_VIT
 from eagle.data.loading.transforms import unnormalize
 from eagle.downloads.catalog import MODELS
 from eagle.errors import ConfigError
-from eagle.models.building import build_backbone
+from eagle.models.backbone import build_backbone
 
 WIDTH, BLOCKS = 48, (1, 3)
 TINY = {"embed_dim": WIDTH, "depth": 4, "num_heads": 3}

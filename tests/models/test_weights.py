@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from conftest import SHARED, TINY_VIT
 from eagle.errors import WeightsError
 from eagle.models import weights
-from eagle.models.building import build_backbone
+from eagle.models.backbone import build_backbone
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import pytest
-from pytorch_lightning.loggers import CSVLogger
 
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
@@ -38,15 +37,6 @@ def test_wandb_login__of_a_self_hosted_server(no_login, monkeypatch, tmp_path, n
         settings.parent.mkdir(parents=True)
         settings.write_text("[default]\nbase_url = https://wandb.example:8080\n")
     assert logged_in_to_wandb()
-
-
-def test_make_loggers__csv_always_tensorboard_by_key(tmp_path):
-    (only,) = make_loggers(validated(TrainConfig, {}), tmp_path / "run")
-    assert isinstance(only, CSVLogger)
-    loggers = make_loggers(validated(TrainConfig, {"tensorboard": True}), tmp_path / "run")
-    loggers[1].log_metrics({"loss/total": 1.0}, step=0)
-    loggers[1].save()
-    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
 def test_make_loggers__wandb_without_login_writes_offline_and_says_so(no_login, tmp_path, caplog):

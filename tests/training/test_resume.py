@@ -24,8 +24,7 @@ from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
 from eagle.errors import CheckpointError, ConfigError, StoppedRunError
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.callbacks.random_states import random_state, set_random_state
-from eagle.training.loggers import RunCSVLogger
+from eagle.training.callbacks.saving import LastCheckpoint, random_state, set_random_state
 from eagle.training.run import train
 from miniatures import write_halves
 
@@ -116,23 +115,23 @@ def test_resume__with_cached_views_equals_the_straight_run(make_config, monkeypa
     assert_same_run(resumed, whole)
 
 
-def test_resume__after_a_kill_between_checkpoint_and_log_no_row_is_missing(make_config, straight, monkeypatch):
-    """The checkpoint of step 8 is whole, the losses of that step are not in metrics.csv."""
-    log_metrics = RunCSVLogger.log_metrics
+def test_resume__after_a_kill_between_log_and_checkpoint_no_row_is_there_twice(make_config, straight, monkeypatch):
+    """The losses of step 8 are in metrics.csv, its checkpoint is not there."""
+    save = LastCheckpoint._save_if_due
 
-    def killed(logger, metrics, step=None):
-        if step == 7:
+    def killed(callback, trainer):
+        if trainer.global_step == 8:
             raise RuntimeError("killed")
-        log_metrics(logger, metrics, step)
+        save(callback, trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunCSVLogger, "log_metrics", killed)
+        patch.setattr(LastCheckpoint, "_save_if_due", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            train(make_config(experiment_name="unlogged"))
-    run_dir = straight.parent / "unlogged"
-    assert checkpoint(run_dir)["global_step"] == 8
-    assert [row["step"] for row in csv.DictReader((run_dir / "metrics.csv").open())][-1] == "6"
-    assert_same_run(train(make_config(experiment_name="unlogged", ckpt_path="last")), straight)
+            train(make_config(experiment_name="unsaved"))
+    run_dir = straight.parent / "unsaved"
+    assert checkpoint(run_dir)["global_step"] == 4
+    assert [row["step"] for row in csv.DictReader((run_dir / "metrics.csv").open())][-1] == "7"
+    assert_same_run(train(make_config(experiment_name="unsaved", ckpt_path="last")), straight)
 
 
 def pictures_of(run_dir):
@@ -169,22 +168,15 @@ def test_resume__a_run_without_a_checkpoint_begins(make_config, straight):
 
 
 @pytest.mark.parametrize("max_steps", [2 * VAL_FREQ, 7, 8])
-def test_resume__longer_run_equals_a_long_one(make_config, straight, max_steps):
-    """The shorter run ends with a validation, with neither, or with a checkpoint."""
-    name = f"longer_{max_steps}"
-    train(make_config(experiment_name=name, max_steps=max_steps))
-    assert_same_run(train(make_config(experiment_name=name, ckpt_path="last")), straight)
-
-
-def test_resume__finished_run_changes_nothing(make_config, straight):
-    """Run again twice and then made longer, it equals the uninterrupted run."""
-    run_dir = train(make_config(experiment_name="finished", max_steps=7))
-    before = [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt")]
-    for _ in range(2):
-        train(make_config(experiment_name="finished", max_steps=7, ckpt_path="last"))
-        assert [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt")] == before
-    assert len(json.loads((run_dir / "run.json").read_text())) == 3
-    assert_same_run(train(make_config(experiment_name="finished", ckpt_path="last")), straight)
+def test_resume__finished_run_changes_nothing_and_can_be_made_longer(make_config, straight, max_steps):
+    """It ends with a validation, with neither, or with a checkpoint. Made longer, it equals the uninterrupted run."""
+    values = {"experiment_name": f"finished_{max_steps}"}
+    run_dir = train(make_config(**values, max_steps=max_steps))
+    before = [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt", "metrics.csv")]
+    train(make_config(**values, max_steps=max_steps, ckpt_path="last"))
+    assert [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt", "metrics.csv")] == before
+    assert len(json.loads((run_dir / "run.json").read_text())) == 2
+    assert_same_run(train(make_config(**values, ckpt_path="last")), straight)
 
 
 def test_resume__in_another_folder_keeps_the_best_checkpoint(make_config, monkeypatch):
@@ -210,9 +202,22 @@ def test_resume__in_another_folder_keeps_the_best_checkpoint(make_config, monkey
     assert checkpoint(elsewhere, "best.ckpt")["global_step"] == 15, "what is gone cannot be the best"
 
 
-def test_train__shorter_than_val_freq_is_validated_at_its_end(make_config):
+def test_train__shorter_than_val_freq_is_validated_at_its_end(make_config, straight):
+    """Made longer, it logs every step under its own number."""
     run_dir = train(make_config(experiment_name="short", max_steps=2))
     assert checkpoint(run_dir, "best.ckpt")["global_step"] == 2
+    train(make_config(experiment_name="short", ckpt_path="last"))
+    losses, expected = (
+        [(row["step"], row["loss/total"]) for row in rows_of(folder) if row["loss/total"]]
+        for folder in (run_dir, straight)
+    )
+    assert losses == expected
+    assert [row["step"] for row in rows_of(run_dir) if row["val/loss"]] == ["1", "2", "5", "8", "11"]
+
+
+def rows_of(run_dir):
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def test_resume__tensorboard_has_each_batch_once(make_config):
@@ -384,7 +389,7 @@ def test_command__sigterm_exits_143_and_the_printed_command_resumes(make_config,
     printed = re.search(r"resume with: (.*)", stderr)[1]
     step = checkpoint(run_dir)["global_step"]
     again = [*shlex.split(printed), f"max_steps={step + 2}", "num_workers=1"]
-    done = subprocess.run(again, **(place | {"cwd": tmp_path}), timeout=120)
+    done = subprocess.run(again, **(place | {"cwd": tmp_path}), timeout=300)
     assert done.returncode == 0, done.stderr
     assert checkpoint(run_dir)["global_step"] == step + 2
     with (run_dir / "metrics.csv").open() as file:

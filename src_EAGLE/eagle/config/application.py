@@ -30,13 +30,12 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from tqdm import tqdm
 
-from eagle.citation import version_and_citation
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import CONFIG_DIR, validated
 from eagle.config.words import CommandLine, quoted, read_command_line, short_name
-from eagle.default_folders import default_folder
+from eagle.console import version_and_citation
 from eagle.errors import ConfigError, EagleError, StoppedRunError, one_line
-from eagle.files import write_text_atomically
+from eagle.files import default_folder, write_text_atomically
 from eagle.processes import end_with_launcher, end_with_parent, run_script
 
 # Names in Hydra's store of configurations, and the Hydra whose rules count.

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from omegaconf import MISSING as REQUIRED  # noqa: F401  default of a required key
 
 from eagle.config.refinement import REFINEMENTS
-from eagle.default_folders import default_folder
+from eagle.files import default_folder
 
 # Value of pretrained_weights for random initialisation.
 RANDOM_WEIGHTS = "random"

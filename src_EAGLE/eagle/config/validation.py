@@ -65,6 +65,13 @@ def complete_config(config: Any) -> DictConfig:
     return validated(TrainConfig, {name: getattr(config, name) for name in names if hasattr(config, name)})
 
 
+def label_smoothing(config: Any) -> float:
+    """Label smoothing of ObjNCE; for a configuration without the key, as released: 0.1 on Cityscapes, otherwise 0."""
+    value = getattr(config, "label_smoothing", None)
+    released = 0.1 if getattr(config, "dataset_name", None) == "cityscapes" else 0.0
+    return released if value is None else float(value)
+
+
 def absolute_paths(schema: type, values: Mapping[str, Any] | DictConfig, folder: Path) -> dict[str, Any]:
     """Select the paths among ``values`` and make relative ones absolute, starting from ``folder``."""
     names = [field.name for field in dataclasses.fields(schema) if field.metadata["path"] and values.get(field.name)]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from eagle.errors import CheckpointError
+
 DINO_URL = "https://dl.fbaipublicfiles.com"
 DINOV3_URL = "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads"
 STEGO_DATA_URL = "https://marhamilresearch4.blob.core.windows.net/stego-public/pytorch_data"
@@ -155,3 +157,17 @@ def licence_hint(timm_name: str, folder: str | Path) -> str:
         f". DINOv3's weights need its licence to be accepted: ask for the file at {DINOV3_URL}, then {place}name it "
         "with pretrained_weights=PATH"
     )
+
+
+def require_checkpoint(path: Path, key: str | None = None) -> None:
+    """Raise CheckpointError if a checkpoint is missing; for a released one with the command that fetches it.
+
+    Args:
+        path: the checkpoint.
+        key: configuration key that names it, for the message.
+    """
+    if not path.is_file():
+        command = fetch_command(path.name)
+        remedy = f"; `{command} output_dir={path.parent}` fetches it" if command else ""
+        place = f"{key}: {path}" if key else str(path)
+        raise CheckpointError(f"{place}: no such checkpoint{remedy}")

@@ -32,7 +32,7 @@ from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter
 from eagle.inference.segmenter import open_segmenter
 from eagle.inference.whole_patches import input_of_size, whole_patch_size
-from eagle.models.building import build_backbone
+from eagle.models.backbone import build_backbone
 
 # Without a checkpoint; rounded to whole patches.
 DEFAULT_RES = 320

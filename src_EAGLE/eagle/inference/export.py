@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eagle.checkpoints.formats import read_stored
-from eagle.checkpoints.loading import build_segmenter
+from eagle.checkpoints import build_segmenter, read_stored
 from eagle.errors import CheckpointError, ConfigError
 from eagle.files import written_atomically
 from eagle.maps.probe_maps import MapSettings, ProbeMaps

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from eagle.checkpoints.formats import SLIM
+from eagle.checkpoints import SLIM
 from eagle.config.refinement import refinement
 from eagle.data.bundled import bundled_photographs
 from eagle.data.named_files import named_files, output_names

@@ -11,8 +11,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import Tensor
 
-from eagle.checkpoints.formats import read_stored
-from eagle.checkpoints.loading import build_segmenter
+from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS
 from eagle.config.validation import check_resolution

@@ -8,6 +8,9 @@ weight (``eagle.losses.patch_weights``); all means are over patches:
 
 ``prototype_scope`` says which patches share a prototype, and which prototypes are a patch's negatives: those of the
 whole batch, as published, or of the patch's own image, so that label l of two images means two objects.
+
+A prototype of ``centroid_mode: prototype`` is a medoid: the patch of its label with the least total distance to the
+label's other patches. λ, the loss's weight in the total (method §8), is ``lambda_at``.
 """
 
 from typing import Any
@@ -16,17 +19,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eagle.losses.medoid import medoids, medoids_of_images
+from eagle.config.validation import label_smoothing
 
-CITYSCAPES_SMOOTHING = 0.1
+# Rows of the distance matrix in memory at once.
+ROW_BLOCK = 1024
 
 
 class ObjectNCELoss(nn.Module):
     """Pull each patch towards the prototype of its object, within its view and across views.
 
     Args:
-        cfg: has contrastive_temp, global_loss_weight, centroid_mode, and label_smoothing or dataset_name; optionally
-            prototype_scope, "batch" if missing.
+        cfg: has contrastive_temp, global_loss_weight, centroid_mode and label_smoothing; optionally prototype_scope,
+            "batch" if missing.
         n_classes: rows of the learnable prototype table of ``centroid_mode: learned``; labels are taken modulo it.
         dim: channels of that table; None for ``cfg.dim``.
 
@@ -48,7 +52,7 @@ class ObjectNCELoss(nn.Module):
         self.centroid_mode: str = cfg.centroid_mode
         self.within_images: bool = getattr(cfg, "prototype_scope", "batch") == "image"
         self.n_classes = n_classes
-        self.label_smoothing = _label_smoothing(cfg)
+        self.label_smoothing = label_smoothing(cfg)
         self.learned_centroids: nn.Parameter | None = None
         if self.centroid_mode == "learned":
             self.learned_centroids = nn.Parameter(torch.randn(n_classes, cfg.dim if dim is None else dim))
@@ -118,8 +122,78 @@ def _smoothed_cross_entropy(logits: Tensor, present: Tensor, labels: Tensor, smo
     return -(targets * log_probs).sum(dim=-1).mean()
 
 
-def _label_smoothing(cfg: Any) -> float:
-    smoothing = getattr(cfg, "label_smoothing", None)
-    if smoothing is None:
-        return CITYSCAPES_SMOOTHING if getattr(cfg, "dataset_name", None) == "cityscapes" else 0.0
-    return float(smoothing)
+def lambda_at(cfg: Any, step: int) -> float:
+    """λ in [0, momentum_limit] after ``step`` optimiser steps, each on one batch.
+
+    Args:
+        cfg: has momentum_limit, step_schedulers and lambda_schedule: "released" switches from 0 to momentum_limit
+            after step ``step_schedulers``, "paper" ramps up linearly until then.
+        step: steps done so far.
+    """
+    limit = float(cfg.momentum_limit)
+    if cfg.lambda_schedule == "released":
+        return limit if step > cfg.step_schedulers else 0.0
+    return limit * min(1.0, step / cfg.step_schedulers) if cfg.step_schedulers else limit
+
+
+def medoids(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
+    """Row of each label's medoid, the member with the least sum of Euclidean distances to all members of its label.
+
+    Ties go to the first member. The CPU computes distances within each label only. A GPU computes the upper triangle
+    of all distances and masks it, because reading the label sizes would synchronise it with the host.
+
+    Args:
+        patches: M×D floating point.
+        labels: M int64 in [0, n_labels).
+        n_labels: number of labels.
+
+    Returns:
+        n_labels int64 row numbers; 0 for a label without members.
+    """
+    return (medoids_by_label if patches.device.type == "cpu" else medoids_by_mask)(patches, labels, n_labels)
+
+
+@torch.no_grad()
+def medoids_by_label(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
+    """``medoids``, one label at a time."""
+    chosen = torch.zeros(n_labels, dtype=torch.long, device=patches.device)
+    sizes = labels.bincount(minlength=n_labels).tolist()
+    for label, rows in enumerate(labels.argsort(stable=True).split(sizes)):
+        if len(rows):
+            members = patches[rows]
+            sums = [torch.cdist(block, members).sum(dim=1) for block in members.split(ROW_BLOCK)]
+            chosen[label] = rows[torch.cat(sums).argmin()]
+    return chosen
+
+
+@torch.no_grad()
+def medoids_by_mask(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
+    """``medoids`` from masked blocks of all distances, without synchronising with the device."""
+    sums = patches.new_zeros(len(patches))
+    for start in range(0, len(patches), ROW_BLOCK):
+        block = slice(start, min(start + ROW_BLOCK, len(patches)))
+        distances = torch.cdist(patches[block], patches[start:])
+        distances *= labels[block, None] == labels[start:]
+        sums[block] += distances.sum(dim=1)
+        sums[block.stop :] += distances[:, block.stop - start :].sum(dim=0)
+    member = labels == torch.arange(n_labels, device=labels.device)[:, None]
+    return torch.where(member, sums, torch.inf).argmin(dim=1)
+
+
+@torch.no_grad()
+def medoids_of_images(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
+    """``medoids`` of each image on its own, in one pass over all images and without synchronising with the device.
+
+    Args:
+        patches: B×N×D floating point.
+        labels: B×N int64 in [0, n_labels).
+        n_labels: number of labels.
+
+    Returns:
+        B×n_labels int64 patch numbers within the image; 0 for a label without members.
+    """
+    distances = torch.cdist(patches, patches)
+    distances *= labels[:, :, None] == labels[:, None, :]
+    sums = distances.sum(dim=2)[:, None]
+    member = labels[:, None] == torch.arange(n_labels, device=labels.device)[:, None]
+    return torch.where(member, sums, torch.inf).argmin(dim=2)

@@ -1,16 +1,34 @@
-"""Frozen vision transformer that returns the attention keys of its last blocks (method §1; paper section 3.1)."""
+"""The frozen vision transformer and the attention keys K of its last blocks (method §1; paper section 3.1)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import timm
 import torch
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.eva import Eva, EvaBlock
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eagle.config.schema import RANDOM_WEIGHTS
+from eagle.data.loading.transforms import IMAGENET_MEAN, IMAGENET_STD
 from eagle.errors import ConfigError
-from eagle.models.position_embedding import PositionRule, resample_position_embedding
+from eagle.models.position_embedding import (
+    PositionRule,
+    dinov3_rotation_for_any_grid,
+    position_rule,
+    resample_position_embedding,
+)
+from eagle.models.weights import download_name, load_backbone_weights
+
+# (model_type, dino_patch_size): timm name of the architecture, name of the weights in eagle.downloads.catalog.MODELS.
+DINO_NAMES = {
+    ("vit_small", 8): ("vit_small_patch8_224.dino", "dino_vits8"),
+    ("vit_small", 16): ("vit_small_patch16_224.dino", "dino_vits16"),
+    ("vit_base", 8): ("vit_base_patch8_224.dino", "dino_vitb8"),
+    ("vit_base", 16): ("vit_base_patch16_224.dino", "dino_vitb16"),
+}
 
 
 class KeyBackbone(nn.Module):
@@ -117,6 +135,156 @@ class KeyBackbone(nn.Module):
         rows = slice(self.embed_dim, 2 * self.embed_dim)
         bias = None if block.attn.qkv.bias is None else block.attn.qkv.bias[rows]
         return F.linear(block.norm1(tokens), block.attn.qkv.weight[rows], bias)
+
+
+class RotaryBackbone(KeyBackbone):
+    """Computes the patch keys K of a frozen rotary ViT, as they are before the rotation.
+
+    The rotation depends on the patch's position, so rotated keys of equal patches would differ.
+
+    Args:
+        vit: a timm Eva built with ``dynamic_img_size=True``.
+        key_blocks: ascending, distinct block numbers; None for the last three.
+        rule: how absolute position embeddings, where the model has them, are resampled.
+        normalization: maps ImageNet-normalised images to the model's own normalisation.
+
+    Raises:
+        ConfigError: ``key_blocks`` are not ascending blocks of this model.
+    """
+
+    def __init__(
+        self, vit: Eva, key_blocks: Sequence[int] | None, rule: PositionRule, normalization: nn.Module
+    ) -> None:
+        super().__init__(vit, key_blocks, rule, normalization)
+        self.rope: Any = vit.rope
+
+    def _blocks_for(self, grid: tuple[int, int]) -> Sequence[Callable[[Tensor], Tensor]]:
+        if torch.compiler.is_exporting() and hasattr(self.rope, "periods"):
+            rotation = dinov3_rotation_for_any_grid(grid, self.rope.periods)
+        else:
+            rotation = self.rope.get_embed(shape=grid)
+        return [partial(block, rope=rotation) for block in self.blocks]
+
+    def _keys_only(self, block: Any, tokens: Tensor) -> Tensor:
+        if block.attn.k_proj is not None:
+            return block.attn.k_proj(block.norm1(tokens))
+        # EVA's qkv layer has no bias; the key's bias, a buffer outside it, is always zero.
+        return super()._keys_only(block, tokens)
+
+
+class Renormalize(nn.Module):
+    """Replaces ImageNet's mean and standard deviation by others.
+
+    Its constants are not part of the state dict, so a backbone's state dict holds timm's names alone.
+
+    Args:
+        mean: the new mean of each channel, for images in [0, 1].
+        std: the new standard deviation of each channel.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        old_mean, old_std, new_mean, new_std = (
+            torch.tensor(statistic)[:, None, None] for statistic in (IMAGENET_MEAN, IMAGENET_STD, mean, std)
+        )
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", old_std / new_std, persistent=False)
+        self.register_buffer("shift", (old_mean - new_mean) / new_std, persistent=False)
+
+    def forward(self, img: Tensor) -> Tensor:
+        """Renormalise B×3×H×W images."""
+        return img * self.scale + self.shift
+
+
+def renormalization(mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """The module that maps ImageNet-normalised images to ``mean`` and ``std``; the identity if they are ImageNet's."""
+    if (tuple(mean), tuple(std)) == (IMAGENET_MEAN, IMAGENET_STD):
+        return nn.Identity()
+    return Renormalize(mean, std)
+
+
+def build_backbone(
+    model_type: str = "vit_small",
+    patch_size: int = 8,
+    pretrained_weights: str | None = None,
+    key_blocks: Sequence[int] | None = None,
+    **timm_kwargs: Any,
+) -> KeyBackbone:
+    """Build the frozen backbone and load its weights.
+
+    Args:
+        model_type: ``vit_small`` or ``vit_base`` for DINO with ``patch_size``, or a timm model name, which fixes the
+            patch size.
+        patch_size: 8 or 16, for DINO only.
+        pretrained_weights: None for the model's own weights, a .pth or .safetensors file, or "random".
+        key_blocks: blocks whose keys form K; None for the last three.
+        timm_kwargs: further arguments of ``timm.create_model``.
+
+    Raises:
+        ConfigError: unknown model, patch size or blocks, or a model whose keys cannot be read.
+        WeightsError: the weights are missing, unreadable or do not fit.
+
+    Example:
+        >>> import torch
+        >>> from eagle import build_backbone
+        >>> backbone = build_backbone("vit_small", 8, "random", embed_dim=48, depth=4, num_heads=3)
+        >>> backbone(torch.zeros(2, 3, 64, 96)).shape  # three blocks of 48 channels, 8×12 patches
+        torch.Size([2, 144, 8, 12])
+    """
+    name, weights_name = timm_name(model_type, patch_size)
+    vit = _create_vit(name, timm_kwargs)
+    if pretrained_weights != RANDOM_WEIGHTS:
+        load_backbone_weights(vit, name, pretrained_weights, weights_name)
+    backbone = RotaryBackbone if isinstance(vit, Eva) else KeyBackbone
+    normalization = renormalization(vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"])
+    return backbone(vit, key_blocks, position_rule(name), normalization)
+
+
+def timm_name(model_type: str, patch_size: int) -> tuple[str, str | None]:
+    """The timm name of a backbone, and the name of its weights in ``download_models.py`` (None if not offered there).
+
+    Raises:
+        ConfigError: DINO does not have this patch size.
+    """
+    if model_type not in {family for family, _ in DINO_NAMES}:
+        return model_type, download_name(model_type)
+    if (model_type, patch_size) not in DINO_NAMES:
+        raise ConfigError(f"dino_patch_size: DINO's {model_type} has patch sizes 8 and 16, not {patch_size}")
+    return DINO_NAMES[model_type, patch_size]
+
+
+def _create_vit(name: str, timm_kwargs: dict[str, Any]) -> Any:
+    """A timm VisionTransformer or Eva whose blocks' keys KeyBackbone or RotaryBackbone can read."""
+    if not timm.is_model(name.split(".")[0]):
+        near = timm.list_models(f"*{name.split('.')[0]}*")[:3]
+        raise ConfigError(
+            f"model_type: timm has no model '{name}'" + (f"; similar names: {', '.join(near)}" if near else "")
+        )
+    try:
+        vit = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True, **timm_kwargs)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise ConfigError(f"model_type: timm cannot build '{name}' with {timm_kwargs}: {error}") from error
+    if not (_is_plain(vit) or _is_rotary(vit)):
+        raise ConfigError(
+            f"model_type: '{name}' is neither a plain ViT with position embeddings nor a rotary ViT, with a key of the "
+            "model's width per patch; docs/backbones.md lists the supported families"
+        )
+    return vit
+
+
+# Exact types: subclasses and other blocks normalise after the attention, or have more tokens or no single key layer.
+def _is_plain(vit: Any) -> bool:
+    return type(vit) is VisionTransformer and type(vit.blocks[0]) is Block and vit.pos_embed is not None
+
+
+def _is_rotary(vit: Any) -> bool:
+    if type(vit) is not Eva or type(vit.blocks[0]) is not EvaBlock or vit.rope is None or vit.rope_mixed:
+        return False
+    blocks: Any = vit.blocks
+    separate = [block.attn.k_proj for block in blocks if block.attn.k_proj is not None]
+    # With grouped queries, keys are narrower than tokens.
+    return all(layer.out_features == vit.embed_dim for layer in separate)
 
 
 def _resolved_blocks(key_blocks: Sequence[int] | None, depth: int) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
-"""Resample position embeddings to a patch grid other than the pre-training one, by each model family's rule."""
+"""Position embeddings on a patch grid other than the pre-training one, by each model family's rule."""
 
 from dataclasses import dataclass
+from math import pi
 
 import torch
 from torch import Tensor
@@ -12,8 +13,8 @@ class PositionRule:
     """How a model family resamples its position embeddings (bicubic, align_corners False).
 
     Attributes:
-        scale_offset: DINO's offset: sampling positions follow the scale factor (new + offset) / stored; None derives
-            them from the output size.
+        scale_offset: DINO resizes by the factor (new size + 0.1) / stored size, and samples at positions of that
+            factor; None resizes to the new size.
         antialias: whether to antialias when the grid shrinks.
     """
 
@@ -74,3 +75,17 @@ def _resampled_for_any_grid(image: Tensor, grid: tuple[int, int], offset: float)
     )
     positions = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=2)[None]
     return F.grid_sample(image, positions, mode="bicubic", padding_mode="border", align_corners=False)
+
+
+def dinov3_rotation_for_any_grid(grid: tuple[int, int], periods: Tensor) -> Tensor:
+    """The rotation of timm's RotaryEmbeddingDinoV3, N×(sines, cosines), for exported graphs with dynamic size.
+
+    timm converts the grid's sizes to floats, which would fix them in the graph.
+    """
+    rows, columns = (
+        (2 * torch.arange(size, device=periods.device) + 1) / torch.full((), size, device=periods.device) - 1
+        for size in grid
+    )
+    positions = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=2).flatten(0, 1)
+    angles = (2 * pi * positions[:, :, None] / periods).flatten(1)
+    return torch.cat([angles.sin().tile(2), angles.cos().tile(2)], dim=1)

@@ -14,9 +14,9 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from eagle.default_folders import default_folder
 from eagle.downloads.catalog import MODELS, licence_hint, local_weights
 from eagle.errors import WeightsError
+from eagle.files import default_folder
 
 # The folder of download_models.py.
 WEIGHTS_DIR = Path(default_folder("models"))

@@ -11,9 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
-from eagle.checkpoints.formats import evaluation_file, probe_entry
-from eagle.checkpoints.loading import load_segmenter
-from eagle.checkpoints.paths import require_checkpoint
+from eagle.checkpoints import evaluation_file, load_segmenter, probe_entry
 from eagle.config.refinement import refinement
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import check_resolution, plain, with_overrides
@@ -23,6 +21,7 @@ from eagle.data.datasets.catalog import dataset_label, open_dataset
 from eagle.data.loading.bad_images import readable_part
 from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
+from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.evaluation.evaluator import Evaluation, evaluate
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images

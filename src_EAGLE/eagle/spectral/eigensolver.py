@@ -15,8 +15,8 @@ import math
 import torch
 from torch import Tensor
 
+from eagle.distributed import device_rows
 from eagle.errors import ConfigError, unknown_name_message
-from eagle.models.key_cache import device_rows
 
 METHODS = ("subspace", "eigh")
 

@@ -2,7 +2,6 @@
 
 import configparser
 import csv
-import io
 import logging
 import netrc
 import os
@@ -20,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.config.validation import plain
-from eagle.files import write_text_atomically
+from eagle.files import write_csv_atomically, write_text_atomically
 
 WANDB_SERVER = "https://api.wandb.ai"
 WANDB_ID_NAME = "wandb_id.txt"
@@ -40,7 +39,6 @@ class RunCSVLogger(CSVLogger):
         super().__init__(run_dir.parent, run_dir.name, version="", flush_logs_every_n_steps=1)
         self._metrics_file = run_dir / "metrics.csv"
         self._steps_done = steps_done
-        self._last_kept_step: int | None = None
 
     @property
     @rank_zero_experiment
@@ -48,37 +46,19 @@ class RunCSVLogger(CSVLogger):
         """Lightning's writer, which appends to the kept rows."""
         if self._experiment is not None:
             return self._experiment
-        header, rows = self._kept_rows()
-        self._last_kept_step = max((int(row["step"]) for row in rows), default=None)
+        rows = self._kept_rows()
         writer = super().experiment
-        if header:
-            text = io.StringIO()
-            table = csv.DictWriter(text, header)
-            table.writeheader()
-            table.writerows(rows)
-            write_text_atomically(self._metrics_file, text.getvalue())
-            writer.metrics_keys = header
+        if rows:
+            writer.metrics_keys = list(rows[0])
+            write_csv_atomically(self._metrics_file, writer.metrics_keys, [list(row.values()) for row in rows])
         return writer
 
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Add a row, without Lightning's epoch: it counts every run as one epoch."""
-        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
-
-    @rank_zero_only
-    def log_missing(self, metrics: dict[str, float], step: int) -> None:
-        """Add the row of the resumed run's last step unless it was kept."""
-        _ = self.experiment  # reads the kept rows
-        if self._last_kept_step is not None and self._last_kept_step < step:
-            self.log_metrics(metrics, step)
-
-    def _kept_rows(self) -> tuple[list[str], list[dict[str, str]]]:
+    def _kept_rows(self) -> list[dict[str, str]]:
         if not self._steps_done or not self._metrics_file.is_file():
-            return [], []
+            return []
         with self._metrics_file.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            rows = [row for row in table if (row["step"] or "").isdigit() and int(row["step"]) < self._steps_done]
-        return list(table.fieldnames or []), rows
+            rows = csv.DictReader(file)
+            return [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) < self._steps_done]
 
 
 def make_loggers(cfg: DictConfig, run_dir: Path, steps_done: int = 0) -> list[Logger]:

@@ -1,24 +1,34 @@
-"""Find the checkpoint to resume from, and check that it belongs to the same run."""
+"""Find a run's folder and the checkpoint to resume from, also after SLURM requeued the job; check that both fit."""
 
 import logging
+import os
+import signal
+import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig
 
-from eagle.checkpoints.formats import stored_cfg
-from eagle.checkpoints.safe_pickles import read_pickle
+from eagle.checkpoints import read_pickle, stored_cfg
 from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import plain
+from eagle.console import shell_command
+from eagle.data.datasets.catalog import dataset_label
 from eagle.errors import CheckpointError, ConfigError
-from eagle.training.callbacks.random_states import KEY as RANDOM_STATES
-from eagle.training.slurm import was_requeued
 
 # Value of ckpt_path for the run's own newest checkpoint.
 LAST = "last"
 LAST_NAME, PREVIOUS_NAME = "last.ckpt", "previous.ckpt"
+
+# Entry of a checkpoint with the random states of all processes.
+RANDOM_STATES = "random_states"
+
+# `#SBATCH --signal=USR1@90` sends it 90 seconds before the job's time limit.
+REQUEUE_SIGNAL = signal.SIGUSR1
 
 # Keys that only our trainer writes. Released checkpoints cannot be resumed: their global_step may count the steps of
 # seven optimisers.
@@ -41,6 +51,21 @@ class Resumption:
 
     path: Path
     steps_done: int
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """Return the folder of the checkpoint to resume from, or the one that ``experiment_name`` names, or a new one.
+
+    A new folder is named by the time or, under SLURM, by the job id, so that a requeued job finds it again. If the
+    clocks of processes differ, rank zero's name counts, because it alone writes.
+    """
+    if cfg.ckpt_path not in (None, LAST):
+        return Path(cfg.ckpt_path).parent
+    if cfg.ckpt_path == LAST and cfg.experiment_name is None:
+        raise ConfigError(f"ckpt_path: {LAST} needs experiment_name, the name of the run to resume")
+    when = f"job_{job_id()}" if in_slurm() else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    name = cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{when}"
+    return Path(cfg.output_root) / name
 
 
 def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
@@ -80,6 +105,40 @@ def changed_keys(stored: Mapping[str, Any], cfg: DictConfig, free: Collection[st
         for name, value in plain(cfg).items()
         if name not in free and name in stored and stored[name] != value
     }
+
+
+def resume_command(run_dir: Path) -> str:
+    """Return the shell command that resumes a run."""
+    script = Path(__file__).parents[2] / "train_segmentation_eigen.py"
+    return shell_command(script, "--config-name", str((run_dir / "config.yml").resolve()), f"ckpt_path={LAST}")
+
+
+def in_slurm() -> bool:
+    """Whether SLURM started this process as a task of a job."""
+    return SLURMEnvironment.detect()
+
+
+def was_requeued() -> bool:
+    """Whether SLURM restarted this job."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+
+
+def job_id() -> str:
+    """Return the job's id (JOB, or ARRAY_TASK in an array), which a requeue keeps."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ["SLURM_JOB_ID"]
+
+
+def requeue_job() -> str:
+    """Ask SLURM to restart this job; return the outcome as a message."""
+    job = job_id()
+    try:
+        command = ["scontrol", "requeue", job]  # found on the job's PATH
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603  fixed words, no shell
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"SLURM could not requeue job {job} ({error})"
+    return f"SLURM will restart job {job}"
 
 
 def _refuse_another_run(run_dir: Path) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from datetime import datetime
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -11,28 +10,20 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
-from eagle.console import shell_command
-from eagle.data.datasets.catalog import dataset_label
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.distributed import connect_processes, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError
 from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
-from eagle.models.key_files import GIGABYTE
+from eagle.models.key_cache import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
-from eagle.training.callbacks.best_checkpoint import BestCheckpoint
-from eagle.training.callbacks.last_checkpoint import LastCheckpoint
-from eagle.training.callbacks.nonfinite import NonFiniteStop
-from eagle.training.callbacks.progress import RunProgressBar
-from eagle.training.callbacks.random_states import RandomStates
+from eagle.training.caches import memory_to_hold, open_caches
+from eagle.training.callbacks.monitoring import LossLog, NonFiniteStop, RunProgressBar
 from eagle.training.callbacks.replaced_images import ReplacedImages
+from eagle.training.callbacks.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
 from eagle.training.callbacks.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
-from eagle.training.checkpoint_writing import AtomicCheckpointIO
-from eagle.training.feature_cache import memory_to_hold, open_caches
 from eagle.training.loggers import finish, make_loggers
-from eagle.training.resume import LAST, LAST_NAME, PREVIOUS_NAME, find_resumption
-from eagle.training.run_readme import write_run_readme
-from eagle.training.run_record import record_run
-from eagle.training.slurm import in_slurm, job_id
+from eagle.training.resume import LAST_NAME, find_resumption, resume_command, run_folder
+from eagle.training.run_record import record_run, write_run_readme
 
 BEST_NAME = "best.ckpt"
 
@@ -57,7 +48,7 @@ def train(cfg: DictConfig) -> Path:
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     set_float32_precision(cfg.matmul_precision)
-    run_dir = _run_dir(cfg)
+    run_dir = run_folder(cfg)
     resumption = find_resumption(cfg, run_dir)
     steps_done = resumption.steps_done if resumption else 0
     data = SegmentationDataModule(cfg, steps_done)
@@ -97,8 +88,6 @@ def train(cfg: DictConfig) -> Path:
         with nameless_errors_name(run_dir):
             try:
                 trainer.fit(segmenter, data, ckpt_path=resumption.path if resumption else None, weights_only=True)
-                if trainer.global_step > steps_done:
-                    trainer.save_checkpoint(run_dir / LAST_NAME, weights_only=False)
             finally:
                 finish(trainer.loggers)
     run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
@@ -122,22 +111,23 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         **machine_arguments(cfg),
         deterministic=cfg.deterministic,
         default_root_dir=run_dir,
-        plugins=[AtomicCheckpointIO(LAST_NAME, PREVIOUS_NAME)],
+        plugins=[AtomicCheckpointIO()],
         max_steps=cfg.max_steps,
         max_epochs=-1,
         val_check_interval=val_interval,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        log_every_n_steps=cfg.scalar_log_freq,
+        log_every_n_steps=0,  # LossLog logs the losses of steps; Lightning logs those of validations
         logger=make_loggers(cfg, run_dir, data.batches_done),
         callbacks=[
             NonFiniteStop(run_dir),
             RandomStates(),
             *replaced,
             *_pictures(cfg, run_dir, data),
+            LossLog(cfg.scalar_log_freq),
+            RunProgressBar(refresh_rate=cfg.scalar_log_freq),
             best,
             last,
-            RunProgressBar(refresh_rate=cfg.scalar_log_freq),
         ],
         enable_model_summary=False,
     )
@@ -176,24 +166,3 @@ def _warn_about_batch(cfg: DictConfig, world_size: int) -> None:
             images, world_size, cfg.batch_size, cfg.dataset_name, devices * per_device, devices, per_device, alone,
             gather,
         )  # fmt: skip
-
-
-def _run_dir(cfg: DictConfig) -> Path:
-    """Return the folder of the checkpoint to resume from, or the one that ``experiment_name`` names, or a new one.
-
-    A new folder is named by the time or, under SLURM, by the job id, so that a requeued job finds it again. If the
-    clocks of processes differ, rank zero's name counts, because it alone writes.
-    """
-    if cfg.ckpt_path not in (None, LAST):
-        return Path(cfg.ckpt_path).parent
-    if cfg.ckpt_path == LAST and cfg.experiment_name is None:
-        raise ConfigError(f"ckpt_path: {LAST} needs experiment_name, the name of the run to resume")
-    when = f"job_{job_id()}" if in_slurm() else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    name = cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{when}"
-    return Path(cfg.output_root) / name
-
-
-def resume_command(run_dir: Path) -> str:
-    """Return the shell command that resumes a run."""
-    script = Path(__file__).parents[2] / "train_segmentation_eigen.py"
-    return shell_command(script, "--config-name", str((run_dir / "config.yml").resolve()), f"ckpt_path={LAST}")

@@ -1,4 +1,4 @@
-"""Record how a run was made (command, code version, packages, machine), so that it can be reproduced."""
+"""Describe a run in its folder: ``run.json`` says how it was made, ``README.md`` what its files are."""
 
 import json
 import platform
@@ -11,16 +11,45 @@ from typing import Any
 
 import torch
 
-from eagle.citation import DISTRIBUTION
+from eagle.console import DISTRIBUTION, shell_command
 from eagle.files import write_text_atomically
 
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy", "scipy", "scikit-learn", "pillow",
     "hydra-core", "omegaconf", "safetensors", DISTRIBUTION,
 )  # fmt: skip
-FILE_NAME = "run.json"
 _ROOT = Path(__file__).resolve().parents[3]
 _SHOWN_DIGITS = 7
+
+_README = """\
+# Training run {name}
+
+| File | Content |
+| --- | --- |
+| `best.ckpt` | the segmenter of the best validation: highest cluster mIoU, or lowest `val/loss` without labels |
+| `last.ckpt`, `previous.ckpt` | the latest state of the run and the one before it, with optimiser and random states |
+| `config.yml` | every key of the run; `--config-name` takes it |
+| `run.json` | command, commit, package versions and seed, one entry per start |
+| `metrics.csv` | every logged loss and score |
+| `pictures/` | after each validation: images beside both probes' maps, the confusion, and the classes' frequencies |
+| `best_eval.json`, `best_report.html` | after evaluating `best.ckpt`: scores and names of the clusters; pictures |
+| `curves.png` | after `plot_run.py` |
+
+## What to do next
+
+```bash
+# score the segmenter, which also names its clusters if the images have labels
+{evaluate}
+# masks of your own images: put files or folders in place of IMAGES
+{segment}
+# eigenvectors, EiCue and clusters of validation images
+{visualize}
+# curves of losses and scores
+{plot}
+# continue the run, e.g. after an interruption or with a larger max_steps
+{resume}
+```
+"""
 
 
 def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
@@ -31,7 +60,7 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
         seed: the run's seed.
         resumed_from: the checkpoint that a resumed run starts from.
     """
-    path = run_dir / FILE_NAME
+    path = run_dir / "run.json"
     entry = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -44,6 +73,26 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or [platform.machine()],
     }
     write_text_atomically(path, json.dumps([*_earlier_entries(path), entry], indent=2) + "\n")
+
+
+def write_run_readme(run_dir: Path, resume: str) -> None:
+    """Write ``README.md``.
+
+    Args:
+        run_dir: the run's folder.
+        resume: the shell command that resumes the run.
+    """
+    scripts, folder = Path(__file__).parents[2], run_dir.resolve()
+    best = str(folder / "best.ckpt")
+    text = _README.format(
+        name=folder.name,
+        evaluate=shell_command(scripts / "eval_segmentation.py", f"model_paths=[{best}]"),
+        segment=shell_command(scripts / "segment_images.py", "IMAGES", f"checkpoint={best}"),
+        visualize=shell_command(scripts / "visualize_eigen.py", f"checkpoint={best}"),
+        plot=shell_command(scripts / "plot_run.py", str(folder)),
+        resume=resume,
+    )
+    write_text_atomically(run_dir / "README.md", text)
 
 
 def code_version() -> str | None:

@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 import crop_datasets as command
-from eagle.config.command_line import parse_command_line
+from eagle.config.application import parse_command_line
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.catalog import open_dataset, open_whole_dataset

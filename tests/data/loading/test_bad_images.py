@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import crop_datasets as crop_command
-from eagle.config.command_line import parse_command_line
+from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.catalog import open_dataset

@@ -5,18 +5,21 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import plain
 from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.loading.transforms import AUGMENTATION, CLEAN_VIEW
 from eagle.errors import ConfigError
 from eagle.models.backbone import KeyBackbone
-from eagle.models.key_cache import KeyCache, KeyCaches
-from eagle.models.key_files import BYTES_PER_VALUE, GIGABYTE, KeyFiles
-from eagle.training.memory import available_memory
+from eagle.models.key_cache import BYTES_PER_VALUE, GIGABYTE, KeyCache, KeyCaches, KeyFiles
 
 # Hexadecimal digits of the SHA-256 in a folder's name.
 NAME_LENGTH = 24
+
+OWN_GROUP = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
 
 
 def open_caches(
@@ -82,6 +85,14 @@ def memory_to_hold(
     return needed
 
 
+def available_memory() -> int:
+    """Return the machine's free memory in bytes, or the limit of this process's control group if that is lower.
+
+    SLURM jobs and containers set such limits. Only control groups of version 2 are read.
+    """
+    return min([psutil.virtual_memory().available, *_group_limits()])
+
+
 def _key_shape(res: int, backbone: KeyBackbone) -> tuple[int, int, int]:
     side = res // backbone.patch_size
     return side, side, backbone.n_feats
@@ -106,3 +117,15 @@ def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset, 
         status = path.stat()
         digest.update(f"{path.absolute()} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:NAME_LENGTH]
+
+
+def _group_limits() -> list[int]:
+    """Return the memory limits of this process's control group and its parents."""
+    try:
+        own = next(line[3:] for line in OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return []
+    group = GROUPS / own.lstrip("/")
+    limits = [folder / "memory.max" for folder in (group, *group.parents)]
+    texts = [limit.read_text().strip() for limit in limits if limit.is_file()]
+    return [int(text) for text in texts if text != "max"]

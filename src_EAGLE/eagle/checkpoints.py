@@ -1,28 +1,35 @@
-"""The two file formats of a trained segmenter: Lightning .ckpt, and slim .safetensors with a YAML file."""
+"""Checkpoints, released or ours: reading them without running their code, loading, converting.
+
+A trained segmenter has two file formats: Lightning's ``NAME.ckpt``, and slim ``NAME.safetensors`` with ``NAME.yml``.
+"""
 
 import dataclasses
 import hashlib
 import json
 import logging
+import pickle
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, base, nodes
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from eagle.checkpoints.paths import require_checkpoint
-from eagle.checkpoints.safe_pickles import read_pickle
-from eagle.config.schema import TrainConfig
-from eagle.config.validation import plain
+from eagle.config.schema import TrainConfig, keys_with
+from eagle.config.validation import complete_config, plain
 from eagle.data.class_map import ClassMap, class_map_from_plain
-from eagle.errors import CheckpointError
-from eagle.files import write_text_atomically, written_atomically
+from eagle.downloads.catalog import require_checkpoint
+from eagle.errors import CheckpointError, ConfigError
+from eagle.files import looks_like_html, write_text_atomically, written_atomically
+from eagle.models.weights import tensor_mismatches
+from eagle.segmenter import PUBLISHED_LEFTOVERS, LitUnsupervisedSegmenter
 
 CKPT, SLIM = ".ckpt", ".safetensors"
 
@@ -33,6 +40,26 @@ _ROW_PER_CLUSTER = {"cluster": _CENTRES, "linear": "linear_probe.weight"}
 
 # Lightning's record of a training run. What ``global_step`` counts depends on the Lightning version.
 TRAINING_RECORD = ("pytorch-lightning_version", "global_step", "epoch")
+
+# Architecture keys; an invalid value is an error.
+_MODEL_KEYS = set(keys_with(TrainConfig, "model", "backbone"))
+
+# Every segmenter has tensors with these prefixes.
+_SEGMENTER_PREFIXES = ("net.", "cluster_probe.", "linear_probe.")
+
+# The classes in a DictConfig's pickle, for OmegaConf 2.0 to 2.3.
+_OMEGACONF = [
+    DictConfig, ListConfig, base.Metadata, base.ContainerMetadata, nodes.AnyNode, nodes.IntegerNode,
+    nodes.FloatNode, nodes.StringNode, nodes.BooleanNode, Any, defaultdict, dict, list, int, float, str, bool,
+]  # fmt: skip
+
+# Lightning before 1.5 pickles callback classes, as keys of their states, and its own dict class for hyper-parameters.
+_LIGHTNING_CALLBACKS = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
+)
+_LIGHTNING_DICT = "pytorch_lightning.utilities.parsing.AttributeDict"
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +81,72 @@ class StoredSegmenter:
     tensors: Mapping[str, Tensor]
     class_map: ClassMap | None
     training: dict[str, Any] = field(default_factory=dict)
+
+
+def load_lightning_module(path: str | Path, map_location: Any = "cpu") -> LitUnsupervisedSegmenter:
+    """Load the Lightning module of a checkpoint, backbone included.
+
+    Args:
+        path: a Lightning .ckpt with ``state_dict`` and ``hyper_parameters`` {``n_classes``, ``cfg``}, or a slim
+            .safetensors with its .yml (``scripts/convert_checkpoint.py``).
+        map_location: device of the result.
+
+    Returns:
+        The Lightning module in eval mode. Its ``training_record`` has the file's ``pytorch-lightning_version``,
+        ``global_step`` and ``epoch``. For photographs use ``eagle.load_segmenter``, which prepares images and masks.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or not a segmenter's; or tensors are missing, unknown or
+            of the wrong shape, which the message lists.
+    """
+    return build_segmenter(read_stored(Path(path)), Path(path)).to(map_location).eval()
+
+
+# The public name, as STEGO and EAGLE users expect it.
+load_segmenter = load_lightning_module
+
+
+def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegmenter:
+    """Build a segmenter from a file's content; raises CheckpointError if its tensors do not fit its configuration."""
+    if not any(name.startswith(_SEGMENTER_PREFIXES) for name in stored.tensors):
+        prefixes = ", ".join(_SEGMENTER_PREFIXES)
+        raise CheckpointError(f"{path}: holds no segmenter: no tensor name begins with {prefixes}")
+    try:
+        segmenter = LitUnsupervisedSegmenter(stored.n_classes, _usable(stored.cfg, path), pretrained=False)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its configuration does not describe a model: {error}") from error
+    tensors = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith(PUBLISHED_LEFTOVERS)}
+    if mismatches := tensor_mismatches(tensors, segmenter.state_dict()):
+        raise CheckpointError(f"{path}: does not fit the model in its configuration: {mismatches}")
+    segmenter.load_state_dict(tensors)
+    segmenter.training_record = dict(stored.training)
+    return segmenter
+
+
+def convert(source: Path, target: Path) -> None:
+    """Convert a checkpoint to the format of the target's suffix, without optimiser state and unused tensors.
+
+    Raises:
+        CheckpointError: as for ``load_segmenter``, or the target's suffix is neither .ckpt nor .safetensors.
+    """
+    stored = read_stored(source)
+    segmenter = build_segmenter(stored, source)
+    write_stored(replace(stored, cfg=dict(segmenter.hparams["cfg"]), tensors=segmenter.state_dict()), target)
+
+
+def _usable(cfg: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The configuration without values that are invalid here, e.g. an old precision; architecture keys all stay."""
+    usable = dict(cfg)
+    with suppress(ConfigError):
+        complete_config(usable)
+        return usable
+    for name in sorted(cfg.keys() - _MODEL_KEYS):
+        try:
+            complete_config({name: cfg[name]})
+        except ConfigError as error:
+            logger.warning("%s: ignored in its configuration: %s", path, error)
+            del usable[name]
+    return usable
 
 
 def read_stored(path: Path) -> StoredSegmenter:
@@ -201,3 +294,46 @@ def _evaluated_class_map(path: Path, tensors: Mapping[str, Tensor]) -> ClassMap 
         logger.warning("%s: ignored with its class names (%s); evaluate %s again", beside, reason, path)
         return None
     return class_map
+
+
+class _StandIn:
+    """Replaces a Lightning class that a file refers to by name only."""
+
+
+def read_pickle(path: Path) -> Mapping[str, Any]:
+    """The mapping in a torch.save file, with tensors on the CPU and stand-ins for callback classes.
+
+    Args:
+        path: a file in torch's zip format or its older one.
+
+    Raises:
+        CheckpointError: the file is missing, empty, truncated, a web page, or holds anything but tensors, plain
+            containers and OmegaConf's.
+    """
+    require_checkpoint(path)
+    with path.open("rb") as file:
+        if looks_like_html(file.read(1024)):
+            raise CheckpointError(f"{path}: is a web page, not a checkpoint; download it again with download_models.py")
+    try:
+        with torch.serialization.safe_globals(_allowed()):
+            content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+    except Exception as error:  # a damaged pickle can raise anything
+        raise CheckpointError(f"{path}: not a readable checkpoint ({_reason(error)})") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def _allowed() -> list[Any]:
+    stand_ins = [(type(name.rpartition(".")[2], (_StandIn,), {}), name) for name in _LIGHTNING_CALLBACKS]
+    return [*_OMEGACONF, *stand_ins, (dict, _LIGHTNING_DICT)]
+
+
+def _reason(error: Exception) -> str:
+    """One line: the class or function that was refused, or what failed."""
+    if isinstance(error, pickle.UnpicklingError):
+        refused = [line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line]
+        if refused:
+            return " ".join(refused[0].split())[:160]
+    text = " ".join(str(error).split())[:120]
+    return "empty, truncated or damaged" + (f": {text}" if text else "")

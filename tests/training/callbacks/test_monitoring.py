@@ -1,25 +1,28 @@
-"""A run stops at the first non-finite loss or gradient, and saves that step's batch."""
+"""A run stops at the first non-finite loss or gradient, and saves that step's batch; its bar shows what is logged."""
 
+import csv
 import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from conftest import ROOT
 from eagle.errors import TrainingError
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.callbacks.nonfinite import GRADIENT, HostCopy, NonFiniteStop
+from eagle.training.callbacks import monitoring
+from eagle.training.callbacks.monitoring import GRADIENT, NonFiniteStop
 from eagle.training.run import train
 
 
 @pytest.fixture(params=[False, True], ids=["at once", "one step late"])
 def arrival(request, monkeypatch):
-    """Values arrive at once, as on the CPU, or never before they are waited for, as on a GPU."""
+    """Values arrive at once, as on the CPU, or one step late, as on a GPU."""
     if request.param:
-        monkeypatch.setattr(HostCopy, "arrived", lambda _self: False)
+        monkeypatch.setattr(monitoring, "arrives_late", lambda _values: True)
     return request.param
 
 
@@ -85,3 +88,19 @@ def test_nonfinite_stop__does_not_change_the_random_state(make_run):
             patch.setattr(NonFiniteStop, hook, lambda *_args: None)
         without = torch.load(train(make_run(experiment_name="without")) / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(with_stop[name], without[name]) for name in without)
+
+
+def test_train__bar_shows_what_the_csv_logs_and_goes_on_when_resumed(make_run, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Tqdm, "set_postfix", lambda self, values, **_: shown.append((self.n, self.total, dict(values))))
+    train(make_run(max_steps=2, step_schedulers=1))
+    before = len(shown)
+    run_dir = train(make_run(max_steps=4, step_schedulers=1, ckpt_path="last"))
+    with (run_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["loss/total"]) for row in rows if row["loss/total"]]
+    (score,) = {float(row["test/cluster/mIoU"]) for row in rows if row["step"] == "3" and row["test/cluster/mIoU"]}
+    assert all(float(values["loss"]) == pytest.approx(losses[n_steps - 1], abs=6e-3) for n_steps, _, values in shown)
+    assert "mIoU" not in shown[0][2], "not validated yet"
+    assert float(shown[-1][2]["mIoU"]) == pytest.approx(score, abs=6e-3)
+    assert {(n_steps, total) for n_steps, total, _ in shown[before:]} == {(3, 4), (4, 4)}
