@@ -9,17 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from torch.nn import functional as F
+from torchvision.transforms.functional import five_crop
 
 import crop_datasets
 from eagle.checkpoints import load_segmenter
 from eagle.config.command_line import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
-from eagle.data.datasets.catalog import open_dataset
+from eagle.data.datasets.catalog import open_dataset, open_whole_dataset
 from eagle.data.loading.views import EvaluationViews
+from eagle.errors import DataError
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.training.run import train
 from miniatures import WRITERS
@@ -88,6 +92,62 @@ def test_flow__in_this_process(tmp_path, name):
     run_dir = train(cfg)
     evaluate_checkpoint(run_dir / "best.ckpt", parse_command_line(EvalConfig, words["eval_segmentation"]))
     check_run(run_dir, len(open_dataset(cfg, "val")))
+
+
+def write_released_crops(cfg, split="train"):
+    """Crops by the rule of the released script: crop c of image i is file 5·i + c, a label is id + 1, 0 is void."""
+    whole = open_whole_dataset(cfg, split)
+    folder = Path(cfg.pytorch_data_dir) / "cropped" / f"{cfg.dataset_name}_five_crop_{cfg.crop_ratio}"
+    for kind in ("img", "label"):
+        (folder / kind / split).mkdir(parents=True)
+    for index in range(len(whole)):
+        image = whole.image(index)
+        size = [int(image.height * cfg.crop_ratio), int(image.width * cfg.crop_ratio)]
+        labels = five_crop(Image.fromarray(whole.label(index)), size)
+        for number, (crop, label) in enumerate(zip(five_crop(image, size), labels, strict=True), 5 * index):
+            crop.save(folder / f"img/{split}/{number}.jpg", "JPEG", quality=75)
+            Image.fromarray((np.asarray(label) + 1).astype(np.uint8)).save(folder / f"label/{split}/{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["cocostuff27", "cityscapes"])
+def test_flow__crops_of_the_release_are_read_as_they_are(tmp_path, name, caplog):
+    WRITERS[name](tmp_path)
+    words = command_lines(name, tmp_path)
+    cfg = parse_command_line(TrainConfig, words["train_segmentation_eigen"])
+    with pytest.raises(DataError, match="the crops do not exist; run `python crop_datasets"):
+        open_dataset(cfg, "train")
+    folder = write_released_crops(cfg)
+    dataset, whole = open_dataset(cfg, "train"), open_whole_dataset(cfg, "train")
+    assert len(dataset) == 5 * len(whole)
+    for index in range(len(whole)):
+        np.testing.assert_array_equal(dataset.label(5 * index), whole.label(index)[:24, :30])
+    assert any((dataset.label(index) == -1).any() for index in range(len(dataset)))
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        run_dir = train(cfg)
+    assert [line for line in caplog.messages if "without the record" in line] == [
+        f"{folder}/img/train: {len(dataset)} crops found, without the record of crop_datasets.py"
+    ]
+    evaluate_checkpoint(run_dir / "best.ckpt", parse_command_line(EvalConfig, words["eval_segmentation"]))
+    check_run(run_dir, len(open_dataset(cfg, "val")))
+    assert not list(folder.glob("*.json"))
+
+    (folder / "img/train/7.jpg").unlink()
+    with pytest.raises(DataError, match=r"img/train/7\.jpg: no such file \(1 of .* are missing\); run `python crop"):
+        open_dataset(cfg, "train")
+
+
+@pytest.mark.parametrize("name", ["cocostuff15", "cocostuff3", "potsdam", "potsdamraw", "directory"])
+def test_flow__crop_type_is_ignored_where_the_release_has_no_crops(tmp_path, name, caplog):
+    WRITERS[name](tmp_path)
+    words = command_lines(name, tmp_path)
+    cfg = parse_command_line(TrainConfig, words["train_segmentation_eigen"])
+    assert open_dataset(cfg, "train").image_path(0) == open_whole_dataset(cfg, "train").image_path(0)
+    (line,) = caplog.messages
+    assert "crop_type=five is ignored, as in the released code" in line
+    crop_datasets.crop_datasets(parse_command_line(crop_datasets.CropConfig, words["crop_datasets"]))
+    assert len(open_dataset(cfg, "train")) == 5 * len(open_whole_dataset(cfg, "train"))
 
 
 @pytest.mark.parametrize(

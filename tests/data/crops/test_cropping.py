@@ -232,15 +232,18 @@ def test_unlabelled_directory__no_label_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "gone", ["", "manifest.json", "img/train/7.jpg", "label/train/19.png", "label/train", "never cropped"]
+    "gone",
+    ["", "manifest.json img/train/7.jpg", "img/train/7.jpg", "label/train/19.png", "label/train", "never cropped"],
 )
 def test_incomplete__error_gives_the_command_that_completes_it(tmp_path, gone):
-    write_directory(tmp_path)
-    folder = tmp_path / "cropped/mine_five_crop_0.5"
-    keys = {"dataset_name": "directory", "dir_dataset_name": "mine"}
+    write_cityscapes(tmp_path)
+    folder = tmp_path / FIVE
+    keys = {"dataset_name": "cityscapes"}
     if gone != "never cropped":
         crop(tmp_path, *(f"{key}={value}" for key, value in keys.items()))
-        (folder / gone).rename(tmp_path / "elsewhere")
+        for name in gone.split() or [""]:
+            (folder / name).rename(tmp_path / f"elsewhere{Path(name).suffix}")
+    gone = gone.split()[-1] if gone.split() else ""
     with pytest.raises(DataError) as caught:
         open_dataset(config(tmp_path, **keys), "train")
     message = str(caught.value)
@@ -250,6 +253,16 @@ def test_incomplete__error_gives_the_command_that_completes_it(tmp_path, gone):
     assert program == "crop_datasets.py"
     crop(tmp_path, *words)
     assert len(open_dataset(config(tmp_path, **keys), "train")) == 20
+
+
+def test_without_labels_and_manifest__files_are_counted(tmp_path):
+    write_cityscapes(tmp_path)
+    crop(tmp_path, "dataset_name=cityscapes")
+    for name in ("manifest.json", "label"):
+        (tmp_path / FIVE / name).rename(tmp_path / name)
+    (tmp_path / FIVE / "img/train/Thumbs.db").write_bytes(b"")
+    dataset = open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
+    assert (len(dataset), dataset.has_labels) == (20, False)
 
 
 def test_label_out_of_range__is_named(tmp_path):

@@ -1,5 +1,6 @@
 """Open datasets by the name used in configurations."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ from eagle.data.datasets.cropped import CroppedDataset
 from eagle.data.datasets.directory import DirectoryDataset, directory_classes
 from eagle.data.datasets.potsdam import POTSDAM_CLASSES, open_potsdam, open_potsdamraw
 from eagle.errors import ConfigError, DataError, unknown_name_message
+
+# The released code trains on crops of these datasets and ignores crop_type for the others.
+RELEASED_CROPS = ("cocostuff27", "cityscapes")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class Entry:
 def open_dataset(cfg: Any, split: str) -> SegmentationDataset:
     """Open a split of the configured dataset; with crop_type set, the training split consists of crops.
 
+    A dataset that the released code does not crop is read as whole images where no crops of it exist.
+
     Args:
         cfg: a configuration with the keys of DatasetConfig.
         split: "train" or "val".
@@ -42,7 +50,13 @@ def open_dataset(cfg: Any, split: str) -> SegmentationDataset:
     if cfg.crop_type is None or split != "train":
         return open_whole_dataset(cfg, split)
     entry, root = _entry_and_root(cfg)
-    return CroppedDataset(crop_source(cfg), root, split, entry.classes(cfg, root))
+    source = crop_source(cfg)
+    if cfg.dataset_name not in RELEASED_CROPS and not source.folder(root).is_dir():
+        logger.warning(
+            "crop_type=%s is ignored, as in the released code: %s does not exist", cfg.crop_type, source.folder(root)
+        )
+        return entry.open(cfg, root, split)
+    return CroppedDataset(source, root, split, entry.classes(cfg, root))
 
 
 def open_whole_dataset(cfg: Any, split: str) -> SegmentationDataset:
