@@ -7,8 +7,8 @@ from omegaconf import DictConfig
 
 from eagle.checkpoints.loading import load_segmenter
 from eagle.config.refinement import refinement
+from eagle.data.check import readable_part
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.loading.bad_images import readable_part
 from eagle.data.loading.views import EvaluationViews
 from eagle.evaluation.evaluator import ProbeMaps, evaluate
 from eagle.evaluation.score_tables import comparison_table, results, write_json

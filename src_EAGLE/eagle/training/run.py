@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
 from eagle.console import shell_command
+from eagle.data.check import list_bad_images
 from eagle.data.datasets.catalog import dataset_label
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.distributed import connect_processes, machine_arguments, set_float32_precision
@@ -24,7 +25,6 @@ from eagle.training.callbacks.last_checkpoint import LastCheckpoint
 from eagle.training.callbacks.nonfinite import NonFiniteStop
 from eagle.training.callbacks.progress import RunProgressBar
 from eagle.training.callbacks.random_states import RandomStates
-from eagle.training.callbacks.replaced_images import ReplacedImages
 from eagle.training.callbacks.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 from eagle.training.checkpoint_writing import AtomicCheckpointIO
 from eagle.training.feature_cache import memory_to_hold, open_caches
@@ -84,6 +84,7 @@ def train(cfg: DictConfig) -> Path:
         saved = with_overrides(cfg, **places, experiment_name=run_dir.name, ckpt_path=None)
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
+        list_bad_images(run_dir / "bad_images.txt", data.train_set, data.val_set)
         write_run_readme(run_dir, resume_command(run_dir))
     _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
@@ -117,7 +118,6 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
     # A run shorter than val_freq is validated at its end, so that it has a best checkpoint.
     val_interval = min(cfg.val_freq, cfg.max_steps)
     last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, val_interval, resume_command(run_dir))
-    replaced = [ReplacedImages(data.train_set, run_dir, data.val_set.skipped)] if cfg.on_bad_image == "skip" else []
     return pl.Trainer(
         **machine_arguments(cfg),
         deterministic=cfg.deterministic,
@@ -133,7 +133,6 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         callbacks=[
             NonFiniteStop(run_dir),
             RandomStates(),
-            *replaced,
             *_pictures(cfg, run_dir, data),
             best,
             last,

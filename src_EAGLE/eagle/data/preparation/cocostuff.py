@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from eagle.data.datasets.archive_files import read_names
+from eagle.data.datasets.base import read_names
 from eagle.data.datasets.cocostuff import VARIANTS
 from eagle.data.preparation.staging import merge_archives, require_unpacked, staged
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.label_images import write_image
-from eagle.data.loading.sharding import Shard
+from eagle.data.loading.datamodule import Shard
 from eagle.distributed import all_reduce_sum
 from eagle.evaluation.picture import Picture
 from eagle.figures.rendering import rendered
