@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 
@@ -80,6 +81,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+@cache  # asking sets it for a moment, which must not happen in two threads at once
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
