@@ -5,7 +5,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import colored, distinct_palette
+from eagle.data.labels import colored, distinct_palette
 from eagle.evaluation.picture import Picture
 from eagle.figures.confusion import confusion_figure, draw_confusion
 from eagle.figures.rendering import rendered

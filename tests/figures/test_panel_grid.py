@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import distinct_palette
+from eagle.data.labels import ClassMap, distinct_palette
 from eagle.figures.panel_grid import PANEL_INCHES, PanelRow, panel_grid
 from eagle.figures.panels import EIGENVECTOR_COLORS, LabelPanel
 from eagle.figures.rendering import rendered

@@ -6,7 +6,7 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from color_vision import as_seen
-from eagle.data.palette import distinct_palette
+from eagle.data.labels import distinct_palette
 from eagle.figures.panels import EIGENVECTOR_COLORS, EigenvectorPanel, ImagePanel, LabelPanel, resized_patches
 
 

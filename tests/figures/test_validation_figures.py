@@ -6,7 +6,7 @@ import torch
 from matplotlib.colors import to_rgb
 
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import VOID_COLOR, distinct_palette
+from eagle.data.labels import VOID_COLOR, distinct_palette
 from eagle.evaluation.metrics import match_clusters, score
 from eagle.evaluation.picture import Picture
 from eagle.figures.frequencies import LABEL_COLOR

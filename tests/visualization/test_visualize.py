@@ -11,9 +11,8 @@ from PIL import Image
 from conftest import ROOT, TINY_VIT, run_values
 from eagle.checkpoints.formats import StoredSegmenter, write_stored
 from eagle.config.validation import validated
-from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import distinct_palette
+from eagle.data.labels import ClassMap, distinct_palette
 from eagle.errors import CheckpointError, ConfigError, DataError
 from eagle.inference.folder import segment
 from eagle.segmenter import LitUnsupervisedSegmenter

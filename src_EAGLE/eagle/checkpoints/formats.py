@@ -20,7 +20,7 @@ from eagle.checkpoints.paths import require_checkpoint
 from eagle.checkpoints.safe_pickles import read_pickle
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import plain
-from eagle.data.class_map import ClassMap, class_map_from_plain
+from eagle.data.labels import ClassMap, class_map_from_plain
 from eagle.errors import CheckpointError
 from eagle.files import write_text_atomically, written_atomically
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eagle.data.class_map import NO_CLASS
-from eagle.data.palette import VOID_COLOR, distinct_palette
+from eagle.data.labels import NO_CLASS, VOID_COLOR, distinct_palette
 from eagle.figures.panels import EigenvectorPanel, LabelPanel, Panel
 from eagle.inference.masks import shares_by_id
 from eagle.inference.segmentation import Segmentation

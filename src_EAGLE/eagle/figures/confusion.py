@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from eagle.data.class_map import NO_CLASS_NAME
 from eagle.data.datasets.base import Classes
+from eagle.data.labels import NO_CLASS_NAME
 from eagle.figures.rendering import shown_name, write_figure
 
 CELL_INCHES = 0.36

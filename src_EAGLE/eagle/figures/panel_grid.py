@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from eagle.data.datasets.base import VOID, Classes
-from eagle.data.palette import VOID_COLOR
+from eagle.data.labels import VOID_COLOR
 from eagle.figures.panels import EIGENVECTOR_COLORS, EigenvectorPanel, Panel
 from eagle.figures.rendering import shown_name
 

@@ -9,8 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from eagle.data.label_images import write_colored_ids, write_image
-from eagle.data.palette import colored
+from eagle.data.labels import colored, write_colored_ids, write_image
 
 # Diverging, dark at zero, perceptually uniform and safe for colour-blind readers (Crameri's scientific colour maps).
 EIGENVECTOR_COLORS = matplotlib.colormaps["managua"]

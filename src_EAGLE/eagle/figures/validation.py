@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from eagle.data.class_map import NO_CLASS_NAME, numbered_clusters
 from eagle.data.datasets.base import Classes
+from eagle.data.labels import NO_CLASS_NAME, numbered_clusters
 from eagle.evaluation.frequencies import HEADER, class_frequencies, cluster_frequencies
 from eagle.evaluation.metrics import match_clusters, score
 from eagle.evaluation.picture import Picture

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eagle.config.refinement import Refinement
-from eagle.data.label_images import id_type
+from eagle.data.labels import id_type
 from eagle.data.loading.transforms import normalize
 from eagle.evaluation.crf import dense_crf
 from eagle.inference.probe_maps import SegmenterProbes, covered_size, log_probabilities

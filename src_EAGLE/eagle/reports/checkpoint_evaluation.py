@@ -17,9 +17,9 @@ from eagle.config.refinement import refinement
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import check_resolution, with_overrides
 from eagle.data.check import readable_part
-from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes
 from eagle.data.datasets.catalog import dataset_label, open_dataset
+from eagle.data.labels import ClassMap
 from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
 from eagle.errors import ConfigError

@@ -6,8 +6,7 @@ import numpy as np
 from matplotlib.patches import Patch
 from PIL import Image
 
-from eagle.data.class_map import NO_CLASS_NAME
-from eagle.data.palette import distinct_palette
+from eagle.data.labels import NO_CLASS_NAME, distinct_palette
 from eagle.figures.panel_grid import PanelRow, class_legend
 from eagle.figures.panels import EigenvectorPanel, ImagePanel, LabelPanel, Panel
 from eagle.inference.masks import Legend

@@ -12,7 +12,7 @@ import numpy as np
 
 from eagle.data.datasets.base import VOID, Classes, ImageFileDataset, read_names
 from eagle.data.images import image_files, read_label
-from eagle.data.palette import distinct_palette
+from eagle.data.labels import distinct_palette
 from eagle.errors import ConfigError, DataError
 
 VOID_ID = 255

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from eagle.data.datasets.base import VOID
 from eagle.data.images import read_label
-from eagle.data.label_images import write_ids
+from eagle.data.labels import write_ids
 from eagle.data.preparation.staging import merge_archives, require_unpacked, staged
 from eagle.downloads.archives import member_names
 from eagle.errors import DataError

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eagle.data.label_images import overlay
+from eagle.data.labels import colored, overlay
 from eagle.data.loading.transforms import unnormalize
 from eagle.data.loading.views import EvaluationViews
-from eagle.data.palette import colored
 from eagle.evaluation.cluster_examples import ClusterExample
 from eagle.evaluation.image_results import ImageResult
 

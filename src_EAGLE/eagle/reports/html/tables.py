@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from eagle.data.class_map import NO_CLASS, NO_CLASS_NAME
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import VOID_COLOR
+from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR
 from eagle.evaluation.metrics import UnsupervisedMetrics
 
 # In pictures, void labels and predictions without a class have the same colour.

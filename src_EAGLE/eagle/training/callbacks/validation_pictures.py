@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eagle.data.datasets.base import SegmentationDataset
-from eagle.data.label_images import write_image
+from eagle.data.labels import write_image
 from eagle.data.loading.datamodule import Shard
 from eagle.distributed import all_reduce_sum
 from eagle.evaluation.picture import Picture
