@@ -138,14 +138,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _load(path: Path, upright: bool = False) -> Image.Image:
     """Load pixels in stored order or, if ``upright``, turned by the EXIF orientation."""
     with _open(path) as image:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        back = None
+        if image.format == "TIFF" and not upright:
+            back = _BACK_TO_STORED.get(image.getexif().get(ExifTags.Base.Orientation))
         image.load()
-        if image.format == "TIFF":
-            turned_back = not upright and orientation in _BACK_TO_STORED
-            return image.transpose(_BACK_TO_STORED[orientation]) if turned_back else image
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
-        return image
+        return image if back is None else image.transpose(back)
 
 
 @contextmanager
