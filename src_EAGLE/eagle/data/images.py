@@ -140,7 +140,7 @@ def _load(path: Path, upright: bool = False) -> Image.Image:
     with _open(path) as image:
         back = None
         if image.format == "TIFF" and not upright:
-            back = _BACK_TO_STORED.get(image.getexif().get(ExifTags.Base.Orientation))
+            back = _BACK_TO_STORED.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         image.load()
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
