@@ -145,7 +145,7 @@ def test_flow__crop_type_is_ignored_where_the_release_has_no_crops(tmp_path, nam
     cfg = parse_command_line(TrainConfig, words["train_segmentation_eigen"])
     assert open_dataset(cfg, "train").image_path(0) == open_whole_dataset(cfg, "train").image_path(0)
     (line,) = caplog.messages
-    assert "crop_type=five is ignored, as when released" in line
+    assert "crop_type=five is ignored, as in the released code" in line
     crop_datasets.crop_datasets(parse_command_line(crop_datasets.CropConfig, words["crop_datasets"]))
     assert len(open_dataset(cfg, "train")) == 5 * len(open_whole_dataset(cfg, "train"))
 
