@@ -7,9 +7,8 @@ from omegaconf import DictConfig
 from eagle.config.application import run_command
 from eagle.config.schema import DatasetConfig, key
 from eagle.config.validation import refuse_unknown
-from eagle.data.check import Inspection, inspect_dataset
-from eagle.data.check_tables import class_shares_table, summary_table
-from eagle.data.crops.cropping import SPLITS
+from eagle.data.check import Inspection, class_shares_table, inspect_dataset, summary_table
+from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import open_dataset
 from eagle.errors import DataError
 

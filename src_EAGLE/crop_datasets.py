@@ -1,17 +1,17 @@
 """Cut datasets into training crops: ``python crop_datasets.py dataset_name=cocostuff27 [key=value …]``."""
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
 from eagle.config.schema import BadImageConfig, DatasetConfig, DatasetFolderConfig, key
 from eagle.config.validation import refuse_unknown, validated
-from eagle.data.crops.cropping import SPLITS, crop_split
-from eagle.data.crops.manifest import JpegSettings
-from eagle.data.datasets.catalog import crop_source, open_whole_dataset
-from eagle.data.loading.bad_images import readable_part
+from eagle.data.check import readable_part
+from eagle.data.crops import crop_split
+from eagle.data.datasets.base import SPLITS
+from eagle.data.datasets.catalog import crop_set, open_whole_dataset
+from eagle.data.datasets.cropped import CROPS_PER_IMAGE, JpegSettings
 
 
 @dataclass
@@ -34,7 +34,7 @@ class CropConfig(DatasetFolderConfig, BadImageConfig):
         choices=("4:2:0", "4:2:2", "4:4:4"),
     )
     seed: int = key(0, "Seed of random crops; equal seeds give equal crops", minimum=0)
-    num_processes: int | None = key(None, "Number of cropping processes; none = one per core", minimum=1)
+    num_processes: int | None = key(None, "Number of images cropped at once; none = one per core", minimum=1)
 
 
 def crop_datasets(config: DictConfig) -> None:
@@ -44,15 +44,14 @@ def crop_datasets(config: DictConfig) -> None:
     datasets = [validated(DatasetConfig, {**shared, "dataset_name": name}) for name in config.dataset_name]
     # Open all datasets first, so that missing files are reported before any cropping.
     opened = [(cfg, split, open_whole_dataset(cfg, split)) for cfg in datasets for split in config.splits]
-    root = Path(config.pytorch_data_dir)
     jpeg = JpegSettings(config.jpeg_quality, config.jpeg_subsampling)
     summary = []
     for cfg, split, whole in opened:
-        source = crop_source(cfg)
+        crops = crop_set(cfg)
         dataset = readable_part(whole, config.on_bad_image, f"{split} images")
-        n_written = crop_split(dataset, split, source, root, jpeg, config.seed, config.num_processes)
+        n_written = crop_split(dataset, split, crops, jpeg, config.seed, config.num_processes)
         left_out = f"; bad images left out: {len(dataset.skipped)}" if dataset.skipped else ""
-        summary.append(f"{source.folder(root)} {split}: {5 * len(dataset)} crops, {n_written} written{left_out}")
+        summary.append(f"{crops.folder} {split}: {CROPS_PER_IMAGE * len(dataset)} crops, {n_written} written{left_out}")
     print("\n".join(summary))
 
 

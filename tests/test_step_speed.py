@@ -224,7 +224,7 @@ def test_datamodule__moves_all_but_the_host_entries_of_a_batch(make_config, tmp_
     assert torch.equal(batch["changed"], (batch["img"] != batch["img_aug"]).flatten(1).any(dim=1))
     moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert {name: value.device.type for name, value in moved.items()} == {
-        "img": "meta", "img_aug": "meta", "label": "meta", "index": "cpu", "drawn": "cpu", "changed": "cpu"
+        "img": "meta", "img_aug": "meta", "label": "meta", "index": "cpu", "changed": "cpu"
     }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import complete_config, plain
-from eagle.data.class_map import ClassMap, class_map_from_plain
+from eagle.data.labels import ClassMap, class_map_from_plain
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import CheckpointError, ConfigError
 from eagle.files import looks_like_html, write_text_atomically, written_atomically

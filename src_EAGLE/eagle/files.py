@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 _SOURCES = Path(__file__).resolve().parents[1]
@@ -92,6 +93,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+@cache  # asking sets it for a moment, which must not happen in two threads at once
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

@@ -11,8 +11,7 @@ from check_data import CheckConfig, check_data
 from eagle.config.application import run_command
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import validated
-from eagle.data.check import inspect_dataset
-from eagle.data.check_tables import class_shares_table, summary_table
+from eagle.data.check import class_shares_table, inspect_dataset, summary_table
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.datasets.directory import DirectoryDataset
 from eagle.errors import EagleError

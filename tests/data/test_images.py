@@ -6,10 +6,11 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from eagle.data.images import image_files, read_header, read_image, read_label
+from eagle.data.images import image_files, read_header, read_image, read_label, read_photograph
 from eagle.errors import DataError
+from eagle.inference.given_images import photograph_of
 from miniatures import label_map, picture
 
 RGB = picture(3)
@@ -58,6 +59,34 @@ def test_read_image__exif_orientation_is_read_but_never_applied(tmp_path):
     path = saved(tmp_path / "turned.png", Image.fromarray(RGB), exif=exif)
     assert np.array_equal(pixels(path), RGB)
     assert read_header(path) == ("RGB", 6, RGB.shape[1::-1])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation__file_kinds_agree_on_stored_and_on_upright_pixels(tmp_path, suffix, orientation):
+    """Pillow turns a TIFF when it loads it, and no other file."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = saved(tmp_path / f"turned.{suffix}", Image.fromarray(RGB), exif=exif, **options)
+    upright = np.asarray(
+        ImageOps.exif_transpose(Image.open(saved(tmp_path / "x.png", Image.fromarray(RGB), exif=exif)))
+    )
+    assert np.array_equal(pixels(path), RGB)
+    assert np.array_equal(np.asarray(read_photograph(path)), upright)
+    if suffix != "webp":
+        label = saved(tmp_path / f"label.{suffix}", Image.fromarray(GRAY), exif=exif)
+        assert np.array_equal(read_label(label), GRAY)
+
+
+def test_orientation__16_bit_photograph_is_turned_from_file_and_from_memory(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = (GRAY.astype(np.uint16) * 257)[:, :40]
+    path = saved(tmp_path / "deep.png", Image.fromarray(values), exif=exif)
+    expected = np.rot90(GRAY[:, :40], -1)
+    assert np.array_equal(np.asarray(read_photograph(path))[..., 0], expected)
+    assert np.array_equal(np.asarray(photograph_of(Image.open(path)))[..., 0], expected)
 
 
 def test_read_image__one_pixel_and_a_large_photograph(tmp_path):

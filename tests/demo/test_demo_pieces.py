@@ -13,8 +13,8 @@ from PIL import Image
 
 from demo import DemoConfig
 from eagle.config.application import parse_command_line
-from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes
+from eagle.data.labels import ClassMap
 from eagle.demo.answers import segments, shown_segmentation
 from eagle.demo.parcel import file_name, parcel, renamed
 from eagle.demo.server import listening, serve

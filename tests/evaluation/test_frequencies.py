@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import distinct_palette
+from eagle.data.labels import distinct_palette
 from eagle.evaluation.frequencies import class_frequencies, cluster_frequencies, frequency_table
 from eagle.evaluation.metrics import match_clusters
 

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eagle.data.class_map import NO_CLASS
 from eagle.data.datasets.base import Classes
 from eagle.data.images import read_label
-from eagle.data.label_images import id_type, write_colored_ids, write_ids
-from eagle.data.palette import distinct_palette
+from eagle.data.labels import NO_CLASS, distinct_palette, id_type, write_colored_ids, write_ids
 from eagle.errors import DataError
 from eagle.evaluation.predictions import PredictionFolder
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import distinct_palette
+from eagle.data.labels import distinct_palette
 from eagle.figures.bars import LABEL_COLOR, bars_figure, frequencies_figure
 from eagle.figures.confusion import confusion_figure
 from eagle.figures.rendering import rendered

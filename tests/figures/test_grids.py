@@ -8,9 +8,8 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from eagle.data.class_map import NO_CLASS_NAME
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import VOID_COLOR, colored, distinct_palette
+from eagle.data.labels import NO_CLASS_NAME, VOID_COLOR, colored, distinct_palette
 from eagle.evaluation.details import Picture
 from eagle.figures.grids import (
     EIGENVECTOR_COLORS,

@@ -12,9 +12,8 @@ from conftest import ROOT, TINY_VIT, run_values
 from eagle import load_segmenter
 from eagle.checkpoints import StoredSegmenter, write_stored
 from eagle.config.validation import validated
-from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import distinct_palette
+from eagle.data.labels import ClassMap, distinct_palette
 from eagle.errors import ConfigError, DataError
 from eagle.inference import eigen_pictures
 from eagle.inference.eigen_pictures import spread, visualize

@@ -13,8 +13,8 @@ from eagle import LitUnsupervisedSegmenter, load_segmenter
 from eagle.checkpoints import StoredSegmenter, write_stored
 from eagle.checkpoints import load_segmenter as load_lightning_module
 from eagle.config.validation import plain, validated
-from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes
+from eagle.data.labels import ClassMap
 from eagle.data.loading.transforms import image_tensor, normalize
 from eagle.errors import CheckpointError, ConfigError, DataError
 from eagle.inference.eigen_pictures import open_viewer

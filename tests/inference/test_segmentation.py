@@ -15,9 +15,8 @@ from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
 from eagle.data.bundled import PHOTOGRAPHS
-from eagle.data.class_map import NO_CLASS, ClassMap, named_clusters
 from eagle.data.datasets.base import Classes
-from eagle.data.label_images import overlay
+from eagle.data.labels import NO_CLASS, ClassMap, named_clusters, overlay
 from eagle.errors import ConfigError, DataError
 from eagle.inference.folder import segment
 from eagle.inference.masks import Legend

@@ -174,8 +174,8 @@ class BadImageConfig:
 
     on_bad_image: str = key(
         "error",
-        "If an image or label cannot be read: error = stop and name the file; skip = leave it out (training draws "
-        "another image instead) and list it at the end",
+        "If an image or label cannot be read: error = stop and name the file; skip = read all of "
+        "them before the start, leave it out and list it",
         choices=("error", "skip"),
         role="machine",
     )

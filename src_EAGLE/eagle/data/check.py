@@ -1,16 +1,24 @@
-"""Decode a dataset and record what it contains and which files are broken."""
+"""Decode a dataset: what it contains, and which files are broken or left out (``on_bad_image=skip``)."""
 
+import logging
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from eagle.data.datasets.base import VOID, Classes, SegmentationDataset, read_sample
+from eagle.console import text_table
+from eagle.data.datasets.base import VOID, Classes, DatasetPart, SegmentationDataset, read_sample
 from eagle.data.images import IMAGE_SUFFIXES, read_header
 from eagle.errors import DataError
+from eagle.files import write_text_atomically
 
 UPRIGHT = 1
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,61 @@ def inspect_dataset(
     return Inspection(len(dataset), dataset.classes, samples, bad)
 
 
+def without_bad(dataset: SegmentationDataset, bad: Mapping[int, str]) -> DatasetPart:
+    """The images of a dataset that are not ``bad`` (error messages by index)."""
+    return DatasetPart(dataset, [index for index in range(len(dataset)) if index not in bad], bad.values())
+
+
+def readable_part(dataset: SegmentationDataset, on_bad_image: str, description: str) -> SegmentationDataset:
+    """The dataset itself for ``error``; for ``skip``, its readable images, found by decoding all of them.
+
+    Raises:
+        DataError: no image can be read.
+    """
+    if on_bad_image == "error":
+        return dataset
+    found = inspect_dataset(dataset, description)
+    if not found.samples:
+        found.raise_if_bad()
+    for line in found.bad.values():
+        logger.warning("left out: %s", line)
+    return without_bad(dataset, found.bad)
+
+
+def list_bad_images(path: Path, train_set: SegmentationDataset, val_set: SegmentationDataset) -> None:
+    """Write one line per image that training leaves out, and log their number; no file without any."""
+    lines = [*train_set.skipped, *val_set.skipped]
+    if not lines:
+        return
+    # File names may contain bytes that are not valid text.
+    text = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace").decode()
+    write_text_atomically(path, text)
+    logger.warning(
+        "bad images left out: %d of training, %d of validation, listed in %s",
+        len(train_set.skipped),
+        len(val_set.skipped),
+        path,
+    )
+
+
+def summary_table(inspections: Mapping[str, Inspection]) -> str:
+    """One column per split: image counts, sizes, pixel formats, labels, void pixels and the most common class."""
+    columns = [_column(inspection) for inspection in inspections.values()]
+    rows = [[fact, *(column.get(fact, "–") for column in columns)] for fact in _row_names(columns)]
+    return text_table(["", *inspections], rows)
+
+
+def class_shares_table(inspections: Mapping[str, Inspection]) -> str:
+    """Each class's share of the labelled pixels and void's share of all pixels, by split; empty without labels."""
+    shares = {split: _shares(found) for split, found in inspections.items()}
+    labelled = {split: share for split, share in shares.items() if share is not None}
+    if not labelled:
+        return ""
+    names = (*inspections[next(iter(labelled))].classes.names, "void")
+    rows = [[name, *(f"{share[number]:.2%}" for share in labelled.values())] for number, name in enumerate(names)]
+    return text_table(["share of pixels", *labelled], rows)
+
+
 def _inspect_sample(dataset: SegmentationDataset, index: int, res: int | None) -> Sample | DataError:
     try:
         image, label = read_sample(dataset, index)
@@ -113,3 +176,41 @@ def _inspect_sample(dataset: SegmentationDataset, index: int, res: int | None) -
     if dataset.has_labels:
         pixels = np.bincount(np.where(label == VOID, n_classes, label).ravel(), minlength=n_classes + 1)
     return Sample(image.size, mode, orientation != UPRIGHT, pixels)
+
+
+def _column(found: Inspection) -> dict[str, str]:
+    samples, classes = list(found.samples.values()), found.classes
+    n_checked = len(samples) + len(found.bad)
+    facts = {"images": str(found.n_images), "checked": str(n_checked), "bad": str(len(found.bad))}
+    if not samples:
+        return facts
+    for side, lengths in zip(("width", "height"), zip(*(sample.size for sample in samples), strict=True), strict=True):
+        least, most = min(lengths), max(lengths)
+        facts[side] = f"{least}" if least == most else f"{least} to {most}"
+    facts["pixel formats"] = ", ".join(f"{mode} {n}" for mode, n in Counter(s.mode for s in samples).most_common())
+    rotated = sum(sample.rotated for sample in samples)
+    if rotated:
+        facts["EXIF rotation (not applied)"] = str(rotated)
+    shares = _shares(found)
+    if shares is None:
+        return {**facts, "labels": "none"}
+    facts["labels"] = str(len(samples))
+    facts["labels entirely void"] = str(found.n_void_labels())
+    facts["void pixels"] = f"{shares[-1]:.1%}"
+    facts["classes present"] = f"{int((shares[:-1] > 0).sum())} of {len(classes)}"
+    facts["most common class"] = f"{classes.names[shares[:-1].argmax()]} {shares[:-1].max():.1%}"
+    return facts
+
+
+def _shares(found: Inspection) -> np.ndarray | None:
+    """Each class's share of the labelled pixels, then void's share of all pixels; None without labels."""
+    pixels = found.class_pixels()
+    if pixels is None:
+        return None
+    return np.append(pixels[:-1] / max(1, pixels[:-1].sum()), pixels[-1] / max(1, pixels.sum()))
+
+
+def _row_names(columns: list[dict[str, str]]) -> list[str]:
+    """Row names in the order of the longest column, then those that only other columns have."""
+    longest = max(columns, key=len)
+    return [*longest, *(fact for column in columns for fact in column if fact not in longest)]

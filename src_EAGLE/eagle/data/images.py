@@ -23,6 +23,16 @@ LABEL_MODES = ("L", "P", "I", "I;16", "I;16B", "1")
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF")
 # Resizing the short side of a narrower image to a few hundred pixels would exhaust memory.
 _LARGEST_ASPECT = 100
+# What undoes each EXIF orientation, which Pillow applies to TIFF files by itself.
+_BACK_TO_STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 class Header(NamedTuple):
@@ -31,7 +41,7 @@ class Header(NamedTuple):
     Attributes:
         mode: Pillow's name for the pixel format, e.g. RGB, L, P, CMYK, I;16.
         orientation: EXIF orientation, 1 for upright.
-        size: stored width and height in pixels.
+        size: width and height in pixels.
     """
 
     mode: str
@@ -50,7 +60,7 @@ def read_image(path: Path) -> Image.Image:
 
 def read_photograph(path: Path) -> Image.Image:
     """Read an RGB image and turn it upright by its EXIF orientation; raises DataError as ``read_image`` does."""
-    return ImageOps.exif_transpose(read_image(path))
+    return rgb_image(_load(path, upright=True), str(path))
 
 
 def rgb_image(image: Image.Image, name: str) -> Image.Image:
@@ -125,10 +135,16 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _load(path: Path) -> Image.Image:
+def _load(path: Path, upright: bool = False) -> Image.Image:
+    """Load pixels in stored order or, if ``upright``, turned by the EXIF orientation."""
     with _open(path) as image:
+        back = None
+        if image.format == "TIFF" and not upright:
+            back = _BACK_TO_STORED.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         image.load()
-        return image
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        return image if back is None else image.transpose(back)
 
 
 @contextmanager
@@ -138,7 +154,8 @@ def _open(path: Path) -> Iterator[Image.Image]:
         # Opening a named pipe would block forever.
         raise DataError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # Given a path, Pillow maps uncompressed grey TIFFs into memory and garbles those with EXIF orientation 5 to 8.
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             yield image
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: too many pixels; split the image into tiles or downscale it") from error

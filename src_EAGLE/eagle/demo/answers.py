@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eagle.data.class_map import NO_CLASS
-from eagle.data.palette import VOID_COLOR, colored, distinct_palette
+from eagle.data.labels import NO_CLASS, VOID_COLOR, colored, distinct_palette
 from eagle.figures.grids import eigenvector_colors
 from eagle.inference.decomposition import Decomposition
 from eagle.inference.masks import shares_by_id

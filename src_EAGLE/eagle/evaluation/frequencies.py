@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eagle.data.class_map import NO_CLASS, numbered_clusters
 from eagle.data.datasets.base import Classes
-from eagle.data.palette import VOID_COLOR
+from eagle.data.labels import NO_CLASS, VOID_COLOR, numbered_clusters
 
 HEADER = ["name", "cluster", "labelled_pixels", "labelled_percent", "predicted_pixels", "predicted_percent"]
 

@@ -7,8 +7,7 @@ import numpy as np
 from PIL import Image
 
 from eagle.data.datasets.base import Classes, SegmentationDataset
-from eagle.data.label_images import write_ids, write_image
-from eagle.data.palette import colored
+from eagle.data.labels import colored, write_ids, write_image
 
 
 class PredictionFolder:

@@ -13,12 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
 
-from eagle.data.class_map import NO_CLASS, NO_CLASS_NAME
 from eagle.data.datasets.base import Classes
-from eagle.data.label_images import overlay
+from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR, colored, overlay
 from eagle.data.loading.transforms import unnormalize
 from eagle.data.loading.views import EvaluationViews
-from eagle.data.palette import VOID_COLOR, colored
 from eagle.evaluation.details import ClusterExample, Details, ImageResult, best_median_worst
 from eagle.evaluation.evaluator import Evaluation
 from eagle.evaluation.metrics import UnsupervisedMetrics

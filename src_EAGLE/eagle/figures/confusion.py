@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from eagle.data.class_map import NO_CLASS_NAME
 from eagle.data.datasets.base import Classes
+from eagle.data.labels import NO_CLASS_NAME
 from eagle.figures.rendering import shown_name
 
 CELL_INCHES = 0.36

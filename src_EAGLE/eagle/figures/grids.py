@@ -15,8 +15,8 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from eagle.data.datasets.base import VOID, Classes
+from eagle.data.labels import VOID_COLOR, colored
 from eagle.data.loading.transforms import unnormalize
-from eagle.data.palette import VOID_COLOR, colored
 from eagle.evaluation.details import Picture
 from eagle.figures.rendering import shown_name
 

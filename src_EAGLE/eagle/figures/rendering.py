@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from eagle.data.label_images import write_image
+from eagle.data.labels import write_image
 
 DPI = 130
 LONGEST_NAME = 28

@@ -18,12 +18,10 @@ from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import BackboneConfig, DatasetConfig
 from eagle.config.validation import check_resolution, with_overrides
 from eagle.data.bundled import bundled_photographs
-from eagle.data.class_map import NO_CLASS_NAME
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
-from eagle.data.label_images import write_colored_ids, write_image
+from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
 from eagle.data.named_files import named_files, output_names
-from eagle.data.palette import colored, distinct_palette
 from eagle.errors import ConfigError, DataError
 from eagle.figures.grids import PANEL_INCHES, Panel, class_legend, eigenvector_colors, panel_grid
 from eagle.figures.rendering import write_figure

@@ -6,9 +6,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eagle.data.class_map import NO_CLASS, NO_CLASS_NAME, ClassMap, numbered_clusters
 from eagle.data.datasets.base import Classes
-from eagle.data.label_images import OVERLAY_OPACITY, overlay, write_colored_ids, write_ids, write_image
+from eagle.data.labels import (
+    NO_CLASS,
+    NO_CLASS_NAME,
+    OVERLAY_OPACITY,
+    ClassMap,
+    numbered_clusters,
+    overlay,
+    write_colored_ids,
+    write_ids,
+    write_image,
+)
 
 
 class Legend:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eagle.config.refinement import Refinement
-from eagle.data.label_images import id_type
+from eagle.data.labels import id_type
 from eagle.data.loading.transforms import normalize
 from eagle.maps.probe_maps import (
     MapSettings,

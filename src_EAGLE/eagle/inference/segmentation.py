@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eagle.data.label_images import OVERLAY_OPACITY, overlay
+from eagle.data.labels import OVERLAY_OPACITY, overlay
 from eagle.inference.masks import Legend, write_masks
 
 # Longest side of the picture that a notebook shows.

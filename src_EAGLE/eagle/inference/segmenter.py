@@ -15,8 +15,8 @@ from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS
 from eagle.config.validation import check_resolution
-from eagle.data.class_map import ClassMap, named_clusters
 from eagle.data.datasets.catalog import known_classes
+from eagle.data.labels import ClassMap, named_clusters
 from eagle.errors import ConfigError, DataError, one_line, unknown_name_message
 from eagle.inference.decomposition import photograph_eigenvectors
 from eagle.inference.given_images import GivenImage, listed, photograph_of

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle.data.class_map import NO_CLASS
-from eagle.data.palette import VOID_COLOR
+from eagle.data.labels import NO_CLASS, VOID_COLOR
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.rendering import write_figure
 from eagle.inference.masks import Legend

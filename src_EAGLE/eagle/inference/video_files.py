@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from eagle.data.label_images import overlay
+from eagle.data.labels import overlay
 from eagle.errors import DataError
 from eagle.inference.image_files import NamedFile, Output
 from eagle.inference.masks import Legend

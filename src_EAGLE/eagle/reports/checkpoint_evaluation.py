@@ -15,10 +15,10 @@ from eagle.checkpoints import evaluation_file, load_segmenter, probe_entry
 from eagle.config.refinement import refinement
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import check_resolution, plain, with_overrides
-from eagle.data.class_map import ClassMap
+from eagle.data.check import readable_part
 from eagle.data.datasets.base import Classes
 from eagle.data.datasets.catalog import dataset_label, open_dataset
-from eagle.data.loading.bad_images import readable_part
+from eagle.data.labels import ClassMap
 from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
 from eagle.downloads.catalog import require_checkpoint

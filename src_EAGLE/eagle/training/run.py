@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
+from eagle.data.check import list_bad_images
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.distributed import connect_processes, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError
@@ -18,7 +19,6 @@ from eagle.models.key_cache import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.caches import memory_to_hold, open_caches
 from eagle.training.callbacks.monitoring import LossLog, NonFiniteStop, RunProgressBar
-from eagle.training.callbacks.replaced_images import ReplacedImages
 from eagle.training.callbacks.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
 from eagle.training.callbacks.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 from eagle.training.loggers import finish, make_loggers
@@ -75,6 +75,7 @@ def train(cfg: DictConfig) -> Path:
         saved = with_overrides(cfg, **places, experiment_name=run_dir.name, ckpt_path=None)
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
+        list_bad_images(run_dir / "bad_images.txt", data.train_set, data.val_set)
         write_run_readme(run_dir, resume_command(run_dir))
     _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
@@ -106,7 +107,6 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
     # A run shorter than val_freq is validated at its end, so that it has a best checkpoint.
     val_interval = min(cfg.val_freq, cfg.max_steps)
     last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, val_interval, resume_command(run_dir))
-    replaced = [ReplacedImages(data.train_set, run_dir, data.val_set.skipped)] if cfg.on_bad_image == "skip" else []
     return pl.Trainer(
         **machine_arguments(cfg),
         deterministic=cfg.deterministic,
@@ -122,7 +122,6 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         callbacks=[
             NonFiniteStop(run_dir),
             RandomStates(),
-            *replaced,
             *_pictures(cfg, run_dir, data),
             LossLog(cfg.scalar_log_freq),
             RunProgressBar(refresh_rate=cfg.scalar_log_freq),

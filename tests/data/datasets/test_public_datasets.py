@@ -13,7 +13,7 @@ from eagle.config.validation import validated
 from eagle.data.datasets import potsdam
 from eagle.data.datasets.base import VOID, read_sample
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.datasets.cocostuff_labels import SUPERCATEGORIES, fine_labels
+from eagle.data.datasets.cocostuff import SUPERCATEGORIES, fine_labels
 from eagle.errors import DataError
 from miniatures import WRITERS, label_map, save, write_cityscapes, write_cocostuff, write_potsdam
 

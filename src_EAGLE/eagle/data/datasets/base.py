@@ -1,7 +1,8 @@
-"""Dataset interface: images with optional labels, class names and a palette."""
+"""What all datasets share: their interface, the ids of their label files, and how their files are found."""
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from eagle.data.images import read_image
 from eagle.errors import DataError
 
 VOID = -1
+SPLITS = ("train", "val")
+
+# The ways round STEGO's mirror, by dataset.
+_PUBLISHERS_WAYS = {
+    "cocostuff": "download_datasets.py datasets=[cocostuff] source=originals",
+    "cityscapes": "download_datasets.py cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip",
+    "potsdam": "download_datasets.py potsdam=2_Ortho_RGB.zip,5_Labels_all.zip",
+}
+_UNKNOWN = -2
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,10 @@ class SegmentationDataset(ABC):
 
     def image_path(self, index: int) -> Path | None:  # noqa: ARG002
         """The image's file; None if the dataset does not store one image per file."""
+        return None
+
+    def label_path(self, index: int) -> Path | None:  # noqa: ARG002
+        """The label map's file; None without one."""
         return None
 
     @abstractmethod
@@ -107,6 +121,10 @@ class DatasetPart(SegmentationDataset):
         """The image's file."""
         return self._dataset.image_path(self._indices[index])
 
+    def label_path(self, index: int) -> Path | None:
+        """The label map's file."""
+        return self._dataset.label_path(self._indices[index])
+
     def image(self, index: int) -> Image.Image:
         """The RGB image."""
         return self._dataset.image(self._indices[index])
@@ -129,3 +147,90 @@ def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, 
             f"pixels, its image {image.width}×{image.height}{hint}"
         )
     return image, label
+
+
+class IdTable:
+    """Lookup table from non-negative file ids to class ids.
+
+    Args:
+        classes: class id, or VOID, by file id.
+        otherwise: class id of all other file ids, e.g. VOID; None to raise an error for them.
+    """
+
+    def __init__(self, classes: Mapping[int, int], otherwise: int | None = None) -> None:
+        self._last = max(classes) + 1
+        self._table = np.full(self._last + 1, _UNKNOWN if otherwise is None else otherwise, dtype=np.int32)
+        for file_id, class_id in classes.items():
+            self._table[file_id] = class_id
+
+    def __call__(self, ids: np.ndarray, path: Path) -> np.ndarray:
+        """Map ``ids`` to int32 class ids of the same shape; raises DataError that names ``path`` for an unknown id."""
+        # Ids outside the table use its last entry, which belongs to no file id.
+        mapped = self._table[np.where((ids < 0) | (ids > self._last), self._last, ids)]
+        if (mapped == _UNKNOWN).any():
+            raise DataError(
+                f"{path}: label id {ids[mapped == _UNKNOWN][0]} does not exist in this dataset; replace the file"
+            )
+        return mapped
+
+
+def fetch_commands(root: Path) -> str:
+    """Commands that fetch the dataset in ``root`` from STEGO's mirror, or from its publisher where that is possible.
+
+    Args:
+        root: the dataset's folder, which has the archive's name.
+    """
+    place = f"pytorch_data_dir={root.parent}"
+    mirror = f"`python download_datasets.py datasets=[{root.name}] unzip=true {place}`"
+    way = _PUBLISHERS_WAYS.get(root.name)
+    return f"{mirror}, or from its publisher with `python {way} {place}`" if way else mirror
+
+
+def refetch(root: Path) -> str:
+    """What to do about an incomplete folder, as the end of an error message."""
+    return f"move {root} away and fetch it again with {fetch_commands(root)}"
+
+
+def require_folder(root: Path, folder: Path) -> Path:
+    """Return ``folder``; raises DataError if it or ``root`` does not exist."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; fetch it with {fetch_commands(root)}")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; {refetch(root)}")
+    return folder
+
+
+def require_files(root: Path, files: Sequence[Path]) -> None:
+    """Raise DataError that names the first missing file, if any of ``files`` is missing."""
+    names: dict[Path, list[str]] = {}
+    for file in files:
+        names.setdefault(file.parent, []).append(file.name)
+    if missing := [file for folder, wanted in names.items() for file in missing_files(folder, wanted)]:
+        require_folder(root, missing[0].parent)
+        raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(files)} are missing); {refetch(root)}")
+
+
+def missing_files(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The files that a folder lacks; one listing of names, since a Path per file takes ten times as long."""
+    present = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208
+    return [folder / name for name in names if name not in present]
+
+
+def read_listing(root: Path, listing: Path) -> list[str]:
+    """Read names from a text file, one per line; raises DataError if it is missing or empty."""
+    require_folder(root, listing.parent)
+    if not listing.is_file():
+        raise DataError(f"{listing}: no such file; {refetch(root)}")
+    names = read_names(listing)
+    if not names:
+        raise DataError(f"{listing}: contains no image names; {refetch(root)}")
+    return names
+
+
+def read_names(path: Path) -> list[str]:
+    """Read the non-empty lines of a UTF-8 file, stripped; raises DataError if it is not UTF-8."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+    return [line.strip() for line in lines if line.strip()]

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle.data.crops.manifest import CropSource
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.datasets.cityscapes import CITYSCAPES_CLASSES, Cityscapes
 from eagle.data.datasets.cocostuff import VARIANTS, CocoStuff, cocostuff_classes
-from eagle.data.datasets.cropped import CroppedDataset
+from eagle.data.datasets.cropped import CroppedDataset, CropSet
 from eagle.data.datasets.directory import DirectoryDataset, directory_classes
 from eagle.data.datasets.potsdam import POTSDAM_CLASSES, open_potsdam, open_potsdamraw
 from eagle.errors import ConfigError, DataError, unknown_name_message
@@ -50,13 +49,13 @@ def open_dataset(cfg: Any, split: str) -> SegmentationDataset:
     if cfg.crop_type is None or split != "train":
         return open_whole_dataset(cfg, split)
     entry, root = _entry_and_root(cfg)
-    source = crop_source(cfg)
-    if cfg.dataset_name not in RELEASED_CROPS and not source.folder(root).is_dir():
+    crops = crop_set(cfg)
+    if cfg.dataset_name not in RELEASED_CROPS and not crops.folder.is_dir():
         logger.warning(
-            "crop_type=%s is ignored, as in the released code: %s does not exist", cfg.crop_type, source.folder(root)
+            "crop_type=%s is ignored, as in the released code: %s does not exist", cfg.crop_type, crops.folder
         )
         return entry.open(cfg, root, split)
-    return CroppedDataset(source, root, split, entry.classes(cfg, root))
+    return CroppedDataset(crops, split, entry.classes(cfg, root))
 
 
 def open_whole_dataset(cfg: Any, split: str) -> SegmentationDataset:
@@ -71,10 +70,15 @@ def known_classes(cfg: Any) -> Classes | None:
     return None if entry is None or cfg.dataset_name == "directory" else entry.classes(cfg, Path())
 
 
-def crop_source(cfg: Any) -> CropSource:
-    """Dataset, crop type and crop ratio of a configuration's crops."""
-    return CropSource(
-        cfg.dataset_name, dataset_label(cfg), cfg.dir_dataset_n_classes, str(cfg.crop_type), float(cfg.crop_ratio)
+def crop_set(cfg: Any) -> CropSet:
+    """Where a configuration's crops lie, and how they are made."""
+    return CropSet(
+        Path(cfg.pytorch_data_dir),
+        cfg.dataset_name,
+        dataset_label(cfg),
+        cfg.dir_dataset_n_classes,
+        str(cfg.crop_type),
+        float(cfg.crop_ratio),
     )
 
 

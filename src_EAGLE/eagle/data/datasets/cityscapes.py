@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle.data.datasets.archive_files import refetch, require_files, require_folder
-from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
-from eagle.data.datasets.label_ids import IdTable
+from eagle.data.datasets.base import VOID, Classes, IdTable, ImageFileDataset, refetch, require_files, require_folder
 from eagle.data.images import read_label
 from eagle.errors import DataError
 
@@ -87,6 +85,10 @@ class Cityscapes(ImageFileDataset):
     def image_path(self, index: int) -> Path:
         """The image's file."""
         return self._images[index]
+
+    def label_path(self, index: int) -> Path:
+        """The label map's file."""
+        return self._labels[index]
 
     def label(self, index: int) -> np.ndarray:
         """Class ids."""

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle.data.datasets.archive_files import read_names
-from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
+from eagle.data.datasets.base import VOID, Classes, ImageFileDataset, read_names
 from eagle.data.images import image_files, read_label
-from eagle.data.palette import distinct_palette
+from eagle.data.labels import distinct_palette
 from eagle.errors import ConfigError, DataError
 
 VOID_ID = 255
@@ -45,6 +44,10 @@ class DirectoryDataset(ImageFileDataset):
     def image_path(self, index: int) -> Path:
         """The image's file."""
         return self._images[index]
+
+    def label_path(self, index: int) -> Path | None:
+        """The label map's file."""
+        return self._labels[index] if self.has_labels else None
 
     def label(self, index: int) -> np.ndarray:
         """Class ids; raises DataError for an id that is neither a class nor void (255)."""

@@ -20,9 +20,16 @@ from PIL import Image
 from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
-from eagle.data.datasets.archive_files import read_listing, refetch, require_files, require_folder
-from eagle.data.datasets.base import VOID, Classes, ImageFileDataset
-from eagle.data.datasets.label_ids import IdTable
+from eagle.data.datasets.base import (
+    VOID,
+    Classes,
+    IdTable,
+    ImageFileDataset,
+    read_listing,
+    refetch,
+    require_files,
+    require_folder,
+)
 from eagle.errors import DataError
 
 # ISPRS colours of impervious surfaces, buildings and trees.
@@ -72,6 +79,10 @@ class Potsdam(ImageFileDataset):
     def image_path(self, index: int) -> Path:
         """The image's file."""
         return self._tiles[index].image
+
+    def label_path(self, index: int) -> Path | None:
+        """The label map's file; None for an unlabelled tile."""
+        return self._tiles[index].label
 
     def label(self, index: int) -> np.ndarray:
         """Class ids, all void for an unlabelled tile; raises DataError for an unknown fine id."""

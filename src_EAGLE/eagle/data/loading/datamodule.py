@@ -1,24 +1,20 @@
-"""Lightning data module with the training and validation loaders."""
+"""Lightning data module: the training and validation loaders, and which images each batch and process loads."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Sampler, default_collate
 
-from eagle.data.check import Inspection, inspect_dataset
-from eagle.data.check_tables import summary_table
+from eagle.data.check import inspect_dataset, summary_table, without_bad
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.loading.bad_images import without_bad
-from eagle.data.loading.sampler import TrainingBatches
-from eagle.data.loading.sharding import Shard
-from eagle.data.loading.views import CleanViews, EvaluationViews, TrainingViews
+from eagle.data.loading.views import CleanViews, Draw, EvaluationViews, TrainingViews
 from eagle.distributed import computed_by_rank_zero, started_by_rank_zero
-from eagle.errors import DataError
+from eagle.errors import ConfigError, DataError
 from eagle.processes import follow_parent
 
 # Images per split decoded before a run. It takes seconds and finds systematic faults, such as a broken export.
@@ -27,7 +23,7 @@ _QUICK_CHECK = 256
 logger = logging.getLogger(__name__)
 
 # Batch entries that stay on the CPU.
-HOST_ENTRIES = ("index", "drawn", "changed", "view")
+HOST_ENTRIES = ("index", "changed", "view")
 
 
 class SegmentationDataModule(pl.LightningDataModule):
@@ -50,26 +46,29 @@ class SegmentationDataModule(pl.LightningDataModule):
         self.val_set = open_dataset(cfg, "val")
 
     def check(self) -> None:
-        """Decode a sample of both splits and log a summary; with ``on_bad_image=skip``, decode all validation images.
+        """Decode a sample of both splits and log a summary; with ``on_bad_image=skip``, decode all, leave out the bad.
 
         Rank zero decodes and shares the result. Processes that rank zero launched are not connected to it yet: they
         skip the check, or repeat it if they need the list of bad images.
 
         Raises:
-            DataError: an image is bad and may not be skipped, all are bad, or every validation label is void.
+            DataError: an image is bad and may not be left out, all are bad, or every validation label is void.
         """
         skip = self.cfg.on_bad_image == "skip"
         if started_by_rank_zero() and not skip:
             return
-        found = computed_by_rank_zero(self._inspect)
+        bad = computed_by_rank_zero(self._bad_images)
         if skip:
-            self.val_set = without_bad(self.val_set, found["val"])
+            self.train_set = without_bad(self.train_set, bad["train"])
+            self.val_set = without_bad(self.val_set, bad["val"])
 
-    def _inspect(self) -> dict[str, Inspection]:
+    def _bad_images(self) -> dict[str, dict[int, str]]:
+        """One error message for each bad image, by split and index."""
         skip = self.cfg.on_bad_image == "skip"
+        most = None if skip else _QUICK_CHECK
         found = {
-            "train": inspect_dataset(self.train_set, "training images", _QUICK_CHECK, self.cfg.res),
-            "val": inspect_dataset(self.val_set, "validation images", None if skip else _QUICK_CHECK, self.cfg.val_res),
+            "train": inspect_dataset(self.train_set, "training images", most, self.cfg.res),
+            "val": inspect_dataset(self.val_set, "validation images", most, self.cfg.val_res),
         }
         rank_zero_only(logger.info)("%s", summary_table(found))
         for inspection in found.values():
@@ -80,7 +79,7 @@ class SegmentationDataModule(pl.LightningDataModule):
                 "every validation label is void, so nothing can be scored; correct the labels, or remove their folder "
                 "to train without labels"
             )
-        return found
+        return {split: inspection.bad for split, inspection in found.items()}
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch except HOST_ENTRIES, which the CPU reads: copying them back would synchronise the device."""
@@ -90,7 +89,7 @@ class SegmentationDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Endless shuffled training views."""
         cfg = self.cfg
-        views = TrainingViews(self.train_set, cfg.res, cfg.photometric, cfg.on_bad_image, cfg.cached_views)
+        views = TrainingViews(self.train_set, cfg.res, cfg.photometric, cfg.cached_views)
         batches = TrainingBatches(
             len(views), self.cfg.seed, self.cfg.batch_size, self.batches_done, *self._rank_and_world_size()
         )
@@ -107,6 +106,85 @@ class SegmentationDataModule(pl.LightningDataModule):
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+class TrainingBatches(Sampler[list[Draw]]):
+    """Endless batches for training, one per step: a new image order in each epoch, whose last batch may be smaller.
+
+    Lightning sees the whole run as one epoch. A resumed run skips the batches of the steps already done.
+
+    Args:
+        n_images: size of the dataset.
+        seed: run seed; with the epoch number it determines order and augmentation seeds.
+        batch_size: draws per process and batch.
+        batches_done: number of batches to skip.
+        rank: rank of this process.
+        world_size: number of processes. Rank r takes every ``world_size``-th draw of an epoch, starting at r. The epoch
+            is padded with its first draws, ``world_size`` − 1 at most, so that all ranks have equally many.
+    """
+
+    def __init__(
+        self, n_images: int, seed: int, batch_size: int, batches_done: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self._n_images = n_images
+        self._seed = seed
+        self._batch_size = batch_size
+        self._batches_done = batches_done
+        self._rank = rank
+        self._world_size = world_size
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches per process in which all processes together see every image once."""
+        share = -(-self._n_images // self._world_size)
+        return -(-share // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, n_skipped = divmod(self._batches_done, self.batches_per_epoch)
+        while True:
+            yield from self._batches_of_epoch(epoch)[n_skipped:]
+            epoch, n_skipped = epoch + 1, 0
+
+    def _batches_of_epoch(self, epoch: int) -> list[list[Draw]]:
+        draws = epoch_draws(self._n_images, self._seed, epoch)
+        while len(draws) % self._world_size:
+            draws.append(draws[len(draws) % self._n_images])
+        own = draws[self._rank :: self._world_size]
+        return [own[start : start + self._batch_size] for start in range(0, len(own), self._batch_size)]
+
+
+def epoch_draws(n_images: int, seed: int, epoch: int) -> list[Draw]:
+    """Each image once; ``seed`` and ``epoch`` determine the order and the augmentation seeds."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(n_images, generator=generator).tolist()
+    seeds = torch.randint(2**31, (n_images,), generator=generator).tolist()
+    return list(map(Draw, order, seeds))
+
+
+class Shard(Sampler[int]):
+    """Every ``world_size``-th image from ``rank`` on: each image is in exactly one shard, sizes differ by at most 1.
+
+    Lightning's distributed sampler would count some images twice.
+
+    Args:
+        n_images: size of the dataset.
+        rank: rank of this process.
+        world_size: number of processes.
+
+    Raises:
+        ConfigError: there are fewer images than processes.
+    """
+
+    def __init__(self, n_images: int, rank: int, world_size: int) -> None:
+        if 0 < n_images < world_size:
+            raise ConfigError(f"devices: {world_size} processes cannot share {n_images} images; use {n_images}")
+        self._share = range(rank, n_images, world_size)
+
+    def __len__(self) -> int:
+        return len(self._share)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._share)
 
 
 def evaluation_loader(

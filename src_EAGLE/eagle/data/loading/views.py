@@ -1,12 +1,9 @@
 """Torch datasets of training views (image and augmented image) and evaluation views."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,8 +17,6 @@ from eagle.data.loading.transforms import (
 )
 from eagle.errors import DataError
 
-_MAX_REPLACEMENTS = 100
-
 
 class Draw(NamedTuple):
     """Index of an image and the seed of its augmentation."""
@@ -33,25 +28,21 @@ class Draw(NamedTuple):
 class TrainingViews(Dataset[dict[str, Tensor]]):
     """Training samples, each a dict of tensors.
 
-    ``img`` x and ``img_aug`` x̃ (3×res×res float32, normalised); ``index`` of the image; ``drawn``, the index asked
-    for, which differs if that image is bad and was replaced; ``changed``, whether x̃ differs from x; for a labelled
-    dataset, ``label`` (res×res int64, −1 = void); with ``n_views``, ``view``, the number of x̃ among all images' views.
+    ``img`` x and ``img_aug`` x̃ (3×res×res float32, normalised); ``index`` of the image; ``changed``, whether x̃
+    differs from x; for a labelled dataset, ``label`` (res×res int64, −1 = void); with ``n_views``, ``view``, the number
+    of x̃ among all images' views.
 
     Args:
         dataset: the images.
         res: short side and side of the centre crop.
         fidelity: see Photometric.
-        on_bad_image: "error", or "skip" to replace a bad image by another; the draw alone determines which.
         n_views: augmentations per image, the same in every run, of which each draw picks one; 0 draws a new one.
     """
 
-    def __init__(
-        self, dataset: SegmentationDataset, res: int, fidelity: str, on_bad_image: str = "error", n_views: int = 0
-    ) -> None:
+    def __init__(self, dataset: SegmentationDataset, res: int, fidelity: str, n_views: int = 0) -> None:
         self._dataset = dataset
         self._res = res
         self._photometric = Photometric(fidelity)
-        self._on_bad_image = on_bad_image
         self._n_views = n_views
 
     def __len__(self) -> int:
@@ -59,7 +50,8 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
         """The sample for a draw; raises DataError that names a bad file."""
-        index, image, label = self._read(draw)
+        index = draw.image
+        image, label = read_sample(self._dataset, index)
         rgb = image_tensor(resize_and_crop(image, self._res))
         view = index * self._n_views + draw.seed % self._n_views if self._n_views else None
         img, img_aug = normalize(rgb), normalize(self._photometric(rgb, draw.seed if view is None else view))
@@ -68,29 +60,12 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
             "img_aug": img_aug,
             "changed": torch.tensor(not torch.equal(img, img_aug)),
             "index": torch.tensor(index),
-            "drawn": torch.tensor(draw.image),
         }
         if self._dataset.has_labels:
             sample["label"] = label_tensor(label, self._res)
         if view is not None:
             sample["view"] = torch.tensor(view)
         return sample
-
-    def _read(self, draw: Draw) -> tuple[int, Image.Image, np.ndarray]:
-        """Index, image and label of the drawn image, or of its replacement if it is bad and may be skipped."""
-        try:
-            return draw.image, *read_sample(self._dataset, draw.image)
-        except DataError:
-            if self._on_bad_image == "error":
-                raise
-        # Seeded by the draw, so neither the number of workers nor resuming changes the replacement.
-        for index in np.random.default_rng(draw.seed).integers(len(self), size=_MAX_REPLACEMENTS).tolist():
-            with suppress(DataError):
-                return index, *read_sample(self._dataset, index)
-        raise DataError(
-            f"{self._dataset.image_path(draw.image)}: unreadable, as are {_MAX_REPLACEMENTS} replacements; run "
-            "check_data.py on the dataset"
-        )
 
 
 class CleanViews(Dataset[dict[str, Tensor] | None]):

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from eagle.data.datasets.archive_files import read_names
-from eagle.data.datasets.base import VOID
+from eagle.data.datasets.base import VOID, read_names
 from eagle.data.datasets.cocostuff import VARIANTS
 from eagle.data.images import read_label
-from eagle.data.label_images import write_ids
+from eagle.data.labels import write_ids
 from eagle.downloads.archives import member_names, merge_archives, require_unpacked, staged
 from eagle.errors import DataError
 from eagle.files import write_text_atomically

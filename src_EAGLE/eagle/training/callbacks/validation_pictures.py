@@ -11,10 +11,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from eagle.data.class_map import NO_CLASS_NAME, numbered_clusters
 from eagle.data.datasets.base import Classes, SegmentationDataset
-from eagle.data.label_images import write_image
-from eagle.data.loading.sharding import Shard
+from eagle.data.labels import NO_CLASS_NAME, numbered_clusters, write_image
+from eagle.data.loading.datamodule import Shard
 from eagle.distributed import all_reduce_sum
 from eagle.evaluation.details import Picture
 from eagle.evaluation.frequencies import class_frequencies, cluster_frequencies, frequency_table

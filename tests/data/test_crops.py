@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,16 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from eagle.config.command_line import parse_command_line
 from PIL import Image
 from torchvision.transforms import functional as F
 
 import crop_datasets as command
-from eagle.config.application import parse_command_line
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import validated
+from eagle.data.crops import five_boxes, random_boxes
 from eagle.data.datasets.catalog import open_dataset, open_whole_dataset
 from eagle.errors import ConfigError, DataError
-from miniatures import WRITERS, picture, save, write_cityscapes, write_cocostuff, write_directory
+from miniatures import WRITERS, picture, save, write_cityscapes, write_directory
 
 SOURCES = Path(command.__file__).parent
 FIVE = "cropped/cityscapes_five_crop_0.5"
@@ -38,7 +40,8 @@ def config(data_dir, **keys):
 
 
 def files_in(folder):
-    paths = [path for path in folder.rglob("*") if path.is_file()]
+    """Digests of the crops; the record holds times."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
@@ -95,14 +98,6 @@ def test_random__depends_on_seed_only(tmp_path):
     assert set(train) != set(val)
 
 
-def test_list_of_datasets__one_folder_each(tmp_path):
-    write_cityscapes(tmp_path)
-    write_cocostuff(tmp_path)
-    crop(tmp_path, "dataset_name=[cityscapes,cocostuff15]", "splits=[train]")
-    names = sorted(path.name for path in (tmp_path / "cropped").iterdir())
-    assert names == ["cityscapes_five_crop_0.5", "cocostuff15_five_crop_0.5"]
-
-
 def test_list_of_datasets__missing_one_raises_before_cropping(tmp_path):
     write_cityscapes(tmp_path)
     with pytest.raises(DataError, match="datasets=\\[potsdam\\]"):
@@ -122,72 +117,104 @@ def test_jpeg__other_settings_are_used_and_training_warns(tmp_path, caplog):
     assert expected in caplog.text
 
 
-def test_jpeg__old_manifest_means_no_subsampling(tmp_path, caplog):
-    """Manifests without jpeg_subsampling are older; their crops were not subsampled."""
+def write_older_manifest(folder):
+    """Replace the record by the manifest.json that this code wrote before."""
+    record = json.loads((folder / "crops.json").read_text())
+    parameters = record["parameters"]
+    source = {name: parameters.pop(name) for name in ("dataset_name", "dir_dataset_name")}
+    splits = {
+        split: {"images": len(entry["images"]), "names_sha256": "0" * 64, "labels": entry["labels"],
+                "crops": 5 * len(entry["images"]), "complete": True}
+        for split, entry in record["splits"].items()
+    }  # fmt: skip
+    content = {"source": source, "parameters": parameters, "splits": splits}
+    (folder / "manifest.json").write_text(json.dumps(content, indent=2))
+    (folder / "crops.json").unlink()
+    return content
+
+
+def test_older_manifest__is_read_and_its_crops_are_kept(tmp_path, caplog):
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=95", "jpeg_subsampling=4:4:4")
-    path = tmp_path / FIVE / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["parameters"]["jpeg_subsampling"]
-    path.write_text(json.dumps(manifest))
+    folder = tmp_path / FIVE
+    content = write_older_manifest(folder)
+    del content["parameters"]["jpeg_subsampling"]  # the oldest: their crops were not subsampled
+    (folder / "manifest.json").write_text(json.dumps(content))
+    assert len(open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")) == 20
+    assert "have JPEG quality 95, subsampling 4:4:4" in caplog.text
     with pytest.raises(DataError, match=r"jpeg_quality 95 instead of 75, jpeg_subsampling 4:4:4 instead of 4:2:0"):
         crop(tmp_path, "dataset_name=cityscapes")
-    open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
-    assert "have JPEG quality 95, subsampling 4:4:4" in caplog.text
+    before = files_in(folder / "img")
+    os.utime(folder / "img/train/0.jpg", (1, 1))
+    crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=95", "jpeg_subsampling=4:4:4")
+    assert files_in(folder / "img") == before
+    assert (folder / "img/train/0.jpg").stat().st_mtime == 1
+    assert len(open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")) == 20
 
 
-def test_manifest__source_parameters_and_count(tmp_path):
-    write_cityscapes(tmp_path)
-    crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=90")
-    manifest = json.loads((tmp_path / FIVE / "manifest.json").read_text())
-    assert manifest["source"] == {"dataset_name": "cityscapes", "dir_dataset_name": None}
-    assert manifest["parameters"] == {
-        "crop_type": "five", "crop_ratio": 0.5, "jpeg_quality": 90, "jpeg_subsampling": "4:2:0", "seed": None,
-    }  # fmt: skip
-    assert {split: (entry["crops"], entry["complete"]) for split, entry in manifest["splits"].items()} == {
-        "train": (20, True),
-        "val": (20, True),
-    }
-
-
-def test_rerun__keeps_complete_crops_and_rewrites_the_rest(tmp_path, capsys):
+def test_rerun__crops_only_what_is_missing(tmp_path, capsys):
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes")
     folder = tmp_path / FIVE
     expected = files_in(folder)
-    torn, empty, garbage, resized, missing = (
-        folder / name
-        for name in ("img/train/3.jpg", "img/train/4.jpg", "label/train/7.png", "img/val/9.jpg", "label/val/0.png")
-    )
-    torn.write_bytes(torn.read_bytes()[:-400])
-    empty.write_bytes(b"")
-    garbage.write_bytes(b"no picture")
-    save(resized, picture(0, (31, 24)))
-    missing.unlink()
+    for name in ("img/train/3.jpg", "img/train/4.jpg", "label/train/7.png"):
+        (folder / name).unlink()
     (folder / "img/train/.12-abcdefgh.jpg").write_bytes(b"left by a killed run")
-    (folder / ".manifest-abcdefgh.json").write_text("{")
-    kept = folder / "img/train/0.jpg"
-    os.utime(kept, (1, 1))
+    (folder / ".crops-abcdefgh.json").write_text("{")
+    os.utime(folder / "img/train/10.jpg", (1, 1))
     capsys.readouterr()
     crop(tmp_path, "dataset_name=cityscapes")
     assert files_in(folder) == expected
-    assert kept.stat().st_mtime == 1
+    assert (folder / "img/train/10.jpg").stat().st_mtime == 1
     assert capsys.readouterr().out.splitlines() == [
-        f"{folder} train: 20 crops, 3 written",
-        f"{folder} val: 20 crops, 2 written",
+        f"{folder} train: 20 crops, 10 written",
+        f"{folder} val: 20 crops, 0 written",
     ]
 
 
-@pytest.mark.parametrize("argument", ["jpeg_quality=80", "splits=[train]"])
-def test_rerun__refuses_to_mix_other_crops(tmp_path, argument):
+@pytest.mark.parametrize("part", ["leftImg8bit", "gtFine"])
+def test_rerun__crops_an_edited_image_or_label_again(tmp_path, capsys, part):
+    """Of the same size in pixels, as after correcting a label."""
+    write_cityscapes(tmp_path)
+    crop(tmp_path, "dataset_name=cityscapes")
+    ending = "8bit" if part == "leftImg8bit" else "labelIds"
+    (path,) = (tmp_path / "cityscapes" / part / "train").rglob(f"bochum_000000*{ending}.png")
+    save(path, np.asarray(Image.open(path))[::-1, ::-1])
+    capsys.readouterr()
+    crop(tmp_path, "dataset_name=cityscapes")
+    assert capsys.readouterr().out.startswith(f"{tmp_path / FIVE} train: 20 crops, 5 written\n")
+    cfg = config(tmp_path, dataset_name="cityscapes")
+    whole, crops = open_whole_dataset(cfg, "train"), open_dataset(cfg, "train")
+    index = next(index for index in range(4) if path in (whole.image_path(index), whole.label_path(index)))
+    np.testing.assert_array_equal(crops.label(5 * index), whole.label(index)[:24, :30])
+    assert crops.image_path(5 * index).read_bytes() == as_jpeg(whole.image(index).crop((0, 0, 30, 24)))
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_rerun__after_images_were_added_or_removed_equals_fresh_crops(tmp_path, added):
+    for index, name in enumerate("abd"):
+        save(tmp_path / f"mine/imgs/train/{name}.jpg", picture(index))
+    (tmp_path / "mine/classes.txt").write_text("one\n")
+    words = ["dataset_name=directory", "dir_dataset_name=mine", "splits=train"]
+    crop(tmp_path, *words)
+    if added:
+        save(tmp_path / "mine/imgs/train/c.jpg", picture(9))
+    else:
+        (tmp_path / "mine/imgs/train/b.jpg").unlink()
+    crop(tmp_path, *words)
+    folder = tmp_path / "cropped/mine_five_crop_0.5"
+    found = files_in(folder)
+    shutil.rmtree(folder)
+    crop(tmp_path, *words)
+    assert found == files_in(folder)
+
+
+def test_rerun__refuses_to_mix_parameters(tmp_path):
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes")
     expected = files_in(tmp_path / FIVE)
-    if argument.startswith("splits"):  # the dataset has changed since
-        save(tmp_path / "cityscapes/leftImg8bit/train/aachen/aachen_000009_000019_leftImg8bit.png", picture(9))
-        save(tmp_path / "cityscapes/gtFine/train/aachen/aachen_000009_000019_gtFine_labelIds.png", picture(9)[:, :, 0])
-    with pytest.raises(DataError, match=r"manifest\.json: these crops were made with .* instead of"):
-        crop(tmp_path, "dataset_name=cityscapes", argument)
+    with pytest.raises(DataError, match=r"five_crop_0\.5: these crops were made with jpeg_quality 75 instead of 80"):
+        crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=80")
     assert files_in(tmp_path / FIVE) == expected
 
 
@@ -210,17 +237,13 @@ def test_training_split__crops_and_validation_whole_images(tmp_path):
     cfg = config(tmp_path, dataset_name="cityscapes")
     whole = open_whole_dataset(cfg, "train")
     train, val = open_dataset(cfg, "train"), open_dataset(cfg, "val")
+    (tmp_path / "cityscapes").rename(tmp_path / "put away")
+    assert len(open_dataset(cfg, "train")) == 20, "training needs no whole images"
+    (tmp_path / "put away").rename(tmp_path / "cityscapes")
     assert (len(train), train.image(0).size) == (20, (30, 24))
     assert (len(val), val.image(0).size) == (4, (60, 48))
     assert train.classes.names == whole.classes.names
     np.testing.assert_array_equal(train.label(5), whole.label(1)[:24, :30])
-
-
-def test_training__needs_no_whole_images(tmp_path):
-    write_cityscapes(tmp_path)
-    crop(tmp_path, "dataset_name=cityscapes", "splits=train")
-    (tmp_path / "cityscapes").rename(tmp_path / "put away")
-    assert len(open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")) == 20
 
 
 def test_unlabelled_directory__no_label_folder(tmp_path):
@@ -233,7 +256,7 @@ def test_unlabelled_directory__no_label_folder(tmp_path):
 
 @pytest.mark.parametrize(
     "gone",
-    ["", "manifest.json img/train/7.jpg", "img/train/7.jpg", "label/train/19.png", "label/train", "never cropped"],
+    ["", "crops.json img/train/7.jpg", "img/train/7.jpg", "label/train/19.png", "label/train", "never cropped"],
 )
 def test_incomplete__error_gives_the_command_that_completes_it(tmp_path, gone):
     write_cityscapes(tmp_path)
@@ -255,10 +278,10 @@ def test_incomplete__error_gives_the_command_that_completes_it(tmp_path, gone):
     assert len(open_dataset(config(tmp_path, **keys), "train")) == 20
 
 
-def test_without_labels_and_manifest__files_are_counted(tmp_path):
+def test_without_labels_and_record__files_are_counted(tmp_path):
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes")
-    for name in ("manifest.json", "label"):
+    for name in ("crops.json", "label"):
         (tmp_path / FIVE / name).rename(tmp_path / name)
     (tmp_path / FIVE / "img/train/Thumbs.db").write_bytes(b"")
     dataset = open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
@@ -279,12 +302,8 @@ def test_label_out_of_range__is_named(tmp_path):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("crop_type=six", "unknown value of crop_type 'six'"),
-        ("crop_ratio=0", "crop_ratio: 0.0 must be larger"),
         ("crop_ratio=0.01", "crop_ratio: 0.01 leaves no pixels of a 60×48 image"),
         ("splits=[tran]", "did you mean 'train'"),
-        ("jpeg_quality=101", "jpeg_quality: 101 is too large"),
-        ("dataset_name=[cityscape]", "did you mean 'cityscapes'"),
     ],
 )
 def test_wrong_value__is_named(tmp_path, argument, message):
@@ -315,38 +334,14 @@ def test_killed_at_random__resumed_equals_uninterrupted(tmp_path):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         caught_in_the_middle += process.wait() == -signal.SIGKILL
-        time.sleep(0.3)  # the workers notice
         after = len(list(folder.glob("*/*/[0-9]*")))
         if after < 10 * n_images:
-            with pytest.raises(DataError, match="the crops are incomplete; run `python crop_datasets"):
+            with pytest.raises(DataError, match=r"are missing\); run `python crop_datasets"):
                 open_dataset(config(tmp_path / "cut", **{**keys, "crop_type": "random"}), "train")
     assert caught_in_the_middle >= 1
     subprocess.run(arguments, cwd=SOURCES, check=True, capture_output=True)
     assert files_in(folder) == files_in(tmp_path / "once/cropped/mine_random_crop_0.5")
     assert len(open_dataset(config(tmp_path / "cut", **{**keys, "crop_type": "random"}), "train")) == 5 * n_images
-
-
-def test_killed__no_worker_is_left(tmp_path):
-    import psutil
-
-    for index in range(40):
-        save(tmp_path / f"mine/imgs/train/{index}.jpg", picture(index, (1200, 900)))
-    (tmp_path / "mine/classes.txt").write_text("a\n")
-    words = ["dataset_name=directory", "dir_dataset_name=mine", "splits=train", f"pytorch_data_dir={tmp_path}"]
-    process = psutil.Popen(
-        [sys.executable, "crop_datasets.py", *words, "num_processes=2"],
-        cwd=SOURCES,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not list(tmp_path.glob("cropped/*/img/train/[0-9]*")):
-        time.sleep(0.01)
-    workers = process.children(recursive=True)
-    assert len(workers) >= 2
-    process.kill()
-    process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == []
 
 
 def test_start__looks_at_no_crop_by_itself(tmp_path, monkeypatch):
@@ -364,3 +359,24 @@ def test_start__looks_at_no_crop_by_itself(tmp_path, monkeypatch):
     dataset = open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
     assert len(dataset) == 20
     assert counted["made"] < len(dataset)
+
+
+@pytest.mark.parametrize("size", [(60, 48), (61, 47), (2048, 1024), (7, 5), (1, 1), (501, 334), (3, 640)])
+@pytest.mark.parametrize("ratio", [0.5, 0.3, 0.29, 0.75, 1.0])
+def test_five_boxes__same_pixels_as_torchvision(size, ratio):
+    w, h = int(size[0] * ratio), int(size[1] * ratio)
+    if 0 in (h, w):
+        with pytest.raises(ConfigError, match="crop_ratio"):
+            five_boxes(*size, ratio)
+        return
+    image = Image.fromarray(np.arange(size[0] * size[1], dtype=np.int32).reshape(size[::-1]))
+    for box, theirs in zip(five_boxes(*size, ratio), F.five_crop(image, [h, w]), strict=True):
+        np.testing.assert_array_equal(np.asarray(image.crop(box)), np.asarray(theirs))
+
+
+def test_random_boxes__inside_of_one_size_and_everywhere():
+    rng = np.random.default_rng(0)
+    boxes = [box for _ in range(400) for box in random_boxes(9, 7, 0.5, rng)]
+    assert {(b.right - b.left, b.bottom - b.top) for b in boxes} == {(4, 3)}
+    assert {(b.left, b.top) for b in boxes} == {(x, y) for x in range(6) for y in range(5)}
+    assert set(random_boxes(9, 7, 1.0, rng)) == {(0, 0, 9, 7)}

@@ -1,9 +1,11 @@
 from itertools import islice
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle.data.loading.sampler import TrainingBatches, epoch_draws
+from eagle.data.loading.datamodule import Shard, TrainingBatches, epoch_draws
+from eagle.errors import ConfigError
 
 SIZES = {"n": st.integers(1, 40), "batch_size": st.integers(1, 7), "world_size": st.integers(1, 5)}
 
@@ -40,3 +42,14 @@ def test_training_batches__skip_batches_done(n, batch_size, world_size, done):
     for rank in range(world_size):
         whole = first_batches(done + 5, n, 3, batch_size, 0, rank, world_size)
         assert first_batches(5, n, 3, batch_size, done, rank, world_size) == whole[done:]
+
+
+@given(n=st.integers(1, 40), world_size=st.integers(1, 5))
+def test_shard__shares_are_disjoint_and_complete(n, world_size):
+    if n < world_size:
+        with pytest.raises(ConfigError, match=f"{world_size} processes cannot share {n} images; use {n}"):
+            Shard(n, 0, world_size)
+        return
+    shards = [Shard(n, rank, world_size) for rank in range(world_size)]
+    assert sorted(index for shard in shards for index in shard) == list(range(n))
+    assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]

@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 import crop_datasets as crop_command
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
+from eagle.data.check import readable_part
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.datasets.directory import DirectoryDataset
-from eagle.data.loading.bad_images import readable_part
 from eagle.data.loading.datamodule import SegmentationDataModule
-from eagle.data.loading.sampler import epoch_draws
-from eagle.data.loading.views import TrainingViews
 from eagle.errors import DataError
 from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.training.run import train
@@ -47,36 +44,11 @@ def make_run(root, make_config):
     return make
 
 
-def batches(root, num_workers):
-    views = TrainingViews(DirectoryDataset(root, "train"), 32, "released", "skip")
-    return list(DataLoader(views, 2, sampler=epoch_draws(4, seed=0, epoch=0), num_workers=num_workers))
-
-
-def test_training__replacement_does_not_depend_on_worker_count(root):
-    alone, helped = batches(root, 0), batches(root, 2)
-    for first, second in zip(alone, helped, strict=True):
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[name], second[name]) for name in first)
-    drawn = torch.cat([batch["drawn"] for batch in alone])
-    index = torch.cat([batch["index"] for batch in alone])
-    assert sorted(drawn.tolist()) == [0, 1, 2, 3]
-    assert torch.equal(drawn != index, drawn == 1)
-    assert [len(batch["img"]) for batch in alone] == [2, 2]
-
-
-def test_training__bad_image_raises_by_default(root):
-    views = TrainingViews(DirectoryDataset(root, "train"), 32, "released")
-    with pytest.raises(DataError, match=r"1\.jpg: cannot be read"):
-        list(DataLoader(views, 2, sampler=epoch_draws(4, seed=0, epoch=0)))
-
-
-def test_run__counts_bad_images_and_scores_the_rest(make_run, root, caplog):
+def test_run__leaves_out_and_lists_bad_images_and_scores_the_rest(make_run, root, caplog):
     run_dir = train(make_run())
     lines = (run_dir / "bad_images.txt").read_text().splitlines()
     assert [line.split(": ")[0] for line in lines] == [str(root / "imgs/train/1.jpg"), str(root / "labels/val/2.png")]
-    assert "1 bad training images replaced by others, 1 bad validation images left out" in caplog.text
-    state = torch.load(run_dir / "last.ckpt", weights_only=True)["callbacks"]
-    assert {"bad": [1]} in state.values(), "a resumed run continues the count"
+    assert f"bad images left out: 1 of training, 1 of validation, listed in {run_dir / 'bad_images.txt'}" in caplog.text
     evaluation = validated(EvalConfig, {"num_workers": 0, "accelerator": "cpu", "run_crf": False})
     with pytest.raises(DataError, match=r"2\.png: a label map has one channel"):
         evaluate_checkpoint(run_dir / "last.ckpt", evaluation)
@@ -84,6 +56,13 @@ def test_run__counts_bad_images_and_scores_the_rest(make_run, root, caplog):
     report = json.loads((run_dir / "last_eval.json").read_text())
     assert report["images"] == 2
     assert report["skipped_images"] == lines[1:]
+
+
+def test_run__skipping_trains_as_if_the_image_were_not_there(make_run, root):
+    skipping = torch.load(train(make_run()) / "last.ckpt", weights_only=True)["state_dict"]
+    (root / "imgs/train/1.jpg").unlink()
+    without = torch.load(train(make_run(experiment_name="without")) / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(skipping[name], without[name]) for name in without)
 
 
 def test_run__skipped_image_scores_like_removed_image(make_run, root):

@@ -5,7 +5,7 @@ import pytest
 from skimage.color import deltaE_ciede2000
 
 from color_vision import as_seen
-from eagle.data.palette import VOID_COLOR, distinct_palette
+from eagle.data.labels import VOID_COLOR, distinct_palette
 
 
 def least_difference(colors, missing):

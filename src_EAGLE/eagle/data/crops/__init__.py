@@ -1,1 +1,0 @@
-"""Cut images into training crops."""

@@ -1,0 +1,230 @@
+"""Names, colours and images of label maps: class maps, palettes, id images and overlays.
+
+Palettes suit colour-blind readers: each next colour is the candidate whose smallest distance to the previous colours,
+over normal and colour-blind vision, is largest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from eagle.data.datasets.base import VOID, Classes
+from eagle.errors import DataError
+from eagle.files import written_atomically
+
+NO_CLASS = -1
+NO_CLASS_NAME = "no class"
+# Largest number of ids in 8 and 16 bits per pixel; the highest value marks pixels without a class.
+MOST_BYTE_IDS, MOST_IDS = 255, 65535
+OVERLAY_OPACITY = 0.5
+VOID_COLOR = (0, 0, 0)
+
+# Dark blue and orange differ strongly in every simulated vision.
+_FIRST_COLORS = ((0, 114, 178), (230, 159, 0))
+_CANDIDATES_PER_CHANNEL = 16
+# CIELAB ranges that exclude near-black (void), near-white, grey and glaring colours.
+_LIGHTNESS = (35, 88)
+_CHROMA = (25, 80)
+# Linear RGB seen without red, green or blue cones (Machado, Oliveira and Fernandes 2009, severity 1).
+_VISIONS = {
+    "normal": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
+}
+# Distance weights; a smaller weight constrains the choice more: normal vision most, rare tritanopia least.
+_WEIGHTS = {"normal": 0.7, "protanopia": 1.0, "deuteranopia": 1.0, "tritanopia": 1.5}
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Classes and, for each scored map, the class assigned to each cluster.
+
+    Attributes:
+        classes: names and palette.
+        assignments: map name ("linear", "cluster", "cluster+crf", …) → one class id per cluster, −1 for no class.
+    """
+
+    classes: Classes
+    assignments: dict[str, list[int]] = field(default_factory=dict)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data for JSON and YAML: ``classes`` (a list of name and RGB color) and ``assignments``."""
+        colors = self.classes.palette.tolist()
+        named = [{"name": name, "color": color} for name, color in zip(self.classes.names, colors, strict=True)]
+        return {"classes": named, "assignments": self.assignments}
+
+
+def class_map_from_plain(plain: Mapping[str, Any]) -> ClassMap:
+    """The inverse of ``ClassMap.to_plain``.
+
+    Raises:
+        KeyError, TypeError, ValueError: the data has another structure, a colour is invalid, or a cluster is assigned
+            to a class that does not exist.
+    """
+    names = tuple(str(entry["name"]) for entry in plain["classes"])
+    colors = np.array([entry["color"] for entry in plain["classes"]], dtype=int).reshape(len(names), 3)
+    if colors.size and not 0 <= colors.min() <= colors.max() <= 255:
+        raise ValueError("classes: a colour is not three numbers from 0 to 255")
+    assignments = {str(name): [int(i) for i in classes] for name, classes in dict(plain["assignments"]).items()}
+    for name, classes in assignments.items():
+        if any(not NO_CLASS <= i < len(names) for i in classes):
+            raise ValueError(f"assignments of {name}: a class id is not from {NO_CLASS} to {len(names) - 1}")
+    return ClassMap(Classes(names, colors.astype(np.uint8)), assignments)
+
+
+def numbered_clusters(n_clusters: int) -> Classes:
+    """Placeholder classes for unmatched clusters: ``cluster 0``, ``cluster 1``, …, each with a distinct colour."""
+    return Classes(tuple(f"cluster {i}" for i in range(n_clusters)), distinct_palette(n_clusters))
+
+
+def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
+    """Read a hand-written class map: a text file with one class name per cluster, one a line.
+
+    Equal names are one class; an empty line is a cluster without a class. Class ids follow first appearance.
+
+    Args:
+        path: UTF-8 text file.
+        map_name: the map whose clusters the file names.
+        n_clusters: expected number of lines.
+
+    Raises:
+        DataError: the file cannot be read, contains no name, or has another number of lines.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from error
+    if len(lines) != n_clusters:
+        raise DataError(
+            f"{path}: {len(lines)} lines for {n_clusters} clusters; write one line each, empty for no class"
+        )
+    names = tuple(dict.fromkeys(line for line in lines if line))
+    if not names:
+        raise DataError(f"{path}: contains no class name; write one line per cluster")
+    assignment = [names.index(line) if line else NO_CLASS for line in lines]
+    return ClassMap(Classes(names, distinct_palette(len(names))), {map_name: assignment})
+
+
+def distinct_palette(n: int) -> np.ndarray:
+    """n×3 uint8 RGB colours that differ from each other and from void in normal and colour-blind vision.
+
+    A longer palette starts with the shorter one. About a dozen colours are easy to distinguish.
+    """
+    return np.array(_distinct_colors(n), dtype=np.uint8).reshape(n, 3)
+
+
+def colored(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Colour H×W class ids as H×W×3 uint8; void (−1) is black."""
+    table = np.vstack([palette, VOID_COLOR]).astype(np.uint8)
+    return table[np.where(ids == VOID, len(palette), ids)]
+
+
+def write_ids(path: Path, ids: np.ndarray, n_ids: int) -> None:
+    """Write H×W class or cluster ids as a greyscale PNG: 8 bits for up to 255 ids, else 16 bits.
+
+    Args:
+        path: output file.
+        ids: in [0, n_ids); −1 (no class) is written as the highest value, 255 or 65535.
+        n_ids: number of classes or clusters; it fixes the bit depth, so all images share it.
+    """
+    _save(path, _id_image(ids, n_ids))
+
+
+def write_colored_ids(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
+    """Write H×W ids (−1 for no class) in the colours of an n×3 palette.
+
+    Up to 255 ids become a palette PNG, whose indices are the ids. More become an RGB image.
+    """
+    if len(palette) > MOST_BYTE_IDS:
+        write_image(path, colored(ids, palette))
+        return
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(palette)] = palette
+    image = _id_image(ids, len(palette))
+    image.putpalette(table.tobytes())
+    _save(path, image)
+
+
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Write H×W or H×W×3 uint8 pixels atomically."""
+    _save(path, Image.fromarray(pixels))
+
+
+def overlay(
+    photograph: Image.Image, ids: np.ndarray, palette: np.ndarray, opacity: float = OVERLAY_OPACITY
+) -> np.ndarray:
+    """Blend class colours over a photograph and draw class borders in white; H×W×3 uint8."""
+    tinted = Image.blend(photograph, Image.fromarray(colored(ids, palette)), opacity)
+    pixels = np.array(tinted)
+    pixels[_borders(ids)] = 255
+    return pixels
+
+
+def id_type(n_ids: int) -> type[np.uint8] | type[np.uint16]:
+    """Integer type that stores ``n_ids`` ids; raises DataError if there are more than 65535."""
+    if n_ids > MOST_IDS:
+        raise DataError(f"{n_ids} classes or clusters: a label map holds at most {MOST_IDS}")
+    return np.uint8 if n_ids <= MOST_BYTE_IDS else np.uint16
+
+
+@lru_cache
+def _distinct_colors(n: int) -> tuple[tuple[int, ...], ...]:
+    candidates = _candidates()
+    candidate_lab = {vision: _simulated_lab(candidates, vision) for vision in _VISIONS}
+    distance = np.full(len(candidates), np.inf)
+    chosen: list[tuple[int, ...]] = []
+    color: tuple[int, ...] = VOID_COLOR
+    while len(chosen) < n:
+        for vision, lab in candidate_lab.items():
+            previous = _simulated_lab(np.array([color]), vision)
+            distance = np.minimum(distance, _WEIGHTS[vision] * deltaE_ciede2000(lab, previous))
+        farthest = tuple(candidates[distance.argmax()].tolist())
+        color = _FIRST_COLORS[len(chosen)] if len(chosen) < len(_FIRST_COLORS) else farthest
+        chosen.append(color)
+    return tuple(chosen)
+
+
+def _candidates() -> np.ndarray:
+    """m×3 RGB grid colours of moderate lightness and chroma."""
+    steps = np.linspace(0, 255, _CANDIDATES_PER_CHANNEL).round().astype(int)
+    colors = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=3).reshape(-1, 3)
+    lightness, a, b = _simulated_lab(colors, "normal").T
+    chroma = np.hypot(a, b)
+    moderate = (lightness >= _LIGHTNESS[0]) & (lightness <= _LIGHTNESS[1])
+    return colors[moderate & (chroma >= _CHROMA[0]) & (chroma <= _CHROMA[1])]
+
+
+def _simulated_lab(colors: np.ndarray, vision: str) -> np.ndarray:
+    """CIELAB of m×3 RGB colours (0 to 255) as simulated for a vision, m×3."""
+    rgb = colors / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(linear @ np.array(_VISIONS[vision]).T, 0, 1)
+    return rgb2lab(np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055))
+
+
+def _id_image(ids: np.ndarray, n_ids: int) -> Image.Image:
+    kind = id_type(n_ids)
+    stored = ids.astype(kind)
+    stored[ids == NO_CLASS] = np.iinfo(kind).max
+    return Image.fromarray(stored)
+
+
+def _save(path: Path, image: Image.Image) -> None:
+    with written_atomically(path) as temporary:
+        image.save(temporary)
+
+
+def _borders(ids: np.ndarray) -> np.ndarray:
+    """Mask of pixels whose right or lower neighbour has another class, H×W bool; wider in larger images."""
+    borders = np.zeros(ids.shape, dtype=bool)
+    reach = max(1, round(min(ids.shape) / 500))
+    borders[:, :-reach] |= ids[:, reach:] != ids[:, :-reach]
+    borders[:-reach] |= ids[reach:] != ids[:-reach]
+    return borders
