@@ -27,7 +27,7 @@ def compare_with_kmeans(cfg: DictConfig) -> None:
         require_checkpoint(Path(path), "model_paths")
     from pytorch_lightning.utilities import rank_zero_only
 
-    from eagle.reports.checkpoint_evaluation import compare
+    from eagle.checkpoint_evaluation import compare
 
     rank_zero_only(print)(compare({path: Path(path) for path in cfg.model_paths}, Path(cfg.output_dir), cfg))
 

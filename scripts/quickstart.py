@@ -33,7 +33,7 @@ class QuickstartConfig:
 
 def quickstart(config: DictConfig) -> None:
     """Write the mosaics, fetch the backbone, train EAGLE and its ablation, and score both and k-means."""
-    from eagle.reports.checkpoint_evaluation import compare
+    from eagle.checkpoint_evaluation import compare
     from eagle.training.resume import LAST_NAME
 
     output_dir = Path(config.output_dir)

@@ -21,7 +21,7 @@ def eval_segmentation(cfg: DictConfig) -> None:
         raise ConfigError("model_paths: name at least one checkpoint, e.g. model_paths=[../outputs/RUN/best.ckpt]")
     for path in paths:
         require_checkpoint(path, "model_paths")
-    from eagle.reports.checkpoint_evaluation import evaluate_checkpoints
+    from eagle.checkpoint_evaluation import evaluate_checkpoints
 
     evaluate_checkpoints(list(dict.fromkeys(paths)), cfg)
 

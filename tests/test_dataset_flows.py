@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import five_crop
 
 import crop_datasets
+from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.checkpoints import load_segmenter
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.data.datasets.catalog import open_dataset, open_whole_dataset
 from eagle.data.loading.views import EvaluationViews
 from eagle.errors import DataError
-from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.training.run import train
 from miniatures import WRITERS
 

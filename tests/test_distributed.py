@@ -18,6 +18,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from conftest import ROOT, run_values
+from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated, with_overrides
 from eagle.data.check import inspect_dataset
@@ -25,7 +26,6 @@ from eagle.data.loading import datamodule
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.distributed import all_reduce_sum, machine_arguments
 from eagle.errors import DataError
-from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.run import train
 from miniatures import write_halves

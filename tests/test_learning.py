@@ -15,11 +15,11 @@ from scripts.make_mosaics import MOSAIC_CLASSES, write_mosaics
 from torch import nn
 from torch.nn import functional as F
 
+from eagle.checkpoint_evaluation import KMEANS, compare
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.loading.views import EvaluationViews
-from eagle.reports.checkpoint_evaluation import KMEANS, compare
 from eagle.training.run import train
 
 SIDE, PATCH = 64, 8

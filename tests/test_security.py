@@ -23,7 +23,7 @@ RUN = """
 import json
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
-from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
+from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.training.run import train
 words = json.loads(sys.argv[1])
 run_dir = train(parse_command_line(TrainConfig, words, "train_config_directory"))

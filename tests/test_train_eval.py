@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from conftest import ROOT
+from eagle.checkpoint_evaluation import compare, evaluate_checkpoint, evaluate_checkpoints
 from eagle.checkpoints import load_segmenter
 from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import EvalConfig, TrainConfig
@@ -21,7 +22,6 @@ from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, 
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.maps.probe_maps import MapSettings
 from eagle.models.backbone import KeyBackbone
-from eagle.reports.checkpoint_evaluation import compare, evaluate_checkpoint, evaluate_checkpoints
 from eagle.spectral import eicue
 from eagle.spectral.refinement import spectral_refinement
 from eagle.training.run import _warn_about_batch, train

@@ -26,7 +26,7 @@ from eagle.checkpoints import load_segmenter
 from eagle.config.schema import EvalConfig
 from eagle.config.application import parse_command_line
 from eagle.config.validation import plain
-from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
+from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 segmenter = LitUnsupervisedSegmenter(2, json.loads(sys.argv[1]))

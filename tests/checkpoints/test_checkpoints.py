@@ -11,12 +11,12 @@ from PIL import Image
 from torch.nn import functional as F
 
 from conftest import TINY_VIT
+from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.checkpoints import convert, load_segmenter, read_stored
 from eagle.config.schema import DatasetConfig, EvalConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.cocostuff import CocoStuff
 from eagle.errors import CheckpointError
-from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.run import train
 from miniatures import write_cocostuff

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import crop_datasets as crop_command
+from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
@@ -16,7 +17,6 @@ from eagle.data.datasets.catalog import open_dataset
 from eagle.data.datasets.directory import DirectoryDataset
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import DataError
-from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.training.run import train
 from miniatures import label_map, save, write_directory
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.checkpoints import convert, load_segmenter
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
@@ -16,7 +17,6 @@ from eagle.inference.export import _export_program, export_checkpoint
 from eagle.maps.probe_maps import MapSettings
 from eagle.models.backbone import build_backbone
 from eagle.models.position_embedding import PositionRule, _resampled_for_any_grid, resample_position_embedding
-from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.training.run import train
 
 

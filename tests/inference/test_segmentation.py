@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.checkpoints import load_segmenter
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
@@ -22,7 +23,6 @@ from eagle.inference.folder import segment
 from eagle.inference.masks import Legend
 from eagle.inference.photograph import label_map, sampled
 from eagle.inference.shares import write_legend
-from eagle.reports.checkpoint_evaluation import evaluate_checkpoint
 from eagle.training.run import train
 from segment_images import SegmentConfig
 

@@ -84,8 +84,7 @@ def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
 
 def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
     """The runs with their settings, in the order given; k-means of a data set and seed is a run of its own."""
-    roles = ("method", "model", "backbone", "data", "adjustable", "numerics")
-    names = keys_with(TrainConfig, *roles)
+    names = keys_with(TrainConfig, "method", "model", "backbone", "data", "adjustable", "numerics")
     configs = {path: complete_config(content["config"]) for path, content in contents.items()}
     files = {path: absolute_paths(TrainConfig, config, Path.cwd()) for path, config in configs.items()}
     values = {

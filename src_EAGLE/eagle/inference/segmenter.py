@@ -73,7 +73,8 @@ class Segmenter:
     """
 
     def __init__(self, model: LitUnsupervisedSegmenter, class_map: ClassMap | None, machine: Fabric) -> None:
-        self.model = machine.to_device(model.eval())
+        self.model = model.eval()
+        machine.to_device(self.model)
         self.class_map = class_map
         self.machine = machine
 

@@ -195,4 +195,7 @@ def covered_size(features: Tensor, patch_size: int) -> tuple[int, int]:
 
 def n_scores(probe: nn.Module) -> int:
     """Number of classes or clusters of a linear or cluster probe."""
-    return len(probe.clusters) if isinstance(probe, ClusterLookup) else int(probe.out_channels)
+    if isinstance(probe, ClusterLookup):
+        return len(probe.clusters)
+    assert isinstance(probe, nn.Conv2d)
+    return probe.out_channels

@@ -1,1 +1,0 @@
-"""Evaluate checkpoints, baselines and sweeps: tables, JSON, figures and the HTML page."""
