@@ -10,7 +10,7 @@ from eagle.config.application import run_command
 from eagle.config.schema import key
 from eagle.config.validation import refuse_unknown
 from eagle.console import text_table
-from eagle.data.preparation.dataset_sources import archive_addresses, fetch_dataset, prepare_dataset
+from eagle.data.preparation.publishers import archive_addresses, fetch_dataset, prepare_dataset
 from eagle.downloads.catalog import DATASETS, MIRRORED_DATASETS
 from eagle.errors import DataError, DownloadError
 from eagle.files import default_folder

@@ -29,9 +29,8 @@ from eagle.evaluation.predictions import PredictionFolder
 from eagle.evaluation.report import write_report
 from eagle.evaluation.run_tables import evaluation_record, runs_report, stored_evaluation, with_kmeans
 from eagle.evaluation.score_tables import class_table, comparison_table, results, summary_table, write_json
-from eagle.figures.confusion import confusion_figure
+from eagle.figures.confusion import confusion_figure, write_figure
 from eagle.figures.grids import segmentation_grid
-from eagle.figures.rendering import write_figure
 from eagle.maps.crf.pool import CrfPool
 from eagle.maps.probe_maps import MapSettings, ProbeMaps
 from eagle.models.probes import ClusterLookup

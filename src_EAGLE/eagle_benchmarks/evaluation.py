@@ -4,7 +4,7 @@ from torch import Tensor
 
 from eagle.errors import ConfigError
 from eagle.maps.crf.dense_crf import dense_crf_maps
-from eagle.maps.crf.pool import CrfPool, pydensecrf_worker
+from eagle.maps.crf.pool import CrfPool, require_pydensecrf
 from eagle.maps.probe_maps import MapSettings
 from eagle_benchmarks.case import Case
 from eagle_benchmarks.comparisons import Comparison, require, require_close
@@ -66,7 +66,7 @@ def _require_same_classes(ours: list[Tensor], released: list[Tensor]) -> None:
 
 def _has_pydensecrf() -> bool:
     try:
-        pydensecrf_worker()
+        require_pydensecrf()
     except ConfigError:
         return False
     return True

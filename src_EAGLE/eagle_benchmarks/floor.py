@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eagle.maps.crf.dense_crf import _bgr_bytes
-from eagle.maps.crf.settings import ITERATIONS
+from eagle.maps.crf.pool import ITERATIONS
 from eagle.maps.probe_maps import MapSettings
 from eagle_benchmarks.case import Case
 from eagle_benchmarks.measure import seconds
@@ -58,7 +58,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def crf_bytes(case: Case) -> int:
     """Bytes that the CRF of both probes' maps on the CPU must read and write if no table stays in a cache."""
-    from eagle.maps.crf.compiled_crf import CompiledCrf
+    from eagle.maps.crf.compiled import CompiledCrf
     from eagle.maps.crf.lattice_kernels import LANES
 
     bgr = _bgr_bytes(case.batch["img"])

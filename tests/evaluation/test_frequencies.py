@@ -3,7 +3,7 @@ import pytest
 
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import distinct_palette
-from eagle.evaluation.frequencies import class_frequencies, cluster_frequencies, frequency_table
+from eagle.evaluation.details import class_frequencies, cluster_frequencies, frequency_table
 from eagle.evaluation.metrics import match_clusters
 
 CLASSES = Classes(("sky", "road", "car"), distinct_palette(3))

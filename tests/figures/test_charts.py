@@ -7,8 +7,7 @@ from matplotlib.colors import to_rgb
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import distinct_palette
 from eagle.figures.bars import LABEL_COLOR, bars_figure, frequencies_figure
-from eagle.figures.confusion import confusion_figure
-from eagle.figures.rendering import rendered
+from eagle.figures.confusion import confusion_figure, rendered
 
 
 def numbered_classes(n):

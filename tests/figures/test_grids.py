@@ -11,6 +11,7 @@ from PIL import Image
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import NO_CLASS_NAME, VOID_COLOR, colored, distinct_palette
 from eagle.evaluation.details import Picture
+from eagle.figures.confusion import rendered
 from eagle.figures.grids import (
     EIGENVECTOR_COLORS,
     PANEL_INCHES,
@@ -20,7 +21,6 @@ from eagle.figures.grids import (
     panel_grid,
     segmentation_grid,
 )
-from eagle.figures.rendering import rendered
 from miniatures import picture
 
 CLASSES = Classes(("sky", "road", "car", "tree"), distinct_palette(4))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from eagle.evaluation import permutohedral
-from eagle.maps.crf.compiled_lattice import CompiledLattice
+from eagle.maps.crf.compiled import CompiledLattice
 from eagle.maps.crf.lattice_kernels import LANES
 from eagle.maps.crf.tensor_lattice import PermutohedralLattice
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
 
-from eagle.figures.rendering import shown_name, style_axes
+from eagle.figures.confusion import shown_name, style_axes
 
 ROW_INCHES = 0.29
 MAX_INCHES = 30.0

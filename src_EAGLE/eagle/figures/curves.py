@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from eagle.errors import DataError
 from eagle.figures.bars import RUN_COLORS
-from eagle.figures.rendering import shown_name, style_axes
+from eagle.figures.confusion import shown_name, style_axes
 
 FILE_NAME = "metrics.csv"
 STEP = "step"

@@ -18,7 +18,7 @@ from eagle.data.datasets.base import VOID, Classes
 from eagle.data.labels import VOID_COLOR, colored
 from eagle.data.loading.transforms import unnormalize
 from eagle.evaluation.details import Picture
-from eagle.figures.rendering import shown_name
+from eagle.figures.confusion import shown_name
 
 # A photograph, which may be interpolated, or h×w×3 uint8 colours, which are drawn as they are.
 Panel = Image.Image | np.ndarray

@@ -23,8 +23,8 @@ from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
 from eagle.data.named_files import named_files, output_names
 from eagle.errors import ConfigError, DataError
+from eagle.figures.confusion import write_figure
 from eagle.figures.grids import PANEL_INCHES, Panel, class_legend, eigenvector_colors, panel_grid
-from eagle.figures.rendering import write_figure
 from eagle.inference.decomposition import Decomposition, decompose, decompose_keys
 from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter

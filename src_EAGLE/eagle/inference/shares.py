@@ -7,7 +7,7 @@ import numpy as np
 
 from eagle.data.labels import NO_CLASS, VOID_COLOR
 from eagle.figures.bars import frequencies_figure
-from eagle.figures.rendering import write_figure
+from eagle.figures.confusion import write_figure
 from eagle.inference.masks import Legend
 
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from eagle.config.schema import CRF_BACKENDS
 from eagle.data.loading.transforms import unnormalize
 from eagle.errors import ConfigError, unknown_name_message
-from eagle.maps.crf.pool import CrfPool
-from eagle.maps.crf.settings import (
+from eagle.maps.crf.pool import (
     BILATERAL_COMPAT,
     BILATERAL_SRGB,
     BILATERAL_SXY,
     GAUSSIAN_COMPAT,
     GAUSSIAN_SXY,
     ITERATIONS,
+    CrfPool,
 )
 from eagle.maps.crf.tensor_lattice import PermutohedralLattice
 
@@ -115,7 +115,7 @@ def _by_pydensecrf(bgr: Tensor, maps: Sequence[Tensor], pool: CrfPool | None) ->
 
 def _compiled(bgr: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
     # numba loads a compiler: 130 MB and half a second.
-    from eagle.maps.crf.compiled_crf import CompiledCrf
+    from eagle.maps.crf.compiled import CompiledCrf
 
     height, width = bgr.shape[1:3]
     refined = [log_probs.new_empty(*log_probs.shape[:2], height, width, dtype=torch.float32) for log_probs in maps]

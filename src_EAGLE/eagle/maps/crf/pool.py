@@ -1,17 +1,27 @@
-"""Pool of processes for pydensecrf, without the dead-locks of a forked pool."""
+"""The released CRF's settings, and pydensecrf in a pool of processes, without the dead-locks of a forked pool.
+
+Worker processes import this module, so it needs no torch.
+"""
 
 import multiprocessing
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from importlib import import_module  # noqa: TID251
-from types import ModuleType, TracebackType
+from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eagle.errors import ConfigError, EagleError
 from eagle.processes import follow_parent, usable_cores
+
+# Of the released evaluation, for every backend.
+ITERATIONS = 10
+GAUSSIAN_SXY = 1  # pixels
+GAUSSIAN_COMPAT = 3
+BILATERAL_SXY = 67  # pixels
+BILATERAL_SRGB = 3  # of the 256 levels of a channel
+BILATERAL_COMPAT = 4
 
 Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
@@ -43,14 +53,14 @@ class CrfPool:
             ConfigError: pydensecrf is not installed or cannot be loaded.
             EagleError: a process died.
         """
-        refine_one = pydensecrf_worker().refine
+        require_pydensecrf()
         if self.processes == 0:
-            return [refine_one(bgr, unary) for bgr, unary in jobs]
+            return [pydensecrf_refine(bgr, unary) for bgr, unary in jobs]
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
             self._executor = ProcessPoolExecutor(self.processes, mp_context=context, initializer=follow_parent)
         try:
-            futures = [self._executor.submit(refine_one, bgr, unary) for bgr, unary in jobs]
+            futures = [self._executor.submit(pydensecrf_refine, bgr, unary) for bgr, unary in jobs]
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             self.close()
@@ -74,11 +84,32 @@ class CrfPool:
         self.close()
 
 
-def pydensecrf_worker() -> ModuleType:
-    """The module that runs pydensecrf; raises ConfigError with install instructions if that cannot be loaded."""
+def pydensecrf_refine(bgr: NDArray[np.uint8], unary: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean-field inference with Potts compatibility and pydensecrf's symmetric normalisation.
+
+    Args:
+        bgr: H×W×3 uint8.
+        unary: C×H×W float32, -log(probabilities).
+
+    Returns:
+        C×H×W float32 probabilities.
+    """
+    from pydensecrf.densecrf import DenseCRF2D
+
+    n_classes, height, width = unary.shape
+    crf = DenseCRF2D(width, height, n_classes)
+    crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(n_classes, -1)))
+    crf.addPairwiseGaussian(sxy=GAUSSIAN_SXY, compat=GAUSSIAN_COMPAT)
+    crf.addPairwiseBilateral(
+        sxy=BILATERAL_SXY, srgb=BILATERAL_SRGB, rgbim=np.ascontiguousarray(bgr), compat=BILATERAL_COMPAT
+    )
+    return np.asarray(crf.inference(ITERATIONS), dtype=np.float32).reshape(unary.shape)
+
+
+def require_pydensecrf() -> None:
+    """Raise ConfigError with install instructions if pydensecrf cannot be loaded."""
     try:
-        import_module("pydensecrf.densecrf")
-        return import_module("eagle.maps.crf.pydensecrf_worker")
+        import pydensecrf.densecrf  # noqa: F401
     except (ImportError, ValueError) as error:  # ValueError: compiled for another numpy
         raise ConfigError(
             f"pydensecrf cannot be loaded ({error}): run `pip install -e .[crf]` or use backend=torch"

@@ -15,13 +15,11 @@ from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import NO_CLASS_NAME, numbered_clusters, write_image
 from eagle.data.loading.datamodule import Shard
 from eagle.distributed import all_reduce_sum
-from eagle.evaluation.details import Picture
-from eagle.evaluation.frequencies import class_frequencies, cluster_frequencies, frequency_table
+from eagle.evaluation.details import Picture, class_frequencies, cluster_frequencies, frequency_table
 from eagle.evaluation.metrics import match_clusters, published_score
 from eagle.figures.bars import frequencies_figure
-from eagle.figures.confusion import confusion_figure
+from eagle.figures.confusion import confusion_figure, rendered
 from eagle.figures.grids import segmentation_grid
-from eagle.figures.rendering import rendered
 from eagle.files import remove_unfinished, write_csv_atomically
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.loggers import log_picture
