@@ -17,7 +17,7 @@ from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes
 from eagle.data.loading.transforms import image_tensor, normalize
 from eagle.errors import CheckpointError, ConfigError, DataError
-from eagle.inference.folder import segment
+from eagle.inference.folders import segment
 from eagle.visualization.viewer import open_viewer
 from miniatures import picture
 from segment_images import SegmentConfig

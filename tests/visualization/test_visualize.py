@@ -15,7 +15,7 @@ from eagle.data.class_map import ClassMap
 from eagle.data.datasets.base import Classes
 from eagle.data.palette import distinct_palette
 from eagle.errors import CheckpointError, ConfigError, DataError
-from eagle.inference.folder import segment
+from eagle.inference.folders import segment
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.visualization.image_sources import NamedImage, spread
 from eagle.visualization.visualize import visualize
