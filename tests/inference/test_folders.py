@@ -54,8 +54,9 @@ def photograph(path, seed):
 
 
 def config(checkpoint, images, output_dir, **overrides):
-    values = {"checkpoint": str(checkpoint), "images": [str(images)], "output_dir": str(output_dir), "batch_size": 2}
-    return validated(SegmentConfig, values | {"accelerator": "cpu", "num_workers": 2} | overrides)
+    named = [str(image) for image in (images if isinstance(images, list) else [images])]
+    values = {"checkpoint": str(checkpoint), "images": named, "output_dir": str(output_dir), "accelerator": "cpu"}
+    return validated(SegmentConfig, values | {"batch_size": 2, "num_workers": 2} | overrides)
 
 
 def command(cfg, *arguments):
@@ -98,13 +99,13 @@ def test_segment__rerun_computes_nothing_and_changes_nothing(checkpoint, photos,
 
 @pytest.mark.parametrize(
     "overrides",
-    [{"res": 64}, {"probe": "linear"}, {"run_crf": True}, {"cluster_names": "names.txt"}, {"checkpoint": "best.ckpt"}],
+    [{"res": 64}, {"probe": "linear"}, {"run_crf": True}, {"cluster_names": "names.txt"}, {}],
 )
 def test_segment__changed_setting_computes_all_again(checkpoint, photos, tmp_path, computed, monkeypatch, overrides):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.txt").write_text("a\nb\na\n")
     segment(config(checkpoint, photos, tmp_path / "masks"))
-    if "checkpoint" in overrides:
+    if not overrides:
         write_checkpoint(checkpoint, seed=1)
     computed.clear()
     segment(config(checkpoint, photos, tmp_path / "masks", **overrides))
@@ -211,7 +212,7 @@ def test_segment__an_input_is_never_replaced(checkpoint, photos, tmp_path, monke
         photograph(tmp_path / name, 0)
     before = content(photos)
     with pytest.raises(ConfigError) as error:
-        segment(config(checkpoint, "", "photos", images=images))
+        segment(config(checkpoint, images, "photos"))
     assert str(error.value).startswith(message)
     assert content(photos) == before
 

@@ -6,12 +6,12 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from test_folders import config, photograph, write_checkpoint
 
 from eagle.errors import DataError
 from eagle.inference.folders import segment
 from eagle.inference.video import join_overlays, read_frames, video_writer
 from miniatures import picture, save
-from test_folders import config, photograph, write_checkpoint
 
 
 def write_video(path, n_frames=4, codec="libx264", size=(47, 35), matrix=None):
@@ -40,7 +40,7 @@ def test_segment__videos_become_overlay_videos_and_damaged_ones_are_left_out(tmp
     clips = [write_video(tmp_path / name, n_frames=5) for name in ("clip.mp4", "cut.mp4")]
     clips[1].write_bytes(clips[1].read_bytes()[:-2000])
     (tmp_path / "no.mp4").write_bytes(b"nothing")
-    cfg = config(write_checkpoint(tmp_path / "best.ckpt"), "", tmp_path / "masks", images=[str(tmp_path)])
+    cfg = config(write_checkpoint(tmp_path / "best.ckpt"), tmp_path, tmp_path / "masks")
     content = segment(cfg)
     entry = content["images"][str(clips[0])]
     assert (entry["frames"], entry["size"]) == (5, [47, 35])
@@ -80,7 +80,7 @@ def test_frames__variable_rate_keeps_frames_and_times(tmp_path, suffix):
     frames = list(read_frames(copy))
     assert [float(time) for time, _ in frames] == pytest.approx([float(time) for time in times], abs=1e-3)
     for number in (0, 34):
-        assert np.abs(np.asarray(frames[number][1], dtype=int) - picture(number, (64, 48))).mean() < 8
+        assert np.abs(np.asarray(frames[number][1], dtype=int) - picture(number, (64, 48))).mean() < 12
     assert probed(made) == (64, 48, 35, pytest.approx(2.0, abs=1e-3))
 
 
@@ -88,7 +88,7 @@ def test_read_frames__turned_upright(tmp_path):
     """The display matrix of a phone held upright turns clockwise."""
     path = write_video(tmp_path / "phone.mp4", size=(64, 48), matrix=[0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30])
     _, image = next(read_frames(path))
-    assert np.abs(np.asarray(image, dtype=int) - np.rot90(picture(0, (64, 48)), -1)).mean() < 8
+    assert np.abs(np.asarray(image, dtype=int) - np.rot90(picture(0, (64, 48)), -1)).mean() < 12
 
 
 def test_segment__folder_of_frames_becomes_an_overlay_video_too(tmp_path):
