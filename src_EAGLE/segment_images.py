@@ -9,6 +9,7 @@ from eagle.config.application import run_command
 from eagle.config.refinement import REFINEMENTS
 from eagle.config.schema import CRF_BACKENDS, REQUIRED, MachineConfig, key
 from eagle.downloads.catalog import require_checkpoint
+from eagle.errors import DataError
 from eagle.files import default_folder
 
 
@@ -16,7 +17,7 @@ from eagle.files import default_folder
 class SegmentConfig(MachineConfig):
     """Every key of ``segment_images.py``."""
 
-    images: list[str] = key([], "Images, folders of images, or videos (with ffmpeg)")
+    images: list[str] = key([], "Images, folders of images, or videos")
     bundled: bool = key(False, "Also segment the photographs that come with scikit-image and scikit-learn")
     checkpoint: str = key(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
     output_dir: str = key(default_folder("outputs/segments"), "Folder of masks, segments.json, legend.png", path=True)
@@ -63,12 +64,17 @@ def segment_images(cfg: DictConfig) -> None:
     The same command goes on after an interruption and skips the files that are finished.
     """
     require_checkpoint(Path(cfg.checkpoint), "checkpoint")
-    from eagle.inference.folder import JSON_NAME, segment
+    from eagle.inference.folders import JSON_NAME, segment
 
     content = segment(cfg)
     if content is None:  # rank 0 says it
         return
-    print(f"{len(content['images'])} segmented, {len(content['unreadable'])} left out: {cfg.output_dir}/{JSON_NAME}")
+    done, left_out = content["already_done"], len(content["unreadable"])
+    if not content["images"]:
+        raise DataError(f"none of the {left_out} files could be segmented: {cfg.output_dir}/{JSON_NAME} says why")
+    counts = {"already done": done, "segmented": len(content["images"]) - done}
+    shown = [f"{n} {what}" for what, n in counts.items() if n]
+    print(f"{', '.join(shown)}, {left_out} left out: {cfg.output_dir}/{JSON_NAME}")
 
 
 def main() -> None:

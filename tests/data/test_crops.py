@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from eagle.config.command_line import parse_command_line
 from PIL import Image
 from torchvision.transforms import functional as F
 
 import crop_datasets as command
+from eagle.config.application import parse_command_line
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import validated
 from eagle.data.crops import five_boxes, random_boxes

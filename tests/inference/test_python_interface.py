@@ -18,7 +18,7 @@ from eagle.data.labels import ClassMap
 from eagle.data.loading.transforms import image_tensor, normalize
 from eagle.errors import CheckpointError, ConfigError, DataError
 from eagle.inference.eigen_pictures import open_viewer
-from eagle.inference.folder import segment
+from eagle.inference.folders import segment
 from miniatures import picture
 from segment_images import SegmentConfig
 from visualize_eigen import VisualizeConfig

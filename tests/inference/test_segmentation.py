@@ -1,8 +1,6 @@
-"""Masks of photographs and videos of any size: pixels, names and colours."""
+"""Masks of photographs of any size: pixels, names and colours."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +17,9 @@ from eagle.data.bundled import PHOTOGRAPHS
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import NO_CLASS, ClassMap, named_clusters, overlay
 from eagle.errors import ConfigError, DataError
-from eagle.inference.folder import segment
+from eagle.inference.folders import segment, write_legend
 from eagle.inference.masks import Legend
 from eagle.inference.photograph import label_map, sampled
-from eagle.inference.shares import write_legend
 from eagle.training.run import train
 from segment_images import SegmentConfig
 
@@ -122,19 +119,6 @@ def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path, overrides)
     shares = {f"cluster {i}": pytest.approx(n / ids.size, abs=1e-5) for i, n in zip(names, counts, strict=True)}
     assert content["images"][str(path)]["shares"] == shares
     assert (tmp_path / "masks/legend.png").is_file()
-
-
-def test_segment__unreadable_files_are_listed_and_not_fatal(checkpoint, tmp_path, caplog):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    photograph(folder / "a.png", (40, 40))
-    photograph(folder / "a.jpg", (40, 40))
-    (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    content = segment(config(checkpoint, [folder], tmp_path / "masks"))
-    assert list(content["unreadable"]) == [str(folder / "torn.jpg")]
-    assert "torn.jpg: cannot be read as an image" in caplog.text
-    written = {path.name for path in (tmp_path / "masks").iterdir()}
-    assert {"a_png_ids.png", "a_jpg_ids.png", "segments.json"} <= written, "neither overwrites the other"
 
 
 def test_segment__exif_orientation_is_applied(checkpoint, tmp_path):
@@ -246,46 +230,6 @@ def test_command_line__paths_come_first(tmp_path):
     assert (cfg.checkpoint, cfg.res) == ("c.ckpt", 8)
     with pytest.raises(ConfigError, match=r"checkpoint: must be given"):
         parse_command_line(SegmentConfig, ["x.jpg"], positional="images")
-
-
-def probed(video):
-    """Width, height, frames a second and frames of a video file."""
-    entries = "stream=width,height,avg_frame_rate,nb_read_frames"
-    command = ["ffprobe", "-v", "error", "-count_frames", "-show_entries", entries, "-of", "csv=p=0", str(video)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
-def test_segment__folder_of_frames_becomes_an_overlay_video_too(checkpoint, tmp_path):
-    frames = tmp_path / "walk"
-    frames.mkdir()
-    for number in range(3):
-        photograph(frames / f"{number:03d}.png", (48, 40), seed=number)
-    (frames / "001b.png").write_bytes(b"torn")
-    content = segment(config(checkpoint, [frames], tmp_path / "masks", frame_rate=2.5))
-    assert content["videos"] == {str(frames): "walk_overlay.mp4"}
-    assert probed(tmp_path / "masks/walk_overlay.mp4") == "48,40,5/2,3"
-    assert len(content["images"]) == 3
-    assert json.loads((tmp_path / "masks/segments.json").read_text()) == content
-    photograph(frames / "002.png", (50, 40))
-    with pytest.raises(DataError, match=r"002_overlay\.png: 50×40 pixels, the frames before it 48×40"):
-        segment(config(checkpoint, [frames], tmp_path / "masks2", frame_rate=2.5))
-    assert len(list((tmp_path / "masks2").glob("*_ids.png"))) == 3
-    assert not list((tmp_path / "masks2").glob("*.mp4"))
-
-
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
-def test_segment__video_becomes_an_overlay_video(checkpoint, tmp_path):
-    clip = tmp_path / "clip.mp4"
-    make = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=47x35:rate=5:duration=1", "-pix_fmt", "yuv444p"]
-    subprocess.run([*make, str(clip)], check=True)
-    (tmp_path / "no.mp4").write_bytes(b"nothing")
-    content = segment(config(checkpoint, [clip, tmp_path / "no.mp4"], tmp_path / "masks"))
-    entry = content["images"][str(clip)]
-    assert (entry["frames"], entry["size"]) == (5, [47, 35])
-    assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-3)
-    assert probed(tmp_path / "masks/clip_overlay.mp4") == "48,36,5/1,5", "five frames, sides made even as H.264 asks"
-    assert list(content["unreadable"]) == [str(tmp_path / "no.mp4")]
 
 
 def test_segment__slim_checkpoint_keeps_class_names(checkpoint, tmp_path):

@@ -1,42 +1,112 @@
-"""Read and write videos: every frame once, the duration of the source, no file overwritten."""
+"""Videos: every frame once, the source's timing, nothing finished from a damaged file, no file overwritten."""
 
-import shutil
-import subprocess
+import json
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
+from test_folders import config, photograph, write_checkpoint
 
-from eagle.inference.frame_folders import join_overlays
-from eagle.inference.video import frames, open_video, video_writer
+from eagle.errors import DataError
+from eagle.inference.folders import segment
+from eagle.inference.video import join_overlays, read_frames, video_writer
 from miniatures import picture, save
 
-pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+
+def write_video(path, n_frames=4, codec="libx264", size=(47, 35), matrix=None):
+    """Five frames a second; the index of an .mp4 comes first, as in files of the web."""
+    with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
+        stream = container.add_stream(codec, rate=5)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p" if codec != "libx264" else "yuv444p"
+        stream.set_display_matrix(matrix)
+        for number in range(n_frames):
+            pixels = picture(number, size)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode())
+    return path
 
 
-def probed(video):
-    """Frames and seconds of a video file."""
-    entries = "stream=nb_read_frames,duration"
-    command = ["ffprobe", "-v", "error", "-count_frames", "-show_entries", entries, "-of", "csv=p=0", str(video)]
-    seconds, n_frames = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().split(",")
-    return int(n_frames), float(seconds)
+def probed(path):
+    """Width, height, frames and seconds of a video file."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        n_frames = sum(1 for _ in container.decode(stream))
+        return stream.width, stream.height, n_frames, container.duration / av.time_base
+
+
+def test_segment__videos_become_overlay_videos_and_damaged_ones_are_left_out(tmp_path):
+    clips = [write_video(tmp_path / name, n_frames=5) for name in ("clip.mp4", "cut.mp4")]
+    clips[1].write_bytes(clips[1].read_bytes()[:-2000])
+    (tmp_path / "no.mp4").write_bytes(b"nothing")
+    cfg = config(write_checkpoint(tmp_path / "best.ckpt"), tmp_path, tmp_path / "masks")
+    content = segment(cfg)
+    entry = content["images"][str(clips[0])]
+    assert (entry["frames"], entry["size"]) == (5, [47, 35])
+    assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert probed(tmp_path / "masks/clip_overlay.mp4") == (48, 36, 5, 1.0), "sides made even as H.264 asks"
+    assert list(content["unreadable"]) == [str(clips[1]), str(tmp_path / "no.mp4")]
+    assert [path.name for path in (tmp_path / "masks").glob("*.mp4")] == ["clip_overlay.mp4"]
+    assert segment(cfg) == content | {"already_done": 1}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("webm", "libvpx"), ("avi", "mpeg4")]
+)
+@pytest.mark.parametrize("share", [0.35, 0.5, 0.9, 0.99])
+def test_read_frames__a_file_cut_off_anywhere_is_an_error(tmp_path, suffix, codec, share):
+    path = write_video(tmp_path / f"clip.{suffix}", codec=codec, size=(64, 48))
+    assert len(list(read_frames(path))) == 4
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(DataError, match=rf"clip\.{suffix}: unreadable after [0-3] frames \(.*\); repair or remove it"):
+        list(read_frames(path))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_frames__variable_rate_keeps_frames_and_duration(tmp_path, suffix):
+def test_frames__variable_rate_keeps_frames_and_times(tmp_path, suffix):
     """A phone's video: thirty frames in the first second, five in the next, the last of them after 1.8 s."""
-    made, source, copy = tmp_path / "made.mkv", tmp_path / f"phone{suffix}", tmp_path / "copy.mp4"
-    thinned = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=30:duration=2", "-vf", r"select='lt(t\,1)+not(mod(n\,6))'"]
-    subprocess.run(["ffmpeg", "-v", "error", *thinned, str(made)], check=True)
-    subprocess.run(["ffmpeg", "-v", "error", "-i", str(made), "-c", "copy", str(source)], check=True)
-    video = open_video(source)
-    images = list(frames(video))
-    assert len(images) == video.n_frames == 35
-    with video_writer(copy, video.size, video.rate) as write:
-        for image in images:
-            write(np.asarray(image))
-    n_frames, seconds = probed(copy)
-    assert n_frames == 35
-    assert seconds == pytest.approx(1.8, abs=0.1)
+    times = [*(Fraction(i, 30) for i in range(30)), *(1 + Fraction(i, 5) for i in range(5))]
+    made, copy = tmp_path / "made.mp4", tmp_path / f"copy{suffix}"
+    with video_writer(made) as write:
+        for number, time in enumerate(times):
+            write(picture(number, (64, 48)), 7 + time)
+    with av.open(str(made)) as source, av.open(str(copy), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    frames = list(read_frames(copy))
+    assert [float(time) for time, _ in frames] == pytest.approx([float(time) for time in times], abs=1e-3)
+    for number in (0, 34):
+        assert np.abs(np.asarray(frames[number][1], dtype=int) - picture(number, (64, 48))).mean() < 12
+    assert probed(made) == (64, 48, 35, pytest.approx(2.0, abs=1e-3))
+
+
+def test_read_frames__turned_upright(tmp_path):
+    """The display matrix of a phone held upright turns clockwise."""
+    path = write_video(tmp_path / "phone.mp4", size=(64, 48), matrix=[0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30])
+    _, image = next(read_frames(path))
+    assert np.abs(np.asarray(image, dtype=int) - np.rot90(picture(0, (64, 48)), -1)).mean() < 12
+
+
+def test_segment__folder_of_frames_becomes_an_overlay_video_too(tmp_path):
+    frames = tmp_path / "walk"
+    frames.mkdir()
+    for number in range(3):
+        photograph(frames / f"{number:03d}.png", 0)
+    (frames / "001b.png").write_bytes(b"torn")
+    checkpoint = write_checkpoint(tmp_path / "best.ckpt")
+    content = segment(config(checkpoint, frames, tmp_path / "masks", frame_rate=2.5))
+    assert content["videos"] == {str(frames): "walk_overlay.mp4"}
+    assert probed(tmp_path / "masks/walk_overlay.mp4") == (48, 40, 3, pytest.approx(1.2))
+    assert json.loads((tmp_path / "masks/segments.json").read_text()) | {"already_done": 0} == content
+    photograph(frames / "002.png", 1)
+    with pytest.raises(DataError, match=r"002_overlay\.png: 40×48 pixels, the frames before it 48×40"):
+        segment(config(checkpoint, frames, tmp_path / "masks2", frame_rate=2.5))
+    assert len(list((tmp_path / "masks2").glob("*_ids.png"))) == 3
+    assert not list((tmp_path / "masks2").glob("*.mp4"))
 
 
 def test_join_overlays__equal_names_get_numbers(tmp_path):
@@ -50,5 +120,5 @@ def test_join_overlays__equal_names_get_numbers(tmp_path):
     (tmp_path / "clip_overlay.mp4").write_bytes(b"of the video")
     videos = join_overlays(images, tmp_path, 5)
     assert videos == {"a/clip": "clip_2_overlay.mp4", "b/clip": "clip_3_overlay.mp4", "b/walk": "walk_overlay.mp4"}
-    assert [probed(tmp_path / name)[0] for name in videos.values()] == [2, 3, 4]
+    assert [probed(tmp_path / name)[2] for name in videos.values()] == [2, 3, 4]
     assert (tmp_path / "clip_overlay.mp4").read_bytes() == b"of the video"

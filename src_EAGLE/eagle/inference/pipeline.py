@@ -1,32 +1,35 @@
-"""Threads with bounded queues beside the thread that computes, and batches of images of one size."""
+"""Work in threads beside the thread that computes, and batches of photographs of one size."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from eagle.inference.photograph import Prepared
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Files of one chunk, in batches: more find more partners of their size, fewer spread better over processes.
-CHUNK_BATCHES = 4
 # Most pixels at the model's input in one batch; a larger image is a batch of its own.
 BATCH_PIXELS = 1 << 23
 # Pixels of photographs that wait for partners of their size.
 WAITING_PIXELS = 1 << 26
 
 
-def chunks(items: Sequence[Item], batch_size: int) -> list[Sequence[Item]]:
-    """Cut a list into consecutive chunks; images of different chunks never share a batch.
-
-    So the composition of every batch follows from the list alone: not from the number of processes, nor from the files
-    that an earlier run has finished.
-    """
-    length = CHUNK_BATCHES * batch_size
-    return [items[start : start + length] for start in range(0, len(items), length)]
+def ordered(function: Callable[[Item], Result], items: Iterable[Item], n_threads: int, ahead: int) -> Iterator[Result]:
+    """Yield ``function(item)`` in the order of ``items``, computed in threads; at most ``ahead`` items are in work."""
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def batches(
@@ -54,42 +57,6 @@ def batches(
             del pixels[largest]
             yield waiting.pop(largest)
     yield from waiting.values()
-
-
-def ordered(
-    function: Callable[[Item], Result], items: Iterable[Item], pool: ThreadPoolExecutor, ahead: int
-) -> Iterator[Result]:
-    """Yield ``function(item)`` in the order of ``items``, computed in ``pool``; at most ``ahead`` items are in work."""
-    pending: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-@contextmanager
-def bounded_calls(n_threads: int, most: int) -> Iterator[Callable[..., None]]:
-    """Yield ``call(function, *arguments)``, which runs functions in threads and waits while ``most`` are in work.
-
-    Leaving the context waits for all calls. An exception of one is raised by a later ``call`` or when leaving.
-    """
-    pending: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(n_threads) as pool:
-
-        def call(function: Callable[..., Any], *arguments: Any) -> None:
-            if len(pending) >= most:
-                pending.popleft().result()
-            pending.append(pool.submit(function, *arguments))
-
-        yield call
-        for future in pending:
-            future.result()
 
 
 def _area(size: tuple[int, int]) -> int:

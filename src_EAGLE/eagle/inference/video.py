@@ -1,135 +1,189 @@
-"""Read the frames of a video file and write overlays as a video, with the ffmpeg program."""
+"""Segment videos, and join the overlays of a folder of frames to a video; PyAV brings the decoders and H.264."""
 
-import json
-import shutil
-import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain, count
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
+from eagle.data.labels import overlay
 from eagle.errors import DataError
 from eagle.files import written_atomically
+from eagle.inference.masks import Legend
+from eagle.inference.photograph import PhotographSegmenter, Prepared
+from eagle.inference.pipeline import batches, ordered
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-
-# Relative difference from the measured rate up to which the stated one holds: containers round times to milliseconds.
-RATE_TOLERANCE = 0.01
-
-
-@dataclass(frozen=True)
-class Video:
-    """Properties of a video file.
-
-    Attributes:
-        path: the file.
-        size: (width, height) in pixels, as a player shows it.
-        rate: average frames per second, as a fraction such as "30000/1001".
-        n_frames: number of stored frames, including those that players skip.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    rate: str
-    n_frames: int
+# Unit of the times in the videos that are written, in seconds.
+CLOCK = Fraction(1, 90_000)
 
 
-def open_video(path: Path) -> Video:
-    """Read a video's properties with ffprobe, which reads the whole file but decodes nothing.
+def segment_video(
+    path: Path, target: Path, photographs: PhotographSegmenter, legend: Legend, batch_size: int, n_threads: int
+) -> dict[str, Any]:
+    """Write the overlays of all frames as a video with the source's timing; return its entry in ``segments.json``.
+
+    Args:
+        path: the video.
+        target: the .mp4 file to write.
+        photographs: computes label maps.
+        legend: names and colours.
+        batch_size: most frames that are computed together.
+        n_threads: threads that prepare frames, and as many that draw overlays, while the model computes.
 
     Raises:
-        DataError: ffmpeg is missing, or the file holds no video.
+        DataError: the video is damaged, cut off or without frames, or the target cannot be written.
     """
-    _require_ffmpeg(path)
-    fields = "stream=width,height,avg_frame_rate:stream_side_data=rotation:packet=pts_time"
-    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", fields, "-of", "json", _url(path)]
-    probed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  fixed words, no shell
-    found = json.loads(probed.stdout or "{}") if probed.returncode == 0 else {}
-    streams, packets = found.get("streams", []), found.get("packets", [])
-    if not streams:
-        raise DataError(f"{path}: holds no video that ffmpeg can read ({probed.stderr.strip()[:120]})")
-    stream = streams[0]
-    size = (int(stream["width"]), int(stream["height"]))
-    turned = any(int(side.get("rotation", 0)) % 180 for side in stream.get("side_data_list", []))
-    times = [float(packet["pts_time"]) for packet in packets if "pts_time" in packet]
-    return Video(path, size[::-1] if turned else size, _average_rate(stream["avg_frame_rate"], times), len(packets))
+
+    def segmented(frames: Iterable[tuple[Fraction, Prepared]]) -> Iterator[tuple[Fraction, Prepared, np.ndarray]]:
+        for batch in batches(frames, batch_size, itemgetter(1)):
+            maps = photographs.label_maps([prepared for _, prepared in batch])
+            yield from ((*frame, clusters) for frame, clusters in zip(batch, maps, strict=True))
+
+    def drawn(frame: tuple[Fraction, Prepared, np.ndarray]) -> tuple[Fraction, np.ndarray, dict[str, float]]:
+        time, prepared, clusters = frame
+        ids = legend.ids(clusters)
+        return time, overlay(prepared.photograph, ids, legend.classes.palette), legend.shares(ids)
+
+    entry: dict[str, Any] = {"size": [], "frames": 0, "files": {"overlay": target.name}, "shares": {}}
+    totals: dict[str, float] = entry["shares"]
+    ahead = batch_size + n_threads
+    with video_writer(target) as write:
+        seen = ordered(lambda frame: (frame[0], photographs.prepare(frame[1])), read_frames(path), n_threads, ahead)
+        for time, pixels, shares in ordered(drawn, segmented(seen), n_threads, ahead):
+            write(pixels, time)
+            entry |= {"size": [pixels.shape[1], pixels.shape[0]], "frames": entry["frames"] + 1}
+            for class_name, share in shares.items():
+                totals[class_name] = totals.get(class_name, 0.0) + share
+    return entry | {"shares": {class_name: round(total / entry["frames"], 6) for class_name, total in totals.items()}}
 
 
-def _average_rate(stated: str, times: Sequence[float]) -> str:
-    """The stated frame rate, or the rate measured from the frame times (seconds) where the two disagree.
+def read_frames(path: Path) -> Iterator[tuple[Fraction, Image.Image]]:
+    """Yield the time in seconds and the RGB pixels of every frame, in order, upright and of one size.
 
-    Matroska states the initial rate of a variable-rate video; other files state none ("0/0").
+    Raises:
+        DataError: the file is no video, is damaged, or ends before its stated end.
     """
-    numerator, denominator = map(int, stated.split("/"))
-    span = max(times, default=0.0) - min(times, default=0.0)
-    if span <= 0:
-        return stated
-    measured = (len(times) - 1) / span
-    if abs(numerator - measured * denominator) < RATE_TOLERANCE * numerator:
-        return stated
-    return f"{Fraction(measured).limit_denominator(10_000)}"
-
-
-def frames(video: Video) -> Iterator[Image.Image]:
-    """Yield every stored frame once, as RGB and in order; raise DataError if the file is damaged."""
-    width, height = video.size
-    # As an input option, -r replaces the file's timestamps, by which ffmpeg would repeat and drop frames of a
-    # variable-rate video. The option that prevents this differs between ffmpeg versions (-vsync, -fps_mode).
-    command = ["ffmpeg", "-v", "error", "-r", video.rate, "-i", _url(video.path)]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    with subprocess.Popen(  # noqa: S603  fixed words, no shell
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        try:
-            while len(pixels := process.stdout.read(width * height * 3)) == width * height * 3:
-                yield Image.frombytes("RGB", (width, height), pixels)
-        finally:
-            process.stdout.close()
-    if process.returncode and not pixels:
-        raise DataError(f"{video.path}: ffmpeg stopped with status {process.returncode} before the video's end")
+    n_frames = 0
+    try:
+        with av.open(_url(path)) as container, tqdm(desc=path.name, unit="frame", leave=False) as progress:
+            stream = container.streams.best("video")
+            if not isinstance(stream, av.VideoStream):
+                raise ValueError("no video in it")
+            stream.thread_type = "AUTO"
+            progress.total = stream.frames or None
+            end = start = Fraction(container.start_time or 0, av.time_base)
+            for packet in container.demux(stream, *container.streams.audio):
+                if packet.is_corrupt:
+                    raise ValueError("it is cut off")
+                parts: Sequence[Any] = packet.decode() if packet.stream is stream else [packet]
+                for part in parts:
+                    time: Fraction = end if part.pts is None else part.pts * part.time_base
+                    end = max(end, time + (part.duration or 0) * part.time_base)
+                    if isinstance(part, av.VideoFrame):
+                        pixels = part.to_ndarray(format="rgb24", width=stream.width, height=stream.height)
+                        yield time, Image.fromarray(np.rot90(pixels, part.rotation // 90))
+                        n_frames += 1
+                        progress.update()
+            # Where a file ends between two frames, the demuxer reports no error. Stated lengths are not exact.
+            length = Fraction(container.duration or 0, av.time_base)
+            if start + length - end > min(length / 10, Fraction(1)):
+                raise ValueError("it is cut off")
+            if n_frames == 0:
+                raise ValueError("no frame in it")
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: unreadable after {n_frames} frames ({reason}); repair or remove it") from error
 
 
 @contextmanager
-def video_writer(path: Path, size: tuple[int, int], rate: str) -> Iterator[Any]:
-    """Open an H.264 file and yield a function that appends one H×W×3 uint8 frame to it.
+def video_writer(path: Path) -> Iterator[Callable[[np.ndarray, Fraction], None]]:
+    """Open an .mp4 file (H.264) and yield a function that appends one H×W×3 uint8 frame, given its time in seconds.
 
-    Args:
-        path: the .mp4 file, written under a temporary name.
-        size: (width, height) of every frame.
-        rate: frames per second.
+    The last frame is shown as long as the one before it.
 
     Raises:
-        DataError: ffmpeg is missing or cannot write the file.
+        DataError: the file cannot be written.
     """
-    _require_ffmpeg(path)
-    width, height = size
     with written_atomically(path) as temporary:
-        command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
-        command += ["-r", rate, "-i", "-", "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p"]
-        command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", _url(temporary)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603  fixed words, no shell
-            assert process.stdin is not None
-            assert process.stderr is not None
-            stdin = process.stdin
-            with suppress(BrokenPipeError):
-                yield lambda pixels: stdin.write(np.ascontiguousarray(pixels, dtype=np.uint8).tobytes())
-                stdin.close()
-            reason = process.stderr.read().decode(errors="replace")
-        if process.returncode:
-            raise DataError(f"{path}: ffmpeg cannot write it ({' '.join(reason.split())[:160]})")
+        try:
+            with av.open(_url(temporary), "w", format="mp4") as container:
+                # With B-frames, a video of variable rate would state too short a length.
+                stream = container.add_stream("libx264", options={"bf": "0"})
+                stream.codec_context.time_base, stream.pix_fmt = CLOCK, "yuv420p"
+                times: list[Fraction] = []
+
+                def write(pixels: np.ndarray, time: Fraction) -> None:
+                    # H.264 needs even sides.
+                    even = np.pad(pixels, ((0, len(pixels) % 2), (0, pixels.shape[1] % 2), (0, 0)))
+                    if not times:
+                        stream.height, stream.width = even.shape[:2]
+                    times.append(time)
+                    frame = av.VideoFrame.from_ndarray(even, "rgb24")
+                    frame.pts, frame.time_base = round((time - times[0]) / CLOCK), CLOCK
+                    container.mux(stream.encode(frame))
+
+                yield write
+                for packet in stream.encode():
+                    packet.duration = round((times[-1] - times[-2]) / CLOCK) if len(times) > 1 else packet.duration
+                    container.mux(packet)
+        except av.FFmpegError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def join_overlays(images: Mapping[str, Any], output_dir: Path, rate: float) -> dict[str, str]:
+    """Write ``FOLDER_overlay.mp4`` for each folder with several images, its frames in the order of ``images``.
+
+    A video name that another folder or a video in ``images`` already uses, in any letter case, gets a number.
+
+    Args:
+        images: the ``images`` of ``segments.json``; entries without an overlay PNG are skipped.
+        output_dir: folder of the overlays and of the videos.
+        rate: frames per second.
+
+    Returns:
+        Each video's file name, by the folder of its frames.
+
+    Raises:
+        DataError: the images of a folder differ in size.
+    """
+    overlays: dict[Path, list[Path]] = {}
+    for source, entry in images.items():
+        if entry["files"]["overlay"].endswith(".png"):
+            overlays.setdefault(Path(source).parent, []).append(output_dir / entry["files"]["overlay"])
+    used = {entry["files"]["overlay"].lower() for entry in images.values()}
+    videos: dict[str, str] = {}
+    for folder, frames in overlays.items():
+        if len(frames) > 1:
+            suffixes = chain([""], (f"_{number}" for number in count(2)))
+            names = (f"{folder.resolve().name}{suffix}_overlay.mp4" for suffix in suffixes)
+            videos[str(folder)] = name = next(name for name in names if name.lower() not in used)
+            used.add(name.lower())
+            _join(frames, output_dir / name, Fraction(str(rate)))
+    return videos
+
+
+def _join(frames: list[Path], target: Path, rate: Fraction) -> None:
+    sizes = []
+    with video_writer(target) as write:
+        for path in tqdm(frames, target.name, unit="frame", leave=False):
+            with Image.open(path) as image:
+                sizes.append(image.size)
+                if sizes[-1] != sizes[0]:
+                    raise DataError(
+                        f"{path}: {image.width}×{image.height} pixels, the frames before it {sizes[0][0]}×{sizes[0][1]}"
+                        "; a video needs frames of one size: leave frame_rate out"
+                    )
+                write(np.asarray(image), Fraction(len(sizes) - 1) / rate)
 
 
 def _url(path: Path) -> str:
-    """The file as a URL, so that ffmpeg reads its name neither as a protocol nor as an option."""
+    """The file as a URL, so that its name is not read as a protocol."""
     return f"file:{path}"
-
-
-def _require_ffmpeg(path: Path) -> None:
-    if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
-        raise DataError(f"{path}: videos need the ffmpeg program, which is not installed")

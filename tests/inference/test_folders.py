@@ -1,4 +1,4 @@
-"""Large folders: what a rerun skips, what a kill costs, how processes share the files, and how much waits in memory."""
+"""Folders of images: what a rerun skips, what a kill costs, how processes share the files, how much waits in memory."""
 
 import os
 import signal
@@ -6,41 +6,45 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from conftest import ROOT
+from conftest import ROOT, TINY_VIT
+from eagle import LitUnsupervisedSegmenter
 from eagle.config.validation import validated
-from eagle.data.named_files import named_files, output_names
-from eagle.errors import DataError
-from eagle.inference import image_files
-from eagle.inference.folder import segment
+from eagle.errors import ConfigError, DataError
+from eagle.inference import folders
+from eagle.inference.folders import segment
 from eagle.inference.photograph import PhotographSegmenter, Prepared
-from eagle.inference.pipeline import batches, bounded_calls, chunks, ordered
-from eagle.inference.segments_log import joined_records
-from eagle.training.run import train
-from segment_images import SegmentConfig
+from eagle.inference.pipeline import batches, ordered
+from segment_images import SegmentConfig, segment_images
 
 SIZES = ((48, 40), (40, 48), (64, 40))
 
 
+def write_checkpoint(path, seed=0):
+    torch.manual_seed(seed)
+    cfg = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "val_res": 32, "extra_clusters": 1}
+    trained = LitUnsupervisedSegmenter(2, cfg)
+    torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
+    return path
+
+
 @pytest.fixture
-def checkpoint(make_run):
-    return train(make_run()) / "last.ckpt"
+def checkpoint(tmp_path):
+    return write_checkpoint(tmp_path / "best.ckpt")
 
 
 @pytest.fixture
 def photos(tmp_path):
     """Fourteen photographs of three sizes, in chunks of eight with ``batch_size=2``."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
+    (tmp_path / "photos").mkdir()
     for number in range(14):
-        photograph(folder / f"{number:02d}.png", number)
-    return folder
+        photograph(tmp_path / f"photos/{number:02d}.png", number)
+    return tmp_path / "photos"
 
 
 def photograph(path, seed):
@@ -50,8 +54,9 @@ def photograph(path, seed):
 
 
 def config(checkpoint, images, output_dir, **overrides):
-    values = {"checkpoint": str(checkpoint), "images": [str(images)], "output_dir": str(output_dir), "batch_size": 2}
-    return validated(SegmentConfig, values | {"accelerator": "cpu", "num_workers": 2} | overrides)
+    named = [str(image) for image in (images if isinstance(images, list) else [images])]
+    values = {"checkpoint": str(checkpoint), "images": named, "output_dir": str(output_dir), "accelerator": "cpu"}
+    return validated(SegmentConfig, values | {"batch_size": 2, "num_workers": 2} | overrides)
 
 
 def command(cfg, *arguments):
@@ -81,36 +86,32 @@ def computed(monkeypatch):
 def test_segment__rerun_computes_nothing_and_changes_nothing(checkpoint, photos, tmp_path, computed):
     first = segment(config(checkpoint, photos, tmp_path / "masks"))
     before = content(tmp_path / "masks")
-    assert len(computed) > 0
     assert all(len(set(batch)) == 1 for batch in computed), "images of one size"
     assert max(map(len, computed)) == 2
     assert list(first["images"]) == [str(path) for path in sorted(photos.iterdir())]
     computed.clear()
-    assert segment(config(checkpoint, photos, tmp_path / "masks")) == first
+    again = segment(config(checkpoint, photos, tmp_path / "masks"))
+    assert (first.pop("already_done"), again.pop("already_done")) == (0, 14)
+    assert again == first
     assert computed == []
     assert content(tmp_path / "masks") == before
 
 
-@pytest.mark.parametrize("overrides", [{"res": 64}, {"probe": "linear"}, {"run_crf": True}, {"cluster_names": "names"}])
-def test_segment__changed_setting_computes_all_again(checkpoint, photos, tmp_path, computed, overrides):
-    if "cluster_names" in overrides:
-        overrides = {"cluster_names": str(tmp_path / "names.txt")}
-        (tmp_path / "names.txt").write_text("a\nb\na\n")
+@pytest.mark.parametrize(
+    "overrides",
+    [{"res": 64}, {"probe": "linear"}, {"run_crf": True}, {"cluster_names": "names.txt"}, {}],
+)
+def test_segment__changed_setting_computes_all_again(checkpoint, photos, tmp_path, computed, monkeypatch, overrides):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("a\nb\na\n")
     segment(config(checkpoint, photos, tmp_path / "masks"))
+    if not overrides:
+        write_checkpoint(checkpoint, seed=1)
     computed.clear()
     segment(config(checkpoint, photos, tmp_path / "masks", **overrides))
     assert sum(map(len, computed)) == 14
     segment(config(checkpoint, photos, tmp_path / "fresh", **overrides))
     assert content(tmp_path / "masks") == content(tmp_path / "fresh")
-
-
-def test_segment__changed_checkpoint_computes_all_again(make_run, photos, tmp_path, computed):
-    for seed in (0, 1):
-        computed.clear()
-        checkpoint = train(make_run(seed=seed, experiment_name=f"run_{seed}", max_steps=1)) / "last.ckpt"
-        (tmp_path / "model.ckpt").write_bytes(checkpoint.read_bytes())
-        segment(config(tmp_path / "model.ckpt", photos, tmp_path / "masks"))
-        assert sum(map(len, computed)) == 14
 
 
 def test_segment__only_changed_or_deleted_files_are_written_again(checkpoint, photos, tmp_path, computed):
@@ -121,7 +122,7 @@ def test_segment__only_changed_or_deleted_files_are_written_again(checkpoint, ph
     os.utime(photos / "03.png", ns=(1, 1))
     (tmp_path / "masks" / "12_ids.png").unlink()
     computed.clear()
-    segment(config(checkpoint, photos, tmp_path / "masks"))
+    assert segment(config(checkpoint, photos, tmp_path / "masks"))["already_done"] == 12
     assert len(computed) == 2
     assert all(batch in batches_before for batch in computed), "neighbours complete the batch that it was in"
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "masks").glob("*.png")}
@@ -131,59 +132,94 @@ def test_segment__only_changed_or_deleted_files_are_written_again(checkpoint, ph
     assert content(tmp_path / "masks") == content(tmp_path / "fresh")
 
 
-def test_segment__torn_last_record_costs_one_file(checkpoint, photos, tmp_path, computed):
-    segment(config(checkpoint, photos, tmp_path / "masks"))
-    before, log = content(tmp_path / "masks"), tmp_path / "masks" / "segments.jsonl"
-    torn = log.read_bytes()[:-40]
-    (tmp_path / "masks" / "segments.rank-0.jsonl").write_bytes(torn)
-    log.unlink()
-    computed.clear()
-    segment(config(checkpoint, photos, tmp_path / "masks"))
-    assert len(computed) == 1
-    assert content(tmp_path / "masks") == before
-
-
-def test_segment__error_while_writing_keeps_what_is_finished(checkpoint, photos, tmp_path, monkeypatch, computed):
-    segment(config(checkpoint, photos, tmp_path / "whole"))
-    write_masks = image_files.write_masks
+def test_segment__full_disk_and_torn_record_cost_only_what_was_in_work(
+    checkpoint, photos, tmp_path, monkeypatch, computed
+):
+    write_masks = folders.write_masks
 
     def full_disk(folder, name, *arguments):
-        if name == "05":
+        if name == "11":
             raise OSError(28, "No space left on device")
         return write_masks(folder, name, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(image_files, "write_masks", full_disk)
+        patched.setattr(folders, "write_masks", full_disk)
         with pytest.raises(OSError, match="No space left"):
             segment(config(checkpoint, photos, tmp_path / "masks"))
     assert not (tmp_path / "masks" / "segments.json").exists()
+    log = tmp_path / "masks" / "segments.rank-0.jsonl"
+    log.write_bytes(log.read_bytes()[:-40])
     computed.clear()
-    segment(config(checkpoint, photos, tmp_path / "masks"))
-    assert 0 < sum(map(len, computed)) < 14
+    assert 0 < segment(config(checkpoint, photos, tmp_path / "masks"))["already_done"] < 14
+    assert 0 < sum(map(len, computed)) <= 14
+    segment(config(checkpoint, photos, tmp_path / "whole"))
     assert content(tmp_path / "masks") == content(tmp_path / "whole")
 
 
-def test_segment__unreadable_file_does_not_stop_its_batch(checkpoint, photos, tmp_path, computed):
+def test_segment__unreadable_file_does_not_stop_its_batch(checkpoint, photos, tmp_path, computed, caplog):
     (photos / "03.png").write_bytes(b"torn")
     found = segment(config(checkpoint, photos, tmp_path / "masks"))
     assert list(found["unreadable"]) == [str(photos / "03.png")]
+    assert "left out: " in caplog.text
+    assert "03.png: cannot be read as an image" in caplog.text
     assert len(found["images"]) == 13
     computed.clear()
-    assert segment(config(checkpoint, photos, tmp_path / "masks")) == found
+    assert segment(config(checkpoint, photos, tmp_path / "masks")) == found | {"already_done": 13}
     assert computed == [], "it is read again, but costs nothing more"
     photograph(photos / "03.png", 3)
     assert len(segment(config(checkpoint, photos, tmp_path / "masks"))["images"]) == 14
 
 
 def test_segment__another_folder_with_the_same_names_overwrites_and_is_noticed(checkpoint, photos, tmp_path):
-    other = tmp_path / "other"
-    other.mkdir()
-    photograph(other / "00.png", 33)
+    (tmp_path / "other").mkdir()
+    photograph(tmp_path / "other" / "00.png", 33)
     first = segment(config(checkpoint, photos, tmp_path / "masks"))
-    segment(config(checkpoint, other, tmp_path / "masks"))
+    segment(config(checkpoint, tmp_path / "other", tmp_path / "masks"))
     assert segment(config(checkpoint, photos, tmp_path / "masks")) == first
     segment(config(checkpoint, photos, tmp_path / "fresh"))
     assert content(tmp_path / "masks") == content(tmp_path / "fresh")
+
+
+def test_command__says_what_is_new_and_fails_where_nothing_could_be_segmented(checkpoint, photos, tmp_path, capsys):
+    cfg = config(checkpoint, photos, tmp_path / "masks")
+    segment_images(cfg)
+    segment_images(cfg)
+    (tmp_path / "masks" / "12_ids.png").unlink()
+    segment_images(cfg)
+    said = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == [
+        f"{counts}, 0 left out" for counts in ("14 segmented", "14 already done", "13 already done, 1 segmented")
+    ]
+    for path in photos.iterdir():
+        path.write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"none of the 14 files could be segmented: .*segments\.json says why"):
+        segment_images(cfg)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (["photos"], "output_dir: photos is a folder of images to segment; choose another folder"),
+        (["elsewhere", "photos/../photos"], "output_dir: photos is a folder of images"),
+        (["photos/03.png", "photos/03_ids.png"], "output_dir: photos/03_ids.png is to be segmented, and named like a"),
+        (["photos/legend.png"], "output_dir: photos/legend.png is to be segmented"),
+    ],
+)
+def test_segment__an_input_is_never_replaced(checkpoint, photos, tmp_path, monkeypatch, images, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("elsewhere/a.png", "photos/03_ids.png", "photos/legend.png"):
+        photograph(tmp_path / name, 0)
+    before = content(photos)
+    with pytest.raises(ConfigError) as error:
+        segment(config(checkpoint, images, "photos"))
+    assert str(error.value).startswith(message)
+    assert content(photos) == before
+
+
+def test_segment__masks_beside_a_named_photograph(checkpoint, photos):
+    segment(config(checkpoint, photos / "03.png", photos))
+    assert (photos / "03_ids.png").is_file()
 
 
 def test_segment__two_processes_write_what_one_writes(checkpoint, photos, tmp_path):
@@ -193,6 +229,12 @@ def test_segment__two_processes_write_what_one_writes(checkpoint, photos, tmp_pa
     assert done.stdout.count("14 segmented, 0 left out") == 1
     segment(config(checkpoint, photos, tmp_path / "one"))
     assert content(tmp_path / "two") == content(tmp_path / "one")
+
+
+def test_segment__processes_without_a_shared_folder_are_an_error(checkpoint, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(folders._Share, "segment", lambda *_: None)
+    with pytest.raises(DataError, match=r"lacks the results of 14 files, e\.g\. .*00\.png; all processes must"):
+        segment(config(checkpoint, photos, tmp_path / "masks"))
 
 
 @pytest.mark.slow
@@ -215,11 +257,6 @@ def test_segment__kill_in_the_middle_and_rerun_give_the_same_bytes(checkpoint, p
     assert content(tmp_path / "masks") == content(tmp_path / "whole")
 
 
-def test_joined_records__missing_record_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"lacks the results of 2 files, e\.g\. a\.jpg; all processes"):
-        joined_records(tmp_path, {"a.jpg": "a", "b.jpg": "b"})
-
-
 def test_ordered__keeps_the_order_and_works_at_most_so_far_ahead():
     taken, farthest = 0, 0
     lock = threading.Lock()
@@ -229,40 +266,18 @@ def test_ordered__keeps_the_order_and_works_at_most_so_far_ahead():
         with lock:
             farthest = max(farthest, item - taken)
         time.sleep(0.002 * (item % 3))
+        if item == 200:
+            raise DataError("failed")
         return item
 
-    with ThreadPoolExecutor(4) as pool:
-        for result in ordered(function, iter(range(200)), pool, ahead=6):
-            assert result == taken
-            with lock:
-                taken += 1
-    assert taken == 200
-    assert 2 <= farthest <= 6
-
-
-def test_bounded_calls__waits_while_many_are_in_work_and_raises_what_they_raise():
-    in_work, most = 0, 0
-    lock = threading.Lock()
-
-    def leave():
-        nonlocal in_work
-        time.sleep(0.002)
+    results = ordered(function, iter(range(201)), n_threads=4, ahead=6)
+    for _ in range(200):
+        assert next(results) == taken
         with lock:
-            in_work -= 1
-
-    def fail():
-        raise DataError("failed")
-
-    with bounded_calls(2, 5) as call:
-        for _ in range(50):
-            with lock:
-                in_work += 1
-                most = max(most, in_work)
-            call(leave)
-    assert in_work == 0
-    assert 3 <= most <= 6, "five wait, and the caller holds one"
-    with pytest.raises(DataError, match="failed"), bounded_calls(2, 5) as call:
-        call(fail)
+            taken += 1
+    with pytest.raises(DataError, match="failed"):
+        next(results)
+    assert 2 <= farthest <= 6
 
 
 def prepared(width, height=10):
@@ -276,40 +291,5 @@ def test_batches__one_size_each_and_no_more_waiting_than_allowed():
     assert grouped == [[10, 10], [20, 20], [30], [10]]
     grouped = [[item.seen.width for item in batch] for batch in batches(items, 8, lambda item: item, 550)]
     assert grouped == [[30], [20, 20], [10, 10, 10]], "700 pixels wait: the size with most pixels leaves"
-
-
-def test_batches__large_images_are_computed_alone():
-    items = [prepared(2000, 3000) for _ in range(3)]
-    assert [len(batch) for batch in batches(items, 8, lambda item: item)] == [1, 1, 1]
-
-
-def test_chunks__cover_the_list_in_order():
-    parts = chunks(list(range(21)), batch_size=2)
-    assert list(map(len, parts)) == [8, 8, 5]
-    assert [item for part in parts for item in part] == list(range(21))
-
-
-def test_output_names__unique_whatever_the_order():
-    files = [Path(name) for name in ("z/a_png_2.png", "x/a.png", "y/a.png", "w/a.jpg", "v/b.png")]
-    assert output_names(files) == ["a_png_2", "a_png", "a_png_3", "a_jpg", "b"]
-
-
-def test_output_names__hundred_thousand_files_take_seconds():
-    files = [Path(f"{number % 50_000:06d}.{'jpg' if number < 50_000 else 'png'}") for number in range(100_000)]
-    start = time.process_time()
-    names = output_names(files)
-    assert time.process_time() - start < 10, "counting the stems anew for each name takes minutes"
-    assert names[0] == "000000_jpg"
-    assert len(set(names)) == 100_000
-
-
-def test_named_files__lists_a_folder_without_asking_for_each_file(photos, monkeypatch):
-    asked = []
-    stat = os.stat
-    monkeypatch.setattr(os, "stat", lambda path, **options: asked.append(path) or stat(path, **options))
-    assert len(named_files([str(photos)])) == 14
-    assert set(map(str, asked)) <= {str(photos)}
-
-
-def test_named_files__a_file_named_twice_counts_once(photos):
-    assert len(named_files([str(photos), str(photos / "03.png")])) == 14
+    large = [prepared(2000, 3000) for _ in range(3)]
+    assert [len(batch) for batch in batches(large, 8, lambda item: item)] == [1, 1, 1]

@@ -1,0 +1,365 @@
+"""Write masks of images, folders and videos, and one JSON that lists them; a rerun skips what is finished.
+
+Devices share the files. Each process appends a record of every file whose masks are written to a log of its own. These
+records say what a rerun may skip, and ``segments.json`` is made of them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from io import FileIO
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from eagle.checkpoints import SLIM
+from eagle.config.refinement import refinement
+from eagle.data.bundled import bundled_photographs
+from eagle.data.images import read_photograph
+from eagle.data.labels import NO_CLASS, VOID_COLOR
+from eagle.data.named_files import named_files, output_names
+from eagle.distributed import computed_by_rank_zero, set_float32_precision
+from eagle.errors import ConfigError, DataError
+from eagle.figures.bars import frequencies_figure
+from eagle.figures.confusion import write_figure
+from eagle.files import remove_unfinished, sha256_of, write_text_atomically, written_atomically
+from eagle.inference.masks import Legend, mask_files, write_masks
+from eagle.inference.photograph import PhotographSegmenter, Prepared, View
+from eagle.inference.pipeline import batches, ordered
+from eagle.inference.segmenter import open_segmenter
+from eagle.inference.video import VIDEO_SUFFIXES, join_overlays, segment_video
+
+JSON_NAME = "segments.json"
+LEGEND_NAME = "legend.png"
+# Records of all processes, joined; and those that a process writes while it runs.
+JOINED_LOG, RANK_LOGS = "segments.jsonl", "segments.rank-*.jsonl"
+# Batches in a chunk of files. Images of different chunks never share a batch, so that a batch depends neither on the
+# number of processes nor on what an earlier run has finished. Longer chunks have more images of one size, shorter ones
+# spread better over processes.
+CHUNK_BATCHES = 4
+
+logger = logging.getLogger(__name__)
+
+
+def segment(cfg: DictConfig) -> dict[str, Any] | None:
+    """Write masks for all files named by ``cfg.images`` and ``cfg.bundled``, and ``segments.json``.
+
+    Each image gives ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png`` in its own size, and each video
+    ``NAME_overlay.mp4``. With ``cfg.frame_rate``, each folder of images also gives ``FOLDER_overlay.mp4``.
+    ``legend.png`` shows each class's colour and mean share. Unreadable files are listed in the JSON and logged.
+
+    Files that an earlier run finished are skipped if neither they nor the settings have changed; ``segments.jsonl``
+    records them. The process of rank 0 writes the JSON, the legend and the folders' videos.
+
+    Args:
+        cfg: a validated SegmentConfig.
+
+    Returns:
+        The JSON's content: ``classes``, ``images`` (files, size and shares of each class) and ``unreadable``; and
+        ``already_done``, the number of files that earlier runs finished. None in processes of other ranks.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        ConfigError: no input is named, results could replace inputs, a size is not a multiple of the patch size, or a
+            device is missing.
+        DataError: a named path does not exist, processes do not share the output folder, or a folder's overlays cannot
+            be joined to a video.
+    """
+    files = _files(cfg)
+    fabric = _launched_fabric(cfg)
+    files = fabric.broadcast(files)  # processes that list a folder while it grows would disagree
+    names = dict(zip(map(str, files), output_names(files), strict=True))
+    path, folder, refined = Path(cfg.checkpoint), Path(cfg.output_dir), refinement(cfg)
+    segmenter = open_segmenter(path, fabric)
+    view = segmenter.view(cfg.res, cfg.full_resolution, cfg.window, refined, cfg.crf_backend)
+    photographs = segmenter.photographs(cfg.probe, view)
+    legend = segmenter.legend(cfg.probe, refined, cfg.cluster_names)
+    settings = _settings(cfg, view, legend)
+    finished = computed_by_rank_zero(lambda: _finished(folder, settings, names))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / RANK_LOGS.replace("*", str(fabric.global_rank))).open("ab", buffering=0) as log:
+        share = _Share(cfg, fabric, photographs, legend, settings, finished, log)
+        share.segment(list(zip(files, names.values(), strict=True)))
+    fabric.barrier()
+    if not fabric.is_global_zero:
+        return None
+    return _summary(folder, settings, names, legend, cfg)
+
+
+def _files(cfg: DictConfig) -> list[Path]:
+    """The named files, unless the next run would read results as images, or this one could replace an image."""
+    files = named_files(cfg.images, VIDEO_SUFFIXES) + (bundled_photographs() if cfg.bundled else [])
+    if not files:
+        raise ConfigError("images: name at least one image, folder or video, or set bundled=true")
+    output = Path(cfg.output_dir).resolve()
+    if output in [Path(named).resolve() for named in cfg.images]:
+        raise ConfigError(f"output_dir: {cfg.output_dir} is a folder of images to segment; choose another folder")
+    inside = {folder for folder in {file.parent for file in files} if folder.resolve() == output}
+    endings = (*mask_files("").values(), _video_file(""))
+    for file in files:
+        if file.parent in inside and (file.name.lower().endswith(endings) or file.name.lower() == LEGEND_NAME):
+            raise ConfigError(f"output_dir: {file} is to be segmented, and named like a result; choose another folder")
+    return list(dict.fromkeys(files))
+
+
+def _launched_fabric(cfg: DictConfig) -> Fabric:
+    """Start or join the processes of all devices, which wait ``rank_timeout`` seconds for one another.
+
+    Raises:
+        ConfigError: this machine lacks the requested devices, or torchrun started more processes than ``devices``.
+    """
+    set_float32_precision(cfg.matmul_precision)
+    arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
+    try:
+        fabric = Fabric(**arguments)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"accelerator={cfg.accelerator} devices={cfg.devices}: {error}") from error
+    if isinstance(fabric.strategy, DDPStrategy) and cfg.strategy in ("auto", "ddp"):
+        fabric = Fabric(**arguments | {"strategy": DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))})
+    if TorchElasticEnvironment.detect() and fabric.world_size < int(os.environ["WORLD_SIZE"]):
+        raise ConfigError(
+            f"devices={cfg.devices}: torchrun started {os.environ['WORLD_SIZE']} processes, which would each segment "
+            "all files; set devices to the processes of one machine, and num_nodes"
+        )
+    fabric.launch()
+    return fabric
+
+
+def _settings(cfg: DictConfig, view: View, legend: Legend) -> str:
+    """Hash of what determines an image's masks besides the image.
+
+    Left out are batch size and devices: they can change scores in the last bit.
+    """
+    path = Path(cfg.checkpoint)
+    stored = [path, path.with_suffix(".yml")] if path.suffix == SLIM else [path]
+    content = {
+        "checkpoint": [sha256_of(file) for file in stored],
+        "probe": cfg.probe,
+        "view": dataclasses.asdict(view),
+        "precision": [cfg.precision, cfg.matmul_precision],
+        "legend": legend.to_plain(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A file to segment: its output name, chunk, size and time, and whether an earlier run finished it."""
+
+    path: Path
+    name: str
+    chunk: int
+    stamp: list[int] | None
+    finished: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """One process's part of the work; ``finished`` has the stamp of each file that earlier runs segmented."""
+
+    cfg: DictConfig
+    fabric: Fabric
+    photographs: PhotographSegmenter
+    legend: Legend
+    settings: str
+    finished: Mapping[str, list[int]]
+    log: FileIO
+
+    def segment(self, files: Sequence[tuple[Path, str]]) -> None:
+        """Segment every ``world_size``-th chunk of images and every ``world_size``-th video of files and names."""
+        images, videos = ([file for file in files if _is_video(file[0]) == wanted] for wanted in (False, True))
+        length, mine = CHUNK_BATCHES * self.cfg.batch_size, slice(self.fabric.global_rank, None, self.fabric.world_size)
+        chunks = [images[start : start + length] for start in range(0, len(images), length)][mine]
+        n_files = sum(map(len, chunks)) + len(videos[mine])
+        with tqdm(total=n_files, unit="file", desc="segmenting", disable=not self.fabric.is_global_zero) as progress:
+            self._segment_images(self._unfinished(chunks, progress), progress)
+            for path, name in videos[mine]:
+                self._segment_video(self._job(path, name))
+                progress.update()
+
+    def _job(self, path: Path, name: str, chunk: int = 0) -> _Job:
+        stamp = _stamp(path)
+        written = [_video_file(name)] if _is_video(path) else mask_files(name).values()
+        finished = stamp is not None and self.finished.get(str(path)) == stamp
+        finished = finished and all((self._folder / file).is_file() for file in written)
+        return _Job(path, name, chunk, stamp, finished)
+
+    def _unfinished(self, chunks: Iterable[Sequence[tuple[Path, str]]], progress: "tqdm[_Job]") -> Iterator[_Job]:
+        """The files of the chunks with any unfinished file: finished ones complete the batches as they were."""
+        for number, chunk in enumerate(chunks):
+            jobs = [self._job(path, name, number) for path, name in chunk]
+            if all(job.finished for job in jobs):
+                progress.update(len(jobs))
+            else:
+                yield from jobs
+
+    def _segment_images(self, jobs: Iterable[_Job], progress: "tqdm[_Job]") -> None:
+        """Write masks and records; threads read and write while the model computes.
+
+        At most ``batch_size + num_workers`` photographs are read ahead and as many wait to be written, and some wait
+        for partners of their size, whatever the number of files.
+        """
+        n_threads, ahead = self.cfg.num_workers, self.cfg.batch_size + self.cfg.num_workers
+
+        def readable() -> Iterator[tuple[_Job, Prepared]]:
+            for job, found in ordered(self._read, jobs, n_threads, ahead):
+                progress.update()
+                if isinstance(found, str):
+                    self._record(job, unreadable=found)
+                else:
+                    yield job, found
+
+        def segmented() -> Iterator[tuple[_Job, Prepared, np.ndarray]]:
+            for _, chunk in groupby(readable(), key=lambda file: file[0].chunk):
+                for batch in batches(chunk, self.cfg.batch_size, itemgetter(1)):
+                    if not all(job.finished for job, _ in batch):
+                        maps = self.photographs.label_maps([prepared for _, prepared in batch])
+                        results = zip(batch, maps, strict=True)
+                        yield from ((*file, clusters) for file, clusters in results if not file[0].finished)
+
+        for job, entry in ordered(self._write, segmented(), n_threads, ahead):
+            self._record(job, entry=entry)
+
+    def _segment_video(self, job: _Job) -> None:
+        if not job.finished:
+            target = self._folder / _video_file(job.name)
+            sizes = self.cfg.batch_size, self.cfg.num_workers
+            try:
+                self._record(job, entry=segment_video(job.path, target, self.photographs, self.legend, *sizes))
+            except DataError as error:
+                self._record(job, unreadable=str(error))
+
+    def _read(self, job: _Job) -> tuple[_Job, Prepared | str]:
+        try:
+            return job, self.photographs.prepare(read_photograph(job.path))
+        except DataError as error:
+            return job, str(error)
+
+    def _write(self, result: tuple[_Job, Prepared, np.ndarray]) -> tuple[_Job, dict[str, Any]]:
+        (job, prepared, clusters), legend = result, self.legend
+        ids = legend.ids(clusters)
+        written = write_masks(self._folder, job.name, prepared.photograph, ids, legend.classes)
+        return job, {"size": list(prepared.photograph.size), "files": written, "shares": legend.shares(ids)}
+
+    def _record(self, job: _Job, **result: Any) -> None:
+        """Append a file's record: its ``entry`` in the JSON, or why it is ``unreadable``."""
+        record = {"path": str(job.path), "name": job.name, "settings": self.settings, "stamp": job.stamp, **result}
+        self.log.write(_line(record))
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.cfg.output_dir)
+
+
+def _finished(folder: Path, settings: str, names: Mapping[str, str]) -> dict[str, list[int]]:
+    """Prepare the output folder for this run; return the stamp of each file that earlier runs segmented."""
+    if any(folder.glob(RANK_LOGS)):  # of a run that was killed
+        remove_unfinished(folder)
+    records, _ = _join_logs(folder, settings, names)
+    return {path: record["stamp"] for path, record in records.items() if "entry" in record}
+
+
+def _join_logs(folder: Path, settings: str, names: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], int]:
+    """Join the logs of all processes to one; return the latest record of each path, and how many records were new.
+
+    Records of other settings, files or names are dropped: the masks that they describe may be overwritten.
+    """
+    latest: dict[str, dict[str, Any]] = {}
+    n_new, rank_logs = 0, sorted(folder.glob(RANK_LOGS))
+    for log in filter(Path.is_file, (folder / JOINED_LOG, *rank_logs)):
+        with log.open("rb") as lines:
+            for line in lines:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue  # a kill or a full disk tore it: the file is segmented again
+                if record["settings"] == settings and names.get(record["path"]) == record["name"]:
+                    latest[record["path"]] = record
+                    n_new += log in rank_logs
+    records = {path: latest[path] for path in names if path in latest}
+    with written_atomically(folder / JOINED_LOG) as temporary, temporary.open("wb") as file:
+        file.writelines(map(_line, records.values()))
+    for log in rank_logs:
+        log.unlink()
+    return records, n_new
+
+
+def _summary(folder: Path, settings: str, names: Mapping[str, str], legend: Legend, cfg: DictConfig) -> dict[str, Any]:
+    """Write ``segments.json``, the legend and the folders' videos from the records of all processes."""
+    records, n_new = _join_logs(folder, settings, names)
+    if missing := [path for path in names if path not in records]:
+        raise DataError(
+            f"{folder}: lacks the results of {len(missing)} files, e.g. {missing[0]}; all processes must write to one "
+            "shared folder"
+        )
+    colors = legend.classes.palette.tolist()
+    content: dict[str, Any] = {
+        "checkpoint": str(Path(cfg.checkpoint)),
+        "map": cfg.probe + refinement(cfg).suffix,
+        "classes": [{"id": i, "name": name, "color": colors[i]} for i, name in enumerate(legend.classes.names)],
+        "images": {path: record["entry"] for path, record in records.items() if "entry" in record},
+        "unreadable": {path: record["unreadable"] for path, record in records.items() if "entry" not in record},
+    }
+    _write_json(folder / JSON_NAME, content)
+    for reason in content["unreadable"].values():
+        logger.warning("left out: %s", reason)
+    if content["images"]:
+        write_legend(folder / LEGEND_NAME, legend, [entry["shares"] for entry in content["images"].values()])
+    if cfg.frame_rate is not None:
+        content["videos"] = join_overlays(content["images"], folder, cfg.frame_rate)
+        _write_json(folder / JSON_NAME, content)
+    return content | {"already_done": len(names) - n_new}
+
+
+def write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float]]) -> None:
+    """Draw one bar per class in its mask colour; the bar's length is the class's mean share of an image.
+
+    Args:
+        path: PNG to write.
+        legend: names and colours of the masks.
+        shares: for each image, the result of ``Legend.shares``.
+    """
+    names, colors = [*legend.classes.names], [*legend.classes.palette]
+    if any(legend.name(NO_CLASS) in image for image in shares):
+        names.append(legend.name(NO_CLASS))
+        colors.append(np.array(VOID_COLOR, dtype=np.uint8))
+    total = np.array([sum(image.get(name, 0.0) for image in shares) for name in names])
+    title = f"mean share of {len(shares)} images"
+    write_figure(path, frequencies_figure(names, np.stack(colors), total, np.zeros(0), title))
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, allow_nan=False) + "\n").encode()
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_text_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Size and time of the last change in nanoseconds, by which a changed file is noticed."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _video_file(name: str) -> str:
+    return f"{name}_overlay.mp4"
