@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from eagle.demo.handlers import MOST_BYTES, Handlers
 from eagle.demo.server import Privacy
 
-KEPT = "Photographs are kept in the server's memory only, for an hour at most."
+KEPT = "Photographs are kept in the server's memory only, until you close this page."
 TITLE = "EAGLE: unsupervised segmentation"
 OPACITY = 0.5
 REFINEMENTS = [("none", "none"), ("CRF", "crf"), ("spectral", "spectral"), ("spectral + CRF", "both")]
