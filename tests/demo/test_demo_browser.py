@@ -50,7 +50,7 @@ def address(tmp_path_factory, uploads):
     with subprocess.Popen(command, env=environment, **pipes) as server:
         yield server.stdout.readline().split()[4]
         server.terminate()
-        assert server.wait(20) == 143
+        assert server.wait(60) == 143
         assert server.stderr.read() == ""
     assert list(uploads.glob("eagle-demo-*")) == [], "the server's folder is gone"
 

@@ -84,7 +84,8 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
         settings, views = [photograph, res, refine, names], [result, stage]
         page.load(handlers.thumbnails, None, bundled, **plain)
         arrived = picker.upload(handlers.uploaded, picker, photograph, preprocess=False, concurrency_limit=4, **plain)
-        arrived.then(lambda: None, None, picker, **plain)
+        for cleared in (arrived.success, arrived.failure):  # a new file can be dropped
+            cleared(lambda: None, None, picker, **plain)
         for event in (
             arrived.success(handlers.segmented, settings, views, **on_model),
             bundled.select(handlers.bundled, None, photograph, **plain).success(
