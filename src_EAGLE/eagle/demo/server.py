@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 from unittest.mock import patch
 
 import uvicorn
@@ -106,7 +107,7 @@ class _Server(uvicorn.Server):
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
         mounted = (getattr(route, "app", None) for route in app.routes)
-        self._pages = [page for page in mounted if hasattr(page, "stop_event")]
+        self._pages: list[Any] = [page for page in mounted if hasattr(page, "stop_event")]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See uvicorn."""
