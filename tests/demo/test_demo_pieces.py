@@ -193,6 +193,19 @@ def test_privacy__refuses_routes_and_strips_link_previews():
         assert client.get(route).status_code == 404 or route.startswith("/assets"), route
 
 
+def test_forgotten_photograph__is_asked_for(tmp_path):
+    import gradio as gr
+
+    handlers, event = Handlers(None, None, tmp_path), SimpleNamespace(index=0)
+    for call in (
+        lambda: handlers.pointed(None, {}, event),
+        lambda: handlers.renamed(None, {}, 0, "sky"),
+        lambda: handlers.packed(None, {}, 0.5),
+    ):
+        with pytest.raises(gr.Error, match="Choose a photograph first"):
+            call()
+
+
 @pytest.fixture
 def page(tmp_path):
     from gradio.state_holder import StateHolder

@@ -116,22 +116,19 @@ class Handlers:
         shown = ("Photograph", photograph.image)
         return gallery([shown, *eigenvector_pictures(vectors)]), gallery([shown, cue_picture(cue[0].cpu().numpy())])
 
-    def pointed(self, result: Segmentation, names: Names, event: gr.SelectData) -> tuple[int, Any]:
+    def pointed(self, result: Segmentation | None, names: Names, event: gr.SelectData) -> tuple[int, Any]:
         """The id of the class clicked in the legend, and the field that renames it."""
-        segment = segments(result, names)[event.index]
+        segment = segments(_kept(result), names)[event.index]
         return segment["id"], gr.update(value=segment["name"], interactive=True)
 
-    def renamed(self, result: Segmentation, names: Names, chosen: int, text: str) -> tuple[Names, Any]:
+    def renamed(self, result: Segmentation | None, names: Names, chosen: int, text: str) -> tuple[Names, Any]:
         """The visitor's names with a new one, and the picture with it; an empty name is the old one."""
         names = {**names, chosen: one_line_name(text)}
-        return names, _stage(result, names)
+        return names, _stage(_kept(result), names)
 
     def packed(self, result: Segmentation | None, names: Names, opacity: float) -> dict[str, str]:
         """The zip to download."""
-        if result is None:
-            forgets = "The server forgets it when the page is closed, or after an hour."
-            raise gr.Error(f"Choose a photograph first. {forgets}", print_exception=False)
-        return parcel(result, names, opacity)
+        return parcel(_kept(result), names, opacity)
 
 
 def read_upload(path: Path, folder: Path, name: str) -> Image.Image:
@@ -172,6 +169,13 @@ def check_patches(size: tuple[int, int], res: int, patch_size: int) -> None:
         raise DataError(
             f"{columns}×{rows} patches are more than {MOST_PATCHES}; choose a lower resolution or crop the photograph"
         )
+
+
+def _kept(result: Segmentation | None) -> Segmentation:
+    if result is None:
+        forgets = "The server forgets it when the page is closed, or after an hour."
+        raise gr.Error(f"Choose a photograph first. {forgets}", print_exception=False)
+    return result
 
 
 def _stage(result: Segmentation, names: Names) -> dict[str, Any]:
