@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle_benchmarks.settings import BenchmarkConfig
+from eagle_benchmarks import BenchmarkConfig
 
 
 def benchmark(cfg: DictConfig) -> None:

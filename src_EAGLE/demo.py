@@ -1,6 +1,7 @@
 """Serve a web page that segments photographs: ``python demo.py checkpoint=CHECKPOINT``."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -8,6 +9,7 @@ from omegaconf import DictConfig
 from eagle.config.application import run_command
 from eagle.config.schema import REQUIRED, key
 from eagle.downloads.catalog import require_checkpoint
+from eagle.errors import ConfigError
 
 
 @dataclass
@@ -32,6 +34,8 @@ def demo(cfg: DictConfig) -> None:
     The page loads nothing from other addresses, and usage statistics are off.
     """
     require_checkpoint(Path(cfg.checkpoint), "checkpoint")
+    if find_spec("gradio") is None:
+        raise ConfigError("the page needs gradio: pip install -e .[demo]")
     from eagle.demo.server import serve
 
     serve(cfg)

@@ -1,4 +1,4 @@
-"""Each part of the training step, computed by the released algorithm and by ours, with a check that both agree."""
+"""Each part of training and evaluation, by the released algorithm and by ours, with a check that both agree."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -9,13 +9,98 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import functional as TF
 
-from eagle.errors import EagleError
+from eagle.config.schema import TrainConfig
+from eagle.config.validation import validated
+from eagle.data.loading.datamodule import HOST_ENTRIES
+from eagle.data.loading.transforms import normalize
+from eagle.errors import ConfigError, EagleError
 from eagle.losses.patch_weights import patch_weights
+from eagle.maps.crf.dense_crf import dense_crf_maps
+from eagle.maps.crf.pool import CrfPool, require_pydensecrf
+from eagle.maps.probe_maps import MapSettings
 from eagle.models.key_cache import KeyCache, KeyCaches
+from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
-from eagle_benchmarks.case import STEP, Case
+from eagle_benchmarks.released import Released
 from eagle_benchmarks.released_losses import correspondence, object_nce
+
+# A step after step_schedulers, so that the object-centric loss is on.
+STEP = 500
+SMOOTH_GRIDS = (4, 12, 40)
+
+
+@dataclass
+class Case:
+    """The input of a measurement.
+
+    Attributes:
+        cfg: the benchmark's configuration.
+        device: device of both sides.
+        segmenter: our model, in training mode.
+        released: the released algorithm with a copy of the weights.
+        batch: a batch as returned by the loader; half of the images are blurred.
+    """
+
+    cfg: Any
+    device: torch.device
+    segmenter: LitUnsupervisedSegmenter
+    released: Released
+    batch: dict[str, Tensor]
+
+
+def make_case(cfg: Any, batch_size: int | None = None, res: int | None = None) -> Case:
+    """Build a case from the benchmark's configuration; the arguments override its batch size and resolution."""
+    device = chosen_device(cfg)
+    torch.manual_seed(cfg.seed)
+    training = {
+        "model_type": cfg.model_type,
+        "dino_patch_size": cfg.dino_patch_size,
+        "pretrained_weights": cfg.pretrained_weights,
+        "seed": cfg.seed,
+    }
+    segmenter = LitUnsupervisedSegmenter(cfg.n_classes, validated(TrainConfig, training)).to(device).train()
+    batch = _batch(cfg, batch_size or default_batch_size(cfg), res or cfg.res)
+    batch = {name: value if name in HOST_ENTRIES else value.to(device) for name, value in batch.items()}
+    return Case(cfg, device, segmenter, Released(deepcopy(segmenter)), batch)
+
+
+def chosen_device(cfg: Any) -> torch.device:
+    """The device chosen by the key ``device``."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device)
+
+
+def default_batch_size(cfg: Any) -> int:
+    """The key ``batch_size``, or the device's default."""
+    return cfg.batch_size or (32 if chosen_device(cfg).type == "cuda" else 8)
+
+
+def smooth_pictures(n: int, res: int, seed: int) -> Tensor:
+    """Random pictures n×3×res×res in [0, 1]; unlike noise they have segments, at several scales."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [
+        F.interpolate(torch.rand(n, 3, size, size, generator=generator), (res, res), mode="bicubic")
+        for size in SMOOTH_GRIDS
+    ]
+    return torch.stack(layers).mean(dim=0).clamp(0, 1)
+
+
+def _batch(cfg: Any, batch_size: int, res: int) -> dict[str, Tensor]:
+    rgb = smooth_pictures(batch_size, res, cfg.seed)
+    changed = torch.arange(batch_size) < batch_size // 2
+    blurred = torch.where(changed[:, None, None, None], TF.gaussian_blur(rgb, [3, 3], [1.0, 1.0]), rgb)
+    blocks = torch.randint(-1, cfg.n_classes, (batch_size, 1, 8, 8)).float()
+    label = F.interpolate(blocks, (res, res), mode="nearest")[:, 0].long()
+    return {
+        "img": normalize(rgb),
+        "img_aug": normalize(blurred),
+        "label": label,
+        "index": torch.arange(batch_size),
+        "view": torch.arange(batch_size),
+        "changed": changed,
+    }
+
 
 # Largest relative difference of a loss that rounding can cause, by precision.
 ROUNDING = {"float32": 1e-3, "float16 keys": 1e-2, "bfloat16": 5e-2}
@@ -255,3 +340,66 @@ def require(what: str, same: bool, difference: str) -> None:
     """Raise EagleError unless both sides agree."""
     if not same:
         raise EagleError(f"{what}: released and ours differ ({difference}); different computations are not timed")
+
+
+ALPHA = 4.0
+# Smallest share of pixels that must have the same class after the CRF.
+SAME_CLASSES = 0.999
+
+
+def crf(case: Case) -> Comparison:
+    """The CRF of both probes' maps. The released side runs pydensecrf on each map, with one process per core.
+
+    Without pydensecrf there is no released side.
+    """
+    case.segmenter.eval()
+    img = case.batch["img"]
+    maps = list(case.segmenter.probe_maps(MapSettings(ALPHA))(img).values())
+    pool = CrfPool()
+
+    def released() -> list[Tensor]:
+        return dense_crf_maps(img, maps, "pydensecrf", pool)
+
+    def ours() -> list[Tensor]:
+        return dense_crf_maps(img, maps)
+
+    def check() -> None:
+        _require_same_classes(ours(), released())
+
+    return Comparison(released if _has_pydensecrf() else None, ours, check, pool.close)
+
+
+def evaluation(case: Case) -> Comparison:
+    """Flip-averaged maps of both probes and their CRFs; the released side's CRF is as in ``crf``."""
+    case.segmenter.eval()
+    case.released.segmenter.eval()
+    img = case.batch["img"]
+    probes = case.segmenter.probe_maps(MapSettings(ALPHA))
+    pool = CrfPool()
+
+    def released() -> list[Tensor]:
+        return dense_crf_maps(img, case.released.evaluation_maps(img, ALPHA), "pydensecrf", pool)
+
+    def ours() -> list[Tensor]:
+        return dense_crf_maps(img, list(probes(img).values()))
+
+    def check() -> None:
+        for our_map, their_map in zip(probes(img).values(), case.released.evaluation_maps(img, ALPHA), strict=True):
+            require_close("log-probabilities", our_map, their_map)
+        _require_same_classes(ours(), released())
+
+    return Comparison(released if _has_pydensecrf() else None, ours, check, pool.close)
+
+
+def _require_same_classes(ours: list[Tensor], released: list[Tensor]) -> None:
+    for our_map, their_map in zip(ours, released, strict=True):
+        same = (our_map.argmax(dim=1) == their_map.argmax(dim=1)).float().mean()
+        require("CRF", float(same) >= SAME_CLASSES, f"{1 - float(same):.2%} of the pixels")
+
+
+def _has_pydensecrf() -> bool:
+    try:
+        require_pydensecrf()
+    except ConfigError:
+        return False
+    return True

@@ -11,8 +11,7 @@ from conftest import TINY_VIT
 from eagle.errors import EagleError
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle_benchmarks import released
-from eagle_benchmarks.case import Case, smooth_pictures
-from eagle_benchmarks.comparisons import COMPARISONS
+from eagle_benchmarks.comparisons import COMPARISONS, Case, smooth_pictures
 from eagle_benchmarks.released import Released
 
 SIDE = 112

@@ -10,12 +10,10 @@ import torch
 
 from eagle.config.validation import validated
 from eagle.errors import ConfigError
+from eagle_benchmarks import BenchmarkConfig
 from eagle_benchmarks import run as benchmark
-from eagle_benchmarks.case import make_case
-from eagle_benchmarks.comparisons import COMPARISONS
-from eagle_benchmarks.floor import crf_bytes, step_floor
-from eagle_benchmarks.measure import alternating_times, in_a_process, peak_memory
-from eagle_benchmarks.settings import BenchmarkConfig
+from eagle_benchmarks.comparisons import COMPARISONS, make_case
+from eagle_benchmarks.measure import alternating_times, crf_bytes, in_a_process, peak_memory, step_floor
 
 TINY = {
     "model_type": "vit_tiny_patch16_224", "res": 64, "eval_res": 64, "batch_size": 2, "n_classes": 4, "repeats": 2,

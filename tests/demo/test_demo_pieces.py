@@ -4,24 +4,26 @@ import base64
 import io
 import json
 import zipfile
-import zlib
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from demo import DemoConfig
+from demo import DemoConfig, demo
 from eagle.config.application import parse_command_line
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap
-from eagle.demo.answers import segments, shown_segmentation
-from eagle.demo.parcel import file_name, parcel, renamed
-from eagle.demo.server import listening, serve
-from eagle.demo.uploads import MOST_BYTES, MOST_PIXELS, read_upload
 from eagle.errors import ConfigError, DataError
 from eagle.inference.masks import Legend
 from eagle.inference.segmentation import Segmentation
+
+pytest.importorskip("gradio")
+
+from eagle.demo.handlers import MOST_BYTES, MOST_PATCHES, MOST_PIXELS, Handlers, check_patches, read_upload
+from eagle.demo.page import build_page
+from eagle.demo.pictures import annotated, file_name, one_line_name, parcel, segments
+from eagle.demo.server import Privacy, listening
 
 PALETTE = np.array([[10, 20, 30], [200, 0, 0]], dtype=np.uint8)
 
@@ -85,7 +87,7 @@ def test_upload__truncated_gets_a_message(tmp_path):
 def test_upload__with_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     side = int(MOST_PIXELS**0.5) + 1
     path = saved(tmp_path, Image.new("1", (side, side)), format="PNG")
-    monkeypatch.setattr("eagle.demo.uploads.read_photograph", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr("eagle.demo.handlers.read_photograph", lambda _: pytest.fail("decoded"))
     with pytest.raises(DataError, match=f"x: {side}×{side} pixels are more than 32 million"):
         read_upload(path, tmp_path, "x")
 
@@ -104,36 +106,34 @@ def test_upload__outside_its_folder_is_neither_read_nor_deleted(tmp_path):
 
 
 def test_segments__have_names_colours_and_shares_by_size():
-    assert segments(segmentation([[1, 1, 1], [0, 0, -1]])) == [
+    assert segments(segmentation([[1, 1, 1], [0, 0, -1]]), {0: "Himmel", 1: ""}) == [
         {"id": 1, "name": "road", "color": "#c80000", "share": 0.5},
-        {"id": 0, "name": "sky", "color": "#0a141e", "share": 0.333333},
+        {"id": 0, "name": "Himmel", "color": "#0a141e", "share": 0.333333},
         {"id": -1, "name": "no class", "color": "#000000", "share": 0.166667},
     ]
 
 
-def test_segments__of_the_most_ids_that_a_byte_holds():
-    names = tuple(map(str, range(127)))
-    legend = Legend(ClassMap(Classes(names, np.zeros((127, 3), np.uint8)), {"cluster": [0]}), "cluster", 1, None)
-    ids = np.full((2, 2), 126).astype(np.min_scalar_type(-len(names) - 1))
-    assert [s["name"] for s in segments(Segmentation(Image.new("RGB", (2, 2)), ids, legend, "x"))] == ["126"]
+def test_annotated__masks_cover_each_class_in_a_bounded_picture():
+    ids = np.zeros((1000, 4000), dtype=np.int8)
+    ids[:, 1000:] = 1
+    value, colors = annotated(segmentation(ids), {1: "Straße"})
+    assert list(colors.items()) == [("75.0%  Straße", "#c80000"), ("25.0%  sky", "#0a141e")]
+    picture, mask = (opened(part["image"]["url"]) for part in (value, value["annotations"][0]))
+    assert picture.size == mask.size == (1280, 320)
+    opaque = np.array(mask.convert("RGBA"))
+    assert (opaque[:, 320:] == (200, 0, 0, 255)).all()
+    assert (opaque[:, :320, 3] == 0).all()
 
 
-def test_shown_ids__survive_the_way_to_the_browser():
-    shown = shown_segmentation(segmentation([[0, 1, -1], [1, 1, 0]]))
-    ids = np.frombuffer(zlib.decompress(base64.b64decode(shown["ids"])), "<u2").reshape(shown["height"], shown["width"])
-    assert ids.tolist() == [[0, 1, 65535], [1, 1, 0]]
-
-
-def test_shown_picture__is_bounded_and_keeps_its_shape():
-    shown = shown_segmentation(segmentation(np.zeros((1000, 4000))))
-    assert (shown["width"], shown["height"]) == (1440, 360)
-    picture = Image.open(io.BytesIO(base64.b64decode(shown["photograph"].split(",")[1])))
-    assert picture.size == (1440, 360)
+def opened(url):
+    return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
 
 
 def test_parcel__has_masks_of_the_photographs_size_and_the_visitors_names():
     result = segmentation([[1, 1, 1], [0, 0, -1]])
-    with zipfile.ZipFile(io.BytesIO(parcel(result, {1: " Straße  & <b> ", 0: ""}, 0.25))) as archive:
+    packed = parcel(result, {1: "Straße & <b>", 0: ""}, 0.25)
+    assert packed["name"] == "a_walk_masks.zip"
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(packed["url"].split(",")[1]))) as archive:
         kinds = ["color.png", "ids.png", "overlay.png", "segments.json"]
         assert sorted(archive.namelist()) == [f"a_walk_{kind}" for kind in kinds]
         ids = np.array(Image.open(archive.open("a_walk_ids.png")))
@@ -146,8 +146,13 @@ def test_parcel__has_masks_of_the_photographs_size_and_the_visitors_names():
 
 
 def test_names__are_one_line_of_bounded_length():
-    (segment,) = renamed([{"id": 4, "name": "cluster 4"}], {4: "x\n" + "y" * 500})
-    assert segment["name"] == "x " + "y" * 78
+    assert one_line_name("  x\n" + "y" * 500) == "x " + "y" * 78
+
+
+def test_patches__of_a_long_photograph_are_limited():
+    check_patches((600, 400), 480, 8)
+    with pytest.raises(DataError, match=f"4000×40 patches are more than {MOST_PATCHES}; choose a lower resolution"):
+        check_patches((10000, 100), 320, 8)
 
 
 @pytest.mark.parametrize(
@@ -158,10 +163,11 @@ def test_file_name__is_safe(given, expected):
     assert file_name(given) == expected
 
 
-def test_missing_gradio__says_what_to_install(monkeypatch):
-    monkeypatch.setattr("eagle.demo.server.find_spec", lambda _: None)
+def test_missing_gradio__says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("demo.find_spec", lambda _: None)
+    (tmp_path / "last.ckpt").touch()
     with pytest.raises(ConfigError, match=r"pip install -e \.\[demo\]"):
-        serve(parse_command_line(DemoConfig, ["checkpoint=last.ckpt"]))
+        demo(parse_command_line(DemoConfig, [f"checkpoint={tmp_path / 'last.ckpt'}"]))
 
 
 def test_taken_port__is_named():
@@ -172,11 +178,8 @@ def test_taken_port__is_named():
 
 
 def test_privacy__refuses_routes_and_strips_link_previews():
-    pytest.importorskip("gradio")
     from starlette.responses import HTMLResponse
     from starlette.testclient import TestClient
-
-    from eagle.demo.privacy import Privacy
 
     previews = b'<meta property="og:url" content="https://gradio.app/" />\n<meta\n name="twitter:x"\n content="@x" />'
     page = b"<head>" + previews + b"<p>"
@@ -190,18 +193,33 @@ def test_privacy__refuses_routes_and_strips_link_previews():
         assert client.get(route).status_code == 404 or route.startswith("/assets"), route
 
 
-def test_closed_page__is_forgotten_at_once(tmp_path):
-    pytest.importorskip("gradio")
+def test_forgotten_photograph__is_asked_for(tmp_path):
     import gradio as gr
+
+    handlers, event = Handlers(None, None, tmp_path), SimpleNamespace(index=0)
+    for call in (
+        lambda: handlers.pointed(None, {}, event),
+        lambda: handlers.renamed(None, {}, 0, "sky"),
+        lambda: handlers.packed(None, {}, 0.5),
+    ):
+        with pytest.raises(gr.Error, match="Choose a photograph first"):
+            call()
+
+
+@pytest.fixture
+def page(tmp_path):
     from gradio.state_holder import StateHolder
 
-    from eagle.demo.handlers import Handlers
-    from eagle.demo.page import build_page
+    model = SimpleNamespace(cfg=SimpleNamespace(val_res=64), net=SimpleNamespace(model=SimpleNamespace(patch_size=8)))
+    built = build_page(Handlers(model, None, tmp_path), "last.ckpt")
+    StateHolder().set_blocks(built)
+    return built
 
-    model = SimpleNamespace(default_resolution=64, resolutions=[64])
-    page = build_page(Handlers(model, tmp_path), "last.ckpt")
-    StateHolder().set_blocks(page)
-    (state,) = (block for block in page.blocks.values() if isinstance(block, gr.State))
+
+def test_closed_page__is_forgotten_at_once(page):
+    import gradio as gr
+
+    state = next(block for block in page.blocks.values() if isinstance(block, gr.State))
     for visitor in ("leaves", "stays"):
         page.state_holder[visitor][state._id] = f"photograph of who {visitor}"
     (forget,) = (fn.fn for fn in page.fns.values() if any(event == "unload" for _, event in fn.targets))

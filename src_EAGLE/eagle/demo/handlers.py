@@ -1,27 +1,41 @@
 """What happens when a visitor uses the page; mistakes become messages."""
 
-import base64
 import html
-import time
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
 
 from eagle.data.bundled import bundled_photographs
-from eagle.data.images import read_photograph
-from eagle.demo.answers import cue_pictures, eigenvector_pictures, shown_segmentation
-from eagle.demo.model import Model
-from eagle.demo.parcel import file_name, parcel
-from eagle.demo.uploads import read_upload
-from eagle.errors import EagleError, one_line
+from eagle.data.images import read_header, read_photograph
+from eagle.demo.pictures import annotated, cue_picture, eigenvector_pictures, gallery, one_line_name, parcel, segments
+from eagle.errors import DataError, EagleError, one_line
 from eagle.inference.segmentation import Segmentation
+from eagle.inference.segmenter import Segmenter
+from eagle.spectral.eicue import eicue
 
-NOTHING_KEPT = "Choose a photograph first. The server forgets it when the page is closed, or after an hour."
+MOST_BYTES = 32 * 2**20
+MOST_PIXELS = 32_000_000
+# The backbone's attention, the Laplacian and spectral refinement grow with the square of the patches.
+MOST_PATCHES = 10_000
+# Offered short sides of the model's input, relative to the resolution of the run's evaluation.
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
+THUMBNAIL = (144, 96)
+
+Names = dict[int, str]
+
+
+class Photograph(NamedTuple):
+    """What a visitor has chosen: a name and an RGB image."""
+
+    name: str
+    image: Image.Image
 
 
 @dataclass(frozen=True)
@@ -29,55 +43,144 @@ class Handlers:
     """What the components call; all that is kept of a visitor is in the arguments and results.
 
     Attributes:
-        model: computes.
+        segmenter: from ``load_segmenter``.
+        cluster_names: file of names, see ``Segmenter.segment``; None for the checkpoint's.
         folder: where uploads arrive.
     """
 
-    model: Model
+    segmenter: Segmenter
+    cluster_names: Path | None
     folder: Path
 
-    def uploaded(self, crf: bool, res: int, event: gr.EventData) -> tuple[Segmentation, dict[str, Any]]:
-        """Segment an uploaded photograph; ``event`` has its ``path`` here and its ``name`` there."""
-        with _messages():
-            photograph = read_upload(Path(str(event.path)), self.folder, str(event.name))
-            return self._segmented(photograph, Path(str(event.name)).stem, crf, res)
+    @property
+    def default_resolution(self) -> int:
+        """The resolution of the run's evaluation."""
+        return int(self.segmenter.cfg.val_res)
 
-    def bundled(self, crf: bool, res: int, event: gr.EventData) -> tuple[Segmentation, dict[str, Any]]:
-        """Segment the bundled photograph ``event.name``."""
-        with _messages():
-            path = next(path for path in bundled_photographs() if path.stem == event.name)
-            return self._segmented(read_photograph(path), path.stem, crf, res)
+    @property
+    def patch_size(self) -> int:
+        """Side of the model's patches in pixels."""
+        return int(self.segmenter.model.net.model.patch_size)
 
-    def again(self, result: Segmentation | None, crf: bool, res: int) -> tuple[Any, Any]:
-        """Segment the visitor's photograph with other settings."""
-        if result is None:
+    @property
+    def resolutions(self) -> list[int]:
+        """Short sides in pixels that the page offers; multiples of the patch size."""
+        # At least four patches, which EiCue needs.
+        patches = (max(4, round(self.default_resolution * scale / self.patch_size)) for scale in SCALES)
+        return sorted({*(n * self.patch_size for n in patches), self.default_resolution})
+
+    def check(self) -> None:
+        """Segment a blank picture: an unusable file of names or device is known before the first visitor comes."""
+        self.segmenter.segment(Image.new("RGB", (9, 9)), res=self.resolutions[0], cluster_names=self.cluster_names)
+
+    def thumbnails(self) -> list[dict[str, Any]]:
+        """The bundled photographs as a gallery."""
+        return gallery([(path.stem, ImageOps.fit(read_photograph(path), THUMBNAIL)) for path in bundled_photographs()])
+
+    def uploaded(self, file: dict[str, Any]) -> Photograph:
+        """Read an upload, a FileData as Gradio's browser client sends it."""
+        name = Path(str(file["orig_name"])).name
+        with _messages():
+            return Photograph(Path(name).stem, read_upload(Path(file["path"]), self.folder, name))
+
+    def bundled(self, event: gr.SelectData) -> Photograph:
+        """Read the bundled photograph that was clicked."""
+        path = bundled_photographs()[event.index]
+        return Photograph(path.stem, read_photograph(path))
+
+    def segmented(self, photograph: Photograph | None, res: int, refine: str, names: Names) -> tuple[Any, Any]:
+        """The segmentation and the picture of it."""
+        if photograph is None:
             gr.Info("Applies to the photograph that you choose next.")
             return gr.skip(), gr.skip()
+        name, image = photograph
         with _messages():
-            return self._segmented(result.photograph, result.name, crf, res)
+            check_patches(image.size, res, self.patch_size)
+            result = self.segmenter.segment(image, res=res, refine=refine, cluster_names=self.cluster_names)
+        # A quarter of int64's memory; no data set has so many classes.
+        result = replace(result, name=name, ids=result.ids.astype("int16"))
+        return result, _stage(result, names)
 
-    def decomposed(self, result: Segmentation | None, res: int) -> tuple[Any, Any]:
-        """Pictures of the eigenvectors, and of EiCue."""
-        if result is None:
+    @torch.no_grad()
+    def decomposed(self, photograph: Photograph | None, res: int) -> tuple[Any, Any]:
+        """Galleries of the eigenvectors and of EiCue, as ``visualize_eigen.py`` draws them."""
+        if photograph is None:
             return gr.skip(), gr.skip()
         with _messages():
-            decomposition = self.model.decompose(result.photograph, res)
-        photograph = result.photograph
-        return eigenvector_pictures(photograph, decomposition), cue_pictures(photograph, decomposition)
+            vectors = self.segmenter.eigenvectors(photograph.image, res=res)
+        codebook = self.segmenter.model.train_cluster_probe_eigen
+        flat = torch.from_numpy(vectors).flatten(1).T[None].to(codebook.clusters.device)
+        # EiCue leaves out the first eigenvector, which is not among these.
+        padded = torch.nn.functional.pad(flat, (1, 0))
+        _, cue = eicue(padded, (vectors.shape[1], vectors.shape[2]), codebook)
+        shown = ("Photograph", photograph.image)
+        return gallery([shown, *eigenvector_pictures(vectors)]), gallery([shown, cue_picture(cue[0].cpu().numpy())])
 
-    def packed(self, result: Segmentation | None, names: dict[str, str], opacity: float) -> dict[str, Any]:
-        """The zip to download, as the page's script saves it; the number makes every download a new one."""
-        if result is None:
-            raise gr.Error(NOTHING_KEPT, print_exception=False)
-        content = parcel(result, {int(i): str(name) for i, name in names.items()}, opacity)
-        name = f"{file_name(result.name)}_masks.zip"
-        return {"name": name, "zip": base64.b64encode(content).decode(), "number": time.time_ns()}
+    def pointed(self, result: Segmentation | None, names: Names, event: gr.SelectData) -> tuple[int, Any]:
+        """The id of the class clicked in the legend, and the field that renames it."""
+        segment = segments(_kept(result), names)[event.index]
+        return segment["id"], gr.update(value=segment["name"], interactive=True)
 
-    def _segmented(
-        self, photograph: Image.Image, name: str, crf: bool, res: int
-    ) -> tuple[Segmentation, dict[str, Any]]:
-        result = self.model.segment(photograph, name, res, crf)
-        return result, shown_segmentation(result)
+    def renamed(self, result: Segmentation | None, names: Names, chosen: int, text: str) -> tuple[Names, Any]:
+        """The visitor's names with a new one, and the picture with it; an empty name is the old one."""
+        names = {**names, chosen: one_line_name(text)}
+        return names, _stage(_kept(result), names)
+
+    def packed(self, result: Segmentation | None, names: Names, opacity: float) -> dict[str, str]:
+        """The zip to download."""
+        return parcel(_kept(result), names, opacity)
+
+
+def read_upload(path: Path, folder: Path, name: str) -> Image.Image:
+    """Read an uploaded photograph, upright, and delete its file, readable or not.
+
+    Args:
+        path: the file, as the browser names it; it may name anything.
+        folder: the folder of uploads, the only one that is read.
+        name: the visitor's name of the file, for messages.
+
+    Returns:
+        RGB.
+
+    Raises:
+        DataError: the file lies elsewhere, is missing, too large or not a readable photograph.
+    """
+    path = path.resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise DataError(f"{name}: not an uploaded file")
+    try:
+        if path.is_file() and path.stat().st_size > MOST_BYTES:
+            raise DataError(f"{name}: more than {MOST_BYTES // 2**20} MB; save it smaller or as JPEG")
+        width, height = read_header(path).size
+        if width * height > MOST_PIXELS:
+            most = f"{MOST_PIXELS // 10**6} million"
+            raise DataError(f"{name}: {width}×{height} pixels are more than {most}; make the picture smaller")
+        return read_photograph(path)
+    except DataError as error:
+        raise DataError(str(error).replace(str(path), name)) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def check_patches(size: tuple[int, int], res: int, patch_size: int) -> None:
+    """Raise DataError if a photograph of (width, height) would have more than MOST_PATCHES at the model's input."""
+    columns, rows = (math.ceil(side * res / min(size) / patch_size) for side in size)
+    if columns * rows > MOST_PATCHES:
+        raise DataError(
+            f"{columns}×{rows} patches are more than {MOST_PATCHES}; choose a lower resolution or crop the photograph"
+        )
+
+
+def _kept(result: Segmentation | None) -> Segmentation:
+    if result is None:
+        forgets = "The server forgets it when the page is closed, or after an hour."
+        raise gr.Error(f"Choose a photograph first. {forgets}", print_exception=False)
+    return result
+
+
+def _stage(result: Segmentation, names: Names) -> dict[str, Any]:
+    value, colors = annotated(result, names)
+    return gr.update(value=value, color_map=colors)
 
 
 @contextmanager

@@ -1,21 +1,47 @@
-"""Load the model and serve the page, with a temporary folder for uploads that ends with the server."""
+"""Load the model and serve the page until a signal: only the routes it needs, uploads in a folder that ends with it."""
 
 import os
+import re
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import Any
 from unittest.mock import patch
 
+import uvicorn
+from fastapi import FastAPI
 from omegaconf import DictConfig
+from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eagle.errors import ConfigError, one_line
 
-if TYPE_CHECKING:
-    from eagle.demo.model import Model
+# Gradio also has routes that serve files, fetch addresses and list other things.
+ROUTES = re.compile(
+    r"/|/(config|theme\.css|favicon\.ico|manifest\.json)|/(assets|static)/.+"
+    r"|/gradio_api/(upload|upload_progress|queue/(join|data)|info|startup-events|heartbeat/\w+)"
+)
+# Gradio compiles scripts in the browser, hence unsafe-eval; downloads are data URLs, which ask no server.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data:; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# Tags for link previews, with addresses of Gradio's.
+PREVIEW_TAG = re.compile(rb"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>\s*")
+# Seconds that answers get to finish.
+LAST_SECONDS = 2
 
 
 def serve(cfg: DictConfig) -> None:
@@ -27,16 +53,22 @@ def serve(cfg: DictConfig) -> None:
     Raises:
         CheckpointError, ConfigError, DataError: the checkpoint, a key or the file of names is unusable.
     """
-    if find_spec("gradio") is None:
-        raise ConfigError("the page needs gradio: pip install -e .[demo]")
     with listening(cfg.host, cfg.port) as listener, tempfile.TemporaryDirectory(prefix="eagle-demo-") as folder:
-        from eagle.demo.model import Model
-        from eagle.inference.segmenter import load_segmenter
+        # Gradio reads these when it is imported and when the page is built.
+        settings = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_TEMP_DIR": folder}
+        with patch.dict(os.environ, settings):
+            from eagle.demo.handlers import Handlers
+            from eagle.demo.page import application
+            from eagle.inference.segmenter import load_segmenter
 
-        names = Path(cfg.cluster_names) if cfg.cluster_names else None
-        model = Model(load_segmenter(cfg.checkpoint, cfg.device, cfg.precision), names)
-        model.check()
-        _run(model, "/".join(Path(cfg.checkpoint).parts[-2:]), listener, Path(folder))
+            names = Path(cfg.cluster_names) if cfg.cluster_names else None
+            handlers = Handlers(load_segmenter(cfg.checkpoint, cfg.device, cfg.precision), names, Path(folder))
+            handlers.check()
+            app = application(handlers, "/".join(Path(cfg.checkpoint).parts[-2:]))
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(f"The page is on http://{shown}:{port} (Ctrl-C stops it)", flush=True)
+            run(app, listener)
 
 
 @contextmanager
@@ -51,15 +83,80 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _run(model: "Model", title: str, listener: socket.socket, folder: Path) -> None:
-    # Gradio reads these when it is imported and when the page is built.
-    settings = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_TEMP_DIR": str(folder)}
-    with patch.dict(os.environ, settings):
-        from eagle.demo.page import application
-        from eagle.demo.running import run
+def run(app: FastAPI, listener: socket.socket) -> None:
+    """Serve until SIGINT, which raises KeyboardInterrupt, or SIGTERM, which exits with 143.
 
-        app = application(model, title, folder)
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(f"The page is on http://{shown}:{port} (Ctrl-C stops it)", flush=True)
-        run(app, listener)
+    Args:
+        app: with Gradio mounted.
+        listener: a listening socket.
+    """
+    # Uvicorn raises the signal again when it has shut down; the default would end the process without cleaning up.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=LAST_SECONDS)
+    _Server(app, config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends the connection that each open page holds, which uvicorn would wait for.
+
+    Args:
+        app: with Gradio mounted.
+        config: uvicorn's.
+    """
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        mounted = (getattr(route, "app", None) for route in app.routes)
+        self._pages: list[Any] = [page for page in mounted if hasattr(page, "stop_event")]
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See uvicorn."""
+        for page in self._pages:
+            page.stop_event.set()
+        super().handle_exit(sig, frame)
+
+
+class Privacy:
+    """ASGI middleware that refuses all routes but ROUTES and adds HEADERS; the page loses tags for link previews.
+
+    Args:
+        app: the application behind it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; see ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif not ROUTES.fullmatch(scope["path"]):
+            await PlainTextResponse("not found", 404)(scope, receive, send)
+        else:
+            await self._app(scope, receive, _Cleaned(send, is_page=scope["path"] == "/"))
+
+
+class _Cleaned:
+    """A ``send`` that adds the headers, and for the page collects the body before it removes tags."""
+
+    def __init__(self, send: Send, is_page: bool) -> None:
+        self._send = send
+        self._is_page = is_page
+        self._start: Message = {}
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(HEADERS)
+            if self._is_page:
+                self._start = message
+                return
+        elif self._is_page and message["type"] == "http.response.body":
+            self._body += message.get("body", b"")
+            if message.get("more_body"):
+                return
+            body = PREVIEW_TAG.sub(b"", self._body)
+            MutableHeaders(scope=self._start)["Content-Length"] = str(len(body))
+            await self._send(self._start)
+            message = {"type": "http.response.body", "body": body}
+        await self._send(message)
