@@ -17,9 +17,9 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms.functional import five_crop
 
-import crop_datasets
 from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.checkpoints import load_segmenter
+from eagle.commands import provisions
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.data.datasets.catalog import open_dataset, open_whole_dataset
@@ -87,7 +87,7 @@ def check_run(run_dir, n_images):
 def test_flow__in_this_process(tmp_path, name):
     WRITERS[name](tmp_path)
     words = command_lines(name, tmp_path)
-    crop_datasets.crop_datasets(parse_command_line(crop_datasets.CropConfig, words["crop_datasets"]))
+    provisions.crop_datasets(parse_command_line(provisions.CropConfig, words["crop_datasets"]))
     cfg = parse_command_line(TrainConfig, words["train_segmentation_eigen"])
     run_dir = train(cfg)
     evaluate_checkpoint(run_dir / "best.ckpt", parse_command_line(EvalConfig, words["eval_segmentation"]))
@@ -146,7 +146,7 @@ def test_flow__crop_type_is_ignored_where_the_release_has_no_crops(tmp_path, nam
     assert open_dataset(cfg, "train").image_path(0) == open_whole_dataset(cfg, "train").image_path(0)
     (line,) = caplog.messages
     assert "crop_type=five is ignored, as in the released code" in line
-    crop_datasets.crop_datasets(parse_command_line(crop_datasets.CropConfig, words["crop_datasets"]))
+    provisions.crop_datasets(parse_command_line(provisions.CropConfig, words["crop_datasets"]))
     assert len(open_dataset(cfg, "train")) == 5 * len(open_whole_dataset(cfg, "train"))
 
 

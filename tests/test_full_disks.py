@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import pytest
 
 from conftest import ROOT, TINY_VIT
+from eagle.commands.runs import train_segmentation
 from eagle.config.application import run_command
 from eagle.config.schema import DatasetConfig, TrainConfig
 from eagle.files import written_atomically
 from miniatures import write_directory
-from train_segmentation_eigen import train_segmentation
 
 BACKBONE = "backbone_kwargs={" + ", ".join(f"{name}: {value}" for name, value in TINY_VIT.items()) + "}"
 SMALL = [

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-import crop_datasets
 from conftest import ROOT
+from eagle.commands import provisions
 from eagle.config import words
 from eagle.config.application import help_text, parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
@@ -91,7 +91,7 @@ def test_command_line__odd_values_arrive_as_typed(value):
         (EvalConfig, "model_paths=x.ckpt", ["x.ckpt"]),
         (EvalConfig, "model_paths=[a.ckpt,../b/*.ckpt]", ["a.ckpt", "../b/*.ckpt"]),
         (EvalConfig, "model_paths=a.ckpt,b.ckpt", ["a.ckpt", "b.ckpt"]),
-        (crop_datasets.CropConfig, "splits=val", ["val"]),
+        (provisions.CropConfig, "splits=val", ["val"]),
         (TrainConfig, "key_blocks=3", [3]),
         (TrainConfig, "key_blocks=null", None),
         (TrainConfig, "backbone_kwargs={img_size: 112}", {"img_size": 112}),

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-import crop_datasets
 from conftest import ROOT, TINY_VIT
+from eagle.commands import provisions
 from eagle.config.application import parse_command_line
 from eagle.config.refinement import refinement
 from eagle.config.schema import EvalConfig, TrainConfig
@@ -24,7 +24,7 @@ from miniatures import WRITERS
 
 # All commands.
 COMMANDS = sorted([*(ROOT / "src_EAGLE").glob("*.py"), *(ROOT / "scripts").glob("*.py")])
-SCHEMAS = {"train_config": TrainConfig, "eval_config": EvalConfig, "crop_config": crop_datasets.CropConfig}
+SCHEMAS = {"train_config": TrainConfig, "eval_config": EvalConfig, "crop_config": provisions.CropConfig}
 SOURCES = ROOT / "src_EAGLE"
 FILES = sorted(path.stem for path in CONFIG_DIR.glob("*.yml"))
 
@@ -189,7 +189,7 @@ def test_published_yaml__trains_and_evaluates_by_the_real_commands(tmp_path, dat
     """One step on a miniature dataset; overrides only shrink the run."""
     WRITERS[dataset](tmp_path / "data")
     crop = ["dataset_name=" + dataset, f"pytorch_data_dir={tmp_path / 'data'}", "splits=train", "num_processes=1"]
-    crop_datasets.crop_datasets(parse_command_line(crop_datasets.CropConfig, crop))
+    provisions.crop_datasets(parse_command_line(provisions.CropConfig, crop))
     name = f"train_config_{dataset.removesuffix('27')}"
     (tmp_path / "src").mkdir()
     train = as_published_yaml(tmp_path / "train.yml", published(name))

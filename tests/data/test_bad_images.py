@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-import crop_datasets as crop_command
 from eagle.checkpoint_evaluation import evaluate_checkpoint
+from eagle.commands import provisions as crop_command
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated

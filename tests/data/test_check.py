@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from test_images import damaged
 
-from check_data import CheckConfig, check_data
+from eagle.commands.provisions import CheckConfig, check_data
 from eagle.config.application import run_command
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import validated

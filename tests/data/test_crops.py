@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import functional as F
 
-import crop_datasets as command
+from eagle.commands import provisions as command
 from eagle.config.application import parse_command_line
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import validated

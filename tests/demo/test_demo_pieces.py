@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import DemoConfig, demo
+from eagle.commands.photographs import DemoConfig, demo
 from eagle.config.application import parse_command_line
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap

@@ -16,11 +16,11 @@ from PIL import Image
 from scipy import stats
 
 from conftest import ROOT, run_values
+from eagle.commands.runs import matching
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import plain, validated
 from eagle.errors import ConfigError
 from eagle.evaluation.run_tables import KMEANS, collect, differences_table, runs_report, scores_table, stored_evaluation
-from eval_segmentation import matching
 from miniatures import write_halves
 
 

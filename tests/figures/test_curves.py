@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eagle.commands.runs import PlotConfig, plot_run
 from eagle.config.application import parse_command_line
 from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import RUN_COLORS
 from eagle.figures.curves import Curve, curves_figure, read_run, read_runs, running_median
-from plot_run import PlotConfig, plot_run
 
 # Logged name → panel title, of what ``write_run`` logs.
 TITLES = {

@@ -11,6 +11,7 @@ from PIL import Image
 from conftest import ROOT, TINY_VIT, run_values
 from eagle import load_segmenter
 from eagle.checkpoints import StoredSegmenter, write_stored
+from eagle.commands.photographs import VisualizeConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap, distinct_palette
@@ -19,7 +20,6 @@ from eagle.inference import eigen_pictures
 from eagle.inference.eigen_pictures import spread, visualize
 from eagle.segmenter import LitUnsupervisedSegmenter
 from miniatures import picture, save, write_halves
-from visualize_eigen import VisualizeConfig
 
 CLASSES = Classes(("dark", "light"), np.array([[120, 30, 30], [30, 200, 250]], dtype=np.uint8))
 BARE = {"backbone_kwargs": TINY_VIT, "pretrained_weights": "random", "res": 48}

@@ -14,13 +14,13 @@ from PIL import Image
 
 from conftest import ROOT, TINY_VIT
 from eagle import LitUnsupervisedSegmenter
+from eagle.commands.photographs import SegmentConfig, segment_images
 from eagle.config.validation import validated
 from eagle.errors import ConfigError, DataError
 from eagle.inference import folders
 from eagle.inference.folders import segment
 from eagle.inference.photograph import PhotographSegmenter, Prepared
 from eagle.inference.pipeline import batches, ordered
-from segment_images import SegmentConfig, segment_images
 
 SIZES = ((48, 40), (40, 48), (64, 40))
 

@@ -12,6 +12,7 @@ from conftest import ROOT
 from eagle import LitUnsupervisedSegmenter, load_segmenter
 from eagle.checkpoints import StoredSegmenter, write_stored
 from eagle.checkpoints import load_segmenter as load_lightning_module
+from eagle.commands.photographs import SegmentConfig, VisualizeConfig
 from eagle.config.validation import plain, validated
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap
@@ -20,8 +21,6 @@ from eagle.errors import CheckpointError, ConfigError, DataError
 from eagle.inference.eigen_pictures import open_viewer
 from eagle.inference.folders import segment
 from miniatures import picture
-from segment_images import SegmentConfig
-from visualize_eigen import VisualizeConfig
 
 NAMED = ClassMap(
     Classes(("sky", "ground"), np.array([[0, 0, 200], [90, 60, 0]], dtype=np.uint8)),

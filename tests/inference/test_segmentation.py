@@ -10,6 +10,7 @@ from PIL import Image
 
 from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.checkpoints import load_segmenter
+from eagle.commands.photographs import SegmentConfig
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
@@ -21,7 +22,6 @@ from eagle.inference.folders import segment, write_legend
 from eagle.inference.masks import Legend
 from eagle.inference.photograph import label_map, sampled
 from eagle.training.run import train
-from segment_images import SegmentConfig
 
 
 @pytest.fixture

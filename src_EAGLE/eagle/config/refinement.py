@@ -45,6 +45,9 @@ class Refinement(NamedTuple):
         return tuple(step for step in self.steps if step in PIXEL_STEPS)
 
 
+UNREFINED = Refinement()
+
+
 def refinement(cfg: Any) -> Refinement:
     """Read a configuration with ``refine`` and ``run_crf``; ``run_crf`` counts only if ``refine`` is auto."""
     if cfg.refine == "auto":

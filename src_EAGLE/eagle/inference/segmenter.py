@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from eagle.checkpoints import build_segmenter, read_stored
-from eagle.config.refinement import NAMED_REFINEMENTS, Refinement, refinement_of_name
+from eagle.config.refinement import NAMED_REFINEMENTS, UNREFINED, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS
 from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import known_classes
@@ -28,7 +28,6 @@ from eagle.inference.whole_patches import input_of_size, whole_patch_size
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 PROBES = ("cluster", "linear")
-UNREFINED = Refinement()
 
 
 class SegmentOptions(TypedDict, total=False):

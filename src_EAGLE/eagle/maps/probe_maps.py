@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eagle.config.refinement import PATCH_STEPS, PIXEL_STEPS, Refinement
+from eagle.config.refinement import PATCH_STEPS, PIXEL_STEPS, UNREFINED, Refinement
 from eagle.maps.crf.pool import CrfPool
 from eagle.maps.features import any_size_features
 from eagle.models.probes import ClusterLookup, upsampled
@@ -43,7 +43,7 @@ class MapSettings:
     alpha: float = CLUSTER_ALPHA
     window: int | None = None
     flip: bool = True
-    refinement: Refinement = Refinement()
+    refinement: Refinement = UNREFINED
     crf_backend: str = "auto"
 
 

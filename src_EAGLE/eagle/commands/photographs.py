@@ -1,0 +1,184 @@
+"""Commands about photographs: write masks, draw eigenvectors, serve the web page."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.config.application import run_command
+from eagle.config.refinement import REFINEMENTS
+from eagle.config.schema import CRF_BACKENDS, REQUIRED, BackboneConfig, DatasetConfig, MachineConfig, key
+from eagle.downloads.catalog import require_checkpoint
+from eagle.errors import ConfigError, DataError
+from eagle.files import default_folder
+
+
+@dataclass
+class SegmentConfig(MachineConfig):
+    """Every key of ``segment_images.py``."""
+
+    images: list[str] = key([], "Images, folders of images, or videos")
+    bundled: bool = key(False, "Also segment the photographs that come with scikit-image and scikit-learn")
+    checkpoint: str = key(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
+    output_dir: str = key(default_folder("outputs/segments"), "Folder of masks, segments.json, legend.png", path=True)
+    cluster_names: str | None = key(
+        None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
+    )
+    probe: str = key(
+        "cluster",
+        "Probe that makes the masks: cluster (trained without labels) or linear (trained with labels)",
+        choices=("cluster", "linear"),
+    )
+    res: int | None = key(None, "Short side in pixels at the model's input; none = the run's val_res", minimum=1)
+    full_resolution: bool = key(False, "Process images at their own size in windows, which finds small objects")
+    window: int | None = key(
+        None,
+        "Side of the windows that larger images are split into; none = val_res with full_resolution, else no windows",
+        minimum=1,
+    )
+    frame_rate: float | None = key(
+        None,
+        "Also join each folder's overlays, in order of file names, to a video with this many frames per second",
+        above=0,
+    )
+    run_crf: bool = key(False, "Refine borders with a dense CRF (on at most 640×480 pixels); see refine")
+    refine: str = key(
+        "auto",
+        "Refinement: crf = dense CRF; spectral = class probabilities smoothed on the image's own patch graph; both = "
+        "spectral, and then the CRF; none = neither; auto = crf if run_crf, else none",
+        choices=REFINEMENTS,
+    )
+    crf_backend: str = key("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
+    batch_size: int = key(
+        8, "Images of one size that are computed together on each device; more use more memory", minimum=1
+    )
+    num_workers: int = key(4, "Threads per device that read images, and as many that write masks", minimum=1)
+    rank_timeout: float = key(
+        86400, "Seconds that a device's process waits for those of the others at the end", above=0
+    )
+
+
+def segment_images(cfg: DictConfig) -> None:
+    """Write ids, colours and an overlay of each image in its own size, and a JSON with the share of each class.
+
+    The same command goes on after an interruption and skips the files that are finished.
+    """
+    require_checkpoint(Path(cfg.checkpoint), "checkpoint")
+    from eagle.inference.folders import JSON_NAME, segment
+
+    content = segment(cfg)
+    if content is None:  # rank 0 says it
+        return
+    done, left_out = content["already_done"], len(content["unreadable"])
+    if not content["images"]:
+        raise DataError(f"none of the {left_out} files could be segmented: {cfg.output_dir}/{JSON_NAME} says why")
+    counts = {"already done": done, "segmented": len(content["images"]) - done}
+    shown = [f"{n} {what}" for what, n in counts.items() if n]
+    print(f"{', '.join(shown)}, {left_out} left out: {cfg.output_dir}/{JSON_NAME}")
+
+
+def segment_images_main() -> None:
+    """Run the command."""
+    run_command(SegmentConfig, segment_images, positional="images")
+
+
+@dataclass
+class VisualizeConfig(DatasetConfig, BackboneConfig):
+    """Keys of ``visualize_eigen.py``. Backbone keys apply only without a checkpoint."""
+
+    images: list[str] = key([], "Images and folders of images")
+    bundled: bool = key(False, "Also draw the photographs bundled with scikit-image and scikit-learn")
+    split: str = key(
+        "val",
+        "Split of the named dataset, or of the checkpoint's dataset if nothing is named",
+        choices=("train", "val"),
+    )
+    max_images: int | None = key(16, "Maximum number of images, evenly spread over those named; none = all", minimum=1)
+
+    checkpoint: str | None = key(
+        None, "Trained segmenter; none = bare backbone: normalised keys replace codes, no final clusters"
+    )
+    res: int | None = key(
+        None, "Short side of the model input in pixels, without cropping; none = the run's val_res, or about 320",
+        minimum=1,
+    )  # fmt: skip
+    n_eigenvectors: int | None = key(
+        None,
+        "Number of eigenvectors without the trivial one; none = those that EiCue uses, or 3 without a checkpoint",
+        minimum=1,
+    )
+    n_clusters: int | None = key(
+        None,
+        "Number of k-means clusters; none = as many as EiCue has labels in the image. Without a checkpoint also the "
+        "number of EiCue labels; none = 8",
+        minimum=1,
+    )
+    color_affinity: str | None = key(
+        None, "Variant of the colour affinity; none = the run's, or released", choices=("released", "paper")
+    )
+    run_crf: bool = key(False, "Refine final clusters with a dense CRF")
+    crf_backend: str = key("auto", "Dense CRF implementation, see eval_segmentation.py", choices=CRF_BACKENDS)
+    seed: int = key(0, "Seed of k-means", minimum=0)
+
+    output_dir: str = key(default_folder("outputs/eigen"), "Folder for the figures", path=True)
+    panels: bool = key(
+        False, "Also write each panel as a file; label maps are palette PNGs whose indices are the labels"
+    )
+    panel_scale: int = key(2, "Size of those files relative to the model input", minimum=1, maximum=32)
+    panel_width: int = key(240, "Width of the panels of a grid in pixels; text scales with it", minimum=32)
+    rows_per_grid: int = key(8, "Maximum number of rows in a grid", minimum=1)
+    accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
+    precision: str = key(
+        "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
+    )
+
+
+def visualize_eigen(cfg: DictConfig) -> None:
+    """Draw one row per image, as in the paper: Laplacian eigenvectors, EiCue, k-means of the keys, final clusters."""
+    if cfg.checkpoint is not None:
+        require_checkpoint(Path(cfg.checkpoint), "checkpoint")
+    from eagle.inference.eigen_pictures import visualize
+
+    outcome = visualize(cfg)
+    left_out = f", {len(outcome.unreadable)} left out" if outcome.unreadable else ""
+    print(f"{outcome.n_shown} of {outcome.n_named} images{left_out}: {' '.join(map(str, outcome.grids))}")
+
+
+def visualize_eigen_main() -> None:
+    """Run the command."""
+    run_command(VisualizeConfig, visualize_eigen, positional="images")
+
+
+@dataclass
+class DemoConfig:
+    """Every key of ``demo.py``."""
+
+    checkpoint: str = key(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
+    cluster_names: str | None = key(
+        None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
+    )
+    device: str = key("auto", "auto = a CUDA GPU, else Apple's GPU, else the CPU; or cpu, mps, cuda, cuda:1")
+    precision: str = key(
+        "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
+    )
+    host: str = key("127.0.0.1", "Address to listen on: 127.0.0.1 = this computer only, 0.0.0.0 = your whole network")
+    port: int = key(7860, "Port to listen on; 0 = any free one", minimum=0, maximum=65535)
+
+
+def demo(cfg: DictConfig) -> None:
+    """Serve a web page that segments photographs and shows eigenvectors and EiCue, until Ctrl-C.
+
+    The page loads nothing from other addresses, and usage statistics are off.
+    """
+    require_checkpoint(Path(cfg.checkpoint), "checkpoint")
+    if find_spec("gradio") is None:
+        raise ConfigError("the page needs gradio: pip install -e .[demo]")
+    from eagle.demo.server import serve
+
+    serve(cfg)
+
+
+def demo_main() -> None:
+    """Run the command."""
+    run_command(DemoConfig, demo)

@@ -1,0 +1,239 @@
+"""Commands about models and datasets: download, crop, check."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.config.application import run_command
+from eagle.config.schema import BadImageConfig, DatasetConfig, DatasetFolderConfig, key
+from eagle.config.validation import refuse_unknown, validated
+from eagle.console import text_table
+from eagle.data.check import Inspection, class_shares_table, inspect_dataset, readable_part, summary_table
+from eagle.data.crops import crop_split
+from eagle.data.datasets.base import SPLITS
+from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
+from eagle.data.datasets.cropped import CROPS_PER_IMAGE, JpegSettings
+from eagle.data.preparation.publishers import archive_addresses, fetch_dataset, prepare_dataset
+from eagle.downloads.catalog import DATASETS, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights
+from eagle.downloads.fetching import DERIVED, fetch_model
+from eagle.errors import DataError, DownloadError, EagleError
+from eagle.files import default_folder
+
+
+@dataclass
+class DownloadModelsConfig:
+    """Every key of ``download_models.py``."""
+
+    models: list[str] = key(
+        ["dino_vits8", "dino_vitb8", "eagle_cocostuff_vits8", "eagle_cityscapes_vitb8"],
+        "Models to fetch; --list shows all names",
+    )
+    output_dir: str = key(default_folder("models"), "Folder to write to", path=True)
+    base_url: str = key(DINO_URL, "Base address of the DINO and DINOv2 weights; set it to use a mirror")
+    list: bool = key(False, "List the models that can be fetched and those already fetched, then stop")
+
+
+def download_models(config: DictConfig) -> None:
+    """Fetch pretrained backbones and the released EAGLE checkpoints; existing files are kept."""
+    if config.list:
+        print(models_overview(config.output_dir))
+        return
+    refuse_unknown("model", config.models, MODELS)
+    fetched: list[str] = []
+    failed: list[str] = []
+    for name in config.models:
+        try:
+            path = fetch_model(name, config.output_dir, config.base_url)
+        except EagleError as error:
+            failed.append(f"{name} ({error})")
+        else:
+            stand_in = name != DERIVED and path.stem == DERIVED
+            label = f"{MODELS[DERIVED].what} in place of {name}" if stand_in else name
+            fetched.append(f"{label} -> {path}")
+    print(f"available: {'; '.join(fetched) or 'nothing'}")
+    if failed:
+        raise DownloadError(f"not fetched: {'; '.join(failed)}")
+
+
+def models_overview(output_dir: str) -> str:
+    """A table of all models that can be fetched."""
+    heading = ("name", "model", "size", "file", "source")
+    rows = []
+    for name, model in MODELS.items():
+        present = local_weights(output_dir, name)
+        rows.append((name, model.what, model.size, str(present or "not fetched"), model.source))
+    return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(output_dir).resolve()}"
+
+
+def download_models_main() -> None:
+    """Run the command."""
+    run_command(DownloadModelsConfig, download_models)
+
+
+# Datasets whose publishers hand out the archives on request; each has a key of its own.
+_GIVEN = ("cityscapes", "potsdam")
+
+
+@dataclass
+class DownloadDatasetsConfig:
+    """Keys of this command."""
+
+    datasets: list[str] = key(
+        [],
+        "Names of datasets to download; --list shows all. None = the four on STEGO's mirror, or only those whose "
+        "archives you give",
+    )
+    source: str = key(
+        "mirror",
+        "mirror = STEGO's archives; originals = the publishers' archives, kept in pytorch_data_dir/originals, from "
+        "which the folder is built (cocostuff, camvid). camvid always comes from its publisher",
+        choices=("mirror", "originals"),
+    )
+    cityscapes: list[str] = key(
+        [], "Archives of Cityscapes to build it from: leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip", path=True
+    )
+    potsdam: list[str] = key(
+        [], "Archives of the ISPRS Potsdam benchmark to cut it from: 2_Ortho_RGB.zip,5_Labels_all.zip", path=True
+    )
+    pytorch_data_dir: str = key(default_folder("datasets"), "Output folder", path=True)
+    base_url: str | None = key(
+        None, "URL of a folder that contains all archives, e.g. a mirror of your own; none = the source's own addresses"
+    )
+    unzip: bool = key(False, "Unpack each of STEGO's archives after the download; the archive is kept")
+    list: bool = key(False, "List the datasets and which are already present; download nothing")
+
+
+def download_datasets(config: DictConfig) -> None:
+    """Download the datasets: STEGO's as zip archives, their publishers' as folders; existing ones are kept."""
+    if config.list:
+        print(datasets_overview(config))
+        return
+    refuse_unknown("dataset", config.datasets, DATASETS)
+    data_dir = Path(config.pytorch_data_dir)
+    given = {name: archive_paths(config[name]) for name in _GIVEN if config[name]}
+    wanted = [*given, *config.datasets] or [*MIRRORED_DATASETS]
+    present: list[str] = []
+    failed: list[str] = []
+    for name in dict.fromkeys(wanted):
+        try:
+            if name in given:
+                path = prepare_dataset(name, data_dir, given[name])
+            else:
+                addresses = archive_addresses(name, config.source, config.base_url)
+                path = fetch_dataset(name, data_dir, addresses, config.unzip)
+            present.append(f"{name} -> {path}")
+        except (DownloadError, DataError) as error:
+            failed.append(f"{name} ({error})")
+    print(f"available: {'; '.join(present) or 'nothing'}")
+    if failed:
+        raise DownloadError(f"not fetched: {'; '.join(failed)}")
+
+
+def archive_paths(values: Sequence[str]) -> list[Path]:
+    """The paths of a list; ``a.zip,b.zip`` arrives as one value."""
+    return [Path(path.strip()).expanduser() for value in values for path in value.split(",") if path.strip()]
+
+
+def datasets_overview(config: DictConfig) -> str:
+    """Table of all downloadable datasets."""
+    heading = ("name", "description", "present", "source")
+    rows = []
+    for name, description in DATASETS.items():
+        folder = Path(config.pytorch_data_dir) / name
+        present = next((str(path) for path in (folder, folder.with_name(f"{name}.zip")) if path.exists()), "no")
+        first, *others = archive_addresses(name, config.source, config.base_url).values() or ["on request"]
+        rows.append((name, description, present, f"{first} and {len(others)} more" if others else first))
+    return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
+
+
+def download_datasets_main() -> None:
+    """Run the command."""
+    run_command(DownloadDatasetsConfig, download_datasets)
+
+
+@dataclass
+class CropConfig(DatasetFolderConfig, BadImageConfig):
+    """Every key of this command."""
+
+    dataset_name: list[str] = key(
+        ["cocostuff27", "cityscapes"], "Datasets to crop: names in eagle.data.datasets.catalog"
+    )
+    crop_type: str = key(
+        "five", "five = the four corners and the centre, random = five random positions", choices=("five", "random")
+    )
+    splits: list[str] = key([*SPLITS], "Splits to crop; training uses only crops of train")
+    jpeg_quality: int = key(
+        75, "JPEG quality of the crops; 75 = released code, 95 loses little", minimum=1, maximum=100
+    )
+    jpeg_subsampling: str = key(
+        "4:2:0",
+        "JPEG chroma subsampling of the crops: 4:2:0 = released code, 4:4:4 = none",
+        choices=("4:2:0", "4:2:2", "4:4:4"),
+    )
+    seed: int = key(0, "Seed of random crops; equal seeds give equal crops", minimum=0)
+    num_processes: int | None = key(None, "Number of images cropped at once; none = one per core", minimum=1)
+
+
+def crop_datasets(config: DictConfig) -> None:
+    """Cut every image of the datasets into five crops; run the command again to continue an interrupted run."""
+    refuse_unknown("value of splits", config.splits, SPLITS)
+    shared = {field.name: config[field.name] for field in fields(DatasetConfig)}
+    datasets = [validated(DatasetConfig, {**shared, "dataset_name": name}) for name in config.dataset_name]
+    # Open all datasets first, so that missing files are reported before any cropping.
+    opened = [(cfg, split, open_whole_dataset(cfg, split)) for cfg in datasets for split in config.splits]
+    jpeg = JpegSettings(config.jpeg_quality, config.jpeg_subsampling)
+    summary = []
+    for cfg, split, whole in opened:
+        crops = crop_set(cfg)
+        dataset = readable_part(whole, config.on_bad_image, f"{split} images")
+        n_written = crop_split(dataset, split, crops, jpeg, config.seed, config.num_processes)
+        left_out = f"; bad images left out: {len(dataset.skipped)}" if dataset.skipped else ""
+        summary.append(f"{crops.folder} {split}: {CROPS_PER_IMAGE * len(dataset)} crops, {n_written} written{left_out}")
+    print("\n".join(summary))
+
+
+def crop_datasets_main() -> None:
+    """Run the command."""
+    run_command(CropConfig, crop_datasets, default_config="crop_config")
+
+
+@dataclass
+class CheckConfig(DatasetConfig):
+    """Every key of this command."""
+
+    splits: list[str] = key([*SPLITS], "Splits to check")
+    res: int | None = key(
+        None, "Count label pixels after resizing and centre-cropping to this size; none = whole label maps", minimum=1
+    )
+    num_threads: int | None = key(None, "Number of decoding threads; none = Python's default", minimum=1)
+
+
+def check_data(cfg: DictConfig) -> None:
+    """Decode every image and label of a dataset, print a summary and list bad files; exits 1 if any are bad."""
+    refuse_unknown("value of splits", cfg.splits, SPLITS)
+    found: dict[str, Inspection] = {}
+    problems: list[str] = []
+    for split in cfg.splits:
+        try:
+            dataset = open_dataset(cfg, split)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        found[split] = inspect_dataset(dataset, f"{split} images", None, cfg.res, cfg.num_threads)
+        problems += found[split].bad.values()
+    if found:
+        print(summary_table(found))
+        print(f"\n{class_shares_table(found)}")
+    for problem in problems:
+        print(f"bad: {problem}")
+    if problems:
+        raise DataError(
+            f"bad files or splits: {len(problems)}, listed above; repair them, or train with on_bad_image=skip"
+        )
+
+
+def check_data_main() -> None:
+    """Run the command."""
+    run_command(CheckConfig, check_data)

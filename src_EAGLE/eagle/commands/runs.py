@@ -1,0 +1,97 @@
+"""Commands about training runs: train, evaluate checkpoints, draw curves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from eagle.config.application import run_command
+from eagle.config.schema import EvalConfig, TrainConfig, key
+from eagle.data.datasets.catalog import open_dataset
+from eagle.downloads.catalog import require_checkpoint
+from eagle.errors import ConfigError
+from eagle.files import default_folder
+
+
+def train_segmentation(cfg: DictConfig) -> None:
+    """Train EAGLE without labels; if the validation images have labels, score its probes during training."""
+    open_dataset(cfg, "val")  # names missing files before torch is imported, which takes seconds
+    from eagle.training.run import train
+
+    train(cfg)
+
+
+def train_segmentation_main() -> None:
+    """Run the command."""
+    run_command(TrainConfig, train_segmentation, default_config="train_config_cocostuff")
+
+
+def eval_segmentation(cfg: DictConfig) -> None:
+    """Score both probes of each checkpoint: mIoU and accuracy under both protocols, with and without CRF.
+
+    Several checkpoints, e.g. model_paths=[../outputs/sweep/*/last.ckpt], are also compared by setting: mean ± standard
+    deviation over seeds and paired differences. Those that have been scored with the same keys are not scored again.
+    """
+    paths = [path for named in cfg.model_paths for path in matching(named)]
+    if not paths:
+        raise ConfigError("model_paths: name at least one checkpoint, e.g. model_paths=[../outputs/RUN/best.ckpt]")
+    for path in paths:
+        require_checkpoint(path, "model_paths")
+    from eagle.checkpoint_evaluation import evaluate_checkpoints
+
+    evaluate_checkpoints(list(dict.fromkeys(paths)), cfg)
+
+
+def matching(named: str) -> list[Path]:
+    """The files that a name with ``*`` stands for, sorted; any other name, or one of a file that exists, as it is."""
+    path = Path(named)
+    if path.exists() or not any(sign in named for sign in "*?["):
+        return [path]
+    found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    if not found:
+        raise ConfigError(f"model_paths: no file matches {named}")
+    return found
+
+
+def eval_segmentation_main() -> None:
+    """Run the command."""
+    run_command(EvalConfig, eval_segmentation, default_config="eval_config", positional="model_paths")
+
+
+SEVERAL_RUNS_DIR = default_folder("outputs/curves")
+FILE_NAME = "curves.png"
+
+
+@dataclass
+class PlotConfig:
+    """Keys of ``plot_run.py``."""
+
+    runs: list[str] = key([], "Folders of training runs, finished or running")
+    output_dir: str | None = key(
+        None, f"Folder for {FILE_NAME}; none = the run's folder, or {SEVERAL_RUNS_DIR} for several runs", path=True
+    )
+    smoothing: int | None = key(
+        None,
+        "Steps spanned by the running median of the losses (thick line); 0 = no median; none = a twentieth of the "
+        "longest run, at least three logged values",
+        minimum=0,
+    )
+
+
+def plot_run(cfg: DictConfig) -> None:
+    """Draw losses, λ and scores of one or several runs over optimiser steps, from their metrics.csv."""
+    if not cfg.runs:
+        raise ConfigError("runs: name at least one run folder")
+    from eagle.figures.confusion import write_figure
+    from eagle.figures.curves import curves_figure, read_runs
+
+    runs = read_runs([Path(run) for run in cfg.runs])
+    default = cfg.runs[0] if len(runs) == 1 else SEVERAL_RUNS_DIR
+    path = Path(cfg.output_dir or default) / FILE_NAME
+    write_figure(path, curves_figure(runs, cfg.smoothing))
+    print(path)
+
+
+def plot_run_main() -> None:
+    """Run the command."""
+    run_command(PlotConfig, plot_run, positional="runs")
