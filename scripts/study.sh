@@ -27,7 +27,7 @@ train() { # NAME KEY…: every data set and seed
         "dir_dataset_name=${SETS:-camvid,msrc,voc_animals}" "seed=${SEEDS:-0,1,2,3,4}" \
         pytorch_data_dir="$DATA" pretrained_weights="$WEIGHTS" output_root="$OUT" experiment_name="$1" \
         res=168 val_res=224 batch_size=8 feature_samples=8 max_steps=400 step_schedulers=100 key_blocks=[8,9,10] \
-        precision=bf16-mixed cached_views=4 cache_features=disk cache_dir="$OUT/cache" val_freq=100 n_images=0 \
+        cached_views=4 cache_features=disk cache_dir="$OUT/cache" val_freq=100 n_images=0 \
         num_workers=0 "${@:2}"
 }
 
