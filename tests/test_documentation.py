@@ -10,6 +10,7 @@ import pytest
 
 import eagle.config.application
 from conftest import ROOT
+from eagle.commands import photographs, provisions, runs
 from eagle.config.application import parse_command_line
 from eagle.config.words import read_command_line
 
@@ -38,7 +39,7 @@ ALL_COMMANDS = sorted((page.name, *command) for page in PAGES for command in com
 def arguments_of_run_command(script, monkeypatch):
     """What a script hands to ``run_command``."""
     found = []
-    for module in (eagle.config.application, eagle.config.application):
+    for module in (eagle.config.application, runs, photographs, provisions):
         monkeypatch.setattr(module, "run_command", lambda *given, **named: found.append((given, named)))
     monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])
     runpy.run_path(str(script), run_name="__main__")

@@ -9,8 +9,12 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 # Steps in the order in which they apply, by the module and the name of their function.
-PATCH_STEPS = {"spectral": ("eagle.spectral.refinement", "spectral_refinement")}
-PIXEL_STEPS = {"crf": ("eagle.maps.crf.dense_crf", "dense_crf_maps")}
+PATCH_STEPS = {
+    "spectral": ("eagle.spectral.refinement", "spectral_refinement"),
+}
+PIXEL_STEPS = {
+    "crf": ("eagle.maps.crf.dense_crf", "dense_crf_maps"),
+}
 
 _STEPS = (*PATCH_STEPS, *PIXEL_STEPS)
 BOTH = "both"
