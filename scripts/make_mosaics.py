@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from eagle.config.application import run_command
 from eagle.config.schema import key
-from eagle.data.bundled import SKIMAGE, SKLEARN, bundled_file
+from eagle.data.named_files import SKIMAGE, SKLEARN, bundled_file
 from eagle.errors import DataError
 from eagle.files import default_folder
 

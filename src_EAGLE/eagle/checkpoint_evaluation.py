@@ -23,9 +23,8 @@ from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
-from eagle.evaluation.evaluator import Evaluation, evaluate
+from eagle.evaluation.evaluator import Evaluation, PredictionFolder, evaluate
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
-from eagle.evaluation.predictions import PredictionFolder
 from eagle.evaluation.report import write_report
 from eagle.evaluation.run_tables import evaluation_record, runs_report, stored_evaluation, with_kmeans
 from eagle.evaluation.score_tables import class_table, comparison_table, results, summary_table, write_json

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from eagle.data.images import image_files, read_header, read_image, read_label, read_photograph
 from eagle.errors import DataError
-from eagle.inference.given_images import photograph_of
+from eagle.inference.segmenter import photograph_of
 from miniatures import label_map, picture
 
 RGB = picture(3)

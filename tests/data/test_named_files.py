@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from eagle.data.bundled import PHOTOGRAPHS, bundled_file, bundled_photographs
 from eagle.data.images import read_image
-from eagle.data.named_files import named_files, output_names
+from eagle.data.named_files import PHOTOGRAPHS, bundled_file, bundled_photographs, named_files, output_names
 from eagle.errors import DataError
 
 

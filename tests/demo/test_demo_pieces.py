@@ -15,8 +15,7 @@ from eagle.config.application import parse_command_line
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap
 from eagle.errors import ConfigError, DataError
-from eagle.inference.masks import Legend
-from eagle.inference.segmentation import Segmentation
+from eagle.inference.segmentation import Legend, Segmentation
 
 pytest.importorskip("gradio")
 

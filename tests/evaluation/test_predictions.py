@@ -8,7 +8,7 @@ from eagle.data.datasets.base import Classes
 from eagle.data.images import read_label
 from eagle.data.labels import NO_CLASS, distinct_palette, id_type, write_colored_ids, write_ids
 from eagle.errors import DataError
-from eagle.evaluation.predictions import PredictionFolder
+from eagle.evaluation.evaluator import PredictionFolder
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_sources__named_dataset_that_of_the_checkpoint_or_bundled_photographs(wo
     visualize(config(tmp_path / "run", checkpoint=str(work / "last.ckpt"), panels=True, max_images=1))
     photograph = Image.open(work / "data/halves/imgs/val/0.png").resize((56, 48), Image.Resampling.LANCZOS)
     assert np.array_equal(colors_of(tmp_path / "run/0_image.png"), np.asarray(photograph))
-    monkeypatch.setattr("eagle.data.bundled.PHOTOGRAPHS", (("skimage.data", "coffee.png"),))
+    monkeypatch.setattr("eagle.data.named_files.PHOTOGRAPHS", (("skimage.data", "coffee.png"),))
     assert visualize(config(tmp_path, bundled=True, panels=True, panel_scale=2, **BARE)).n_named == 1
     assert Image.open(tmp_path / "coffee_image.png").size == (144, 96)
 

@@ -14,13 +14,13 @@ from eagle.commands.photographs import SegmentConfig
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
-from eagle.data.bundled import PHOTOGRAPHS
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import NO_CLASS, ClassMap, named_clusters, overlay
+from eagle.data.named_files import PHOTOGRAPHS
 from eagle.errors import ConfigError, DataError
 from eagle.inference.folders import segment, write_legend
-from eagle.inference.masks import Legend
 from eagle.inference.photograph import label_map, sampled
+from eagle.inference.segmentation import Legend
 from eagle.training.run import train
 
 
@@ -136,7 +136,7 @@ def test_segment__no_input_is_an_error(tmp_path):
 
 
 def test_segment__bundled_photographs(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("eagle.data.bundled.PHOTOGRAPHS", PHOTOGRAPHS[:2])
+    monkeypatch.setattr("eagle.data.named_files.PHOTOGRAPHS", PHOTOGRAPHS[:2])
     content = segment(config(checkpoint, [], tmp_path / "masks", bundled=True))
     assert [(Path(name).name, entry["size"]) for name, entry in content["images"].items()] == [
         ("astronaut.png", [512, 512]),

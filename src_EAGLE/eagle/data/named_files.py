@@ -1,7 +1,8 @@
-"""Resolve command-line paths to files; unique output names."""
+"""Photographs that a command names: files, folders, output names, and those bundled with installed packages."""
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib.resources import files
 from itertools import count
 from pathlib import Path
 
@@ -46,3 +47,35 @@ def output_names(files: Sequence[Path]) -> list[str]:
         used.add(name)
         names.append(name)
     return names
+
+
+SKIMAGE = "skimage.data"
+SKLEARN = "sklearn.datasets.images"
+
+# Colour photographs of everyday scenes; the packages' test patterns, textures and micrographs are omitted.
+PHOTOGRAPHS = (
+    (SKIMAGE, "astronaut.png"),
+    (SKIMAGE, "chelsea.png"),
+    (SKLEARN, "china.jpg"),
+    (SKIMAGE, "coffee.png"),
+    (SKLEARN, "flower.jpg"),
+    (SKIMAGE, "hubble_deep_field.jpg"),
+    (SKIMAGE, "motorcycle_left.png"),
+    (SKIMAGE, "rocket.jpg"),
+)
+
+
+def bundled_photographs() -> list[Path]:
+    """Paths of all bundled photographs, sorted by name; raises DataError if one is missing."""
+    return [bundled_file(package, name) for package, name in PHOTOGRAPHS]
+
+
+def bundled_file(package: str, name: str) -> Path:
+    """Path of a file in an installed package; raises DataError if it is missing."""
+    try:
+        path = Path(str(files(package) / name))
+    except ModuleNotFoundError:
+        path = Path(name)
+    if not path.is_file():
+        raise DataError(f"{name}: missing from the installed {package}; reinstall scikit-image and scikit-learn")
+    return path

@@ -12,8 +12,8 @@ import gradio as gr
 import torch
 from PIL import Image, ImageOps
 
-from eagle.data.bundled import bundled_photographs
 from eagle.data.images import read_header, read_photograph
+from eagle.data.named_files import bundled_photographs
 from eagle.demo.pictures import annotated, cue_picture, eigenvector_pictures, gallery, one_line_name, parcel, segments
 from eagle.errors import DataError, EagleError, one_line
 from eagle.inference.segmentation import Segmentation

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 
+from eagle.data.loading.transforms import image_tensor, normalize
+from eagle.errors import DataError
 from eagle.models.backbone import KeyBackbone
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
@@ -147,3 +150,27 @@ def _decomposition(maps: Tensor, cue: np.ndarray, keys: Tensor, cfg: Any) -> Dec
     cue = numbered_by_size(cue)
     kmeans = cosine_kmeans(keys[0], cfg.n_clusters or int(cue.max()) + 1, cfg.seed)
     return Decomposition(maps.cpu().numpy(), cue, numbered_like(kmeans, cue))
+
+
+# The affinity and the Laplacian of this many patches take 1.2 GB; a full eigendecomposition (rarely needed) takes more.
+MAX_PATCHES = 10_000
+
+
+def whole_patch_size(photograph: Image.Image, res: int, patch_size: int) -> tuple[int, int]:
+    """(width, height) with the short side ``res`` and the long side the nearest multiple of the patch size.
+
+    The aspect changes by at most half a patch.
+
+    Raises:
+        DataError: the photograph is so long that it has more than MAX_PATCHES patches.
+    """
+    short = min(photograph.size)
+    columns, rows = (round(side * res / short / patch_size) for side in photograph.size)
+    if columns * rows > MAX_PATCHES:
+        raise DataError(f"{columns}×{rows} patches are more than {MAX_PATCHES}; lower res or crop the image")
+    return columns * patch_size, rows * patch_size
+
+
+def input_of_size(photograph: Image.Image, size: tuple[int, int]) -> Tensor:
+    """Resize an RGB photograph to (width, height), nearest neighbour as in training; 1×3×height×width normalised."""
+    return normalize(image_tensor(photograph.resize(size, Image.Resampling.NEAREST)))[None]

@@ -17,19 +17,17 @@ from tqdm import tqdm
 from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import BackboneConfig, DatasetConfig
 from eagle.config.validation import check_resolution, with_overrides
-from eagle.data.bundled import bundled_photographs
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
-from eagle.data.named_files import named_files, output_names
+from eagle.data.named_files import bundled_photographs, named_files, output_names
 from eagle.errors import ConfigError, DataError
 from eagle.figures.confusion import write_figure
 from eagle.figures.grids import PANEL_INCHES, Panel, class_legend, eigenvector_colors, panel_grid
-from eagle.inference.decomposition import Decomposition, decompose, decompose_keys
-from eagle.inference.masks import Legend
+from eagle.inference.decomposition import Decomposition, decompose, decompose_keys, input_of_size, whole_patch_size
 from eagle.inference.photograph import PhotographSegmenter
+from eagle.inference.segmentation import Legend
 from eagle.inference.segmenter import open_segmenter
-from eagle.inference.whole_patches import input_of_size, whole_patch_size
 from eagle.models.backbone import build_backbone
 
 # Without a checkpoint; rounded to whole patches.

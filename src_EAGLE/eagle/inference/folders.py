@@ -26,18 +26,17 @@ from tqdm import tqdm
 
 from eagle.checkpoints import SLIM
 from eagle.config.refinement import refinement
-from eagle.data.bundled import bundled_photographs
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS, VOID_COLOR
-from eagle.data.named_files import named_files, output_names
+from eagle.data.named_files import bundled_photographs, named_files, output_names
 from eagle.distributed import computed_by_rank_zero, set_float32_precision
 from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
 from eagle.files import remove_unfinished, sha256_of, write_text_atomically, written_atomically
-from eagle.inference.masks import Legend, mask_files, write_masks
 from eagle.inference.photograph import PhotographSegmenter, Prepared, View
 from eagle.inference.pipeline import batches, ordered
+from eagle.inference.segmentation import Legend, mask_files, write_masks
 from eagle.inference.segmenter import open_segmenter
 from eagle.inference.video import VIDEO_SUFFIXES, join_overlays, segment_video
 

@@ -1,14 +1,112 @@
-"""The segmentation of one photograph: class ids with names and colours."""
+"""Segmentations of photographs: ids with names and colours, legends, mask files."""
 
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from eagle.data.labels import OVERLAY_OPACITY, overlay
-from eagle.inference.masks import Legend, write_masks
+from eagle.data.datasets.base import Classes
+from eagle.data.labels import (
+    NO_CLASS,
+    NO_CLASS_NAME,
+    OVERLAY_OPACITY,
+    ClassMap,
+    numbered_clusters,
+    overlay,
+    write_colored_ids,
+    write_ids,
+    write_image,
+)
+
+
+class Legend:
+    """Names and colours of the ids in masks.
+
+    Args:
+        class_map: the checkpoint's; if it is None or lacks this probe, clusters are named by their numbers.
+        map_name: the map whose assignments apply, e.g. "cluster+crf"; if it was not scored, the same probe's unrefined
+            map applies, or another one of its maps.
+        n_clusters: number of clusters of the probe.
+        classes: the training dataset's classes, which name the linear probe's ids without a class map; None if unknown.
+    """
+
+    def __init__(self, class_map: ClassMap | None, map_name: str, n_clusters: int, classes: Classes | None) -> None:
+        known = class_map.classes if class_map else classes
+        assignment = _assignment(class_map, map_name) if class_map else None
+        has_names = assignment is not None or map_name.startswith("linear")
+        self.classes = known if known and has_names else numbered_clusters(n_clusters)
+        self._table = np.array(range(n_clusters) if assignment is None else assignment)
+
+    def ids(self, clusters: np.ndarray) -> np.ndarray:
+        """Map H×W clusters to class ids; −1 is no class."""
+        return self._table[clusters]
+
+    def shares(self, ids: np.ndarray) -> dict[str, float]:
+        """Share of the pixels by class name, for the classes that occur, largest first."""
+        return {self.name(class_id): share for class_id, share in shares_by_id(ids).items()}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Everything that determines the masks of given clusters, as plain data for a hash."""
+        classes = {"names": list(self.classes.names), "palette": self.classes.palette.tolist()}
+        return {**classes, "table": self._table.tolist()}
+
+    def name(self, class_id: int) -> str:
+        """The name of a class id."""
+        return NO_CLASS_NAME if class_id == NO_CLASS else self.classes.names[class_id]
+
+
+def shares_by_id(ids: np.ndarray) -> dict[int, float]:
+    """Share of the pixels by class id, for the ids that occur, largest first; −1 is no class."""
+    # Counting is linear in the pixels; np.unique would sort them.
+    counts = np.bincount(ids.ravel() - NO_CLASS, minlength=1)
+    largest_first = np.argsort(-counts, kind="stable")
+    present = [index for index in largest_first.tolist() if counts[index]]
+    return {index + NO_CLASS: round(int(counts[index]) / ids.size, 6) for index in present}
+
+
+def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
+    """The class of each cluster; None if the probe was not scored."""
+    probe = map_name.split("+")[0]
+    # Refinement moves borders but keeps cluster numbers, so the assignments hold with and without it.
+    of_probe = [name for name in class_map.assignments if name.split("+")[0] == probe]
+    for name in (map_name, probe, *of_probe):
+        if name in class_map.assignments:
+            return class_map.assignments[name]
+    return None
+
+
+def mask_files(name: str) -> dict[str, str]:
+    """The names of an image's mask files by kind."""
+    return {kind: f"{name}_{kind}.png" for kind in ("ids", "color", "overlay")}
+
+
+def write_masks(
+    folder: Path,
+    name: str,
+    photograph: Image.Image,
+    ids: np.ndarray,
+    classes: Classes,
+    opacity: float = OVERLAY_OPACITY,
+) -> dict[str, str]:
+    """Write ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png``; return their names by kind.
+
+    Args:
+        folder: created if missing.
+        name: the image's name.
+        photograph: RGB.
+        ids: H×W class ids in the photograph's size; −1 is no class.
+        classes: names and palette.
+        opacity: of the colours in the overlay, 0 to 1.
+    """
+    files = mask_files(name)
+    write_ids(folder / files["ids"], ids, len(classes))
+    write_colored_ids(folder / files["color"], ids, classes.palette)
+    write_image(folder / files["overlay"], overlay(photograph, ids, classes.palette, opacity))
+    return files
+
 
 # Longest side of the picture that a notebook shows.
 NOTEBOOK_SIDE = 1024
@@ -29,7 +127,7 @@ class Segmentation:
         >>> import numpy as np
         >>> from PIL import Image
         >>> from eagle import Segmentation
-        >>> from eagle.inference.masks import Legend
+        >>> from eagle.inference.segmentation import Legend
         >>> ids = np.array([[0, 0, 1], [0, 1, 1]])
         >>> result = Segmentation(Image.new("RGB", (3, 2)), ids, Legend(None, "cluster", 2, None), "image")
         >>> result

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from eagle.data.labels import overlay
 from eagle.errors import DataError
 from eagle.files import written_atomically
-from eagle.inference.masks import Legend
 from eagle.inference.photograph import PhotographSegmenter, Prepared
 from eagle.inference.pipeline import batches, ordered
+from eagle.inference.segmentation import Legend
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 # Unit of the times in the videos that are written, in seconds.
