@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from eagle.evaluation import permutohedral
+from eagle.maps.crf import tensor_lattice
 from eagle.maps.crf.compiled import CompiledLattice
 from eagle.maps.crf.lattice_kernels import LANES
 from eagle.maps.crf.tensor_lattice import PermutohedralLattice
@@ -102,7 +102,7 @@ def test_filter__far_points_do_not_touch(lattice_of):
 def test_filter__blocks_of_channels_change_nothing(monkeypatch):
     lattice, values = PermutohedralLattice(random_features(200, 3, 2.0)), random_values(200, 7)
     whole = lattice.filter(values)
-    monkeypatch.setattr(permutohedral, "_TABLE_VALUES", 2 * max(200, lattice.n_vertices))
+    monkeypatch.setattr(tensor_lattice, "_TABLE_VALUES", 2 * max(200, lattice.n_vertices))
     torch.testing.assert_close(lattice.filter(values), whole)
 
 

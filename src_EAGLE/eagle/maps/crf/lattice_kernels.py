@@ -1,6 +1,6 @@
 """The permutohedral lattice on the CPU: kernels compiled by numba, one thread each, without the GIL.
 
-``permutohedral.py`` describes the lattice. A table holds ``LANES`` channels of every vertex, one row per vertex. numba
+``tensor_lattice.py`` describes the lattice. A table holds ``LANES`` channels of every vertex, one row per vertex. numba
 does not vectorise loops over such short rows, because rows may overlap for all it knows; here a row is one LLVM vector.
 """
 
