@@ -1,16 +1,37 @@
 """Measure time and peak memory of the released algorithm and of ours, part by part: see docs/performance.md."""
 
+from dataclasses import dataclass
+
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle_benchmarks import BenchmarkConfig
+from eagle.config.schema import key
+from eagle.files import default_folder
+
+
+@dataclass
+class BenchmarkConfig:
+    """Every key of ``benchmark.py``."""
+
+    device: str = key("auto", "Device of both sides; auto uses cuda if available", choices=("auto", "cpu", "cuda"))
+    model_type: str = key("vit_small", "Backbone, as in training; its weights are random")
+    res: int = key(224, "Side of the training images, pixels", minimum=1)
+    eval_res: int = key(320, "Side of the evaluated images, pixels", minimum=1)
+    batch_size: int | None = key(None, "Images per batch; none = 8 on the CPU, 32 on a GPU", minimum=2)
+    repeats: int = key(5, "Timed runs of each side, in turn; the median is reported", minimum=1)
+    sections: list[str] = key(
+        ["all"],
+        "What to measure: all, or some of data, backbone, eigen, eicue, correspondence, object_nce, step, cached, "
+        "views, bf16, crf, evaluation, scaling, floor",
+    )
+    out: str = key(default_folder("outputs/benchmark"), "Folder of benchmark.json and benchmark.md", path=True)
 
 
 def benchmark(cfg: DictConfig) -> None:
     """Compare training step and evaluation with the released algorithm; write benchmark.json and benchmark.md."""
     from eagle_benchmarks.run import run
 
-    print("\n" + run(cfg).text())
+    print("\n" + run(cfg))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from eagle.errors import ConfigError, EagleError
 from eagle.losses.patch_weights import patch_weights
 from eagle.maps.crf.dense_crf import dense_crf_maps
 from eagle.maps.crf.pool import CrfPool, require_pydensecrf
-from eagle.maps.probe_maps import MapSettings
+from eagle.maps.probe_maps import CLUSTER_ALPHA, MapSettings
 from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.eicue import eicue, laplacian_eigenvectors
@@ -28,7 +29,15 @@ from eagle_benchmarks.released_losses import correspondence, object_nce
 
 # A step after step_schedulers, so that the object-centric loss is on.
 STEP = 500
+N_CLASSES = 27
 SMOOTH_GRIDS = (4, 12, 40)
+# Largest difference that rounding can cause, where it is not CLOSE: keys in float16, a step in bfloat16.
+CLOSE = 1e-3
+ROUNDING = {"cached": 1e-2, "views": 1e-2, "bf16": 5e-2}
+
+# Computes one part once; returns what must agree, by name.
+Side = Callable[[], dict[str, Tensor]]
+Sides = tuple[Side, Side]
 
 
 @dataclass
@@ -36,49 +45,51 @@ class Case:
     """The input of a measurement.
 
     Attributes:
-        cfg: the benchmark's configuration.
         device: device of both sides.
         segmenter: our model, in training mode.
         released: the released algorithm with a copy of the weights.
         batch: a batch as returned by the loader; half of the images are blurred.
+        draws: ``coords`` and ``perms`` of the correspondence loss; empty to draw them in each run.
+        pool: processes of the released CRF; they start when it first runs.
     """
 
-    cfg: Any
     device: torch.device
     segmenter: LitUnsupervisedSegmenter
     released: Released
     batch: dict[str, Tensor]
+    draws: dict[str, Any] = field(default_factory=dict)
+    pool: CrfPool = field(default_factory=CrfPool)
 
 
-def make_case(cfg: Any, batch_size: int | None = None, res: int | None = None) -> Case:
-    """Build a case from the benchmark's configuration; the arguments override its batch size and resolution."""
-    device = chosen_device(cfg)
-    torch.manual_seed(cfg.seed)
-    training = {
-        "model_type": cfg.model_type,
-        "dino_patch_size": cfg.dino_patch_size,
-        "pretrained_weights": cfg.pretrained_weights,
-        "seed": cfg.seed,
+def make_case(model_type: str, device: torch.device, batch_size: int, res: int, n_classes: int = N_CLASSES) -> Case:
+    """Build a case with random weights and images, the same in every process."""
+    torch.manual_seed(0)
+    segmenter = make_segmenter(model_type, n_classes).to(device).train()
+    rgb = smooth_pictures(batch_size, res)
+    changed = torch.arange(batch_size) < batch_size // 2
+    blurred = torch.where(changed[:, None, None, None], TF.gaussian_blur(rgb, [3, 3], [1.0, 1.0]), rgb)
+    blocks = torch.randint(-1, n_classes, (batch_size, 1, 8, 8)).float()
+    batch = {
+        "img": normalize(rgb),
+        "img_aug": normalize(blurred),
+        "label": F.interpolate(blocks, (res, res), mode="nearest")[:, 0].long(),
+        "index": torch.arange(batch_size),
+        "view": torch.arange(batch_size),
+        "changed": changed,
     }
-    segmenter = LitUnsupervisedSegmenter(cfg.n_classes, validated(TrainConfig, training)).to(device).train()
-    batch = _batch(cfg, batch_size or default_batch_size(cfg), res or cfg.res)
     batch = {name: value if name in HOST_ENTRIES else value.to(device) for name, value in batch.items()}
-    return Case(cfg, device, segmenter, Released(deepcopy(segmenter)), batch)
+    return Case(device, segmenter, Released(deepcopy(segmenter)), batch)
 
 
-def chosen_device(cfg: Any) -> torch.device:
-    """The device chosen by the key ``device``."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device)
+def make_segmenter(model_type: str, n_classes: int = N_CLASSES) -> LitUnsupervisedSegmenter:
+    """Build our model with the default training configuration and random weights."""
+    cfg = validated(TrainConfig, {"model_type": model_type, "pretrained_weights": "random"})
+    return LitUnsupervisedSegmenter(n_classes, cfg)
 
 
-def default_batch_size(cfg: Any) -> int:
-    """The key ``batch_size``, or the device's default."""
-    return cfg.batch_size or (32 if chosen_device(cfg).type == "cuda" else 8)
-
-
-def smooth_pictures(n: int, res: int, seed: int) -> Tensor:
+def smooth_pictures(n: int, res: int) -> Tensor:
     """Random pictures n×3×res×res in [0, 1]; unlike noise they have segments, at several scales."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     layers = [
         F.interpolate(torch.rand(n, 3, size, size, generator=generator), (res, res), mode="bicubic")
         for size in SMOOTH_GRIDS
@@ -86,123 +97,96 @@ def smooth_pictures(n: int, res: int, seed: int) -> Tensor:
     return torch.stack(layers).mean(dim=0).clamp(0, 1)
 
 
-def _batch(cfg: Any, batch_size: int, res: int) -> dict[str, Tensor]:
-    rgb = smooth_pictures(batch_size, res, cfg.seed)
-    changed = torch.arange(batch_size) < batch_size // 2
-    blurred = torch.where(changed[:, None, None, None], TF.gaussian_blur(rgb, [3, 3], [1.0, 1.0]), rgb)
-    blocks = torch.randint(-1, cfg.n_classes, (batch_size, 1, 8, 8)).float()
-    label = F.interpolate(blocks, (res, res), mode="nearest")[:, 0].long()
-    return {
-        "img": normalize(rgb),
-        "img_aug": normalize(blurred),
-        "label": label,
-        "index": torch.arange(batch_size),
-        "view": torch.arange(batch_size),
-        "changed": changed,
-    }
+def sides(section: str, case: Case) -> dict[str, Side]:
+    """The computations ``released`` and ``ours`` of a part; the released CRF is missing without pydensecrf."""
+    released, ours = PARTS[section](case)
+    if section in ("crf", "evaluation") and not _has_pydensecrf():
+        return {"ours": ours}
+    return {"released": released, "ours": ours}
 
 
-# Largest relative difference of a loss that rounding can cause, by precision.
-ROUNDING = {"float32": 1e-3, "float16 keys": 1e-2, "bfloat16": 5e-2}
-# Smallest cosine allowed between an eigenvector and its released counterpart.
-SAME_DIRECTION = 0.999
-CLOSE = 1e-3
+def check(section: str, case: Case) -> None:
+    """Compute both sides once, from the same sampled points and eigenvectors and without dropout.
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """The released computation and ours.
-
-    Attributes:
-        released: runs the released computation once; None if it cannot run on this machine.
-        ours: runs our computation once.
-        check: runs both and raises EagleError if they differ by more than rounding.
-        close: releases what both use.
+    Raises:
+        EagleError: they differ by more than rounding.
     """
+    still = replace(case, segmenter=deepcopy(case.segmenter).eval(), released=deepcopy(case.released))
+    still.released.segmenter.eval()
+    cfg, n_images, generator = case.segmenter.cfg, len(case.batch["img"]), torch.Generator().manual_seed(0)
+    coords = torch.rand(3, n_images, cfg.feature_samples, cfg.feature_samples, 2, generator=generator) * 2 - 1
+    perms = torch.arange(n_images).roll(1).expand(cfg.neg_samples, -1)
+    still.draws = {"coords": coords.to(case.device), "perms": perms.to(case.device)}
+    results = {side: run() for side, run in sides(section, still).items()}
+    for name, released in results.get("released", {}).items():
+        off = difference(name, results["ours"][name].detach(), released.detach())
+        if off >= ROUNDING.get(section, CLOSE):
+            raise EagleError(f"{name}: released and ours differ by {off:.1e}; different computations are not timed")
 
-    released: Callable[[], Any] | None
-    ours: Callable[[], Any]
-    check: Callable[[], None]
-    close: Callable[[], None] = lambda: None
+
+def difference(name: str, ours: Tensor, released: Tensor) -> float:
+    """Norm of the difference relative to the released norm.
+
+    Eigenvectors: 1 − the smallest |cosine|. Maps after a CRF: share of pixels with another class. Integers: 1 unless
+    all are equal.
+    """
+    if name == "eigenvectors":
+        return 1 - float((ours * released).sum(dim=1).abs().min())
+    if name.startswith("CRF"):
+        return float((ours.argmax(dim=1) != released.argmax(dim=1)).float().mean())
+    if not released.is_floating_point():
+        return float((ours != released).any())
+    return float((ours - released).norm() / released.norm().clamp(min=1e-6))
 
 
-def backbone(case: Case) -> Comparison:
+def backbone(case: Case) -> Sides:
     """K of x, of x again as its positive, and of x̃; ours computes x once, and only the blurred images of x̃."""
+    views = {"K": "img", "K of the positive": "img", "K of the augmented view": "img_aug"}
 
-    def released() -> list[Tensor]:
-        return [case.released.keys(case.batch[view]) for view in ("img", "img", "img_aug")]
+    def ours() -> dict[str, Tensor]:
+        keys, keys_aug = case.segmenter._frozen_keys(case.batch)
+        return dict(zip(views, (keys, keys, keys_aug), strict=True))
 
-    def ours() -> tuple[Tensor, Tensor]:
-        return case.segmenter._frozen_keys(case.batch)
-
-    def check() -> None:
-        keys, keys_aug = ours()
-        expected = released()
-        require_close("K", keys, expected[0])
-        require_close("K of the augmented view", keys_aug, expected[2])
-
-    return Comparison(released, ours, check)
+    return lambda: {name: case.released.keys(case.batch[view]) for name, view in views.items()}, ours
 
 
-def eigen(case: Case) -> Comparison:
+def eigen(case: Case) -> Sides:
     """Affinities, Laplacian and eigenvectors of both views."""
-    codes, images = _codes(case), [case.batch["img"]] * 2
-
-    def released() -> Tensor:
-        return torch.cat([case.released.eigenvectors(code, img) for code, img in zip(codes, images, strict=True)])
-
-    def ours() -> Tensor:
-        return laplacian_eigenvectors(torch.cat(codes), torch.cat(images), case.segmenter.cfg.eigen_cluster)
-
-    def check() -> None:
-        cosine = (released() * ours()).sum(dim=1).abs().min()
-        require("eigenvectors", float(cosine) > SAME_DIRECTION, f"smallest cosine {float(cosine):.6f}")
-
-    return Comparison(released, ours, check)
+    codes, img, k = _codes(case), case.batch["img"], case.segmenter.cfg.eigen_cluster
+    return (
+        lambda: {"eigenvectors": torch.cat([case.released.eigenvectors(code, img) for code in codes])},
+        lambda: {"eigenvectors": laplacian_eigenvectors(torch.cat(codes), torch.cat([img, img]), k)},
+    )
 
 
-def cue(case: Case) -> Comparison:
+def cue(case: Case) -> Sides:
     """EiCue: clustering of the eigenvectors, and its loss."""
-    case = _in_eval_mode(case)
-    vectors, grid = _vectors(case)[0], _grid(case)
-    codebook = case.segmenter.train_cluster_probe_eigen
-
-    def released() -> tuple[Tensor, Tensor]:
-        return case.released.cue(vectors, grid, case.released.segmenter.train_cluster_probe_eigen)
-
-    def ours() -> tuple[Tensor, Tensor]:
-        return eicue(vectors, grid, codebook)
-
-    def check() -> None:
-        (loss, labels), (expected, expected_labels) = ours(), released()
-        require_close("L_eig", loss, expected)
-        require("cue", bool((labels == expected_labels).all()), "labels differ")
-
-    return Comparison(released, ours, check)
+    vectors, grid, names = _vectors(case)[0], _grid(case), ("L_eig", "labels")
+    codebook, copied = (model.train_cluster_probe_eigen for model in (case.segmenter, case.released.segmenter))
+    return (
+        lambda: dict(zip(names, case.released.cue(vectors, grid, copied), strict=True)),
+        lambda: dict(zip(names, eicue(vectors, grid, codebook), strict=True)),
+    )
 
 
-def correspondence_loss(case: Case) -> Comparison:
+def correspondence_loss(case: Case) -> Sides:
     """Correspondence distillation, forward and backward."""
-    cfg = case.segmenter.cfg
     keys, keys_aug = case.segmenter._frozen_keys(case.batch)
     code, code_aug = (c.requires_grad_() for c in _codes(case))
-    fixed = _draws(case)
 
-    def released(**draws: Tensor) -> Tensor:
-        positive, negative = correspondence(cfg, (keys, keys, keys_aug), (code, code, code_aug), **draws)
-        return _backward(positive + negative)
+    def released() -> dict[str, Tensor]:
+        views, codes = (keys, keys, keys_aug), (code, code, code_aug)
+        positive, negative = correspondence(case.segmenter.cfg, views, codes, **case.draws)
+        return {"correspondence loss": _backward(positive + negative)}
 
-    def ours(**draws: Tensor) -> Tensor:
-        pairs = case.segmenter.correspondence_loss(keys, keys, keys_aug, code, code, code_aug, **draws)
-        return _backward(pairs["pos_inter_loss"] + pairs["neg_inter_loss"].mean())
+    def ours() -> dict[str, Tensor]:
+        pairs = case.segmenter.correspondence_loss(keys, keys, keys_aug, code, code, code_aug, **case.draws)
+        return {"correspondence loss": _backward(pairs["pos_inter_loss"] + pairs["neg_inter_loss"].mean())}
 
-    def check() -> None:
-        require_close("correspondence loss", ours(**fixed), released(**fixed))
-
-    return Comparison(released, ours, check)
+    return released, ours
 
 
-def object_loss(case: Case) -> Comparison:
+def object_loss(case: Case) -> Sides:
     """Patch weights, prototypes and ObjNCE of one direction, forward and backward."""
     cfg, loss = case.segmenter.cfg, case.segmenter.object_nce_loss
     keys, _ = case.segmenter._frozen_keys(case.batch)
@@ -210,36 +194,66 @@ def object_loss(case: Case) -> Comparison:
     source, target = (F.normalize(view, dim=1).requires_grad_() for view in tokens)
     labels = eicue(_vectors(case)[0], _grid(case), case.segmenter.train_cluster_probe_eigen)[1]
 
-    def released() -> Tensor:
-        return _backward(object_nce(cfg, source, target, labels, keys))
-
-    def ours() -> Tensor:
-        return _backward(loss(source, target, labels, patch_weights(keys), cfg.eigen_cluster_out))
-
-    return Comparison(released, ours, lambda: require_close("ObjNCE", ours(), released()))
+    k_out = cfg.eigen_cluster_out
+    return (
+        lambda: {"ObjNCE": _backward(object_nce(cfg, source, target, labels, keys))},
+        lambda: {"ObjNCE": _backward(loss(source, target, labels, patch_weights(keys), k_out))},
+    )
 
 
-def step(case: Case) -> Comparison:
-    """The whole training step: forward, backward and optimisers."""
-    return _step(case, "float32")
+def step(case: Case, context: AbstractContextManager[Any] = nullcontext()) -> Sides:  # noqa: B008 it has no state
+    """The whole training step: forward, backward and optimisers; our forward pass runs in ``context``."""
+    optimizers, optimizer = case.released.optimizers(), case.segmenter.configure_optimizers()
+    draws = case.draws | {"eigenvectors": _vectors(case)} if case.draws else {}
+
+    def released() -> dict[str, Tensor]:
+        for one in optimizers:
+            one.zero_grad()
+        terms = case.released.losses(case.batch, STEP, **draws)
+        _backward(terms["loss/total"])
+        for one in optimizers:
+            one.step()
+        return terms
+
+    def ours() -> dict[str, Tensor]:
+        with context:
+            terms = case.segmenter.losses(case.batch, STEP, **draws)
+        optimizer.zero_grad()
+        _backward(terms["loss/total"])
+        optimizer.step()
+        return terms
+
+    return released, ours
 
 
-def cached_step(case: Case) -> Comparison:
-    """The step, ours with the clean images' keys cached (cache_features), as after the first epoch."""
-    return _step(_with_caches(case, views=False), "float16 keys")
+def cached_step(case: Case, views: bool = False) -> Sides:
+    """The step, ours with cached keys as after the first epochs: of clean images, and of the views if ``views``."""
+    model = case.segmenter.net.model
+    caches = KeyCaches(KeyCache(model), KeyCache(model) if views else None, KeyCache(model))
+    case.segmenter.use_key_caches(caches)
+    case.segmenter._frozen_keys(case.batch)
+    return step(case)
 
 
-def cached_views_step(case: Case) -> Comparison:
-    """The step, ours with all keys cached (cache_features and cached_views), as after the first epochs."""
-    return _step(_with_caches(case, views=True), "float16 keys")
-
-
-def bfloat16_step(case: Case) -> Comparison:
+def bfloat16_step(case: Case) -> Sides:
     """The step, ours with precision=bf16-mixed and the released one in float32."""
-    return _step(case, "bfloat16", lambda: torch.autocast(case.device.type, dtype=torch.bfloat16))
+    return step(case, torch.autocast(case.device.type, dtype=torch.bfloat16))
 
 
-COMPARISONS: dict[str, Callable[[Case], Comparison]] = {
+def crf(case: Case) -> Sides:
+    """The CRF of both probes' maps. The released side runs pydensecrf on each map, with one process per core."""
+    maps = list(case.segmenter.eval().probe_maps(MapSettings())(case.batch["img"]).values())
+    return _refined(case, lambda: maps, lambda: maps)
+
+
+def evaluation(case: Case) -> Sides:
+    """Flip-averaged maps of both probes and their CRFs; the released side's CRF is as in ``crf``."""
+    img, probes = case.batch["img"], case.segmenter.eval().probe_maps(MapSettings())
+    case.released.segmenter.eval()
+    return _refined(case, lambda: case.released.evaluation_maps(img, CLUSTER_ALPHA), lambda: list(probes(img).values()))
+
+
+PARTS: dict[str, Callable[[Case], Sides]] = {
     "backbone": backbone,
     "eigen": eigen,
     "eicue": cue,
@@ -247,56 +261,35 @@ COMPARISONS: dict[str, Callable[[Case], Comparison]] = {
     "object_nce": object_loss,
     "step": step,
     "cached": cached_step,
-    "views": cached_views_step,
+    "views": partial(cached_step, views=True),
     "bf16": bfloat16_step,
+    "crf": crf,
+    "evaluation": evaluation,
 }
 
 
-def _step(case: Case, precision: str, context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Comparison:
-    optimizers, optimizer = case.released.optimizers(), case.segmenter.configure_optimizers()
+def _refined(case: Case, released_maps: Callable[[], list[Tensor]], our_maps: Callable[[], list[Tensor]]) -> Sides:
+    def released() -> dict[str, Tensor]:
+        maps = released_maps()
+        return named(maps, dense_crf_maps(case.batch["img"], maps, "pydensecrf", case.pool))
 
-    def released() -> None:
-        for one in optimizers:
-            one.zero_grad()
-        case.released.losses(case.batch, STEP)["loss/total"].backward()
-        for one in optimizers:
-            one.step()
+    def ours() -> dict[str, Tensor]:
+        maps = our_maps()
+        return named(maps, dense_crf_maps(case.batch["img"], maps))
 
-    def ours() -> None:
-        with context():
-            total = case.segmenter.losses(case.batch, STEP)["loss/total"]
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
+    def named(maps: list[Tensor], refined: list[Tensor]) -> dict[str, Tensor]:
+        names = ("linear log-probabilities", "cluster log-probabilities", "CRF of linear", "CRF of cluster")
+        return dict(zip(names, [*maps, *refined], strict=True))
 
-    def check() -> None:
-        still = _in_eval_mode(case)
-        draws = _draws(still) | {"eigenvectors": _vectors(still)}
-        expected = still.released.losses(still.batch, STEP, **draws)
-        with context():
-            terms = still.segmenter.losses(still.batch, STEP, **draws)
-        for name, value in expected.items():
-            require_close(name, terms[name], value, ROUNDING[precision])
-
-    return Comparison(released, ours, check)
+    return released, ours
 
 
-def _with_caches(case: Case, views: bool) -> Case:
-    """Fill caches with the batch's keys, those of the augmented views only if ``views``."""
-    backbone = case.segmenter.net.model
-    case.segmenter.use_key_caches(
-        KeyCaches(KeyCache(backbone), KeyCache(backbone) if views else None, KeyCache(backbone))
-    )
-    case.segmenter._frozen_keys(case.batch)
-    return case
-
-
-def _in_eval_mode(case: Case) -> Case:
-    """A copy without dropout, whose draws would differ: the released side runs three passes, ours two."""
-    copied = deepcopy(case)
-    copied.segmenter.eval()
-    copied.released.segmenter.eval()
-    return copied
+def _has_pydensecrf() -> bool:
+    try:
+        require_pydensecrf()
+    except ConfigError:
+        return False
+    return True
 
 
 def _codes(case: Case) -> tuple[Tensor, Tensor]:
@@ -317,89 +310,6 @@ def _grid(case: Case) -> tuple[int, int]:
     return height // patch_size, width // patch_size
 
 
-def _draws(case: Case) -> dict[str, Any]:
-    n_images, cfg = len(case.batch["img"]), case.segmenter.cfg
-    generator = torch.Generator().manual_seed(cfg.seed)
-    coords = torch.rand(3, n_images, cfg.feature_samples, cfg.feature_samples, 2, generator=generator) * 2 - 1
-    perms = torch.arange(n_images).roll(1).expand(cfg.neg_samples, -1)
-    return {"coords": coords.to(case.device), "perms": perms.to(case.device)}
-
-
 def _backward(loss: Tensor) -> Tensor:
     loss.backward()
     return loss.detach()
-
-
-def require_close(what: str, ours: Tensor, released: Tensor, tolerance: float = CLOSE) -> None:
-    """Raise EagleError if the difference's norm relative to the released tensor's norm reaches ``tolerance``."""
-    difference = float((ours.detach() - released.detach()).norm() / released.detach().norm().clamp(min=1e-6))
-    require(what, difference < tolerance, f"relative difference {difference:.1e}")
-
-
-def require(what: str, same: bool, difference: str) -> None:
-    """Raise EagleError unless both sides agree."""
-    if not same:
-        raise EagleError(f"{what}: released and ours differ ({difference}); different computations are not timed")
-
-
-ALPHA = 4.0
-# Smallest share of pixels that must have the same class after the CRF.
-SAME_CLASSES = 0.999
-
-
-def crf(case: Case) -> Comparison:
-    """The CRF of both probes' maps. The released side runs pydensecrf on each map, with one process per core.
-
-    Without pydensecrf there is no released side.
-    """
-    case.segmenter.eval()
-    img = case.batch["img"]
-    maps = list(case.segmenter.probe_maps(MapSettings(ALPHA))(img).values())
-    pool = CrfPool()
-
-    def released() -> list[Tensor]:
-        return dense_crf_maps(img, maps, "pydensecrf", pool)
-
-    def ours() -> list[Tensor]:
-        return dense_crf_maps(img, maps)
-
-    def check() -> None:
-        _require_same_classes(ours(), released())
-
-    return Comparison(released if _has_pydensecrf() else None, ours, check, pool.close)
-
-
-def evaluation(case: Case) -> Comparison:
-    """Flip-averaged maps of both probes and their CRFs; the released side's CRF is as in ``crf``."""
-    case.segmenter.eval()
-    case.released.segmenter.eval()
-    img = case.batch["img"]
-    probes = case.segmenter.probe_maps(MapSettings(ALPHA))
-    pool = CrfPool()
-
-    def released() -> list[Tensor]:
-        return dense_crf_maps(img, case.released.evaluation_maps(img, ALPHA), "pydensecrf", pool)
-
-    def ours() -> list[Tensor]:
-        return dense_crf_maps(img, list(probes(img).values()))
-
-    def check() -> None:
-        for our_map, their_map in zip(probes(img).values(), case.released.evaluation_maps(img, ALPHA), strict=True):
-            require_close("log-probabilities", our_map, their_map)
-        _require_same_classes(ours(), released())
-
-    return Comparison(released if _has_pydensecrf() else None, ours, check, pool.close)
-
-
-def _require_same_classes(ours: list[Tensor], released: list[Tensor]) -> None:
-    for our_map, their_map in zip(ours, released, strict=True):
-        same = (our_map.argmax(dim=1) == their_map.argmax(dim=1)).float().mean()
-        require("CRF", float(same) >= SAME_CLASSES, f"{1 - float(same):.2%} of the pixels")
-
-
-def _has_pydensecrf() -> bool:
-    try:
-        require_pydensecrf()
-    except ConfigError:
-        return False
-    return True

@@ -1,99 +1,132 @@
-"""Run the sections of the benchmark chosen by its configuration; write the table to the terminal and to files."""
+"""Run the chosen sections of the benchmark; write a table of times and peak memory, and notes on lower bounds."""
 
+import ctypes
 import json
+import math
+import multiprocessing
 import os
 import platform
+import resource
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torchvision.transforms import functional as TF
 
+from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
 from eagle.console import text_table
+from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError, unknown_name_message
 from eagle.files import write_text_atomically
-from eagle.processes import usable_cores
-from eagle_benchmarks import BenchmarkConfig
+from eagle.maps.crf.dense_crf import _bgr_bytes
+from eagle.maps.crf.pool import ITERATIONS
+from eagle.maps.probe_maps import MapSettings
+from eagle.processes import follow_parent, usable_cores
 from eagle_benchmarks.comparisons import (
-    COMPARISONS,
+    N_CLASSES,
+    PARTS,
     Case,
-    Comparison,
-    chosen_device,
-    crf,
-    default_batch_size,
-    evaluation,
+    check,
     make_case,
-)
-from eagle_benchmarks.measure import (
-    alternating_times,
-    copy_rate,
-    crf_bytes,
-    in_a_process,
-    loader_throughput,
-    peak_memory,
-    step_floor,
+    make_segmenter,
+    sides,
+    smooth_pictures,
 )
 
 HEADER = ("", "released s", "ours s", "ratio", "released MB", "ours MB", "ratio")
-MEGABYTE = 1e6
+MEGABYTE, GIGA = 1e6, 1e9
+BATCH = {"cpu": 8, "cuda": 32}
+EVALUATIONS = {"crf": "CRF of both maps", "evaluation": "evaluation with CRF"}
+EVALUATION_BATCH = {"cpu": 2, "cuda": 16}
+GRID_SIDES = (14, 28, 40, 56)
+BATCH_FACTORS = (0.25, 0.5, 1, 2)
+SCALING_BATCH = 2
+# Most patches for the released side: its full eigendecomposition of larger grids takes minutes.
+RELEASED_PATCHES = {"cpu": 28**2, "cuda": 40**2}
+# Loading: processes, batches, and the size of a typical COCO image.
+NUM_WORKERS, N_BATCHES, WIDTH, HEIGHT = 2, 6, 640, 480
+# Rates: the fastest of so many trials of a product of square matrices or of a copy.
+TRIALS, MATRIX_SIDE, COPIED_FLOATS = 5, {"cpu": 2048, "cuda": 8192}, 64 * 2**20
+# Names of vector instructions in /proc/cpuinfo; products in bfloat16 take minutes without the last three.
+BFLOAT16_SETS = ("avx512_bf16", "amx_bf16", "bf16")
+INSTRUCTION_SETS = ("avx2", "avx512f", "asimd", "sve", *BFLOAT16_SETS)
+
+# A row of the table, as in benchmark.json, or a note below it.
+Result = dict[str, Any] | str
 
 
-@dataclass(frozen=True)
-class Row:
-    """One measurement; None for a side that was not measured.
+def run(cfg: Any) -> str:
+    """Run the chosen sections, print each result at once, and write ``benchmark.json`` and ``benchmark.md``.
 
-    Attributes:
-        name: the measured part and its size.
-        released: median seconds.
-        ours: median seconds.
-        released_memory: peak bytes.
-        ours_memory: peak bytes.
-        times: seconds of every run, by side.
+    Returns:
+        The table and the notes.
+
+    Raises:
+        ConfigError: a section is unknown, or the device is missing.
+        EagleError: the released computation and ours differ.
     """
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: this machine has no CUDA device; use cpu or auto")
+    chosen = list(SECTIONS) if list(cfg.sections) == ["all"] else list(cfg.sections)
+    for name in chosen:
+        if name not in SECTIONS:
+            raise ConfigError(unknown_name_message("section", name, SECTIONS))
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for name in chosen:
+        for result in SECTIONS[name](cfg, device):
+            if isinstance(result, str):
+                notes.append(result)
+                print(result, flush=True)
+            else:
+                rows.append(result)
+                print(text_table(HEADER, [cells(result)]).splitlines()[2], flush=True)
+    write_report(Path(cfg.out), rows, notes)
+    return "\n".join([text_table(HEADER, [cells(row) for row in rows]), "", *notes])
 
-    name: str
-    released: float | None
-    ours: float
-    released_memory: int | None
-    ours_memory: int | None
-    times: dict[str, list[float]] = field(default_factory=dict)
+
+def write_report(folder: Path, rows: list[dict[str, Any]], notes: list[str]) -> None:
+    """Write rows and notes with the command and the machine, as JSON and for ``docs/performance.md``."""
+    command = shlex.join(["python", *sys.argv])
+    content = {"command": command, "machine": machine(), "rows": rows, "notes": notes}
+    write_text_atomically(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
+    facts = [f"- {name}: {value}" for name, value in machine().items()]
+    table = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 1), *map(cells, rows)]
+    lines = [f"`{command}`", "", *facts, "", *(f"| {' | '.join(row)} |" for row in table), ""]
+    write_text_atomically(folder / "benchmark.md", "\n".join([*lines, *[f"- {note}" for note in notes], ""]))
 
 
-@dataclass
-class Report:
-    """All measurements of one run of the benchmark."""
+def cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table."""
 
-    rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    def pair(released: float | None, ours: float, unit: float, digits: int) -> list[str]:
+        if released is None:
+            return ["", f"{ours / unit:.{digits}f}", ""]
+        return [*(f"{side / unit:.{digits}f}" for side in (released, ours)), f"{released / ours:.2f}×" if ours else ""]
 
-    def text(self) -> str:
-        """The table and the notes, for the terminal."""
-        return "\n".join([text_table(HEADER, [_cells(row) for row in self.rows]), "", *self.notes])
-
-    def markdown(self) -> str:
-        """The table and the notes for ``docs/performance.md``, with the machine and the command."""
-        lines = [f"`{command()}`", "", *[f"- {name}: {value}" for name, value in machine().items()], ""]
-        lines += [_markdown_row(HEADER), _markdown_row(["---"] + ["---:"] * (len(HEADER) - 1))]
-        lines += [_markdown_row(_cells(row)) for row in self.rows]
-        return "\n".join([*lines, "", *[f"- {note}" for note in self.notes], ""])
-
-    def write(self, folder: Path) -> None:
-        """Write ``benchmark.json`` and ``benchmark.md``."""
-        rows = [asdict(row) for row in self.rows]
-        content = {"command": command(), "machine": machine(), "rows": rows, "notes": self.notes}
-        write_text_atomically(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
-        write_text_atomically(folder / "benchmark.md", self.markdown())
+    times = pair(row["released"], row["ours"], unit=1, digits=4)
+    return [row["name"], *times, *pair(row["released_memory"], row["ours_memory"], MEGABYTE, digits=0)]
 
 
 def machine() -> dict[str, Any]:
     """Facts about the machine that times depend on."""
     facts: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": cpuinfo("model name") or platform.processor() or platform.machine(),
+        "instruction sets": " ".join(instruction_sets()),
         "cores": usable_cores(),
         "torch threads": torch.get_num_threads(),
     }
@@ -102,186 +135,229 @@ def machine() -> dict[str, Any]:
     facts |= {"torch": torch.__version__, "Python": platform.python_version()}
     if hasattr(os, "getloadavg"):
         facts["load average"] = " ".join(f"{load:.1f}" for load in os.getloadavg())
-    return facts
+    return {name: value for name, value in facts.items() if value}
 
 
-def command() -> str:
-    """The command line of this process."""
-    return shlex.join(["python", *sys.argv])
+def instruction_sets() -> list[str]:
+    """Those of ``INSTRUCTION_SETS`` that the processor has; empty without Linux's /proc/cpuinfo."""
+    names = (cpuinfo("flags") or cpuinfo("Features")).split()
+    return [name for name in INSTRUCTION_SETS if name in names]
 
 
-def _processor() -> str:
+def cpuinfo(field: str) -> str:
+    """A field of the first processor in Linux's /proc/cpuinfo, or an empty string."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == field), ""
+    )
 
 
-def _cells(row: Row) -> list[str]:
-    return [
-        row.name,
-        _number(row.released, 4),
-        _number(row.ours, 4),
-        _ratio(row.released, row.ours),
-        _number(row.released_memory and row.released_memory / MEGABYTE, 0),
-        _number(row.ours_memory and row.ours_memory / MEGABYTE, 0),
-        _ratio(row.released_memory, row.ours_memory),
-    ]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def _ratio(released: float | None, ours: float | None) -> str:
-    return "" if released is None or not ours else f"{released / ours:.2f}×"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-GRID_SIDES = (14, 28, 40, 56)
-BATCH_FACTORS = (0.25, 0.5, 1, 2)
-# Most patches for the released side: its full eigendecomposition of larger grids takes minutes.
-RELEASED_PATCHES = {"cpu": 28**2, "cuda": 40**2}
-SCALING_BATCH = 2
-EVALUATION_BATCH = {"cpu": 2, "cuda": 16}
-GIGA = 1e9
-
-MAKERS: dict[str, Callable[[Case], Comparison]] = COMPARISONS | {"crf": crf, "evaluation": evaluation}
-
-
-def run(cfg: Any) -> Report:
-    """Run the chosen sections, print each row as soon as it is measured, and write the report.
-
-    Raises:
-        ConfigError: a section is unknown, or the device is missing.
-        EagleError: the released computation and ours differ.
-    """
-    if chosen_device(cfg).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: this machine has no CUDA device; use cpu or auto")
-    report = Report()
-    for name in _chosen(cfg):
-        SECTIONS[name](cfg, report)
-    report.write(Path(cfg.out))
-    return report
-
-
-def _compare(cfg: Any, report: Report, section: str, batch_size: int, res: int, name: str, released: bool) -> None:
-    """Check that both sides agree, time them in turn, and measure the memory of each."""
-    case = make_case(cfg, batch_size, res)
-    comparison = MAKERS[section](case)
-    sides = _sides(comparison, released and cfg.published)
-    try:
-        if "released" in sides:
-            comparison.check()
-        times = alternating_times(sides, cfg.repeats, case.device)
-    finally:
-        comparison.close()
-    memory = {side: _memory(cfg, case, section, side, sides[side]) for side in sides}
+def compare(
+    section: str, name: str, cfg: Any, device: torch.device, batch_size: int, res: int, released: bool = True
+) -> dict[str, Any]:
+    """Check that both sides of a part agree, time them in turn, and measure the peak memory of each."""
+    case = make_case(cfg.model_type, device, batch_size, res)
+    with case.pool:
+        if released:
+            check(section, case)
+        runs = sides(section, case)
+        if not released:
+            runs = {"ours": runs["ours"]}
+        times = alternating_times(runs, cfg.repeats, device)
+        if device.type == "cuda":
+            memory = {side: peak_memory(run, device) for side, run in runs.items()}
+    if device.type == "cpu":
+        arguments = (cfg.model_type, batch_size, res, torch.get_num_threads(), section)
+        memory = {side: in_a_process(_cpu_memory, *arguments, side) for side in runs}
     median = {side: statistics.median(values) for side, values in times.items()}
-    row = Row(name, median.get("released"), median["ours"], memory.get("released"), memory["ours"], times)
-    report.rows.append(row)
-    print(Report([row]).text().splitlines()[2], flush=True)
+    return {
+        "name": name,
+        "released": median.get("released"),
+        "ours": median["ours"],
+        "released_memory": memory.get("released"),
+        "ours_memory": memory["ours"],
+        "times": times,
+    }
 
 
-def _sides(comparison: Comparison, released: bool) -> dict[str, Callable[[], Any]]:
-    sides = {"ours": comparison.ours}
-    return {"released": comparison.released} | sides if released and comparison.released else sides
+def alternating_times(
+    runs: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of ``repeats`` runs of each side, run in turn after one warm-up run of each."""
+    rounds = [{name: seconds(run, device) for name, run in runs.items()} for _ in range(1 + repeats)]
+    return {name: [times[name] for times in rounds[1:]] for name in runs}
 
 
-def _memory(cfg: Any, case: Case, section: str, side: str, run_side: Callable[[], Any]) -> int:
-    if case.device.type == "cuda":
-        return peak_memory(run_side, case.device)
-    n_images, _, res, _ = case.batch["img"].shape
-    return int(in_a_process(_memory_in_process, dict(cfg), section, side, n_images, res, torch.get_num_threads()))
+def seconds(run: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of one run, including the device's work."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - start
 
 
-def _memory_in_process(values: dict[str, Any], section: str, side: str, n_images: int, res: int, threads: int) -> int:
+def peak_memory(run: Callable[[], Any], device: torch.device) -> int:
+    """Peak bytes of one run above the level before it, in the GPU's allocator or, on the CPU, in the process.
+
+    On Linux, processes that the run starts count too, each with its own peak. On the CPU, call it in a fresh process,
+    where no earlier run left freed memory. Without Linux's /proc, memory freed earlier is subtracted from the peak.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    with suppress(OSError, AttributeError):  # glibc returns freed memory, so that reusing it counts
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _peak_of_process()
+    run()
+    return _peak_of_process() - before
+
+
+def _peak_of_process() -> int:
+    """Peak resident bytes; on Linux since the last reset, with the peaks of child processes."""
+    if not Path("/proc/self/status").exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    pids = ["self", *(child.pid for child in psutil.Process().children(recursive=True))]
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    return 1024 * sum(int(text.partition("VmHWM:")[2].split()[0]) for text in texts)
+
+
+def _cpu_memory(model_type: str, batch_size: int, res: int, threads: int, section: str, side: str) -> int:
     torch.set_num_threads(threads)
-    case = make_case(validated(BenchmarkConfig, values), n_images, res)
-    comparison = MAKERS[section](case)
-    try:
-        return peak_memory(getattr(comparison, side), case.device)
-    finally:
-        comparison.close()
+    case = make_case(model_type, torch.device("cpu"), batch_size, res)
+    with case.pool:
+        return peak_memory(sides(section, case)[side], case.device)
 
 
-def _part(section: str) -> Callable[[Any, Report], None]:
-    def measure(cfg: Any, report: Report) -> None:
-        size = default_batch_size(cfg)
-        _compare(cfg, report, section, size, cfg.res, f"{section}, {cfg.res} pixels, batch {size}", True)
-
-    return measure
-
-
-def _of_evaluation(section: str, name: str) -> Callable[[Any, Report], None]:
-    def measure(cfg: Any, report: Report) -> None:
-        size = EVALUATION_BATCH[chosen_device(cfg).type]
-        _compare(cfg, report, section, size, cfg.eval_res, f"{name}, {cfg.eval_res} pixels, {size} images", True)
-
-    return measure
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run ``function`` in a fresh process and return its result."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=follow_parent) as pool:
+        return pool.submit(function, *arguments).result()
 
 
-def _scaling(cfg: Any, report: Report) -> None:
-    patch_size, device = make_case(cfg, 2, cfg.dino_patch_size).segmenter.net.model.patch_size, chosen_device(cfg)
+def one_part(section: str, cfg: Any, device: torch.device) -> Iterator[Result]:
+    """One row, at the resolution and batch size of training or of evaluation."""
+    if section in EVALUATIONS:
+        size, res = EVALUATION_BATCH[device.type], cfg.eval_res
+        name = f"{EVALUATIONS[section]}, {res} pixels, {size} images"
+    else:
+        size, res = cfg.batch_size or BATCH[device.type], cfg.res
+        name = f"{section}, {res} pixels, batch {size}"
+    yield compare(section, name, cfg, device, size, res)
+
+
+def scaling(cfg: Any, device: torch.device) -> Iterator[Result]:
+    """Larger grids, the released side up to ``RELEASED_PATCHES``; larger batches, ours alone."""
+    patch_size = make_segmenter(cfg.model_type).net.model.patch_size
     for side in GRID_SIDES:
         released = side**2 <= RELEASED_PATCHES[device.type]
         for section in ("eigen", "step"):
             name = f"{section}, N = {side}², batch {SCALING_BATCH}"
-            _compare(cfg, report, section, SCALING_BATCH, side * patch_size, name, released)
+            yield compare(section, name, cfg, device, SCALING_BATCH, side * patch_size, released)
     for factor in BATCH_FACTORS:
-        size = max(2, int(default_batch_size(cfg) * factor))
-        _compare(cfg, report, "step", size, cfg.res, f"step, {cfg.res} pixels, batch {size}", False)
+        size = max(2, int((cfg.batch_size or BATCH[device.type]) * factor))
+        yield compare("step", f"step, {cfg.res} pixels, batch {size}", cfg, device, size, cfg.res, released=False)
 
 
-def _data(cfg: Any, report: Report) -> None:
-    rate = loader_throughput(cfg)
-    report.notes.append(f"data loading: {rate:.0f} images per second with {cfg.num_workers} processes")
-    print(report.notes[-1], flush=True)
+def data_loading(cfg: Any, device: torch.device) -> Iterator[Result]:
+    """Training images per second: decoded, resized, blurred and collated by warm processes."""
+    size = cfg.batch_size or BATCH[device.type]
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = [TF.to_pil_image(picture) for picture in smooth_pictures(8, WIDTH)[:, :, :HEIGHT]]
+        for split, count in (("train", N_BATCHES * size), ("val", 1)):
+            images = Path(folder) / "pictures" / "imgs" / split
+            images.mkdir(parents=True)
+            for index in range(count):
+                pictures[index % len(pictures)].save(images / f"{index}.jpg", quality=90)
+        training = {
+            "pytorch_data_dir": folder,
+            "dir_dataset_name": "pictures",
+            "dir_dataset_n_classes": N_CLASSES,
+            "res": cfg.res,
+            "batch_size": size,
+            "num_workers": NUM_WORKERS,
+        }
+        batches = iter(SegmentationDataModule(validated(TrainConfig, training)).train_dataloader())
+        for _ in islice(batches, N_BATCHES):
+            pass
+        start = time.perf_counter()
+        rate = sum(len(batch["img"]) for batch in islice(batches, N_BATCHES)) / (time.perf_counter() - start)
+    yield f"data loading: {rate:.0f} images per second with {NUM_WORKERS} processes"
 
 
-def _floor(cfg: Any, report: Report) -> None:
-    case = make_case(cfg)
-    for dtype in (torch.float32, torch.bfloat16):
-        floor = step_floor(case, dtype)
-        report.notes.append(
-            f"floor of the step, batch {len(case.batch['img'])}, {str(dtype).removeprefix('torch.')}: "
-            f"{floor.flops / GIGA:.0f} GFLOP at {floor.rate / GIGA:.0f} GFLOP/s = {floor.seconds:.4f} s"
+def floors(cfg: Any, device: torch.device) -> Iterator[Result]:
+    """Lower bounds on the time of a step and, on the CPU, of the CRF; bfloat16 where the device computes it fast."""
+    size = cfg.batch_size or BATCH[device.type]
+    flops = step_flops(make_case(cfg.model_type, device, size, cfg.res))
+    fast = device.type == "cuda" or any(name in BFLOAT16_SETS for name in instruction_sets())
+    for dtype in (torch.float32, torch.bfloat16) if fast else (torch.float32,):
+        side = MATRIX_SIDE[device.type]
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        rate = 2 * side**3 / fastest(partial(torch.matmul, a, b), device)
+        precision = str(dtype).removeprefix("torch.")
+        yield (
+            f"floor of the step, batch {size}, {precision}: "
+            f"{flops / GIGA:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s = {flops / rate:.4f} s"
         )
-        print(report.notes[-1], flush=True)
-    if case.device.type == "cpu":
-        _crf_floor(cfg, report)
+    if device.type == "cpu":
+        size = EVALUATION_BATCH["cpu"]
+        n_bytes = crf_bytes(make_case(cfg.model_type, device, size, cfg.eval_res))
+        source, target = torch.ones(COPIED_FLOATS), torch.zeros(COPIED_FLOATS)
+        rate = 2 * source.nbytes / fastest(partial(target.copy_, source), device)
+        yield (
+            f"floor of the CRF, {size} images, tables in memory: "
+            f"{n_bytes / GIGA:.1f} GB at {rate / GIGA:.0f} GB/s = {n_bytes / rate:.4f} s"
+        )
 
 
-def _crf_floor(cfg: Any, report: Report) -> None:
-    size = EVALUATION_BATCH["cpu"]
-    case = make_case(cfg, size, cfg.eval_res)
-    n_bytes, rate = crf_bytes(case), copy_rate()
-    report.notes.append(
-        f"floor of the CRF, {size} images, tables in memory: {n_bytes / GIGA:.1f} GB at {rate / GIGA:.0f} GB/s "
-        f"= {n_bytes / rate:.4f} s"
-    )
-    print(report.notes[-1], flush=True)
+def fastest(run: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of the fastest of ``TRIALS`` runs after a warm-up run."""
+    return min(alternating_times({"": run}, TRIALS, device)[""])
 
 
-def _chosen(cfg: Any) -> list[str]:
-    if list(cfg.sections) == ["all"]:
-        return list(SECTIONS)
-    for name in cfg.sections:
-        if name not in SECTIONS:
-            raise ConfigError(unknown_name_message("section", name, SECTIONS))
-    return list(cfg.sections)
+def step_flops(case: Case) -> int:
+    """FLOPs of a step without cache: backbone on x and the blurred images, head on both views, forward and backward."""
+    # torch's counter lacks the CPU's fused attention, which does the same work as CUDA's.
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+    def count(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    with FlopCounterMode(display=False, custom_mapping={attention: count}) as counter:
+        for keys in case.segmenter._frozen_keys(case.batch):
+            case.segmenter.net(keys).sum().backward()
+    return counter.get_total_flops()
 
 
-SECTIONS: dict[str, Callable[[Any, Report], None]] = {
-    "data": _data,
-    **{name: _part(name) for name in COMPARISONS},
-    "crf": _of_evaluation("crf", "CRF of both maps"),
-    "evaluation": _of_evaluation("evaluation", "evaluation with CRF"),
-    "scaling": _scaling,
-    "floor": _floor,
+def crf_bytes(case: Case) -> int:
+    """Bytes that the CRF of both probes' maps on the CPU must read and write if no table stays in a cache."""
+    from eagle.maps.crf.compiled import CompiledCrf
+    from eagle.maps.crf.lattice_kernels import LANES
+
+    bgr = _bgr_bytes(case.batch["img"])
+    n_images, height, width, _ = bgr.shape
+    with CompiledCrf(height, width) as crf:
+        lattices = [lattice for image in bgr for lattice in (crf.gaussian, crf.bilateral(image))]
+    row = LANES * 4
+    # A splat writes each vertex, a slice reads it; a blur reads and writes the vertices that have a neighbour.
+    blurred = sum(int((chain < lattice.n_vertices).sum()) for lattice in lattices for chain in lattice.chains)
+    filters = 2 * row * (sum(lattice.n_vertices for lattice in lattices) + blurred)
+    # Probabilities and energies are read for the messages, the sums written, read by the softmax and written again.
+    points = 5 * row * n_images * height * width
+    n_blocks = sum(math.ceil(n / LANES) for n in case.segmenter.probe_maps(MapSettings()).n_clusters.values())
+    return ITERATIONS * n_blocks * (filters + points)
+
+
+SECTIONS: dict[str, Callable[[Any, torch.device], Iterator[Result]]] = {
+    "data": data_loading,
+    **{section: partial(one_part, section) for section in PARTS},
+    "scaling": scaling,
+    "floor": floors,
 }
