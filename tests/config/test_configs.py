@@ -158,5 +158,6 @@ def test_published_yaml__trains_and_evaluates_by_the_real_commands(tmp_path, pub
     quick = here[0], "res=32", "num_workers=0", "accelerator=cpu"
     said = run_command("eval_segmentation", tmp_path / "src", "--config-name", evaluation, *quick)
     assert "model_type: this published key has no effect here (model and dataset come from the checkpoint)" in said
+    assert re.search(r"pytorch-lightning_version \d+\.\d+\S*, global_step 1, epoch ", said)
     assert json.loads((checkpoints / "EAGLE_COCO_ViTS8_eval.json").read_text())["training"]["global_step"] == 1
     assert list((checkpoints / "EAGLE_COCO_ViTS8_predictions").iterdir()), "run_prediction: true writes class maps"
