@@ -99,13 +99,6 @@ def test_recipe__smoothing_is_cityscapes_alone():
     assert {value for name, value in smoothing.items() if "cocostuff" in name} == {0}
 
 
-def test_potsdam__differs_from_cocostuff_where_its_comments_say():
-    name = "train_config_potsdam"
-    config, base = composed(name), composed("train_config_cocostuff")
-    differing = {key for key in config if config[key] != base[key]}
-    assert differing == {"dataset_name", "crop_type", "model_type", "extra_clusters", "max_steps"}
-
-
 def test_fidelity__strict_is_released_with_the_released_signs():
     strict, released = (composed("train_config_cocostuff", f"fidelity={name}") for name in ("strict", "released"))
     differing = {name: (strict[name], released[name]) for name in strict if strict[name] != released[name]}

