@@ -46,6 +46,7 @@ def test_rotary_backbone__exported_graph_takes_any_size(name):
         assert torch.allclose(exported(img), backbone(img), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_exports_and_conversions__predict_as_the_trained_run(make_run, tmp_path):
     """One run in every form: .ckpt, slim, back again, torch.export and ONNX give the same classes."""
     import onnxruntime
