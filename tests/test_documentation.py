@@ -80,7 +80,3 @@ def test_pages__make_targets_and_extras_exist():
     assert asked <= targets
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {extra for line in lines for extra in re.findall(r"-e \.\[(\w+)\]", line)} <= extras.keys()
-
-
-def test_readme__is_a_front_page():
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 180

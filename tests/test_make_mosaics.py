@@ -14,7 +14,6 @@ from scripts.make_mosaics import (
     MOSAIC_CLASSES,
     compose_scene,
     draw_layout,
-    load_textures,
     write_mosaics,
 )
 
@@ -66,7 +65,7 @@ def test_write__same_set_again_changes_nothing(small_set):
     assert {path: path.stat().st_mtime_ns for path in small_set.rglob("*")} == before
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"size": 96}, {"n_train": 25}, {"n_val": 15}])
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"n_val": 15}])
 def test_write__refuses_a_folder_made_with_other_values(small_set, changed):
     before = contents(small_set)
     with pytest.raises(DataError, match=next(iter(changed))) as caught:
@@ -123,16 +122,3 @@ def test_sources__train_and_val_boxes_are_disjoint():
             for train, val in product(first.train, second.val):
                 apart = train[2] <= val[0] or val[2] <= train[0] or train[3] <= val[1] or val[3] <= train[1]
                 assert apart, (first.file, train, val)
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_load_textures__crops_lie_inside_their_photographs(split):
-    """Pillow pads boxes that exceed the photograph with black; no correct crop has a black border."""
-    for entry, crops in zip(CLASSES, load_textures(split), strict=True):
-        boxes = [box for source in entry.sources for box in getattr(source, split)]
-        assert [crop.shape for crop in crops] == [(b - t, r - le, 3) for le, t, r, b in boxes]
-        for crop in crops:
-            assert crop.dtype == np.float32
-            assert crop.min() >= 0
-            assert crop.max() <= 1
-            assert all(edge.max() > 0 for edge in (crop[0], crop[-1], crop[:, 0], crop[:, -1]))

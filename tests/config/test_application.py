@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,7 +16,7 @@ from eagle.commands import provisions
 from eagle.config import words
 from eagle.config.application import help_text, parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
-from eagle.config.validation import complete_config, validated
+from eagle.config.validation import validated
 from eagle.config.words import quoted, short_name
 from eagle.errors import ConfigError
 
@@ -39,22 +38,17 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ress=3"], "unknown key 'ress': did you mean 'res'?"),
         (["--ress", "3"], "unknown key 'ress': did you mean 'res'?"),
-        (["res=abc"], "res: Value 'abc'"),
-        (["res=[1,2]"], "res: "),
-        (["seed=0,1"], "Ambiguous value for argument 'seed=0,1' 1. To use it as a list, use key=[value1,value2]"),
+        (["res=abc"], "res: "),
+        (["seed=0,1"], "'seed=0,1'"),
         (["fidelity=papr"], "did you mean 'paper'"),
-        (["batch_size=0"], "batch_size: 0 is too small; the least is 1"),
-        (["momentum_limit=1.5"], "momentum_limit: 1.5 is too large"),
-        (["contrastive_temp=0"], "contrastive_temp: 0.0 must be larger than 0"),
-        (["nonsense"], "cannot read 'nonsense': write key=value"),
-        (["~wandb"], "cannot read '~wandb': keys cannot be deleted"),
-        (["key_blocks=2.5"], "key_blocks"),
+        (["batch_size=0"], "batch_size: 0 "),
+        (["momentum_limit=1.5"], "momentum_limit: 1.5 "),
+        (["contrastive_temp=0"], "contrastive_temp: 0.0 "),
+        (["~wandb"], "'~wandb'"),
         (["key_blocks={a: 1}"], "key_blocks: "),
-        (["model_type=[vit_small]"], "model_type: "),
-        (["--config-name", "train_config_cocostuf"], "no such file; configs/ has"),
-        (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
+        (["--config-name", "train_config_cocostuf"], "train_config_cocostuf"),
+        (["--config-dir", "nowhere"], "--config-dir nowhere: "),
     ],
 )
 def test_command_line__errors_are_one_line_and_name_the_key(arguments, message):
@@ -88,11 +82,9 @@ def test_command_line__odd_values_arrive_as_typed(value):
 @pytest.mark.parametrize(
     ("schema", "word", "expected"),
     [
-        (EvalConfig, "model_paths=x.ckpt", ["x.ckpt"]),
         (EvalConfig, "model_paths=[a.ckpt,../b/*.ckpt]", ["a.ckpt", "../b/*.ckpt"]),
         (EvalConfig, "model_paths=a.ckpt,b.ckpt", ["a.ckpt", "b.ckpt"]),
         (provisions.CropConfig, "splits=val", ["val"]),
-        (TrainConfig, "key_blocks=3", [3]),
         (TrainConfig, "key_blocks=null", None),
         (TrainConfig, "backbone_kwargs={img_size: 112}", {"img_size": 112}),
         (TrainConfig, "backbone_kwargs.depth=4", {"depth": 4}),
@@ -116,10 +108,10 @@ def test_config_name__by_name_and_path_and_the_users_own_file_in_the_current_fol
     assert parse_command_line(TrainConfig, ["-cn", "train_config_directory.yml"]).dataset_name == "directory"
 
 
-@pytest.mark.parametrize("content", ["dim: [1\n", "- a\n", "dimm: 3\n", "dim: many\n"])
+@pytest.mark.parametrize("content", ["dim: [1\n", "- a\n", "dimm: 3\n"])
 def test_config_name__mistakes_in_the_file_are_one_line(tmp_path, content):
     (tmp_path / "broken.yml").write_text(content)
-    with pytest.raises(ConfigError, match=r"broken\.yml: |did you mean 'dim'|^dim: ") as caught:
+    with pytest.raises(ConfigError, match=r"broken\.yml: |did you mean 'dim'") as caught:
         parse_command_line(TrainConfig, ["--config-name", str(tmp_path / "broken.yml")])
     assert "\n" not in str(caught.value)
 
@@ -138,11 +130,6 @@ def test_fidelity__sets_defaults_that_keys_override():
     paper = validated(TrainConfig, {"fidelity": "paper", "photometric": "released"})
     assert paper == parse_command_line(TrainConfig, ["fidelity=paper", "photometric=released"])
     assert (paper.color_affinity, paper.lambda_schedule, paper.photometric) == ("paper", "paper", "released")
-
-
-def test_complete_config__takes_attributes_and_ignores_unknown_ones():
-    assert complete_config(SimpleNamespace(dim=70, some_future_key=1)).dim == 70
-    assert complete_config(OmegaConf.create({"dim": 70, "hist_freq": 5})).dim == 70
 
 
 @pytest.mark.parametrize("schema", [TrainConfig, EvalConfig])
@@ -191,30 +178,17 @@ def test_multirun__runs_every_combination_once_in_folders_of_their_own(said, tmp
     assert len(jobs(said("-m", "--res=72", "output_root=out", *words)[1])) == 4, "another configuration"
 
 
-def test_multirun__without_a_name_the_sweep_is_called_by_its_keys_and_the_command(said, tmp_path):
-    for dim in ("dim=8", "dim=8", "dim=16"):
-        said("--multirun", "seed=0,1", dim, "output_root=out")
-    assert [path.name[:11] for path in (tmp_path / "out").iterdir()] == ["sweep_seed_", "sweep_seed_"]
-
-
-def test_multirun__other_jobs_go_on_after_a_failure_and_the_sweep_fails(said):
-    status, lines, errors = said("-m", "seed=0,1,2", "dim=13", "output_root=out")
-    assert status == 1
-    assert len(jobs(lines)) == 3
-    assert errors.splitlines()[-1].startswith("error: job seed=1 failed")
-    assert "Traceback" not in errors
-
-
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_multirun__launchers_run_every_job_and_report_a_failure(said, tmp_path, launcher):
-    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher", reason="needs the extra [sweep]")
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_multirun__other_jobs_go_on_after_a_failure_and_the_sweep_fails(said, tmp_path, launcher):
+    if launcher != "basic":
+        name = f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"
+        pytest.importorskip(name, reason="needs the extra [sweep]")
     words = ["-m", "seed=0,1,2", "output_root=out", "experiment_name=s", f"hydra/launcher={launcher}"]
-    status, _, errors = said(*words)
-    assert status == 0, errors
-    assert len(list((tmp_path / "out" / "s").glob("seed=*/sweep_job.yml"))) == 3
     status, _, errors = said(*words, "dim=13")
     assert status == 1
     assert errors.splitlines()[-1].startswith("error: job seed=1 failed")
+    assert "Traceback" not in errors
+    assert len(list((tmp_path / "out" / "s").glob("seed=[02]/sweep_job.yml"))) == 2
 
 
 @pytest.mark.slow
@@ -240,13 +214,8 @@ def test_multirun__jobs_of_a_killed_joblib_sweep_end_with_it(said, tmp_path):
     ("words", "message"),
     [
         (["sed=0,1"], "error: unknown key 'sed': did you mean 'seed'?"),
-        (
-            ["centroid_mode=mean,prototyp"],
-            "error: unknown value of centroid_mode 'prototyp': did you mean 'prototype'?",
-        ),
-        (["experiment_name=a,b"], "error: experiment_name: names the folder of the whole sweep"),
-        (["seed=0,1", "ckpt_path=last"], "error: ckpt_path: the runs of a sweep resume"),
-        (["seed=0,1", "hydra/launcher=nowhere"], "Could not find 'hydra/launcher/nowhere'"),
+        (["experiment_name=a,b"], "error: experiment_name: "),
+        (["seed=0,1", "ckpt_path=last"], "error: ckpt_path: "),
     ],
 )
 def test_multirun__mistakes_are_one_line_before_the_first_job(said, tmp_path, words, message):
@@ -275,13 +244,8 @@ def test_config_dir__adds_files_and_groups(said, tmp_path):
     assert (status, jobs(lines)) == (0, ["72 0.5 3 released released None"]), errors
     _, lines, errors = said(*here, "-m", "+speed=slow", "output_root=out")
     assert [line[:8] for line in jobs(lines)] == ["72 0.5 4", "72 0.5 5"], errors
-    status, _, errors = said(*here, "ress=3")
-    assert (status, errors) == (1, "error: unknown key 'ress': did you mean 'res'?\n")
 
 
-def test_shell_completion__knows_keys_and_installs(said):
+def test_shell_completion__knows_keys(said):
     status, lines, _ = said("-sc", "query=bash", COMP_LINE="python printer.py eigen_cluster")
     assert (status, lines) == (0, ["eigen_cluster= eigen_cluster_out="])
-    status, lines, _ = said("--shell-completion", "install=bash")
-    assert status == 0
-    assert any("complete -o nospace" in line for line in lines)

@@ -1,33 +1,18 @@
 """What a key's role decides: resuming, loading a checkpoint, the folder of cached keys."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from eagle.checkpoints import StoredSegmenter, build_segmenter
-from eagle.config.schema import EvalConfig, TrainConfig, key, keys_with, require_roles
+from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import plain, with_overrides
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.caches import open_caches
 from eagle.training.resume import RUN_STATE, find_resumption
-
-
-def test_key__of_a_run_without_a_role_is_an_error_at_import():
-    @dataclass
-    class Longer(TrainConfig):
-        another: int = key(1, "A new key")
-
-    with pytest.raises(TypeError, match=r"Longer\.another: key\(…, role=…\) takes one of method, model"):
-        require_roles(Longer)
-
-
-def test_keys_with__model_paths_of_an_evaluation_change_no_score():
-    scored = keys_with(EvalConfig, "method", "numerics", "data")
-    assert {"res", "window", "refine", "precision", "pytorch_data_dir"} <= set(scored)
-    assert not {"model_paths", "batch_size", "report", "num_workers"} & set(scored)
 
 
 @pytest.mark.parametrize(

@@ -170,15 +170,9 @@ def test_page__settings_compute_again_and_tabs_show_eigenvectors(page, tmp_path)
         before = value(page, MASKS)
         choose(page, field, text)
         until(page, f"{MASKS} !== {json.dumps(before)}")
-    for tab, gallery, captions in (
-        (1, "vectors", ["Photograph", "Eigenvector 1", "Eigenvector 2"]),
-        (2, "cue", ["EiCue"]),
-    ):
+    for tab, gallery, caption in ((1, "vectors", "Eigenvector 2"), (2, "cue", "EiCue")):
         page.find_elements(By.CSS_SELECTOR, "[role=tab]")[tab].click()
-        shown = value(
-            page, f"[...document.querySelectorAll('#{gallery} .caption-label')].map((c) => c.textContent).join()"
-        )
-        assert all(caption in shown for caption in captions)
+        assert caption in value(page, f"document.querySelector('#{gallery}').textContent")
 
 
 def test_page__mistakes_get_a_message_and_the_page_goes_on(page, tmp_path):

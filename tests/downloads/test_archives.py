@@ -4,8 +4,8 @@ import zipfile
 
 import pytest
 
-from eagle.downloads.archives import extract_members, member_names, merge_archives, staged
-from eagle.errors import DataError, DownloadError
+from eagle.downloads.archives import extract_members, member_names, staged
+from eagle.errors import DownloadError
 
 
 @pytest.fixture
@@ -108,13 +108,3 @@ def test_staged__leftovers_of_a_killed_process_are_cleared(tmp_path, root):
     (leftover / "half").write_text("half")
     unpack(zipped(tmp_path / "set.zip", {"x": b"x"}), root)
     assert [path.name for path in root.parent.rglob("*")] == ["set", "x"]
-
-
-def test_merge__archive_without_expected_files(tmp_path, root):
-    archives = [zipped(tmp_path / "a.zip", {"x.png": b"x"}), zipped(tmp_path / "b.zip", {"README": b"other"})]
-    with (
-        pytest.raises(DataError, match=r"b\.zip: contains none of the expected files \(NAME\.png\)"),
-        staged(root) as f,
-    ):
-        merge_archives(archives, f, lambda name: name if name.endswith(".png") else None, "NAME.png")
-    assert not root.exists()

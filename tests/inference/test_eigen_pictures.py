@@ -15,9 +15,8 @@ from eagle.commands.photographs import VisualizeConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap, distinct_palette
-from eagle.errors import ConfigError, DataError
-from eagle.inference import eigen_pictures
-from eagle.inference.eigen_pictures import spread, visualize
+from eagle.errors import DataError
+from eagle.inference.eigen_pictures import visualize
 from eagle.segmenter import LitUnsupervisedSegmenter
 from miniatures import picture, save, write_halves
 
@@ -42,19 +41,6 @@ def work(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """Legends and notes of the figures."""
-    seen, draw = [], eigen_pictures.panel_grid
-
-    def watched(rows, names, legend, title, **more):
-        seen.append(([patch.get_label() for patch in legend], more["note"]))
-        return draw(rows, names, legend, title, **more)
-
-    monkeypatch.setattr(eigen_pictures, "panel_grid", watched)
-    return seen
-
-
 def config(output_dir, **values):
     return validated(VisualizeConfig, {"output_dir": str(output_dir), "accelerator": "cpu", "panel_scale": 1, **values})
 
@@ -63,7 +49,7 @@ def colors_of(path):
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def test_checkpoint__files_hold_the_labels_in_the_legends_colours(work, tmp_path, drawn):
+def test_checkpoint__files_hold_the_labels_in_the_classes_colours(work, tmp_path):
     values = {"images": [str(work / "photos")], "checkpoint": str(work / "last.ckpt"), "panels": True}
     outcome = visualize(config(tmp_path, **values, rows_per_grid=1))
     assert (outcome.n_shown, outcome.n_named) == (3, 4)
@@ -72,7 +58,7 @@ def test_checkpoint__files_hold_the_labels_in_the_legends_colours(work, tmp_path
         f"{name}_{kind}.png" for name in "abc" for kind in KINDS
     }
     segmenter = load_segmenter(work / "last.ckpt", device="cpu")
-    for (name, size), (legend, _) in zip({"a": (64, 48), "b": (48, 96), "c": (48, 48)}.items(), drawn, strict=True):
+    for name, size in {"a": (64, 48), "b": (48, 96), "c": (48, 48)}.items():
         for kind in KINDS[:-1]:
             path = tmp_path / f"{name}_{kind}.png"
             assert Image.open(path).size == size
@@ -81,7 +67,6 @@ def test_checkpoint__files_hold_the_labels_in_the_legends_colours(work, tmp_path
                 assert np.array_equal(colors_of(path), distinct_palette(40)[np.asarray(Image.open(path))])
         path = tmp_path / f"{name}_clusters.png"
         ids = np.asarray(Image.open(path)).astype(int)
-        assert legend == [{0: "dark", 1: "light", 255: "no class"}[class_id] for class_id in np.unique(ids).tolist()]
         table = np.zeros((256, 3), dtype=np.uint8)
         table[:2] = CLASSES.palette
         assert np.array_equal(colors_of(path), table[ids])
@@ -90,7 +75,7 @@ def test_checkpoint__files_hold_the_labels_in_the_legends_colours(work, tmp_path
             assert np.array_equal(ids, np.where(expected < 0, 255, expected))
 
 
-def test_backbone__has_no_final_clusters_says_so_and_draws_what_can_be_read(work, tmp_path, drawn, caplog):
+def test_backbone__has_no_final_clusters_and_draws_what_can_be_read(work, tmp_path, caplog):
     outcome = visualize(
         config(tmp_path, images=[str(work / "photos")], panels=True, n_clusters=4, rows_per_grid=2, **BARE)
     )
@@ -99,10 +84,6 @@ def test_backbone__has_no_final_clusters_says_so_and_draws_what_can_be_read(work
     assert not [*tmp_path.glob("*_clusters.png")]
     for kind in ("eicue", "kmeans"):
         assert np.unique(np.asarray(Image.open(tmp_path / f"a_{kind}.png"))).tolist() == [0, 1, 2, 3]
-    for legend, note in drawn:
-        assert not legend
-        assert "No checkpoint: Laplacian of the affinity of normalised keys" in note
-        assert "k-means has 4 clusters" in note
     assert "torn.jpg: cannot be read as an image" in caplog.text
     save(tmp_path / "long.png", picture(0, (2000, 40)))
     with pytest.raises(DataError, match="none of 1 images could be read"):
@@ -121,26 +102,6 @@ def test_sources__named_dataset_that_of_the_checkpoint_or_bundled_photographs(wo
     monkeypatch.setattr("eagle.data.named_files.PHOTOGRAPHS", (("skimage.data", "coffee.png"),))
     assert visualize(config(tmp_path, bundled=True, panels=True, panel_scale=2, **BARE)).n_named == 1
     assert Image.open(tmp_path / "coffee_image.png").size == (144, 96)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({}, "images: name images or folders, set bundled=true, or name a dataset"),
-        ({"bundled": True, "dataset_name": "cityscapes"}, "images: name files or a dataset, not both"),
-        ({"bundled": True, "run_crf": True}, "run_crf: .* need a checkpoint"),
-        ({"bundled": True, "checkpoint": "x", "key_blocks": [1]}, "key_blocks: the checkpoint contains the backbone"),
-        ({"bundled": True, **BARE, "res": 50}, "res: 50 is not a multiple of the patch size 8; use 48"),
-    ],
-)
-def test_errors__name_the_key(tmp_path, values, message):
-    with pytest.raises(ConfigError, match=message):
-        visualize(config(tmp_path, **values))
-
-
-@pytest.mark.parametrize(("n", "most", "wanted"), [(5, None, "01234"), (5, 9, "01234"), (9, 3, "048"), (9, 1, "0")])
-def test_spread__is_even_and_in_order(n, most, wanted):
-    assert "".join(name for name, _ in spread([(str(i), Image.Image) for i in range(n)], most)) == wanted
 
 
 def test_command_line__draws_and_says_where(work, tmp_path):

@@ -1,7 +1,6 @@
 """Masks of photographs of any size: pixels, names and colours."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,16 +8,13 @@ import torch
 from PIL import Image
 
 from eagle.checkpoint_evaluation import evaluate_checkpoint
-from eagle.checkpoints import load_segmenter
 from eagle.commands.photographs import SegmentConfig
-from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.base import Classes
-from eagle.data.labels import NO_CLASS, ClassMap, named_clusters, overlay
-from eagle.data.named_files import PHOTOGRAPHS
-from eagle.errors import ConfigError, DataError
-from eagle.inference.folders import segment, write_legend
+from eagle.data.labels import NO_CLASS, ClassMap, named_clusters
+from eagle.errors import DataError
+from eagle.inference.folders import segment
 from eagle.inference.photograph import label_map, sampled
 from eagle.inference.segmentation import Legend
 from eagle.training.run import train
@@ -84,9 +80,8 @@ def test_segment__equals_the_evaluations_predictions(checkpoint, tmp_path, refin
     "overrides",
     [
         {},
-        {"run_crf": True},
+        {"run_crf": True, "res": 64},
         {"full_resolution": True, "window": 32},
-        {"res": 64},
         {"refine": "both"},
         {"refine": "spectral", "full_resolution": True, "window": 32},
     ],
@@ -102,12 +97,11 @@ def test_segment__masks_have_the_photographs_size(checkpoint, tmp_path, override
     assert all(name.startswith("cluster ") for name in entry["shares"]), "no evaluation has named the clusters"
 
 
-@pytest.mark.parametrize("overrides", [{}, {"run_crf": True}])
-def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path, overrides):
+def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path):
     """Ids, colours and shares of 300 clusters agree with each other."""
     checkpoint = train(make_run(labels=False, extra_clusters=298)) / "last.ckpt"
     path = photograph(tmp_path / "a.png", (256, 192))
-    content = segment(config(checkpoint, [path], tmp_path / "masks", res=192, **overrides))
+    content = segment(config(checkpoint, [path], tmp_path / "masks", res=192))
     image = Image.open(tmp_path / "masks/a_ids.png")
     assert image.mode == "I;16"
     ids = np.asarray(image)
@@ -119,45 +113,6 @@ def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path, overrides)
     shares = {f"cluster {i}": pytest.approx(n / ids.size, abs=1e-5) for i, n in zip(names, counts, strict=True)}
     assert content["images"][str(path)]["shares"] == shares
     assert (tmp_path / "masks/legend.png").is_file()
-
-
-def test_segment__exif_orientation_is_applied(checkpoint, tmp_path):
-    path = tmp_path / "turned.jpg"
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(np.zeros((32, 48, 3), dtype=np.uint8)).save(path, exif=exif)
-    segment(config(checkpoint, [path], tmp_path / "masks"))
-    assert Image.open(tmp_path / "masks/turned_ids.png").size == (32, 48)
-
-
-def test_segment__no_input_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"images: name at least one .* bundled=true"):
-        segment(config("last.ckpt", [], tmp_path))
-
-
-def test_segment__bundled_photographs(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("eagle.data.named_files.PHOTOGRAPHS", PHOTOGRAPHS[:2])
-    content = segment(config(checkpoint, [], tmp_path / "masks", bundled=True))
-    assert [(Path(name).name, entry["size"]) for name, entry in content["images"].items()] == [
-        ("astronaut.png", [512, 512]),
-        ("chelsea.png", [451, 300]),
-    ]
-
-
-def test_overlay__tints_and_outlines():
-    classes = Classes(("a", "b"), np.array([[200, 0, 0], [0, 0, 200]], dtype=np.uint8))
-    ids = np.zeros((20, 20), dtype=int)
-    ids[:, 10:] = 1
-    pixels = overlay(Image.new("RGB", (20, 20), (100, 100, 100)), ids, classes.palette)
-    assert pixels[5, 2].tolist() == [150, 50, 50]
-    assert pixels[5, 15].tolist() == [50, 50, 150]
-    assert (pixels[:, 9] == 255).all()
-
-
-def test_legend__linear_probe_uses_dataset_names_without_a_class_map():
-    classes = Classes(("sky", "road"), np.zeros((2, 3), dtype=np.uint8))
-    assert Legend(None, "linear", 2, classes).name(1) == "road"
-    assert Legend(None, "cluster", 3, classes).name(2) == "cluster 2"
 
 
 @pytest.mark.parametrize(("scored", "wanted"), [("cluster", "cluster+crf"), ("cluster+crf", "cluster")])
@@ -191,52 +146,11 @@ def test_segment__cluster_names_from_a_file(checkpoint, tmp_path):
     ("content", "message"),
     [
         (b"sky\n", r"names\.txt: 1 lines for 2 clusters"),
-        (b"a\nb\nc\n", r"names\.txt: 3 lines for 2 clusters"),
         (b"\n\n", r"names\.txt: contains no class name"),
         (b"\xff\xfe\x00", r"names\.txt: cannot be read as text"),
-        (None, r"names\.txt: cannot be read"),
     ],
 )
 def test_named_clusters__bad_file_is_an_error_with_the_reason(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "names.txt").write_bytes(content)
+    (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
         named_clusters(tmp_path / "names.txt", "cluster", 2)
-
-
-def test_write_legend__bars_have_the_class_colour_and_share(tmp_path):
-    classes = Classes(("sky", "road", "car"), np.array([[200, 0, 0], [0, 0, 200], [0, 120, 0]], dtype=np.uint8))
-    legend = Legend(ClassMap(classes, {"cluster": [0, 1, 2, NO_CLASS]}), "cluster", 4, None)
-    write_legend(tmp_path / "legend.png", legend, [{"sky": 0.6, "no class": 0.4}, {"sky": 0.2, "road": 0.8}])
-    pixels = np.asarray(Image.open(tmp_path / "legend.png")).astype(int)
-    bars = [(pixels == color).all(axis=2) for color in classes.palette]
-    sky, road, car = (int(bar.sum()) for bar in bars)
-    assert sky == pytest.approx(road, rel=0.05), "0.4 each of an image, on average"
-    assert sky > 1000
-    assert car == 0
-    none = (pixels == 0).all(axis=2)
-    none[none.sum(axis=1) < 100] = False
-    assert none.sum() == pytest.approx(sky / 2, rel=0.1), "text has no such long black lines"
-    rows = [np.argwhere(bar)[:, 0].mean() for bar in (bars[0], bars[1], none)]
-    assert rows == sorted(rows), "in the order of the ids, no class last"
-
-
-def test_command_line__paths_come_first(tmp_path):
-    (tmp_path / "a=b.jpg").touch()
-    cfg = parse_command_line(
-        SegmentConfig, ["x.jpg", str(tmp_path / "a=b.jpg"), "--checkpoint", "c.ckpt", "res=8"], positional="images"
-    )
-    assert cfg.images == ["x.jpg", str(tmp_path / "a=b.jpg")]
-    assert (cfg.checkpoint, cfg.res) == ("c.ckpt", 8)
-    with pytest.raises(ConfigError, match=r"checkpoint: must be given"):
-        parse_command_line(SegmentConfig, ["x.jpg"], positional="images")
-
-
-def test_segment__slim_checkpoint_keeps_class_names(checkpoint, tmp_path):
-    from eagle.checkpoints import convert
-
-    evaluate_checkpoint(checkpoint, validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"}))
-    convert(checkpoint, tmp_path / "slim.safetensors")
-    assert load_segmenter(tmp_path / "slim.safetensors").n_classes == 2
-    content = segment(config(tmp_path / "slim.safetensors", [photograph(tmp_path / "a.png", (48, 40))], tmp_path / "m"))
-    assert [entry["name"] for entry in content["classes"]] == ["class 0", "class 1"]
