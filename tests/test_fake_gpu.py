@@ -14,7 +14,6 @@ another device that is not the CPU.
 """
 
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,9 +79,7 @@ def fake(make_config, device):
     [
         ({}, EIGENSOLVER_READS),
         ({"fidelity": "paper"}, EIGENSOLVER_READS),
-        ({"prototype_scope": "image"}, EIGENSOLVER_READS),
         ({"prototype_scope": "image", "centroid_mode": "mean", "label_smoothing": 0.1}, EIGENSOLVER_READS),
-        ({"label_smoothing": 0.1, "centroid_mode": "mean", "eigensolver": "eigh"}, {FULL_DECOMPOSITION}),
         (
             {"centroid_mode": "learned", "gather_batch": True, "pointwise": False, "eigensolver": "eigh"},
             {FULL_DECOMPOSITION},
@@ -114,9 +111,7 @@ def test_validation_step__stays_on_the_device(fake, device):
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
-@pytest.mark.parametrize(
-    ("shown", "read"), [(set(), set()), ({7}, {Read("evaluation/evaluator:_store_images", "_to_copy")})]
-)
+@pytest.mark.parametrize(("shown", "read"), [({7}, {Read("evaluation/evaluator:_store_images", "_to_copy")})])
 def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monkeypatch, shown, read):
     """Images of any size, both probes, flips, windows and scores; on CUDA the dense CRF too."""
     mode, segmenter, _ = fake()
@@ -138,31 +133,15 @@ def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monk
         assert shapes == dict.fromkeys(evaluator.names, (61, 90))
 
 
-def test_evaluation__keeps_the_indices_on_the_host():
-    probes = SimpleNamespace(n_clusters={"cluster": N_CLASSES})
-    batches = [{"img": torch.zeros(1, 3, 4, 4), "index": torch.tensor([3])}]
-    (moved,) = Evaluator(probes, N_CLASSES, None, set(), None).transfer_batch_to_device(
-        batches, torch.device("meta"), 0
-    )
-    assert {name: value.device.type for name, value in moved.items()} == {"img": "meta", "index": "cpu"}
-
-
 @pytest.mark.parametrize(
     ("careless", "error"),
     [
         (lambda x: x + torch.arange(3), "found two different devices"),
-        (lambda x: torch.where(x > 0, x, torch.zeros(2, 3)), "found two different devices"),
         (lambda x: x.sum().item(), "_local_scalar_dense makes the host wait"),
-        (lambda x: bool((x > 0).all()), "_local_scalar_dense makes the host wait"),
-        (lambda x: x.tolist(), "_local_scalar_dense makes the host wait"),
         (lambda x: x.cpu(), "_to_copy makes the host wait"),
         (lambda x: torch.zeros(2, 3).copy_(x), "copy_ makes the host wait"),
         (lambda x: x[x > 0], "index makes the host wait"),
-        (lambda x: x.masked_select(x > 0), "masked_select makes the host wait"),
-        (lambda x: x.unique(), "_unique2 makes the host wait"),
-        (lambda x: torch.linalg.cholesky(x.T @ x), "_linalg_check_errors makes the host wait"),
         (lambda x: torch.linalg.eigvalsh(x.T @ x), "_linalg_eigh makes the host wait"),
-        (lambda x: x.long().flatten().bincount(), "bincount makes the host wait"),
     ],
 )
 def test_watch__reports_mixed_devices_and_host_reads(device, careless, error):
