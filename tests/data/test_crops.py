@@ -26,7 +26,7 @@ from eagle.data.datasets.catalog import open_dataset, open_whole_dataset
 from eagle.errors import ConfigError, DataError
 from miniatures import WRITERS, picture, save, write_cityscapes
 
-SOURCES = Path(command.__file__).parent
+SOURCES = Path(__file__).resolve().parents[2] / "src_EAGLE"
 FIVE = "cropped/cityscapes_five_crop_0.5"
 
 
