@@ -58,6 +58,7 @@ def test_run_command__errors_of_the_machine_are_one_line(monkeypatch, error, lin
     def command(_cfg):
         raise error
 
+    command.__module__ = "eagle.commands.runs"  # Hydra wants a module of a package
     with pytest.raises(SystemExit) as caught:
         run_command(DatasetConfig, command)
     assert str(caught.value.code).startswith(f"error: {line}")
