@@ -296,21 +296,6 @@ def test_train__a_killed_process_ends_the_run_with_an_error(alone, launcher, vic
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
-def test_train__bad_data_end_all_processes_with_one_line(alone, launcher):
-    _, values, _ = alone
-    name = f"bad_{launcher}"
-    command = [sys.executable, *arguments(values, experiment_name=name, dir_dataset_name="bad", rank_timeout=300)]
-    if launcher == "torchrun":
-        options = ["--nproc_per_node", str(WORLD), "--master_port", str(free_port())]
-        command[1:1] = ["-m", "torch.distributed.run", *options]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0
-    assert "cannot be read as an image" in done.stderr
-    assert done.stderr.count("Traceback") == (launcher == "torchrun"), "torchrun's own, of the failure of its processes"
-
-
-@pytest.mark.slow
 def test_train__a_signal_to_one_process_saves_and_stops_them_all(alone):
     """They stop after the same step, and resume together with the random states of both."""
     folder, values, _ = alone

@@ -19,7 +19,6 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from eagle.config.refinement import refinement_of_name
 from eagle.evaluation.evaluator import Evaluator
 from eagle.maps.probe_maps import MapSettings
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -37,13 +36,6 @@ EIGENSOLVER_READS = {
 }
 # Scores count labelled pixels only, whose number is known on the device only.
 SCORE_READS = {Read("evaluation/metrics:update", "index"), Read("evaluation/metrics:update", "bincount")}
-# The number of lattice vertices depends on the image's positions and colours.
-LATTICE_READS = {
-    Read("maps/crf/tensor_lattice:__init__", "unique_consecutive"),
-    Read("maps/crf/tensor_lattice:__init__", "repeat_interleave"),
-    Read("maps/crf/tensor_lattice:_encode", "_local_scalar_dense"),
-    Read("maps/crf/tensor_lattice:_blur", "nonzero"),
-}
 
 
 @pytest.fixture(params=["cuda", "meta"])
@@ -111,15 +103,14 @@ def test_validation_step__stays_on_the_device(fake, device):
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
-@pytest.mark.parametrize(("shown", "read"), [({7}, {Read("evaluation/evaluator:_store_images", "_to_copy")})])
-def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monkeypatch, shown, read):
-    """Images of any size, both probes, flips, windows and scores; on CUDA the dense CRF too."""
+def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monkeypatch):
+    """Images of any size, both probes, flips, windows and scores; tests/maps/test_crf.py runs the CRF on a GPU."""
+    shown, read = {7}, {Read("evaluation/evaluator:_store_images", "_to_copy")}
     mode, segmenter, _ = fake()
-    crf = device == "cuda"  # the CRF treats every device except CUDA as the CPU
-    settings = MapSettings(2.0, window=56, refinement=refinement_of_name("crf" if crf else "none"))
+    settings = MapSettings(2.0, window=56)
     evaluator = Evaluator(segmenter.eval().probe_maps(settings), N_CLASSES, shown, None).eval()
     monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: tensor)
-    reads = SCORE_READS | read | (LATTICE_READS if crf else set())
+    reads = SCORE_READS | read
     batch = {"index": torch.tensor([4, 7])}
     with mode, Watch(reads) as watch, torch.no_grad():
         move_to_fake(evaluator.metrics, device)
