@@ -227,10 +227,8 @@ def kill_after(process, metrics, n_rows, delay):
     return running
 
 
-@pytest.mark.parametrize(
-    ("num_workers", "kills"),
-    [(0, 3), pytest.param(0, 12, marks=pytest.mark.slow), pytest.param(2, 12, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_workers", "kills"), [(0, 3), (2, 12)])
 def test_resume__after_kill_9_equals_the_straight_run(make_config, num_workers, kills):
     """Killed again and again, each time in another batch. A forked server's children wait long for loader processes."""
     context = multiprocessing.get_context("forkserver")
@@ -309,6 +307,7 @@ def test_slurm__warned_of_its_end_a_job_saves_asks_to_be_requeued_and_goes_on(
     assert_same_run(run_dir, straight)
 
 
+@pytest.mark.slow
 def test_command__sigterm_exits_143_and_the_printed_command_resumes(make_config, tmp_path):
     """Through real processes, as typed."""
     cfg = make_config(experiment_name="typed run", max_steps=100_000)
