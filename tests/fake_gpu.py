@@ -2,7 +2,7 @@
 
 ``torch._subclasses.FakeTensorMode`` computes shapes, dtypes and devices without data, as torch.compile does, and
 refuses operators whose operands are on different devices. Host reads need data; where a test allows them they get
-fixed answers: masks are true everywhere, every value occurs once, numbers are one, flags are false.
+fixed answers: masks are true everywhere, numbers are one, flags are false.
 """
 
 import sys
@@ -105,21 +105,10 @@ def _all_rows_put(tensor: Tensor, indices: list[Tensor | None], values: Tensor) 
     return tensor.copy_(values.view_as(tensor))
 
 
-def _all_numbers(tensor: Tensor) -> Tensor:
-    return torch.arange(len(tensor), device=tensor.device)[:, None]
-
-
-def _each_once(tensor: Tensor, *_args, **_kwargs) -> tuple[Tensor, Tensor, Tensor]:
-    return tensor.clone(), torch.empty_like(tensor), torch.ones_like(tensor)
-
-
 ANSWERS = {
     "_local_scalar_dense": _value,
     "index": _all_rows,
     "index_put_": _all_rows_put,
-    "nonzero": _all_numbers,
-    "unique_consecutive": _each_once,
-    "repeat_interleave": lambda counts, **_kwargs: torch.empty_like(counts),
     "bincount": lambda cells, _weights, minlength: cells.new_empty(minlength),
 }
 

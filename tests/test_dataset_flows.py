@@ -110,8 +110,8 @@ def write_released_crops(cfg, split="train"):
     return folder
 
 
-@pytest.mark.parametrize("name", ["cocostuff27", "cityscapes"])
-def test_flow__crops_of_the_release_are_read_as_they_are(tmp_path, name, caplog):
+def test_flow__crops_of_the_release_are_read_as_they_are(tmp_path, caplog):
+    name = "cocostuff27"
     WRITERS[name](tmp_path)
     words = command_lines(name, tmp_path)
     cfg = parse_command_line(TrainConfig, words["train_segmentation_eigen"])
@@ -138,7 +138,7 @@ def test_flow__crops_of_the_release_are_read_as_they_are(tmp_path, name, caplog)
         open_dataset(cfg, "train")
 
 
-@pytest.mark.parametrize("name", ["cocostuff15", "cocostuff3", "potsdam", "potsdamraw", "directory"])
+@pytest.mark.parametrize("name", ["cocostuff15", "directory"])
 def test_flow__crop_type_is_ignored_where_the_release_has_no_crops(tmp_path, name, caplog):
     WRITERS[name](tmp_path)
     words = command_lines(name, tmp_path)
@@ -148,24 +148,6 @@ def test_flow__crop_type_is_ignored_where_the_release_has_no_crops(tmp_path, nam
     assert "crop_type=five is ignored, as in the released code" in line
     provisions.crop_datasets(parse_command_line(provisions.CropConfig, words["crop_datasets"]))
     assert len(open_dataset(cfg, "train")) == 5 * len(open_whole_dataset(cfg, "train"))
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "cocostuff27" else pytest.mark.slow) for name in CONFIGS]
-)
-def test_flow__command_lines(tmp_path, name):
-    WRITERS[name](tmp_path)
-    words_of = command_lines(name, tmp_path)
-    for script, words in words_of.items():
-        done = subprocess.run(
-            [sys.executable, f"{script}.py", *words],
-            cwd=ROOT / "src_EAGLE",
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-    n_images = len(open_dataset(parse_command_line(TrainConfig, words_of["train_segmentation_eigen"]), "val"))
-    check_run(tmp_path / "outputs/run", n_images)
 
 
 def readme_commands():

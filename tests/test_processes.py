@@ -33,8 +33,7 @@ TRAINING = """
     ("method", "n_helpers"),
     [
         ("fork", 0),
-        pytest.param("spawn", 1, marks=pytest.mark.slow),  # a resource tracker
-        pytest.param("forkserver", 2, marks=pytest.mark.slow),  # and the server
+        pytest.param("forkserver", 2, marks=pytest.mark.slow),  # a resource tracker and the server
     ],
 )
 def test_killed_run__leaves_no_process(tmp_path, method, n_helpers):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import multiprocessing
 import subprocess
 import sys
 
@@ -17,7 +16,6 @@ from eagle.checkpoints import load_segmenter
 from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
-from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.maps.probe_maps import MapSettings
@@ -49,14 +47,6 @@ def test_train__leaves_checkpoints_config_and_metrics(make_run):
     assert checkpoint["global_step"] == 3
 
 
-def test_train__same_seed_same_parameters(make_run):
-    first = torch.load(train(make_run(experiment_name="a")) / "last.ckpt", weights_only=True)["state_dict"]
-    second = torch.load(train(make_run(experiment_name="b")) / "last.ckpt", weights_only=True)["state_dict"]
-    other = torch.load(train(make_run(experiment_name="c", seed=1)) / "last.ckpt", weights_only=True)["state_dict"]
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not torch.equal(first["net.cluster1.0.weight"], other["net.cluster1.0.weight"])
-
-
 @pytest.fixture
 def matmul_precisions(monkeypatch):
     """The matmul precision at each call of the backbone and of the eigensolver."""
@@ -78,20 +68,16 @@ def matmul_precisions(monkeypatch):
     torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
-def test_matmul_precision__holds_in_training_and_evaluation_but_for_the_spectral_part(
-    make_run, matmul_precisions, precision
-):
-    run_dir = train(make_run(max_steps=1, matmul_precision=precision))
+def test_matmul_precision__holds_in_training_and_evaluation_but_for_the_spectral_part(make_run, matmul_precisions):
+    run_dir = train(make_run(max_steps=1, matmul_precision="high"))
     assert {name: set(seen) for name, seen in matmul_precisions.items()} == {
-        "backbone": {precision}, "spectral": {"highest"}
-    }  # fmt: skip
+        "backbone": {"high"},
+        "spectral": {"highest"},
+    }
     matmul_precisions["backbone"].clear()
-    torch.set_float32_matmul_precision("highest" if precision != "highest" else "high")
-    evaluate_checkpoint(
-        run_dir / "last.ckpt", eval_config(run_crf=False, report=False, matmul_precision=precision, n_images=0)
-    )
-    assert set(matmul_precisions["backbone"]) == {precision}
+    torch.set_float32_matmul_precision("highest")
+    evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False, matmul_precision="high"))
+    assert set(matmul_precisions["backbone"]) == {"high"}
 
 
 def test_train__without_labels_watches_the_label_free_loss(make_run):
@@ -125,10 +111,6 @@ def test_train__scores_are_0_where_every_labelled_pixel_is_in_an_extra_cluster(m
         ({"dataset_name": "cocostuff27"}, 2, None),
         ({"dataset_name": "cocostuff27"}, 1, "32 images per step (1 × 32), the released cocostuff27 run had 64: set "
          "devices=2 batch_size=32, or batch_size=64 on this number of devices"),
-        ({"dataset_name": "cocostuff27"}, 8, "256 images per step (8 × 32), the released cocostuff27 run had 64: set "
-         "devices=2 batch_size=32, or batch_size=8 gather_batch=true on this number of devices"),
-        ({"dataset_name": "cocostuff27", "batch_size": 64}, 1, None),
-        ({"dataset_name": "cityscapes"}, 1, None),
         ({"dataset_name": "cityscapes"}, 2, "set devices=1 batch_size=32, or batch_size=16 gather_batch=true"),
         ({"dataset_name": "directory"}, 3, None),
     ],
@@ -158,7 +140,6 @@ def test_train__never_writes_over_another_run(make_run):
     ("overrides", "error", "message"),
     [
         ({"res": 30}, ConfigError, r"res: 30 is not a multiple of the patch size 8; use 24 or 32"),
-        ({"val_res": 33}, ConfigError, r"val_res: 33"),
         ({"pretrained_weights": "none.pth"}, WeightsError, r"none\.pth: no such weights file"),
         ({"dir_dataset_name": "nowhere"}, DataError, r"nowhere/imgs/train: no such folder"),
     ],
@@ -167,42 +148,6 @@ def test_train__mistakes_are_reported_before_training(make_run, tmp_path, overri
     with pytest.raises(error, match=message):
         train(make_run(**overrides))
     assert not list(tmp_path.glob("outputs/**/*.ckpt"))
-
-
-def plain_evaluation(run_dir, data_dir):
-    """The published protocol as a plain loop over pixels: codes are upsampled before the probes."""
-    segmenter = load_segmenter(run_dir / "last.ckpt")
-    confusion = np.zeros((3, 2), dtype=int)
-    for i in range(4):
-        image = Image.open(data_dir / f"halves/imgs/val/{i}.png").resize((38, 32), Image.Resampling.NEAREST)
-        label = Image.open(data_dir / f"halves/labels/val/{i}.png").resize((38, 32), Image.Resampling.NEAREST)
-        pixels = torch.from_numpy(np.asarray(image)[:, 3:35].copy()).permute(2, 0, 1).float() / 255
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        img = ((pixels - mean[:, None, None]) / std[:, None, None])[None]
-        with torch.no_grad():
-            _, code = segmenter.net.keys_and_code(img)
-            _, mirrored = segmenter.net.keys_and_code(img.flip(3))
-            code = torch.nn.functional.interpolate((code + mirrored.flip(3)) / 2, (32, 32), mode="bilinear")
-            _, log_probs = segmenter.cluster_probe(code, 4.0, log_probs=True)
-        for cluster, target in zip(
-            log_probs.argmax(1).flatten().tolist(), np.asarray(label)[:, 3:35].flatten().tolist(), strict=True
-        ):
-            if target < 2:
-                confusion[cluster, target] += 1
-    return confusion
-
-
-def test_evaluate__equals_a_plain_loop_whatever_the_batch_size(make_run, tmp_path):
-    run_dir = train(make_run())
-    expected = plain_evaluation(run_dir, tmp_path / "data")
-    straight, crossed = expected[0, 0] + expected[1, 1], expected[0, 1] + expected[1, 0]
-    for batch_size in (1, 3):
-        content = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False, batch_size=batch_size))
-        cluster = content["scores"]["cluster"]
-        assert cluster["strict"]["accuracy"] == pytest.approx(100 * max(straight, crossed) / expected.sum(), abs=0.2)
-        total = expected[:2].sum()
-        published = 100 * max(straight, crossed) / total if total else None
-        assert cluster["published"]["accuracy"] == pytest.approx(published, abs=0.2)
 
 
 def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(make_run):
@@ -225,9 +170,7 @@ def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(make_run):
 @pytest.mark.parametrize(
     ("keys", "suffixes"),
     [
-        ({"run_crf": True, "refine": "none"}, [""]),
         ({"run_crf": False, "refine": "crf"}, ["", "+crf"]),
-        ({"refine": "spectral"}, ["", "+spectral"]),
         ({"refine": "both"}, ["", "+spectral", "+spectral+crf"]),
     ],
 )
@@ -237,7 +180,6 @@ def test_evaluate__refine_takes_precedence_over_run_crf(make_run, tmp_path, keys
     content = evaluate_checkpoint(path, eval_config(**keys))
     assert list(content["scores"]) == names
     assert content["class_map"]["assignments"][f"linear{suffixes[-1]}"] == [0, 1], "the linear probe is not matched"
-    assert f"Maps with {suffixes[-1][:9]}" in path.with_name("last_report.html").read_text() or suffixes == [""]
     table = compare({"ours": path}, tmp_path / "comparison", eval_config(**keys))
     assert table.count("–") == len(suffixes), "k-means is refined in the same way, and has no linear probe"
 
@@ -264,13 +206,6 @@ def test_evaluate__without_flip_scores_as_validation_does(make_run):
         assert scores["accuracy"] == pytest.approx(float(validated[f"test/{probe}/Accuracy"]), abs=1e-3)
     flipped = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False))
     assert (content["flip"], flipped["flip"]) == (False, True)
-
-
-def test_evaluate__report_is_optional(make_run):
-    run_dir = train(make_run())
-    evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False, report=False))
-    assert (run_dir / "best_eval.json").is_file()
-    assert not (run_dir / "best_report.html").exists()
 
 
 def test_evaluate__predictions_are_the_scored_maps(make_run, tmp_path):
@@ -320,9 +255,10 @@ def test_evaluate__several_checkpoints_are_compared_and_missing_ones_reported_fi
         evaluate_checkpoints([*paths, run_dir / "nowhere.ckpt"], eval_config(run_crf=False))
     assert not (run_dir / "best_eval.json").exists()
     evaluate_checkpoints(paths, eval_config(run_crf=False))
-    last_lines = capsys.readouterr().out.strip().splitlines()[-4:]
-    assert last_lines[0].startswith("mIoU / accuracy")
-    assert [line.split("  ")[0] for line in last_lines[2:]] == [str(path) for path in paths]
+    assert "strict mIoU" in capsys.readouterr().out
+    with (run_dir / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["map"] for row in rows if row["map"] != "kmeans"] == 2 * ["linear", "cluster"]
 
 
 def test_evaluate__void_labels_only_is_one_clear_error(make_run, tmp_path):
@@ -342,16 +278,6 @@ def test_evaluate__dataset_with_other_classes_is_refused(make_run):
         evaluate_checkpoint(run_dir / "other.ckpt", eval_config(run_crf=False))
 
 
-def test_val_dataloader__its_workers_last_from_one_validation_to_the_next(make_run):
-    loader = SegmentationDataModule(make_run(num_workers=1)).val_dataloader()
-    indices, workers = [], []
-    for _ in range(2):
-        indices.append([index for batch in loader for index in batch["index"].tolist()])
-        workers.append({process.pid for process in multiprocessing.active_children()})
-    assert indices == [list(range(len(loader.dataset)))] * 2
-    assert workers[0] == workers[1] != set()
-
-
 def test_compare__k_means_stands_beside_the_trained_probes(make_run, tmp_path):
     run_dir = train(make_run())
     table = compare({"ours": run_dir / "last.ckpt"}, tmp_path / "comparison", eval_config(run_crf=False))
@@ -363,31 +289,6 @@ def test_compare__k_means_stands_beside_the_trained_probes(make_run, tmp_path):
     assert report["k-means on K"]["kmeans"]["strict"]["accuracy"] > 50
     assert (tmp_path / "comparison/grid.png").is_file()
     assert (run_dir / "last_report.html").is_file()
-
-
-def test_load_segmenter__predicts_as_the_trained_one(make_run):
-    run_dir = train(make_run())
-    segmenter = load_segmenter(run_dir / "last.ckpt")
-    state = torch.load(run_dir / "last.ckpt", weights_only=True)["state_dict"]
-    assert not segmenter.training
-    assert all(torch.equal(tensor, state[name]) for name, tensor in segmenter.state_dict().items())
-
-
-def test_load_segmenter__checkpoint_of_another_dim_names_the_tensors(make_run, tmp_path):
-    checkpoint = torch.load(train(make_run()) / "last.ckpt", weights_only=True)
-    checkpoint["hyper_parameters"]["cfg"]["dim"] = 16
-    torch.save(checkpoint, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match=r"other\.ckpt: does not fit .*cluster_probe\.clusters is \(3, 32\)"):
-        load_segmenter(tmp_path / "other.ckpt")
-
-
-def test_load_segmenter__missing_and_unknown_tensors_are_named(make_run, tmp_path):
-    checkpoint = torch.load(train(make_run()) / "last.ckpt", weights_only=True)
-    state = checkpoint["state_dict"]
-    state["surprise"] = state.pop("linear_probe.bias")
-    torch.save(checkpoint, tmp_path / "odd.ckpt")
-    with pytest.raises(CheckpointError, match=r"lacks linear_probe\.bias; has an unknown surprise"):
-        load_segmenter(tmp_path / "odd.ckpt")
 
 
 def test_commands__train_then_evaluate_as_typed(make_run, tmp_path):

@@ -1,5 +1,7 @@
 """Images of coloured tiles and probes that read the colours: evaluations without a model whose every pixel is known."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -66,10 +68,8 @@ class ColorProbes(nn.Module):
     In place of the CRF's maps stand the same ones, as probabilities.
     """
 
-    def __init__(self, refine):
-        super().__init__()
-        self.settings = MapSettings(refinement=refinement_of_name(refine))
-        self.n_clusters = {"linear": 4, "cluster": 5} | ({"linear+crf": 4, "cluster+crf": 5} if refine == "crf" else {})
+    settings = MapSettings(refinement=refinement_of_name("crf"))
+    n_clusters: ClassVar = {"linear": 4, "cluster": 5, "linear+crf": 4, "cluster+crf": 5}
 
     def forward(self, img):
         pixels = 255 * unnormalize(img).permute(0, 2, 3, 1)
@@ -77,16 +77,16 @@ class ColorProbes(nn.Module):
         cluster = -distance.view(*pixels.shape[:3], -1).permute(0, 3, 1, 2) / 50
         linear = cluster[:, np.argsort(CLASS_OF_CLUSTER[:4])]
         maps = {"linear": linear.log_softmax(1), "cluster": cluster.log_softmax(1)}
-        return maps | {name: maps[name[:-4]].exp() for name in self.n_clusters if name.endswith("+crf")}
+        return maps | {f"{name}+crf": scores.exp() for name, scores in maps.items()}
 
 
 def tile_views():
     return EvaluationViews(Tiles(), ROWS * TILE, crop=False)
 
 
-def evaluated_tiles(batch_size=5, refine="crf"):
+def evaluated_tiles():
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    return evaluate(trainer, ColorProbes(refine), tile_views(), batch_size, 0, 0, detailed=True)
+    return evaluate(trainer, ColorProbes(), tile_views(), 5, 0, 0, detailed=True)
 
 
 def json_content(evaluation):

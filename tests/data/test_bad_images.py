@@ -12,13 +12,11 @@ from eagle.commands import provisions as crop_command
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
-from eagle.data.check import readable_part
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.datasets.directory import DirectoryDataset
 from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import DataError
 from eagle.training.run import train
-from miniatures import label_map, save, write_directory
+from miniatures import save, write_directory
 
 
 @pytest.fixture
@@ -65,20 +63,6 @@ def test_run__skipping_trains_as_if_the_image_were_not_there(make_run, root):
     assert all(torch.equal(skipping[name], without[name]) for name in without)
 
 
-def test_run__skipped_image_scores_like_removed_image(make_run, root):
-    run_dir = train(make_run(max_steps=1))
-    evaluation = {"num_workers": 0, "accelerator": "cpu", "run_crf": False}
-    skipping = validated(EvalConfig, {**evaluation, "on_bad_image": "skip"})
-    with_bad = evaluate_checkpoint(run_dir / "last.ckpt", skipping)["scores"]
-    (root / "imgs/val/2.jpg").unlink()
-    assert evaluate_checkpoint(run_dir / "last.ckpt", validated(EvalConfig, evaluation))["scores"] == with_bad
-
-
-def test_run__without_bad_images_leaves_no_file(make_run, tmp_path):
-    write_directory(tmp_path, "whole")
-    assert not (train(make_run(dir_dataset_name="whole", max_steps=2)) / "bad_images.txt").exists()
-
-
 def test_run__stops_before_the_first_step_by_default_and_counts_bad_images(make_run, root):
     (root / "imgs/train/3.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"1\.jpg: cannot be .*\(2 of the 4 images checked are bad\)"):
@@ -86,26 +70,11 @@ def test_run__stops_before_the_first_step_by_default_and_counts_bad_images(make_
     assert not (root.parent / "outputs").exists()
 
 
-def test_run__all_images_bad(make_run, root):
-    for path in (root / "imgs/val").iterdir():
-        path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"val/0\.jpg: .*\(3 of the 3 images checked are bad\)"):
-        train(make_run())
-
-
 def test_run__all_void_validation_labels_raise_before_training(make_run, root):
     for path in (root / "labels/val").iterdir():
         save(path, np.full((48, 60), 255, dtype=np.uint8))
     with pytest.raises(DataError, match="every validation label is void"):
         SegmentationDataModule(make_run()).check()
-
-
-def test_readable_part__keeps_names_labels_and_order(root):
-    part = readable_part(DirectoryDataset(root, "train"), "skip", "images")
-    assert [part.name(index) for index in range(len(part))] == ["0", "2", "3"]
-    assert np.array_equal(part.label(1) % 256, label_map(2, (0, 1, 2, 255)))
-    assert part.image_path(1) == root / "imgs/train/2.jpg"
-    assert len(part.skipped) == 1
 
 
 def test_crops__of_the_readable_images_only(root, capsys, make_run):

@@ -49,30 +49,9 @@ def test_tables__sizes_formats_and_labels(root):
     assert rows(class_shares_table(found))["green"] == ["33.33%", "33.33%"]
 
 
-def test_tables__without_labels(tmp_path):
-    write_directory(tmp_path, labels=False)
-    found = {"train": inspect_dataset(DirectoryDataset(tmp_path / "mine", "train"), "train")}
-    assert rows(summary_table(found))["labels"] == ["none"]
-    assert class_shares_table(found) == ""
-
-
-def test_inspect__max_images_and_cropped_labels(root):
-    dataset = DirectoryDataset(root, "val")
-    assert list(inspect_dataset(dataset, "val", max_images=2).samples) == [0, 2]
-    pixels = inspect_dataset(dataset, "val", res=16).class_pixels()
-    assert pixels.sum() == 3 * 16 * 16
-
-
 def command(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["check_data.py", *words])
     run_command(CheckConfig, check_data)
-
-
-def test_command__whole_dataset(root, monkeypatch, capsys):
-    command(monkeypatch, f"pytorch_data_dir={root.parent}", "dir_dataset_name=mine")
-    printed = capsys.readouterr().out
-    assert "checked" in printed
-    assert "bad: " not in printed
 
 
 def test_command__lists_every_bad_file_and_split(root, monkeypatch, capsys):

@@ -24,9 +24,9 @@ from eagle.config.validation import validated
 from eagle.data.crops import five_boxes, random_boxes
 from eagle.data.datasets.catalog import open_dataset, open_whole_dataset
 from eagle.errors import ConfigError, DataError
-from miniatures import WRITERS, picture, save, write_cityscapes, write_directory
+from miniatures import WRITERS, picture, save, write_cityscapes
 
-SOURCES = Path(command.__file__).parent
+SOURCES = Path(__file__).resolve().parents[2] / "src_EAGLE"
 FIVE = "cropped/cityscapes_five_crop_0.5"
 
 
@@ -51,7 +51,7 @@ def as_jpeg(image, **options):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("name", ["cocostuff27", "cocostuff3", "cityscapes", "potsdam", "directory"])
+@pytest.mark.parametrize("name", ["cocostuff27", "potsdam", "directory"])
 def test_five__numbers_pixels_and_labels(tmp_path, name):
     WRITERS[name](tmp_path)
     keys = {"dataset_name": name, "dir_dataset_name": "mine" if name == "directory" else None}
@@ -72,15 +72,6 @@ def test_five__numbers_pixels_and_labels(tmp_path, name):
                 np.testing.assert_array_equal(written, np.asarray(label) + 1)
 
 
-@pytest.mark.parametrize(("ratio", "size"), [("0.3", (18, 14)), ("1", (60, 48))])
-def test_ratio__size_and_folder(tmp_path, ratio, size):
-    write_cityscapes(tmp_path)
-    crop(tmp_path, "dataset_name=cityscapes", f"crop_ratio={ratio}", "splits=val")
-    folder = tmp_path / f"cropped/cityscapes_five_crop_{float(ratio)}"
-    assert {Image.open(path).size for path in folder.rglob("*.jpg")} == {size}
-    assert not (folder / "img/train").exists()
-
-
 def test_random__depends_on_seed_only(tmp_path):
     trees = []
     for run, (seed, processes) in enumerate([(0, 1), (0, 2), (1, 1)]):
@@ -98,48 +89,25 @@ def test_random__depends_on_seed_only(tmp_path):
     assert set(train) != set(val)
 
 
-def test_list_of_datasets__missing_one_raises_before_cropping(tmp_path):
-    write_cityscapes(tmp_path)
-    with pytest.raises(DataError, match="datasets=\\[potsdam\\]"):
-        crop(tmp_path, "dataset_name=[cityscapes,potsdam]")
-    assert not (tmp_path / "cropped").exists()
-
-
-def test_jpeg__other_settings_are_used_and_training_warns(tmp_path, caplog):
-    write_cityscapes(tmp_path)
-    better = ["dataset_name=cityscapes", "splits=train", "jpeg_quality=95", "jpeg_subsampling=4:4:4"]
-    crop(tmp_path, *better)
-    image = open_whole_dataset(config(tmp_path, dataset_name="cityscapes"), "train").image(0)
-    first = tmp_path / FIVE / "img/train/0.jpg"
-    assert first.read_bytes() == as_jpeg(image.crop((0, 0, 30, 24)), quality=95, subsampling="4:4:4")
-    open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
-    expected = "have JPEG quality 95, subsampling 4:4:4; the released runs used JPEG quality 75, subsampling 4:2:0"
-    assert expected in caplog.text
-
-
-def write_older_manifest(folder):
-    """Replace the record by the manifest.json that this code wrote before."""
-    record = json.loads((folder / "crops.json").read_text())
-    parameters = record["parameters"]
-    source = {name: parameters.pop(name) for name in ("dataset_name", "dir_dataset_name")}
-    splits = {
-        split: {"images": len(entry["images"]), "names_sha256": "0" * 64, "labels": entry["labels"],
-                "crops": 5 * len(entry["images"]), "complete": True}
-        for split, entry in record["splits"].items()
-    }  # fmt: skip
-    content = {"source": source, "parameters": parameters, "splits": splits}
-    (folder / "manifest.json").write_text(json.dumps(content, indent=2))
-    (folder / "crops.json").unlink()
-    return content
-
-
 def test_older_manifest__is_read_and_its_crops_are_kept(tmp_path, caplog):
+    """The manifest.json that this code wrote before crops.json; the oldest lack jpeg_subsampling: it was 4:4:4."""
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=95", "jpeg_subsampling=4:4:4")
     folder = tmp_path / FIVE
-    content = write_older_manifest(folder)
-    del content["parameters"]["jpeg_subsampling"]  # the oldest: their crops were not subsampled
-    (folder / "manifest.json").write_text(json.dumps(content))
+    image = open_whole_dataset(config(tmp_path, dataset_name="cityscapes"), "train").image(0)
+    expected = as_jpeg(image.crop((0, 0, 30, 24)), quality=95, subsampling="4:4:4")
+    assert (folder / "img/train/0.jpg").read_bytes() == expected
+    record = json.loads((folder / "crops.json").read_text())
+    splits = {
+        split: {"images": 4, "names_sha256": "0" * 64, "labels": True, "crops": 20, "complete": True}
+        for split in record["splits"]
+    }
+    parameters = record["parameters"]
+    source = {name: parameters.pop(name) for name in ("dataset_name", "dir_dataset_name")}
+    del parameters["jpeg_subsampling"]
+    manifest = {"source": source, "parameters": parameters, "splits": splits}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "crops.json").unlink()
     assert len(open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")) == 20
     assert "have JPEG quality 95, subsampling 4:4:4" in caplog.text
     with pytest.raises(DataError, match=r"jpeg_quality 95 instead of 75, jpeg_subsampling 4:4:4 instead of 4:2:0"):
@@ -149,7 +117,6 @@ def test_older_manifest__is_read_and_its_crops_are_kept(tmp_path, caplog):
     crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=95", "jpeg_subsampling=4:4:4")
     assert files_in(folder / "img") == before
     assert (folder / "img/train/0.jpg").stat().st_mtime == 1
-    assert len(open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")) == 20
 
 
 def test_rerun__crops_only_what_is_missing(tmp_path, capsys):
@@ -172,22 +139,19 @@ def test_rerun__crops_only_what_is_missing(tmp_path, capsys):
     ]
 
 
-@pytest.mark.parametrize("part", ["leftImg8bit", "gtFine"])
-def test_rerun__crops_an_edited_image_or_label_again(tmp_path, capsys, part):
-    """Of the same size in pixels, as after correcting a label."""
+def test_rerun__crops_an_edited_label_again(tmp_path, capsys):
+    """Of the same size in pixels."""
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes")
-    ending = "8bit" if part == "leftImg8bit" else "labelIds"
-    (path,) = (tmp_path / "cityscapes" / part / "train").rglob(f"bochum_000000*{ending}.png")
+    (path,) = (tmp_path / "cityscapes/gtFine/train").rglob("bochum_000000*labelIds.png")
     save(path, np.asarray(Image.open(path))[::-1, ::-1])
     capsys.readouterr()
     crop(tmp_path, "dataset_name=cityscapes")
     assert capsys.readouterr().out.startswith(f"{tmp_path / FIVE} train: 20 crops, 5 written\n")
     cfg = config(tmp_path, dataset_name="cityscapes")
     whole, crops = open_whole_dataset(cfg, "train"), open_dataset(cfg, "train")
-    index = next(index for index in range(4) if path in (whole.image_path(index), whole.label_path(index)))
+    index = next(index for index in range(4) if path == whole.label_path(index))
     np.testing.assert_array_equal(crops.label(5 * index), whole.label(index)[:24, :30])
-    assert crops.image_path(5 * index).read_bytes() == as_jpeg(whole.image(index).crop((0, 0, 30, 24)))
 
 
 @pytest.mark.parametrize("added", [True, False])
@@ -209,15 +173,6 @@ def test_rerun__after_images_were_added_or_removed_equals_fresh_crops(tmp_path, 
     assert found == files_in(folder)
 
 
-def test_rerun__refuses_to_mix_parameters(tmp_path):
-    write_cityscapes(tmp_path)
-    crop(tmp_path, "dataset_name=cityscapes")
-    expected = files_in(tmp_path / FIVE)
-    with pytest.raises(DataError, match=r"five_crop_0\.5: these crops were made with jpeg_quality 75 instead of 80"):
-        crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=80")
-    assert files_in(tmp_path / FIVE) == expected
-
-
 def test_broken_image__is_named_and_other_crops_are_kept(tmp_path):
     write_cityscapes(tmp_path)
     path = tmp_path / "cityscapes/leftImg8bit/train/bochum/bochum_000001_000019_leftImg8bit.png"
@@ -231,32 +186,9 @@ def test_broken_image__is_named_and_other_crops_are_kept(tmp_path):
     assert len(open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")) == 20
 
 
-def test_training_split__crops_and_validation_whole_images(tmp_path):
-    write_cityscapes(tmp_path)
-    crop(tmp_path, "dataset_name=cityscapes")
-    cfg = config(tmp_path, dataset_name="cityscapes")
-    whole = open_whole_dataset(cfg, "train")
-    train, val = open_dataset(cfg, "train"), open_dataset(cfg, "val")
-    (tmp_path / "cityscapes").rename(tmp_path / "put away")
-    assert len(open_dataset(cfg, "train")) == 20, "training needs no whole images"
-    (tmp_path / "put away").rename(tmp_path / "cityscapes")
-    assert (len(train), train.image(0).size) == (20, (30, 24))
-    assert (len(val), val.image(0).size) == (4, (60, 48))
-    assert train.classes.names == whole.classes.names
-    np.testing.assert_array_equal(train.label(5), whole.label(1)[:24, :30])
-
-
-def test_unlabelled_directory__no_label_folder(tmp_path):
-    write_directory(tmp_path, labels=False)
-    crop(tmp_path, "dataset_name=directory", "dir_dataset_name=mine")
-    assert not (tmp_path / "cropped/mine_five_crop_0.5/label").exists()
-    dataset = open_dataset(config(tmp_path, dataset_name="directory", dir_dataset_name="mine"), "train")
-    assert (len(dataset), dataset.has_labels) == (20, False)
-
-
 @pytest.mark.parametrize(
     "gone",
-    ["", "crops.json img/train/7.jpg", "img/train/7.jpg", "label/train/19.png", "label/train", "never cropped"],
+    ["img/train/7.jpg", "label/train/19.png", "label/train", "never cropped"],
 )
 def test_incomplete__error_gives_the_command_that_completes_it(tmp_path, gone):
     write_cityscapes(tmp_path)
@@ -264,9 +196,7 @@ def test_incomplete__error_gives_the_command_that_completes_it(tmp_path, gone):
     keys = {"dataset_name": "cityscapes"}
     if gone != "never cropped":
         crop(tmp_path, *(f"{key}={value}" for key, value in keys.items()))
-        for name in gone.split() or [""]:
-            (folder / name).rename(tmp_path / f"elsewhere{Path(name).suffix}")
-    gone = gone.split()[-1] if gone.split() else ""
+        (folder / gone).rename(tmp_path / "elsewhere")
     with pytest.raises(DataError) as caught:
         open_dataset(config(tmp_path, **keys), "train")
     message = str(caught.value)
@@ -276,40 +206,6 @@ def test_incomplete__error_gives_the_command_that_completes_it(tmp_path, gone):
     assert program == "crop_datasets.py"
     crop(tmp_path, *words)
     assert len(open_dataset(config(tmp_path, **keys), "train")) == 20
-
-
-def test_without_labels_and_record__files_are_counted(tmp_path):
-    write_cityscapes(tmp_path)
-    crop(tmp_path, "dataset_name=cityscapes")
-    for name in ("crops.json", "label"):
-        (tmp_path / FIVE / name).rename(tmp_path / name)
-    (tmp_path / FIVE / "img/train/Thumbs.db").write_bytes(b"")
-    dataset = open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
-    assert (len(dataset), dataset.has_labels) == (20, False)
-
-
-def test_label_out_of_range__is_named(tmp_path):
-    write_directory(tmp_path)
-    keys = {"dataset_name": "directory", "dir_dataset_name": "mine"}
-    crop(tmp_path, *(f"{key}={value}" for key, value in keys.items()))
-    path = tmp_path / "cropped/mine_five_crop_0.5/label/train/2.png"
-    save(path, np.full((24, 30), 4, dtype=np.uint8))
-    dataset = open_dataset(config(tmp_path, **keys), "train")
-    with pytest.raises(DataError, match=f"{path}: contains 4"):
-        dataset.label(2)
-
-
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("crop_ratio=0.01", "crop_ratio: 0.01 leaves no pixels of a 60×48 image"),
-        ("splits=[tran]", "did you mean 'train'"),
-    ],
-)
-def test_wrong_value__is_named(tmp_path, argument, message):
-    write_cityscapes(tmp_path)
-    with pytest.raises(ConfigError, match=message):
-        crop(tmp_path, "dataset_name=cityscapes", argument)
 
 
 def test_killed_at_random__resumed_equals_uninterrupted(tmp_path):
@@ -344,25 +240,8 @@ def test_killed_at_random__resumed_equals_uninterrupted(tmp_path):
     assert len(open_dataset(config(tmp_path / "cut", **{**keys, "crop_type": "random"}), "train")) == 5 * n_images
 
 
-def test_start__looks_at_no_crop_by_itself(tmp_path, monkeypatch):
-    """Half a million crops start in seconds: folders are listed once, without a Path or a stat per file."""
-    write_cityscapes(tmp_path)
-    crop(tmp_path, "dataset_name=cityscapes")
-    counted = {"made": 0}
-    joined = type(tmp_path).__truediv__
-
-    def counting(path, name):
-        counted["made"] += 1
-        return joined(path, name)
-
-    monkeypatch.setattr(type(tmp_path), "__truediv__", counting)
-    dataset = open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
-    assert len(dataset) == 20
-    assert counted["made"] < len(dataset)
-
-
-@pytest.mark.parametrize("size", [(60, 48), (61, 47), (2048, 1024), (7, 5), (1, 1), (501, 334), (3, 640)])
-@pytest.mark.parametrize("ratio", [0.5, 0.3, 0.29, 0.75, 1.0])
+@pytest.mark.parametrize("size", [(60, 48), (61, 47), (1, 1), (3, 640)])
+@pytest.mark.parametrize("ratio", [0.5, 0.29, 1.0])
 def test_five_boxes__same_pixels_as_torchvision(size, ratio):
     w, h = int(size[0] * ratio), int(size[1] * ratio)
     if 0 in (h, w):

@@ -2,7 +2,6 @@
 
 import io
 import os
-import struct
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from PIL import Image, ImageOps
 
 from eagle.data.images import image_files, read_header, read_image, read_label, read_photograph
 from eagle.errors import DataError
-from eagle.inference.segmenter import photograph_of
 from miniatures import label_map, picture
 
 RGB = picture(3)
@@ -34,35 +32,13 @@ def test_read_image__alpha_is_dropped_and_grey_repeated(tmp_path):
     assert np.array_equal(pixels(saved(tmp_path / "la.png", gray_alpha)), np.dstack([GRAY] * 3))
 
 
-def test_read_image__palette_with_transparency_keeps_its_colours_without_a_word(tmp_path, recwarn):
-    image = Image.fromarray(RGB).quantize(16)
-    path = saved(tmp_path / "p.png", image, transparency=bytes(range(16)))
-    assert np.array_equal(pixels(path), np.asarray(image.convert("RGB")))
-    assert not recwarn.list
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_read_image__16_bits_are_scaled_not_clipped(tmp_path, suffix):
+def test_read_image__16_bits_are_scaled_not_clipped(tmp_path):
     values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
-    assert pixels(saved(tmp_path / f"x.{suffix}", Image.fromarray(values)))[0, :, 0].tolist() == [0, 1, 128, 255]
-
-
-def test_read_image__cmyk_is_close_to_its_colours(tmp_path):
-    path = saved(tmp_path / "c.jpg", Image.fromarray(RGB).convert("CMYK"), quality=98)
-    assert read_header(path).mode == "CMYK"
-    assert abs(pixels(path) - RGB).mean() < 6
-
-
-def test_read_image__exif_orientation_is_read_but_never_applied(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = saved(tmp_path / "turned.png", Image.fromarray(RGB), exif=exif)
-    assert np.array_equal(pixels(path), RGB)
-    assert read_header(path) == ("RGB", 6, RGB.shape[1::-1])
+    assert pixels(saved(tmp_path / "x.png", Image.fromarray(values)))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [1, 2, 6])
 def test_orientation__file_kinds_agree_on_stored_and_on_upright_pixels(tmp_path, suffix, orientation):
     """Pillow turns a TIFF when it loads it, and no other file."""
     exif = Image.Exif()
@@ -77,16 +53,6 @@ def test_orientation__file_kinds_agree_on_stored_and_on_upright_pixels(tmp_path,
     if suffix != "webp":
         label = saved(tmp_path / f"label.{suffix}", Image.fromarray(GRAY), exif=exif)
         assert np.array_equal(read_label(label), GRAY)
-
-
-def test_orientation__16_bit_photograph_is_turned_from_file_and_from_memory(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    values = (GRAY.astype(np.uint16) * 257)[:, :40]
-    path = saved(tmp_path / "deep.png", Image.fromarray(values), exif=exif)
-    expected = np.rot90(GRAY[:, :40], -1)
-    assert np.array_equal(np.asarray(read_photograph(path))[..., 0], expected)
-    assert np.array_equal(np.asarray(photograph_of(Image.open(path)))[..., 0], expected)
 
 
 def test_read_image__one_pixel_and_a_large_photograph(tmp_path):
@@ -105,13 +71,6 @@ def test_read_image__strip_whose_scaled_long_side_would_fill_the_memory(tmp_path
         read_image(saved(tmp_path / "strip.png", Image.new("RGB", (101, 1))))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_read_image__numbers_without_a_range_are_refused(tmp_path, dtype):
-    path = saved(tmp_path / "f.tif", Image.fromarray(np.ones((3, 3), dtype)))
-    with pytest.raises(DataError, match=r"f\.tif: its pixel format . has no known value range"):
-        read_image(path)
-
-
 def encoded(kind):
     buffer = io.BytesIO()
     Image.fromarray(RGB).save(buffer, kind)
@@ -120,8 +79,8 @@ def encoded(kind):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"<html>", os.urandom(500), encoded("JPEG")[:-40], encoded("PNG")[:200], encoded("EPS"), encoded("PPM")],
-    ids=["empty", "web page", "noise", "cut JPEG", "cut PNG", "EPS, which would start Ghostscript", "PPM"],
+    [b"", encoded("JPEG")[:-40], encoded("EPS")],
+    ids=["empty", "cut JPEG", "EPS, which would start Ghostscript"],
 )
 def test_read_image__what_is_no_picture(tmp_path, content):
     path = tmp_path / "x.jpg"
@@ -130,18 +89,6 @@ def test_read_image__what_is_no_picture(tmp_path, content):
         read_image(path)
     assert str(caught.value).startswith(f"{path}: cannot be read as an image (")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("error", [IndexError("x"), struct.error("x"), MemoryError(), OverflowError("two\nlines")])
-def test_read_image__whatever_a_decoder_raises_is_one_line(tmp_path, monkeypatch, error):
-    path = saved(tmp_path / "x.png", Image.fromarray(RGB))
-
-    def load(_image):
-        raise error
-
-    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
-    with pytest.raises(DataError, match=r"^\S+x\.png: cannot be read as an image \([^\n]+\); repair or remove it$"):
-        read_image(path)
 
 
 def test_read_image__folders_pipes_and_dead_links_do_not_hang(tmp_path):

@@ -1,36 +1,42 @@
-"""Palette colours differ under an independent simulation of colour-blind vision."""
+"""Palettes, and label maps as PNG files."""
 
 import numpy as np
 import pytest
-from skimage.color import deltaE_ciede2000
+from PIL import Image
 
-from color_vision import as_seen
-from eagle.data.labels import VOID_COLOR, distinct_palette
-
-
-def least_difference(colors, missing):
-    """Smallest pairwise CIEDE2000 distance; 1 is just noticeable side by side."""
-    lab = as_seen(np.asarray(colors, dtype=float), missing)
-    return (deltaE_ciede2000(lab[:, None], lab[None]) + 1000 * np.eye(len(lab))).min()
+from eagle.data.images import read_label
+from eagle.data.labels import VOID_COLOR, distinct_palette, write_colored_ids, write_ids
 
 
-@pytest.mark.parametrize(("n", "least"), [(6, 14), (10, 10), (16, 8)])
-@pytest.mark.parametrize("missing", ["none", "red", "green"])
-def test_palette__colours_and_void_differ_in_every_vision(n, least, missing):
-    assert least_difference([*distinct_palette(n), VOID_COLOR], missing) > least
+@pytest.mark.parametrize("n", [1, 11, 27])
+def test_palette__colours_and_void_differ(n):
+    colors = np.array([*distinct_palette(n), VOID_COLOR]).astype(int)
+    distances = np.abs(colors[:, None] - colors[None]).sum(axis=2) + 1000 * np.eye(n + 1, dtype=int)
+    assert distances.min() > 30
 
 
 def test_palette__longer_starts_with_shorter():
     longest = distinct_palette(40)
-    assert longest.dtype == np.uint8
     assert len(np.unique(longest, axis=0)) == 40
-    for n in (0, 1, 2, 11):
+    for n in (0, 1, 11):
         assert np.array_equal(distinct_palette(n), longest[:n])
 
 
-@pytest.mark.parametrize("n", [1, 11, 27])
-def test_palette__colours_differ(n):
-    palette = distinct_palette(n).astype(int)
-    distances = np.abs(palette[:, None] - palette[None]).sum(axis=2) + 1000 * np.eye(n, dtype=int)
-    assert palette.shape == (n, 3)
-    assert distances.min() > 30
+@pytest.mark.parametrize(("n_ids", "mode", "none"), [(2, "L", 255), (255, "L", 255), (256, "I;16", 65535)])
+def test_write_ids__every_id_and_void_survive_the_round_trip(tmp_path, n_ids, mode, none):
+    ids = np.arange(-1, n_ids).reshape(1, -1)
+    write_ids(tmp_path / "a.png", ids, n_ids)
+    assert Image.open(tmp_path / "a.png").mode == mode
+    assert read_label(tmp_path / "a.png").tolist() == [[none, *range(n_ids)]]
+    write_ids(tmp_path / "b.png", ids[:, 1:2], n_ids)
+    assert Image.open(tmp_path / "b.png").mode == mode, "for any ids in the image"
+
+
+@pytest.mark.parametrize(("n_ids", "mode"), [(255, "P"), (256, "RGB")])
+def test_write_colored_ids__viewers_see_the_palette(tmp_path, n_ids, mode):
+    ids = np.arange(-1, n_ids).reshape(1, -1)
+    palette = np.random.default_rng(0).integers(0, 256, (n_ids, 3), dtype=np.uint8)
+    write_colored_ids(tmp_path / "a.png", ids, palette)
+    image = Image.open(tmp_path / "a.png")
+    assert image.mode == mode
+    assert np.asarray(image.convert("RGB"))[0].tolist() == [[0, 0, 0], *palette.tolist()]

@@ -1,11 +1,9 @@
-import os
-import time
 from pathlib import Path
 
 import pytest
 
 from eagle.data.images import read_image
-from eagle.data.named_files import PHOTOGRAPHS, bundled_file, bundled_photographs, named_files, output_names
+from eagle.data.named_files import bundled_photographs, named_files, output_names
 from eagle.errors import DataError
 
 
@@ -35,27 +33,9 @@ def test_named_files__a_file_named_twice_counts_once(tmp_path):
     assert len(named_files([str(tmp_path / "a"), str(tmp_path / "a" / "2.jpg")])) == 2
 
 
-def test_named_files__lists_a_folder_without_asking_for_each_file(tmp_path, monkeypatch):
-    touch(tmp_path / "a", *(f"{number}.jpg" for number in range(14)))
-    asked = []
-    stat = os.stat
-    monkeypatch.setattr(os, "stat", lambda path, **options: asked.append(path) or stat(path, **options))
-    assert len(named_files([str(tmp_path / "a")])) == 14
-    assert set(map(str, asked)) <= {str(tmp_path / "a")}
-
-
 def test_output_names__unique_whatever_the_order():
     files = [Path(name) for name in ("z/a_png_2.png", "x/a.png", "y/a.png", "w/a.jpg", "v/b.png")]
     assert output_names(files) == ["a_png_2", "a_png", "a_png_3", "a_jpg", "b"]
-
-
-def test_output_names__hundred_thousand_files_take_seconds():
-    files = [Path(f"{number % 50_000:06d}.{'jpg' if number < 50_000 else 'png'}") for number in range(100_000)]
-    start = time.process_time()
-    names = output_names(files)
-    assert time.process_time() - start < 10, "counting the stems anew for each name takes minutes"
-    assert names[0] == "000000_jpg"
-    assert len(set(names)) == 100_000
 
 
 def test_bundled__at_least_seven_colour_photographs_sorted_by_name():
@@ -67,10 +47,3 @@ def test_bundled__at_least_seven_colour_photographs_sorted_by_name():
         red, green, blue = image.resize((32, 32)).split()
         assert min(image.size) >= 300
         assert red.tobytes() != green.tobytes() != blue.tobytes(), "in colour"
-
-
-def test_bundled__a_missing_file_or_package_is_named():
-    with pytest.raises(DataError, match=r"none\.png: missing from the installed skimage\.data; reinstall"):
-        bundled_file(PHOTOGRAPHS[0][0], "none.png")
-    with pytest.raises(DataError, match=r"a\.png: missing from the installed no_such_package"):
-        bundled_file("no_such_package", "a.png")

@@ -3,19 +3,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from sklearn.cluster import KMeans
-from torch.nn import functional as F
 
 from conftest import TINY_VIT
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.loading.views import EvaluationViews
 from eagle.evaluation import kmeans
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
-from eagle.evaluation.score_tables import comparison_table
-from eagle.maps.features import any_size_features
 from eagle.maps.probe_maps import MapSettings, ProbeMaps
 from eagle.models.backbone import build_backbone
-from eagle.models.probes import ClusterLookup
 
 
 class TwoKinds(SegmentationDataset):
@@ -83,47 +78,3 @@ def test_kmeans__reads_a_sample_of_a_large_dataset(backbone, monkeypatch):
     assert len(read) == 6
     assert int(names[0]) == min(read)
     assert len(set(names)) == 3, "the seed decides"
-
-
-def test_kmeans__full_fit_with_ten_starts(backbone, monkeypatch):
-    """One start, or mini-batches, would find worse optima and make the baseline too easy to beat."""
-    fitted = []
-
-    def spying(*arguments, **values):
-        fitted.append(KMeans(*arguments, **values))
-        return fitted[-1]
-
-    monkeypatch.setattr(kmeans, "KMeans", spying)
-    found = centres(backbone, TwoKinds(8)).clusters.detach().numpy()
-    assert (fitted[0].init, fitted[0].n_init) == ("k-means++", 10)
-    np.testing.assert_array_equal(found, fitted[0].cluster_centers_)
-
-
-def test_flip__features_of_a_mirror_image_are_mirrored():
-    def features(img):
-        return any_size_features(lambda x: F.avg_pool2d(x, 2).cumsum(dim=3), img, 2, None)
-
-    img = torch.randn(1, 3, 8, 8)
-    assert torch.allclose(features(img.flip(3)), features(img).flip(3), atol=1e-5)
-
-
-def test_upsampled_similarity__equals_upsampling_all_channels():
-    torch.manual_seed(0)
-    probe, code = ClusterLookup(70, 5), torch.randn(2, 70, 4, 6)
-    expected = probe.similarity(F.interpolate(code, (13, 17), mode="bilinear"))
-    assert torch.allclose(probe.upsampled_similarity(code, (13, 17)), expected, atol=1e-5)
-
-
-def test_comparison_table__kmeans_stands_in_the_cluster_column():
-    def entry(value):
-        return {"published": {"mIoU": value, "accuracy": 2 * value}}
-
-    report = {
-        "k-means on K": {"kmeans": entry(10.0), "kmeans+crf": entry(11.0)},
-        "EAGLE": {"linear": entry(40.0), "cluster": entry(20.0), "linear+crf": entry(41.0), "cluster+crf": entry(21.0)},
-    }
-    lines = [line.split("  ") for line in comparison_table(report).splitlines()]
-    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    assert cells[0] == ["mIoU / accuracy", "linear", "cluster", "linear+crf", "cluster+crf"]
-    assert cells[2] == ["k-means on K", "–", "10.0 / 20.0", "–", "11.0 / 22.0"]
-    assert cells[3] == ["EAGLE", "40.0 / 80.0", "20.0 / 40.0", "41.0 / 82.0", "21.0 / 42.0"]

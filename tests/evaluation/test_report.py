@@ -140,15 +140,3 @@ def test_page__is_self_contained_and_escapes_foreign_text(text, page):
         "<b>bold</b>",
     ):
         assert stranger in shown
-
-
-def test_page__names_that_are_not_utf8_and_protocols_that_agree(evaluation, tmp_path, monkeypatch):
-    monkeypatch.setattr(Tiles, "name", lambda *_: "broken\udcff")
-    content = json_content(evaluation)
-    scores = {
-        name: dict.fromkeys(("published", "strict"), entry["strict"]) for name, entry in content["scores"].items()
-    }
-    write_report(tmp_path / "report.html", content | {"scores": scores}, evaluation, tile_views(), {})
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "broken\\udcff" in text
-    assert "classes-strict" not in text

@@ -16,10 +16,8 @@ from PIL import Image
 from scipy import stats
 
 from conftest import ROOT, run_values
-from eagle.commands.runs import matching
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import plain, validated
-from eagle.errors import ConfigError
 from eagle.evaluation.run_tables import KMEANS, collect, differences_table, runs_report, scores_table, stored_evaluation
 from miniatures import write_halves
 
@@ -108,22 +106,6 @@ def test_differences__are_paired_over_common_seeds_with_scipys_interval():
     assert differences_table(collect(sweep((1.0, {"lr": 0.1, "seed": 0})))).count("\n") == 3, "one pair: refinement"
 
 
-def test_kmeans__of_the_keys_is_a_setting_of_its_own_once_a_seed():
-    runs = collect(sweep((30.0, {"lr": 0.1, "kmeans": 20.0}), (31.0, {"lr": 0.2, "kmeans": 20.0})))
-    assert [run.name for run in runs] == [KMEANS, "lr=0.1", "lr=0.2"]
-    assert cells(differences_table(runs), "lr=0.2", "cluster")[0] == "+11.0"
-
-
-def test_matching__expands_sorted_and_names_what_matches_nothing(tmp_path):
-    for name in ("b", "a", "[c]"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "last.ckpt").touch()
-    assert [path.parent.name for path in matching(f"{tmp_path}/*/last.ckpt")] == ["[c]", "a", "b"]
-    assert matching(f"{tmp_path}/[c]/last.ckpt") == [tmp_path / "[c]" / "last.ckpt"]
-    with pytest.raises(ConfigError, match="no file matches"):
-        matching(f"{tmp_path}/*/best.ckpt")
-
-
 def test_stored_evaluation__counts_only_for_the_same_weights_settings_and_files(tmp_path):
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"weights")
@@ -172,3 +154,9 @@ def test_sweep__killed_in_the_middle_goes_on_and_is_evaluated_once(tmp_path):
     assert texts[1].stderr.count("scored before") == 4
     assert "lr_cluster=0.005  cluster     2" in tables[0]
     assert len((folder / "runs.csv").read_text().splitlines()) == 1 + 4 * 2
+
+
+def test_kmeans__of_the_keys_is_a_setting_of_its_own_once_a_seed():
+    runs = collect(sweep((30.0, {"lr": 0.1, "kmeans": 20.0}), (31.0, {"lr": 0.2, "kmeans": 20.0})))
+    assert [run.name for run in runs] == [KMEANS, "lr=0.1", "lr=0.2"]
+    assert cells(differences_table(runs), "lr=0.2", "cluster")[0] == "+11.0"

@@ -7,14 +7,14 @@ from matplotlib.colors import to_rgb
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import distinct_palette
 from eagle.figures.bars import LABEL_COLOR, bars_figure, frequencies_figure
-from eagle.figures.confusion import confusion_figure, rendered
+from eagle.figures.confusion import confusion_figure
 
 
 def numbered_classes(n):
     return Classes(tuple(f"class {i}" for i in range(n)), distinct_palette(n))
 
 
-@pytest.mark.parametrize("n", [1, 3, 30])
+@pytest.mark.parametrize("n", [1, 3])
 def test_confusion__a_row_shows_where_a_labels_pixels_went(n):
     rng = np.random.default_rng(n)
     confusion, unmatched = rng.integers(1, 50, (n, n)), rng.integers(1, 50, n)
@@ -30,14 +30,6 @@ def test_confusion__a_row_shows_where_a_labels_pixels_went(n):
     names = [f"class {i}" for i in range(n)]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == [*names, "no class"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["class 0 (absent)", *names[1:]]
-
-
-@pytest.mark.parametrize("n", [2, 27, 60])
-def test_confusion__nothing_is_cut_off_at_the_page_edges(n):
-    page = rendered(confusion_figure(np.diag(np.arange(n)), numbered_classes(n), "cluster+crf: 60.7 mIoU"))
-    for edge in (page[:2], page[-2:], page[:, :2], page[:, -2:]):
-        assert (edge == 255).all()
-    assert page.std() > 10
 
 
 @pytest.mark.parametrize("labelled", [[40, 50, 10], []])

@@ -85,28 +85,14 @@ def test_running_median__equals_a_plain_loop():
         assert running_median(curve, window).tolist() == expected
 
 
-def test_read_runs__names_are_distinct_and_duplicates_are_dropped(tmp_path):
-    first, second = (write_run(tmp_path / name / "seed_0") for name in "xy")
-    assert list(read_runs([first, second, first])) == ["x/seed_0", "y/seed_0"]
-    assert list(read_runs([first / ".." / "seed_0"])) == ["seed_0"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, r"mine: not the folder of a training run: it has no metrics\.csv"),
-        (b"loss/total,step\n", r"metrics\.csv: no values yet; a run writes the first after scalar_log_freq"),
-        (b"name,age\nx,3\n", r"metrics\.csv: not the metrics of a training run \(it has no column 'step'\)"),
-        (b"loss/total,step\nabc,3\n", r"metrics\.csv: not the metrics of a training run .*abc"),
-        (b"\xff\xfe\x00", r"metrics\.csv: not the metrics of a training run"),
-    ],
-)
-def test_read_run__says_what_is_wrong(tmp_path, content, message):
+@pytest.mark.parametrize("content", [None, b"loss/total,step\n", b"\xff\xfe\x00"])
+def test_read_run__says_which_file_is_no_run(tmp_path, content):
     (tmp_path / "mine").mkdir()
     if content is not None:
         (tmp_path / "mine" / "metrics.csv").write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match="mine") as caught:
         read_run(tmp_path / "mine")
+    assert "\n" not in str(caught.value)
 
 
 def test_read_run__skips_a_half_written_row(tmp_path):
@@ -121,7 +107,7 @@ def test_plot_run__one_run_into_its_folder_several_into_another(tmp_path, monkey
     def plot(*words):
         plot_run(parse_command_line(PlotConfig, words, positional="runs"))
 
-    monkeypatch.setattr("plot_run.SEVERAL_RUNS_DIR", str(tmp_path / "outputs" / "curves"))
+    monkeypatch.setattr("eagle.commands.runs.SEVERAL_RUNS_DIR", str(tmp_path / "outputs" / "curves"))
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate("ab"):
         write_run(tmp_path / name, seed=seed)

@@ -62,12 +62,6 @@ def test_backbone__blocks_can_be_chosen(golden, golden_backbone):
     assert chosen.n_feats == 96
 
 
-def test_backbone__stays_frozen_and_in_eval_mode(golden_backbone):
-    golden_backbone.train()
-    assert not any(module.training for module in golden_backbone.modules())
-    assert not any(parameter.requires_grad for parameter in golden_backbone.parameters())
-
-
 def test_backbone__one_patch(golden_backbone):
     assert golden_backbone(torch.randn(1, 3, 8, 8)).shape == (1, 144, 1, 1)
 
@@ -86,14 +80,16 @@ def test_position_embedding__dinov2_is_a_plain_resize():
     ("arguments", "message"),
     [
         ({"model_type": "vit_small", "patch_size": 14}, "8 and 16, not 14"),
-        ({"model_type": "vit_smal_patch14"}, "timm has no model"),
         ({"model_type": "resnet18"}, "resnet18"),
-        ({"key_blocks": [3, 1], **TINY_VIT}, "key_blocks"),
         ({"key_blocks": [9], **TINY_VIT}, "4 blocks"),
-        ({"key_blocks": [], **TINY_VIT}, "key_blocks"),
-        ({"not_an_argument": 1}, "not_an_argument"),
     ],
 )
 def test_build_backbone__bad_arguments_are_named(arguments, message):
     with pytest.raises(ConfigError, match=message):
         build_backbone(pretrained_weights="random", **arguments)
+
+
+def test_backbone__stays_frozen_and_in_eval_mode(golden_backbone):
+    golden_backbone.train()
+    assert not any(module.training for module in golden_backbone.modules())
+    assert not any(parameter.requires_grad for parameter in golden_backbone.parameters())

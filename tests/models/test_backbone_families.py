@@ -74,43 +74,17 @@ def test_family__keys_equal_timms_at_any_size(name):
     check(name)
 
 
-@pytest.mark.parametrize("attention", ["eva", "rope"])
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("attention", "fused", "bias"), [("eva", False, True), ("rope", True, False)])
 def test_rotary__any_qkv_layer(attention, fused, bias):
-    check("vit_small_patch16_dinov3", attn_type=attention, qkv_fused=fused, qkv_bias=bias)
-
-
-@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "vit_base_patch16_siglip_224"])
-def test_keys__are_those_before_their_normalisation(name):
-    check(name, qk_norm=True)
-
-
-def test_rotary__computes_nothing_after_the_last_keys():
-    _, backbone = pair("vit_small_patch16_dinov3")
-    last = backbone.blocks[-1]
-    for part in (last.attn, last.attn.proj, last.mlp, last.norm2, backbone.norm):
-        part.register_forward_hook(lambda *_: pytest.fail("computed a part that K does not need"))
-    backbone(torch.zeros(1, 3, 32, 32))
-
-
-def test_normalization__images_reach_imagenet_models_unchanged():
-    """Bit for bit: DINO's keys do not go through another arithmetic step."""
-    backbone = build_backbone("vit_small", 8, "random", **TINY_VIT)
-    img = torch.randn(1, 3, 8, 8)
-    assert backbone.normalization(img) is img
-    clip = build_backbone("vit_base_patch16_clip_224", pretrained_weights="random", **TINY)
-    assert not torch.allclose(clip.normalization(img), img, atol=0.01)
-    assert not [name for name in clip.state_dict() if "normalization" in name]
+    """And keys are those before their normalisation."""
+    check("vit_small_patch16_dinov3", attn_type=attention, qkv_fused=fused, qkv_bias=bias, qk_norm=True)
 
 
 @pytest.mark.parametrize(
     ("name", "kwargs"),
     [
         ("eva02_enormous_patch14_clip_224", {}),  # normalises after the attention
-        ("vit_base_patch16_rpn_224", {}),  # the same, plain
         ("deit_tiny_distilled_patch16_224", {}),  # a second class token
-        ("vit_small_patch16_rope_mixed_224", {}),  # a rotation for each block
         ("vit_small_patch16_dinov3", {"attn_type": "rope", "qkv_fused": False, "num_kv_heads": 1}),  # grouped queries
     ],
 )
@@ -134,3 +108,13 @@ def test_documentation__lists_the_tested_families():
         assert (int(patch_size), int(width)) == (vit.patch_embed.patch_size[0], vit.embed_dim)
         assert licence == vit.pretrained_cfg["license"]
         assert MODELS[weights].timm_name == name or weights == "dino_vits8"
+
+
+def test_normalization__images_reach_imagenet_models_unchanged():
+    """Bit for bit: DINO's keys do not go through another arithmetic step."""
+    backbone = build_backbone("vit_small", 8, "random", **TINY_VIT)
+    img = torch.randn(1, 3, 8, 8)
+    assert backbone.normalization(img) is img
+    clip = build_backbone("vit_base_patch16_clip_224", pretrained_weights="random", **TINY)
+    assert not torch.allclose(clip.normalization(img), img, atol=0.01)
+    assert not [name for name in clip.state_dict() if "normalization" in name]

@@ -23,8 +23,3 @@ def test_head__branches_drop_channels_independently():
     assert ((first == 0) | torch.isclose(first, torch.tensor(1 / 0.9))).all()
     assert not torch.equal(first, second)
     assert torch.equal(inputs[0], first[:, :, None, None].expand(-1, -1, 3, 3)), "whole channels are dropped"
-
-
-def test_head__linear_projection_has_one_branch():
-    assert SegmentationHead(8, 4, "linear").cluster2 is None
-    assert SegmentationHead(8, 4, "linear")(torch.zeros(1, 8, 2, 2)).shape == (1, 4, 2, 2)

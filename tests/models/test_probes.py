@@ -31,11 +31,6 @@ def test_cluster_lookup__released_log_probs(data, alpha):
     assert float(loss.detach()) == pytest.approx(float(data[f"alpha_{alpha}.loss_with_log_probs"]), rel=1e-5)
 
 
-def test_cluster_lookup__hard_assignment_has_no_log_probs():
-    with pytest.raises(ValueError, match="alpha"):
-        ClusterLookup(4, 3)(torch.ones(1, 4, 2, 2), None, log_probs=True)
-
-
 def test_cluster_lookup__zero_code_is_finite():
     probe = ClusterLookup(4, 3)
     x = torch.zeros(1, 4, 2, 2, requires_grad=True)

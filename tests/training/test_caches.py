@@ -1,4 +1,4 @@
-"""Cached keys in memory and on disk: contents, folder names, interrupted runs and full disks."""
+"""Cached keys in memory and on disk: contents, folder names, interrupted runs, full disks and full memory."""
 
 import os
 import shutil
@@ -10,12 +10,14 @@ import torch
 
 from eagle.config.validation import with_overrides
 from eagle.data.loading.datamodule import SegmentationDataModule
-from eagle.errors import ConfigError, EagleError
-from eagle.models.key_cache import KeyCache, KeyFiles
+from eagle.errors import ConfigError
+from eagle.models.key_cache import KeyCache
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.caches import available_memory, memory_to_hold, open_caches
+from eagle.training.caches import available_memory, open_caches
 from eagle.training.run import train
 from miniatures import picture, save, write_directory
+
+ROW_BYTES = 4 * 4 * 144 * 2  # the keys of one image, in float16
 
 
 @pytest.fixture
@@ -64,28 +66,6 @@ def test_cache__gives_the_backbones_keys_and_asks_once(setting, cache):
     assert torch.allclose(second, expected[[2, 3, 0]], atol=2e-3)
 
 
-def test_cache__gives_float32_under_autocast(setting, cache):
-    _, _, data = setting
-    batch = next(iter(data.train_dataloader()))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        keys = [cache(batch["img"], batch["index"]) for _ in range(2)]
-    assert torch.equal(*keys)
-    assert keys[0].dtype == torch.float32
-
-
-def test_disk_cache__a_second_run_computes_nothing_and_gets_the_same(setting):
-    cfg, segmenter, data = setting
-    batch = next(iter(data.train_dataloader()))
-    backbone = segmenter.net.model
-    expected, passes = backbone(batch["img"]), counted(backbone)
-    first = disk_cache(cfg, backbone, data)(batch["img"], batch["index"])
-    assert passes == [4]
-    second = disk_cache(cfg, backbone, data)(batch["img"], batch["index"])
-    assert passes == [4]
-    assert torch.equal(first, second)
-    assert torch.allclose(first, expected, atol=2e-3)
-
-
 def test_disk_cache__an_interrupted_run_keeps_what_it_has(setting, monkeypatch):
     cfg, segmenter, data = setting
     batch = next(iter(data.train_dataloader()))
@@ -107,17 +87,12 @@ def test_disk_cache__an_interrupted_run_keeps_what_it_has(setting, monkeypatch):
     assert torch.allclose(keys, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("change", ["weights", "blocks", "res", "precision", "matmul", "touched", "another image"])
+@pytest.mark.parametrize("change", ["weights", "blocks", "res", "precision", "touched", "another image"])
 def test_disk_cache__changed_inputs_of_the_keys_use_another_folder(setting, make_config, change):
     cfg, segmenter, data = setting
     disk_cache(cfg, segmenter.net.model, data)
     before = len(cache_folders(cfg))
-    overrides = {
-        "blocks": {"key_blocks": [0, 1]},
-        "res": {"res": 40},
-        "precision": {"precision": "bf16-mixed"},
-        "matmul": {"matmul_precision": "high"},
-    }
+    overrides = {"blocks": {"key_blocks": [0, 1]}, "res": {"res": 40}, "precision": {"precision": "bf16-mixed"}}
     changed = make_config(**{**cfg, **overrides.get(change, {})})
     other = LitUnsupervisedSegmenter(3, changed)
     if change != "weights":
@@ -144,67 +119,21 @@ def test_disk_cache__a_full_disk_is_refused_before_training(setting, monkeypatch
     train(cfg)
 
 
-def test_disk_cache__a_disk_that_fills_up_later_is_named(setting, monkeypatch):
-    cfg, segmenter, data = setting
-    cache = disk_cache(cfg, segmenter.net.model, data)
-    batch = next(iter(data.train_dataloader()))
-
-    def full(*_args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EagleError, match=r"keys_.*No space left.*cache_dir"):
-        cache(batch["img"], batch["index"])
-
-
-ROW_BYTES = 4 * 4 * 144 * 2
-
-
-def test_memory_cache__what_it_will_hold_is_said_and_too_much_refused_before_training(setting, monkeypatch, caplog):
-    cfg = with_overrides(setting[0], cache_features="ram", experiment_name="run")
+def test_memory_cache__too_many_keys_for_the_memory_are_refused_before_training(setting, monkeypatch):
+    cfg = with_overrides(setting[0], cache_features="ram")
     monkeypatch.setattr("eagle.training.caches.available_memory", lambda: 7 * ROW_BYTES - 1)
-    with pytest.raises(
-        ConfigError, match=r"ram needs .* 4 training views and 3 validation images, .* set cache_features=disk, or off"
-    ):
+    with pytest.raises(ConfigError, match="set cache_features=disk, or off"):
         train(cfg)
-    assert not (Path(cfg.output_root) / "run").exists()
-    monkeypatch.setattr("eagle.training.caches.available_memory", lambda: 7 * ROW_BYTES)
-    with caplog.at_level("INFO"):
-        train(cfg)
-    assert "cache_features: ram will hold up to 0.00 GB of keys in memory" in caplog.text
 
 
-def test_memory_to_hold__grows_with_processes_and_no_further_than_the_run_gets(setting):
-    cfg, segmenter, _ = setting
-
-    def rows(cached_views=0, n_steps=10_000, n_processes=1):
-        changed = with_overrides(cfg, cached_views=cached_views)
-        held = memory_to_hold(changed, segmenter.net.model, 1000, 10, n_steps, n_processes)
-        return held / ROW_BYTES
-
-    assert rows() == 1000 + 10
-    assert rows(n_processes=2) == 2 * 1000 + 10
-    assert rows(n_steps=3, n_processes=2) == 2 * 3 * 4 + 10
-    assert rows(cached_views=5) == 6 * 1000 + 10
-    assert rows(cached_views=5, n_steps=3) == 2 * 3 * 4 + 10
-
-
-@pytest.mark.parametrize(
-    ("own", "limits", "least"),
-    [
-        ("4:memory:/x\n0::/job/step\n", {"job": "3000", "job/step": "2000"}, 2000),
-        ("4:memory:/x\n", {}, None),
-    ],
-)
-def test_available_memory__control_groups_may_leave_less(tmp_path, monkeypatch, own, limits, least):
-    (tmp_path / "own").write_text(own)
-    for group, limit in limits.items():
+def test_available_memory__control_groups_may_leave_less(tmp_path, monkeypatch):
+    (tmp_path / "own").write_text("4:memory:/x\n0::/job/step\n")
+    for group, limit in {"job": "3000", "job/step": "2000"}.items():
         (tmp_path / "groups" / group).mkdir(parents=True, exist_ok=True)
         (tmp_path / "groups" / group / "memory.max").write_text(limit + "\n")
     monkeypatch.setattr("eagle.training.caches.OWN_GROUP", tmp_path / "own")
     monkeypatch.setattr("eagle.training.caches.GROUPS", tmp_path / "groups")
-    free = available_memory()
-    assert free == least if least else free > 1_000_000
+    assert available_memory() == 2000
 
 
 @pytest.fixture
@@ -219,14 +148,6 @@ def passes_of_runs(monkeypatch):
 
     monkeypatch.setattr(LitUnsupervisedSegmenter, "use_key_caches", watched)
     return passes
-
-
-def test_training__two_runs_share_the_cache(setting, passes_of_runs):
-    cfg, _, data = setting
-    for name in ("one", "two"):
-        train(with_overrides(cfg, experiment_name=name))
-    first, second = map(sum, passes_of_runs)
-    assert first == second + len(data.train_set) + len(data.val_set)
 
 
 def test_training__with_cached_views_a_later_run_with_another_seed_needs_no_backbone(setting, passes_of_runs, tmp_path):
@@ -265,12 +186,3 @@ def test_validation__scores_with_cached_keys_are_those_without(setting):
         for name, ids in plain.items():
             assert (cached[name] == ids).float().mean() > 0.99
     assert passes == [3]
-
-
-def test_key_files__a_folder_of_something_else_is_named(tmp_path):
-    KeyFiles(tmp_path / "keys", 3, (2, 2, 4))
-    with pytest.raises(EagleError, match="keys of 5 images; remove it"):
-        KeyFiles(tmp_path / "keys", 5, (2, 2, 4))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(EagleError, match="cannot be used as a cache"):
-        KeyFiles(tmp_path / "file" / "keys", 3, (2, 2, 4))

@@ -24,21 +24,6 @@ def test_wandb_login__is_looked_up_and_never_asked_for(no_login, monkeypatch, tm
     assert logged_in_to_wandb()
 
 
-@pytest.mark.parametrize("named_by", ["environment", "wandb login --host"])
-def test_wandb_login__of_a_self_hosted_server(no_login, monkeypatch, tmp_path, named_by):
-    (tmp_path / ".netrc").write_text("machine wandb.example:8080 login user password " + "0" * 40)
-    (tmp_path / ".netrc").chmod(0o600)
-    monkeypatch.setenv("WANDB_HOST", "the machine's display name")
-    assert not logged_in_to_wandb()
-    if named_by == "environment":
-        monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example:8080")
-    else:
-        settings = tmp_path / ".config" / "wandb" / "settings"
-        settings.parent.mkdir(parents=True)
-        settings.write_text("[default]\nbase_url = https://wandb.example:8080\n")
-    assert logged_in_to_wandb()
-
-
 def test_make_loggers__wandb_without_login_writes_offline_and_says_so(no_login, tmp_path, caplog):
     logger = make_loggers(validated(TrainConfig, {"wandb": True}), tmp_path / "run")[1]
     assert "nobody is logged in to https://api.wandb.ai" in caplog.text

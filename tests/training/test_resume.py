@@ -1,7 +1,6 @@
 """A run that is stopped or killed resumes as if it had never stopped."""
 
 import csv
-import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -14,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -24,7 +22,7 @@ from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
 from eagle.errors import CheckpointError, ConfigError, StoppedRunError
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.callbacks.saving import LastCheckpoint, random_state, set_random_state
+from eagle.training.callbacks.saving import LastCheckpoint
 from eagle.training.run import train
 from miniatures import write_halves
 
@@ -84,7 +82,6 @@ def assert_same_run(run_dir, other):
         ("training_step", 0, 0),
         ("training_step", 4, 2),  # the epoch's last batch
         ("training_step", 5, 0),  # validated
-        ("training_step", 9, 0),  # the epoch's last batch again
         ("validation_step", 6, 0),
     ],
 )
@@ -103,15 +100,14 @@ def test_resume__after_sigterm_equals_the_straight_run(make_config, straight, mo
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize("kind", ["ram", "disk"])
-def test_resume__with_cached_views_equals_the_straight_run(make_config, monkeypatch, tmp_path, kind):
-    keys = {"cache_features": kind, "cached_views": 2, "cache_dir": str(tmp_path)}
-    whole = train(make_config(experiment_name=f"{kind}_whole", **keys))
+def test_resume__with_cached_views_equals_the_straight_run(make_config, monkeypatch, tmp_path):
+    keys = {"cache_features": "disk", "cached_views": 2, "cache_dir": str(tmp_path)}
+    whole = train(make_config(experiment_name="cached_whole", **keys))
     with monkeypatch.context() as patch:
         stop_at(patch, "training_step", 7)
         with pytest.raises(StoppedRunError):
-            train(make_config(experiment_name=f"{kind}_resumed", **keys))
-    resumed = train(make_config(experiment_name=f"{kind}_resumed", ckpt_path="last", **keys))
+            train(make_config(experiment_name="cached_resumed", **keys))
+    resumed = train(make_config(experiment_name="cached_resumed", ckpt_path="last", **keys))
     assert_same_run(resumed, whole)
 
 
@@ -167,9 +163,9 @@ def test_resume__a_run_without_a_checkpoint_begins(make_config, straight):
     assert_same_run(train(make_config(experiment_name="begun", ckpt_path="last")), straight)
 
 
-@pytest.mark.parametrize("max_steps", [2 * VAL_FREQ, 7, 8])
+@pytest.mark.parametrize("max_steps", [2 * VAL_FREQ, 7])
 def test_resume__finished_run_changes_nothing_and_can_be_made_longer(make_config, straight, max_steps):
-    """It ends with a validation, with neither, or with a checkpoint. Made longer, it equals the uninterrupted run."""
+    """It ends with a validation or without. Made longer, it equals the uninterrupted run."""
     values = {"experiment_name": f"finished_{max_steps}"}
     run_dir = train(make_config(**values, max_steps=max_steps))
     before = [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt", "metrics.csv")]
@@ -195,29 +191,6 @@ def test_resume__in_another_folder_keeps_the_best_checkpoint(make_config, monkey
     train(make_config(experiment_name="there", ckpt_path="last"))
     assert next(scores, None) is None
     assert checkpoint(there, "best.ckpt")["global_step"] == VAL_FREQ
-    (there / "best.ckpt").unlink()
-    scores = iter([0.1])
-    elsewhere = there.rename(there.with_name("elsewhere"))
-    train(make_config(experiment_name="elsewhere", ckpt_path="last", max_steps=15))
-    assert checkpoint(elsewhere, "best.ckpt")["global_step"] == 15, "what is gone cannot be the best"
-
-
-def test_train__shorter_than_val_freq_is_validated_at_its_end(make_config, straight):
-    """Made longer, it logs every step under its own number."""
-    run_dir = train(make_config(experiment_name="short", max_steps=2))
-    assert checkpoint(run_dir, "best.ckpt")["global_step"] == 2
-    train(make_config(experiment_name="short", ckpt_path="last"))
-    losses, expected = (
-        [(row["step"], row["loss/total"]) for row in rows_of(folder) if row["loss/total"]]
-        for folder in (run_dir, straight)
-    )
-    assert losses == expected
-    assert [row["step"] for row in rows_of(run_dir) if row["val/loss"]] == ["1", "2", "5", "8", "11"]
-
-
-def rows_of(run_dir):
-    with (run_dir / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_resume__tensorboard_has_each_batch_once(make_config):
@@ -254,10 +227,8 @@ def kill_after(process, metrics, n_rows, delay):
     return running
 
 
-@pytest.mark.parametrize(
-    ("num_workers", "kills"),
-    [(0, 3), pytest.param(0, 12, marks=pytest.mark.slow), pytest.param(2, 12, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_workers", "kills"), [(0, 3), (2, 12)])
 def test_resume__after_kill_9_equals_the_straight_run(make_config, num_workers, kills):
     """Killed again and again, each time in another batch. A forked server's children wait long for loader processes."""
     context = multiprocessing.get_context("forkserver")
@@ -293,9 +264,7 @@ def test_resume__torn_checkpoint_gives_way_to_the_one_before(make_config, straig
     assert not list(run_dir.glob(".*"))
     for name in ("last.ckpt", "previous.ckpt"):
         (run_dir / name).write_bytes(b"torn")
-    with pytest.raises(
-        CheckpointError, match=r"ckpt_path: no checkpoint to resume from: .*last\.ckpt.*; .*previous\.ckpt"
-    ):
+    with pytest.raises(CheckpointError, match=r"no checkpoint to resume from: .*last\.ckpt.*; .*previous\.ckpt"):
         train(make_config(experiment_name="torn", ckpt_path="last"))
 
 
@@ -307,48 +276,16 @@ def test_resume__other_keys_that_decide_the_result_are_refused(make_config, stra
     assert train(cfg) == straight
 
 
-def test_resume__unusable_checkpoints_are_refused(make_config, straight, tmp_path):
-    with pytest.raises(CheckpointError, match=r"no checkpoint to resume from: \S+nowhere\.ckpt: no such checkpoint"):
-        train(make_config(ckpt_path=str(tmp_path / "nowhere.ckpt")))
-    with pytest.raises(ConfigError, match="ckpt_path: last needs experiment_name"):
-        train(make_config(experiment_name=None, ckpt_path="last"))
-    whole = checkpoint(straight)
-    model = {name: whole[name] for name in ("state_dict", "hyper_parameters")}
-    released = {**whole, "optimizer_states": whole["optimizer_states"] * 7, "global_step": 7}
-    del released["random_states"]
-    for content in (model, released):
-        torch.save(content, tmp_path / "model.ckpt")
-        with pytest.raises(CheckpointError, match=r"model\.ckpt holds a model but no training state"):
-            train(make_config(ckpt_path=str(tmp_path / "model.ckpt")))
-        assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"], "nothing is written beside it"
+def test_resume__a_model_without_training_state_is_refused(make_config, straight, tmp_path):
+    released = {name: value for name, value in checkpoint(straight).items() if name != "random_states"}
+    torch.save(released, tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match=r"model\.ckpt holds a model but no training state"):
+        train(make_config(ckpt_path=str(tmp_path / "model.ckpt")))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"], "nothing is written beside it"
 
 
-def test_run_record__says_what_a_run_was_made_with(make_config):
-    run_dir = train(make_config(experiment_name="recorded", max_steps=1))
-    train(make_config(experiment_name="recorded", max_steps=2, ckpt_path="last"))
-    first, second = json.loads((run_dir / "run.json").read_text())
-    assert first["command"] == sys.argv
-    assert first["packages"]["torch"] == importlib.metadata.version("torch")
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (first["git"] or {}).get("commit", "") == head.stdout.strip()
-    assert first["resumed_from"] is None
-    assert second["resumed_from"] == str(run_dir / "last.ckpt")
-
-
-def test_random_state__puts_every_generator_back():
-    def drawn():
-        return random.random(), float(np.random.rand()), torch.rand(3).tolist()  # noqa: NPY002
-
-    state = random_state(torch.device("cpu"))
-    first = drawn()
-    assert drawn() != first
-    set_random_state(state, torch.device("cpu"))
-    assert drawn() == first
-
-
-@pytest.mark.parametrize("name", ["requeued", None])
 def test_slurm__warned_of_its_end_a_job_saves_asks_to_be_requeued_and_goes_on(
-    make_config, straight, monkeypatch, tmp_path, name
+    make_config, straight, monkeypatch, tmp_path
 ):
     asked = tmp_path / "asked"
     scontrol = tmp_path / "scontrol"
@@ -361,15 +298,16 @@ def test_slurm__warned_of_its_end_a_job_saves_asks_to_be_requeued_and_goes_on(
     with monkeypatch.context() as patch:
         stop_at(patch, "training_step", 6, signal.SIGUSR1)
         with pytest.raises(StoppedRunError, match=r"SIGUSR1: .*; SLURM will restart job 4700_11"):
-            train(make_config(experiment_name=name))
+            train(make_config(experiment_name=None))
     assert asked.read_text() == "requeue 4700_11\n"
     # The job's script is the same: it does not say ckpt_path.
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    run_dir = train(make_config(experiment_name=name))
-    assert run_dir.name == (name or "halves_vit_small_job_4700_11")
+    run_dir = train(make_config(experiment_name=None))
+    assert run_dir.name == "halves_vit_small_job_4700_11"
     assert_same_run(run_dir, straight)
 
 
+@pytest.mark.slow
 def test_command__sigterm_exits_143_and_the_printed_command_resumes(make_config, tmp_path):
     """Through real processes, as typed."""
     cfg = make_config(experiment_name="typed run", max_steps=100_000)

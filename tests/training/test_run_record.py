@@ -1,11 +1,14 @@
-"""README.md and run.json of a run folder, and the code's version."""
+"""README.md and run.json of a run folder."""
 
+import importlib.metadata
+import json
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
-from eagle.training import run_record
+from conftest import ROOT
 from eagle.training.run import train
 
 
@@ -21,20 +24,12 @@ def test_readme__names_every_file_of_the_run_and_commands_that_exist(make_run):
     assert all(Path(words[1]).is_file() for words in commands)
 
 
-def test_code_version__names_the_commit_and_whether_files_were_changed(monkeypatch, tmp_path):
-    monkeypatch.setattr(run_record, "_ROOT", tmp_path)
-    assert "commit" not in (run_record.code_version() or ""), "an installed copy has none"
-
-    def git(*arguments):
-        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    git("init", "--quiet")
-    assert "commit" not in (run_record.code_version() or ""), "there is none yet"
-    (tmp_path / "tracked").write_text("as committed")
-    git("add", "tracked")
-    git("commit", "--quiet", "--message", "first")
-    assert run_record.code_version().endswith(f"commit {git('rev-parse', 'HEAD')[:7]}")
-    (tmp_path / "tracked").write_text("changed since")
-    assert run_record.code_version().endswith(" and changes")
+def test_run_record__says_what_a_run_was_made_with(make_run):
+    run_dir = train(make_run(max_steps=1))
+    train(make_run(max_steps=2, ckpt_path="last"))
+    first, second = json.loads((run_dir / "run.json").read_text())
+    assert first["command"] == sys.argv
+    assert first["packages"]["torch"] == importlib.metadata.version("torch")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (first["git"] or {}).get("commit", "") == head.stdout.strip()
+    assert (first["resumed_from"], second["resumed_from"]) == (None, str(run_dir / "last.ckpt"))

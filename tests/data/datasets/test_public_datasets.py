@@ -10,7 +10,6 @@ from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import validated
-from eagle.data.datasets import potsdam
 from eagle.data.datasets.base import VOID, read_sample
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.datasets.cocostuff import SUPERCATEGORIES, fine_labels
@@ -68,11 +67,6 @@ def test_cocostuff__table_is_the_golden_mapping(golden):
     assert [order.index(labels[i][1]) for i in range(182)] == coco_reference(golden)[:182].tolist()
 
 
-@pytest.mark.parametrize(("fine", "name"), [(0, "person"), (16, "cat"), (147, "river"), (168, "tree"), (181, "wood")])
-def test_cocostuff__some_names_of_the_public_list(fine, name):
-    assert fine_labels()[fine][0] == name
-
-
 def test_cocostuff27__every_fine_id_maps_as_golden(tmp_path, golden):
     write_cocostuff(tmp_path)
     fine = np.array([*range(182), *[255] * 10], dtype=np.uint8).reshape(12, 16)
@@ -102,23 +96,13 @@ def test_cocostuff__coarser_variants_follow_from_27(tmp_path, golden, name):
         ("cocostuff27", "train", range(100, 106)),
         ("cocostuff27", "val", range(901, 906)),
         ("cocostuff15", "train", range(101, 106)),
-        ("cocostuff15", "val", range(901, 906)),
         ("cocostuff3", "train", range(100, 105)),
-        ("cocostuff3", "val", range(900, 905)),
     ],
 )
 def test_cocostuff__each_variant_reads_its_list(tmp_path, name, split, ids):
     write_cocostuff(tmp_path)
     dataset = opened(tmp_path, name, split)
     assert [dataset.name(i) for i in range(len(dataset))] == [f"{i:012d}" for i in ids]
-
-
-def test_cocostuff__id_that_is_no_class(tmp_path):
-    write_cocostuff(tmp_path)
-    path = tmp_path / "cocostuff/annotations/train2017/000000000100.png"
-    save(path, np.full((48, 60), 182, dtype=np.uint8))
-    with pytest.raises(DataError, match=f"{path}: label id 182"):
-        opened(tmp_path, "cocostuff27").label(0)
 
 
 def test_cityscapes__classes_are_torchvisions():
@@ -140,15 +124,6 @@ def test_cityscapes__same_samples_as_torchvision(tmp_path):
         np.testing.assert_array_equal(np.asarray(dataset.image(index)), np.asarray(image))
         raw = np.asarray(raw).astype(int)
         np.testing.assert_array_equal(dataset.label(index), np.where((raw >= 7) & (raw <= 33), raw - 7, VOID))
-
-
-def test_cityscapes__ids_outside_7_to_33_are_void(tmp_path):
-    write_cityscapes(tmp_path)
-    ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    save(tmp_path / "cityscapes/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png", ids)
-    label = opened(tmp_path, "cityscapes").label(0).ravel()
-    assert label[7:34].tolist() == list(range(27))
-    assert set(label[:7]) | set(label[34:]) == {VOID}
 
 
 def test_potsdam__splits_pixels_and_classes(tmp_path):
@@ -173,17 +148,6 @@ def test_potsdam__unlabelled_tiles_are_void_even_if_a_label_file_exists(tmp_path
     assert [val.name(i) for i in range(len(val))] == ["0", "12", "5"]
 
 
-def test_potsdam__an_unlabelled_tile_is_read_once(tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(potsdam, "loadmat", lambda path, **values: read.append(path.name) or loadmat(path, **values))
-    write_potsdam(tmp_path)
-    image, label = read_sample(opened(tmp_path, "potsdam", potsdam_unlabelled=True), 3)
-    assert read == ["7.mat"]
-    assert label.shape == (image.height, image.width) == (48, 60)
-    assert label.dtype == np.int32
-    assert (label == VOID).all()
-
-
 def test_potsdamraw__tiles_in_numeric_order(tmp_path):
     WRITERS["potsdamraw"](tmp_path, photographs=(10, 2), size=(4, 3))
     dataset = opened(tmp_path, "potsdamraw")
@@ -199,61 +163,31 @@ def test_potsdamraw__tiles_in_numeric_order(tmp_path):
 @pytest.mark.parametrize(
     ("name", "gone"),
     [
-        ("cocostuff27", "cocostuff"),
         ("cocostuff27", "cocostuff/curated/train2017/Coco164kFull_Stuff_Coarse.txt"),
-        ("cocostuff15", "cocostuff/images/train2017"),
-        ("cocostuff27", "cocostuff/images/train2017/000000000103.jpg"),
         ("cocostuff3", "cocostuff/annotations/train2017/000000000102.png"),
         ("cityscapes", "cityscapes"),
-        ("cityscapes", "cityscapes/leftImg8bit/train"),
-        ("cityscapes", "cityscapes/gtFine"),
         ("cityscapes", "cityscapes/gtFine/train/aachen/aachen_000001_000019_gtFine_labelIds.png"),
-        ("potsdam", "potsdam"),
-        ("potsdam", "potsdam/unlabelled_train.txt"),
         ("potsdam", "potsdam/imgs/7.mat"),
-        ("potsdam", "potsdam/gt/20.mat"),
-        ("potsdamraw", "potsdamraw"),
         ("potsdamraw", "potsdamraw/processed"),
     ],
 )
 def test_missing__path_and_command_in_one_line(tmp_path, name, gone):
     WRITERS[name](tmp_path)
-    target = tmp_path / gone
-    target.rename(tmp_path / "elsewhere")
+    (tmp_path / gone).rename(tmp_path / "elsewhere")
     with pytest.raises(DataError) as caught:
         opened(tmp_path, name, potsdam_unlabelled=True)
-    message = str(caught.value)
-    archive = gone.split("/")[0]
-    assert message.startswith(str(target))
+    message, archive = str(caught.value), gone.split("/")[0]
+    assert message.startswith(str(tmp_path / gone))
     assert f"python download_datasets.py datasets=[{archive}] unzip=true pytorch_data_dir={tmp_path}`" in message
-    way_round = {
-        "cocostuff": "download_datasets.py datasets=[cocostuff] source=originals",
-        "cityscapes": "download_datasets.py cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip",
-        "potsdam": "download_datasets.py potsdam=2_Ortho_RGB.zip,5_Labels_all.zip",
-    }.get(archive)
-    assert (
-        message.endswith(f", or from its publisher with `python {way_round} pytorch_data_dir={tmp_path}`")
-        or not way_round
-    )
     assert "\n" not in message
-
-
-def test_missing__empty_folders(tmp_path):
-    (tmp_path / "cityscapes/leftImg8bit/train").mkdir(parents=True)
-    (tmp_path / "potsdamraw/processed/imgs").mkdir(parents=True)
-    for name in ("cityscapes", "potsdamraw"):
-        with pytest.raises(DataError, match=rf"contains no .*datasets=\[{name}\]"):
-            opened(tmp_path, name)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "cannot be read as a MATLAB file"),
-        (b"no mat file at all" * 20, "cannot be read as a MATLAB file"),
         ({"other": np.zeros((4, 4, 4), np.uint8)}, "has no variable 'img'"),
         ({"img": np.zeros((4, 4), np.uint8)}, "not height × width"),
-        ({"img": np.zeros((4, 4, 4))}, "not height × width"),
     ],
 )
 def test_potsdam__damaged_tile_is_named(tmp_path, content, message):
@@ -267,10 +201,3 @@ def test_potsdam__damaged_tile_is_named(tmp_path, content, message):
         opened(tmp_path, "potsdam").image(0)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
-
-
-def test_potsdam__fine_id_that_is_no_class(tmp_path):
-    write_potsdam(tmp_path)
-    savemat(tmp_path / "potsdam/gt/3.mat", {"gt": np.full((48, 60), 6)})
-    with pytest.raises(DataError, match="label id 6"):
-        opened(tmp_path, "potsdam").label(0)

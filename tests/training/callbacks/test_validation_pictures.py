@@ -3,7 +3,6 @@ import re
 
 import numpy as np
 import pytest
-import wandb
 from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -27,10 +26,6 @@ def rows_of(path):
 
 
 def test_train__draws_each_validation_and_writes_and_logs_its_numbers(make_run, monkeypatch, tmp_path):
-    for name in ("WANDB_API_KEY", "WANDB_HOST"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("HOME", str(tmp_path))
     confusions, compute = [], UnsupervisedMetrics.compute
 
     def watched(metric):
@@ -38,8 +33,7 @@ def test_train__draws_each_validation_and_writes_and_logs_its_numbers(make_run, 
         return compute(metric)
 
     monkeypatch.setattr(UnsupervisedMetrics, "compute", watched)
-    run_dir = train(make_run(n_images=2, max_steps=2, tensorboard=True, wandb=True))
-    wandb.finish()
+    run_dir = train(make_run(n_images=2, max_steps=2, tensorboard=True))
     [confusion], folder = confusions, run_dir / "pictures"
     assert {path.name for path in folder.iterdir()} == {
         *(f"step_00000002_{kind}.png" for kind in KINDS),
@@ -65,8 +59,6 @@ def test_train__draws_each_validation_and_writes_and_logs_its_numbers(make_run, 
         (tmp_path / "event.png").write_bytes(event.encoded_image_string)
         assert (np.asarray(Image.open(tmp_path / "event.png")) == written).all()
         assert event.step == score_event.step == 1, "the step of the validation's scores"
-        (path,) = (run_dir / "wandb").glob(f"offline-run-*/files/media/images/validation/{kind}_*.png")
-        assert (np.asarray(Image.open(path).convert("RGB")) == written).all()
 
 
 def test_train__without_labels_draws_clusters_alone(make_run):
@@ -77,10 +69,6 @@ def test_train__without_labels_draws_clusters_alone(make_run):
     _, *rows = rows_of(run_dir / "pictures/step_00000002_frequencies.csv")
     assert [row[:4] for row in rows] == [[f"cluster {i}", str(i), "", ""] for i in range(3)]
     assert sum(int(row[4]) for row in rows) == 4 * 32 * 32, "every pixel of every validation image"
-
-
-def test_train__no_images_no_pictures(make_run):
-    assert not (train(make_run(n_images=0)) / "pictures").exists()
 
 
 def test_train__shows_images_spread_over_the_split_and_prunes_only_its_own_files(make_run, monkeypatch):
@@ -108,8 +96,8 @@ def test_train__shows_images_spread_over_the_split_and_prunes_only_its_own_files
     assert steps_of(run_dir) == [1, 4]
 
 
-@pytest.mark.parametrize("n_kept", [1, 2, 3, 1000])
-@pytest.mark.parametrize(("val_freq", "max_steps"), [(100, 10_000), (3, 13), (7, 7), (10, 5)])
+@pytest.mark.parametrize("n_kept", [1, 2, 1000])
+@pytest.mark.parametrize(("val_freq", "max_steps"), [(100, 10_000), (3, 13), (10, 5)])
 def test_kept_validations__never_more_than_asked_for(n_kept, val_freq, max_steps):
     validations = range(val_freq, max_steps + 1, val_freq)
     kept = kept_validations(n_kept, val_freq, max_steps)
