@@ -143,13 +143,8 @@ def differences_table(runs: Sequence[Run]) -> str:
     return text_table(header, rows) if any(any(row[2:]) for row in rows) else ""
 
 
-def dots_figure(runs: Sequence[Run], longest: int = 40) -> Figure:
-    """Draw the mIoU of the cluster probe: a panel per data set, a row per setting, a dot per run and a bar at the mean.
-
-    Args:
-        runs: scored runs.
-        longest: characters of a setting's name.
-    """
+def dots_figure(runs: Sequence[Run]) -> Figure:
+    """Draw the mIoU of the cluster probe: a panel per data set, a row per setting, a dot per run and a bar at the mean."""
     datasets = list(dict.fromkeys(run.dataset for run in runs))
     settings = list(dict.fromkeys(run.name for run in runs))
     maps = [name for name in dict.fromkeys(name for run in runs for name in run.scores) if name.startswith("cluster")]
@@ -169,8 +164,8 @@ def dots_figure(runs: Sequence[Run], longest: int = 40) -> Figure:
         axes.set_xlabel("mIoU (%)")
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    shown = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in settings]
-    panels[0].set_yticks(range(len(settings)), [name.replace("$", r"\$") for name in shown])
+    shown = [name.replace(", ", "\n").replace("$", r"\$") for name in settings]  # a line for each key
+    panels[0].set_yticks(range(len(settings)), shown, fontsize=8)
     panels[0].invert_yaxis()
     figure.legend(loc="outside lower center", ncols=len(maps), fontsize=8, frameon=False)
     return figure
