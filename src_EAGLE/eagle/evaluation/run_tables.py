@@ -144,7 +144,7 @@ def differences_table(runs: Sequence[Run]) -> str:
 
 
 def dots_figure(runs: Sequence[Run]) -> Figure:
-    """Draw the mIoU of the cluster probe: a panel per data set, a row per setting, a dot per run and a bar at the mean."""
+    """Draw the mIoU of the cluster probe: a panel per data set, a row per setting, a dot per run, a bar at the mean."""
     datasets = list(dict.fromkeys(run.dataset for run in runs))
     settings = list(dict.fromkeys(run.name for run in runs))
     maps = [name for name in dict.fromkeys(name for run in runs for name in run.scores) if name.startswith("cluster")]
