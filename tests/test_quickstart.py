@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import timm
 from safetensors.torch import save_file
 
@@ -32,6 +33,7 @@ def run_quickstart(*words):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
 
 
+@pytest.mark.slow
 def test_quickstart__trains_both_runs_and_scores_them_beside_kmeans(tmp_path):
     backbone = timm.create_model("vit_small_patch14_dinov2", pretrained=False, num_classes=0)
     weights = tmp_path / "backbone.safetensors"
