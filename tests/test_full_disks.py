@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,22 +16,27 @@ from miniatures import write_halves
 BACKBONE = "{embed_dim: 48, depth: 4, num_heads: 3, img_size: 112}"
 
 
-def test_train__disk_full_at_the_first_checkpoint(tmp_path):
-    """In a process of its own: whatever clean-up Python does at its end must not add a traceback."""
-    write_halves(tmp_path / "data" / "halves")
-    full = tmp_path / "outputs"
-    full.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(full)]
-    done = subprocess.run(mount, capture_output=True, text=True)
+@contextmanager
+def mounted(folder, options):
+    """A tmpfs while the context lasts; skips the test where mounting is not permitted."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"cannot mount a small disk here: {done.stderr.strip()}")
     try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_train__disk_full_at_the_first_checkpoint(tmp_path):
+    """In a process of its own: whatever clean-up Python does at its end must not add a traceback."""
+    write_halves(tmp_path / "data" / "halves")
+    with mounted(tmp_path / "outputs", "size=100k") as full:
         values = run_values(tmp_path) | {"backbone_kwargs": BACKBONE, "model_type": "vit_small"}
         words = ["train_segmentation_eigen.py", "--config-name", "train_config_directory"]
         words += [f"{name}={value}" for name, value in values.items()]
         done = subprocess.run([sys.executable, *words], cwd=ROOT / "src_EAGLE", capture_output=True, text=True)
-    finally:
-        subprocess.run(["umount", str(full)], check=True)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.replace("\r", "\n").strip().splitlines()[-1]
