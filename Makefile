@@ -1,5 +1,5 @@
 # Every target sets itself up: a virtual environment in .venv with the locked versions of constraints.txt. The quickstart needs
-# the library alone; tests and checks need every extra too, of which pydensecrf is compiled for minutes.
+# the library, and onnx to read its weights; tests and checks need every extra too, of which pydensecrf is compiled for minutes.
 PYTHON ?= python3
 BIN := .venv/bin
 # A process for each core, each with one thread: more of them wait for one another.
@@ -27,7 +27,7 @@ lint: .venv/installed ## ruff, mypy and the import rules
 
 .venv/library: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[onnx]"
 	touch $@
 
 .venv/installed: .venv/library
