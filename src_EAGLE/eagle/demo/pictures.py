@@ -13,19 +13,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageOps
 
 from eagle.data.labels import NO_CLASS, VOID_COLOR, colored, distinct_palette
+from eagle.figures.grids import eigenvector_colors
 from eagle.inference.segmentation import Segmentation
 
 # Longest side of the picture on the page, and of one in a gallery; downloads have the photograph's own size.
 SHOWN_SIDE, GALLERY_SIDE = 1280, 640
 LONGEST_NAME = 80
 FIGURE_SPACE = "\u2007"  # as wide as a digit
-# As in figures: diverging, dark at zero. The range ends at a quantile, so that a few patches don't fade all others.
-EIGENVECTOR_COLORS, COLOR_LIMIT_QUANTILE = matplotlib.colormaps["managua"], 0.98
 
 
 def segments(result: Segmentation, names: Mapping[int, str]) -> list[dict[str, Any]]:
@@ -80,12 +78,7 @@ def gallery(pictures: list[tuple[str, Image.Image]]) -> list[dict[str, Any]]:
 
 def eigenvector_pictures(vectors: np.ndarray) -> list[tuple[str, Image.Image]]:
     """A picture of each eigenvector (n×h×w), one pixel per patch; the colour range is symmetric about zero."""
-    pictures = []
-    for n, vector in enumerate(vectors, start=1):
-        limit = np.quantile(np.abs(vector), COLOR_LIMIT_QUANTILE) or 1.0
-        pixels = EIGENVECTOR_COLORS(np.clip((vector / limit + 1) / 2, 0, 1), bytes=True)[:, :, :3]
-        pictures.append((f"Eigenvector {n}", Image.fromarray(pixels)))
-    return pictures
+    return [(f"Eigenvector {n}", Image.fromarray(eigenvector_colors(vector))) for n, vector in enumerate(vectors, 1)]
 
 
 def cue_picture(cue: np.ndarray) -> tuple[str, Image.Image]:

@@ -20,7 +20,6 @@ from eagle.maps.probe_maps import (
     log_probabilities,
     n_scores,
     patch_probabilities,
-    patch_step,
     pixel_step,
 )
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -144,10 +143,7 @@ class PhotographSegmenter:
         steps = self._view.refinement.on_patches
         if not steps:
             return linear_scores(code, self._probe)
-        probs = patch_probabilities(code, self._probe, self._maps.settings.alpha)
-        for step in steps:
-            probs = patch_step(step)(probs, code)
-        return probs
+        return patch_probabilities(code, self._probe, self._maps.settings.alpha, steps)
 
     def _refined(
         self, photographs: Sequence[Image.Image], code: Tensor, covered: tuple[int, int], size: tuple[int, int]

@@ -136,10 +136,13 @@ def linear_scores(features: Tensor, probe: nn.Module) -> Tensor:
         return probe(features.float())
 
 
-def patch_probabilities(features: Tensor, probe: nn.Module, alpha: float) -> Tensor:
-    """Class probabilities of the patches, B×D×h×w → B×C×h×w."""
+def patch_probabilities(features: Tensor, probe: nn.Module, alpha: float, steps: Sequence[str] = ()) -> Tensor:
+    """Class probabilities of the patches after steps on the patch grid, B×D×h×w → B×C×h×w."""
     logits = alpha * probe.similarity(features) if isinstance(probe, ClusterLookup) else linear_scores(features, probe)
-    return logits.softmax(dim=1)
+    probs = logits.softmax(dim=1)
+    for step in steps:
+        probs = patch_step(step)(probs, features)
+    return probs
 
 
 def log_probabilities(
@@ -158,10 +161,7 @@ def log_probabilities(
         B×C×H×W.
     """
     if steps:
-        probs = patch_probabilities(features, probe, alpha)
-        for step in steps:
-            probs = patch_step(step)(probs, features)
-        return _logarithm(resample(probs))
+        return _logarithm(resample(patch_probabilities(features, probe, alpha, steps)))
     if isinstance(probe, ClusterLookup):
         return F.log_softmax(alpha * probe.resampled_similarity(features, resample), dim=1)
     return F.log_softmax(resample(linear_scores(features, probe)), dim=1)
