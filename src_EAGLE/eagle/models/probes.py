@@ -40,10 +40,6 @@ class ClusterLookup(nn.Module):
         """Cosine similarities of positions and centres, B×dim×h×w → B×n_classes×h×w float32."""
         return self.inner(F.normalize(x.float(), dim=1))
 
-    def upsampled_similarity(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """``similarity`` of bilinearly upsampled x, without storing its ``dim`` channels at full size."""
-        return self.resampled_similarity(x, lambda part: upsampled(part, size))
-
     def resampled_similarity(self, x: Tensor, resample: Callable[[Tensor], Tensor]) -> Tensor:
         """``similarity`` of ``resample(x)``, where ``resample`` is linear and the same for every channel.
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from eagle.data.check import inspect_dataset, summary_table, without_bad
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.loading.views import CleanViews, Draw, EvaluationViews, TrainingViews
+from eagle.data.loading.views import Draw, EvaluationViews, TrainingViews
 from eagle.distributed import computed_by_rank_zero, started_by_rank_zero
 from eagle.errors import ConfigError, DataError
 from eagle.processes import follow_parent
@@ -188,7 +188,7 @@ class Shard(Sampler[int]):
 
 
 def evaluation_loader(
-    views: EvaluationViews | CleanViews,
+    views: EvaluationViews,
     batch_size: int,
     num_workers: int,
     rank: int = 0,
@@ -217,9 +217,3 @@ def batches_by_shape(samples: list[dict[str, Tensor]]) -> list[dict[str, Tensor]
     for sample in samples:
         by_shape.setdefault(sample["img"].shape, []).append(sample)
     return [default_collate(group) for group in by_shape.values()]
-
-
-def batch_of_readable(samples: list[dict[str, Tensor] | None]) -> dict[str, Tensor] | None:
-    """Collate the CleanViews that could be read; None without any."""
-    readable = [sample for sample in samples if sample is not None]
-    return default_collate(readable) if readable else None

@@ -1,6 +1,5 @@
 """Torch datasets of training views (image and augmented image) and evaluation views."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,6 @@ from eagle.data.loading.transforms import (
     normalize,
     resize_and_crop,
 )
-from eagle.errors import DataError
 
 
 class Draw(NamedTuple):
@@ -66,37 +64,6 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
         if view is not None:
             sample["view"] = torch.tensor(view)
         return sample
-
-
-class CleanViews(Dataset[dict[str, Tensor] | None]):
-    """Unaugmented training images: ``img`` and ``index`` as in TrainingViews, without the label.
-
-    Args:
-        dataset: the images.
-        indices: indices of the images to read, in order.
-        res: short side and side of the centre crop.
-        on_bad_image: "error", or "skip" for None in place of a bad image.
-    """
-
-    def __init__(self, dataset: SegmentationDataset, indices: Sequence[int], res: int, on_bad_image: str) -> None:
-        self._dataset = dataset
-        self._indices = indices
-        self._res = res
-        self._on_bad_image = on_bad_image
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, row: int) -> dict[str, Tensor] | None:
-        """The sample of ``indices[row]``; raises DataError that names a bad file."""
-        index = self._indices[row]
-        try:
-            image = self._dataset.image(index)
-        except DataError:
-            if self._on_bad_image == "error":
-                raise
-            return None
-        return {"img": normalize(image_tensor(resize_and_crop(image, self._res))), "index": torch.tensor(index)}
 
 
 class EvaluationViews(Dataset[dict[str, Tensor]]):
