@@ -23,7 +23,7 @@ from eagle.commands import provisions
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.data.datasets.catalog import open_dataset, open_whole_dataset
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews
 from eagle.errors import DataError
 from eagle.training.run import train
 from miniatures import WRITERS

@@ -21,7 +21,7 @@ from conftest import ROOT, run_values
 from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated, with_overrides
-from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.distributed import machine_arguments
 from eagle.errors import DataError
 from eagle.segmenter import LitUnsupervisedSegmenter

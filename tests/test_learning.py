@@ -19,7 +19,7 @@ from eagle.checkpoint_evaluation import KMEANS, compare
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews
 from eagle.training.run import train
 
 SIDE, PATCH = 64, 8

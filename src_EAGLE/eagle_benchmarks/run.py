@@ -28,7 +28,7 @@ from torchvision.transforms import functional as TF
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
 from eagle.console import text_table
-from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError, unknown_name_message
 from eagle.files import write_text_atomically
 from eagle.maps.crf.dense_crf import _bgr_bytes

@@ -8,7 +8,7 @@ import torch
 from eagle.checkpoints import StoredSegmenter, build_segmenter
 from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import plain, with_overrides
-from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.caches import open_caches

@@ -15,7 +15,7 @@ from eagle.commands.photographs import SegmentConfig, VisualizeConfig
 from eagle.config.validation import plain, validated
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap
-from eagle.data.loading.transforms import image_tensor, normalize
+from eagle.data.views import image_tensor, normalize
 from eagle.errors import CheckpointError, ConfigError, DataError
 from eagle.inference.eigen_pictures import open_viewer
 from eagle.inference.folders import segment

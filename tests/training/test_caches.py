@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eagle.config.validation import with_overrides
-from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
 from eagle.models.key_cache import KeyCache
 from eagle.segmenter import LitUnsupervisedSegmenter

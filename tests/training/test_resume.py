@@ -22,8 +22,8 @@ from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
 from eagle.errors import CheckpointError, ConfigError, StoppedRunError
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.callbacks.saving import LastCheckpoint
 from eagle.training.run import train
+from eagle.training.saving import LastCheckpoint
 from miniatures import write_halves
 
 # Nine images in batches of two: epochs end after batches 5, 10, …; validations lie across them.

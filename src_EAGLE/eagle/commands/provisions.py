@@ -15,7 +15,7 @@ from eagle.data.crops import crop_split
 from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
 from eagle.data.datasets.cropped import CROPS_PER_IMAGE, JpegSettings
-from eagle.data.preparation.publishers import archive_addresses, fetch_dataset, prepare_dataset
+from eagle.data.publishers import archive_addresses, fetch_dataset, prepare_dataset
 from eagle.downloads.catalog import DATASETS, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights
 from eagle.downloads.fetching import DERIVED, fetch_model
 from eagle.errors import DataError, DownloadError, EagleError

@@ -7,7 +7,6 @@ from omegaconf import DictConfig
 
 from eagle.config.application import run_command
 from eagle.config.schema import EvalConfig, TrainConfig, key
-from eagle.data.datasets.catalog import open_dataset
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -15,6 +14,8 @@ from eagle.files import default_folder
 
 def train_segmentation(cfg: DictConfig) -> None:
     """Train EAGLE without labels; if the validation images have labels, score its probes during training."""
+    from eagle.data.datasets.catalog import open_dataset  # imports scipy, which --help does not need
+
     open_dataset(cfg, "val")  # names missing files before torch is imported, which takes seconds
     from eagle.training.run import train
 

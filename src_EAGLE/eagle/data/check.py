@@ -168,7 +168,7 @@ def _inspect_sample(dataset: SegmentationDataset, index: int, res: int | None) -
     except DataError as error:
         return error
     if res is not None:
-        from eagle.data.loading.transforms import label_tensor  # imports torch, which cropping does not need
+        from eagle.data.views import label_tensor  # imports torch, which cropping does not need
 
         label = label_tensor(label, res).numpy()
     n_classes = len(dataset.classes)

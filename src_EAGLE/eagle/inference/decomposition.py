@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 
-from eagle.data.loading.transforms import image_tensor, normalize
+from eagle.data.views import image_tensor, normalize
 from eagle.errors import DataError
 from eagle.models.backbone import KeyBackbone
 from eagle.segmenter import LitUnsupervisedSegmenter

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from eagle.config.refinement import Refinement
 from eagle.data.labels import id_type
-from eagle.data.loading.transforms import normalize
+from eagle.data.views import normalize
 from eagle.maps.probe_maps import (
     MapSettings,
     covered_size,

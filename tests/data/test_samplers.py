@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle.data.loading.datamodule import Shard, TrainingBatches, epoch_draws
+from eagle.data.datamodule import Shard, TrainingBatches, epoch_draws
 from eagle.errors import ConfigError
 
 SIZES = {"n": st.integers(1, 40), "batch_size": st.integers(1, 7), "world_size": st.integers(1, 5)}

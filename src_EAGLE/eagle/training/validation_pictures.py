@@ -11,9 +11,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from eagle.data.datamodule import Shard
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import NO_CLASS_NAME, numbered_clusters, write_image
-from eagle.data.loading.datamodule import Shard
 from eagle.distributed import all_reduce_sum
 from eagle.evaluation.details import Picture, class_frequencies, cluster_frequencies, frequency_table
 from eagle.evaluation.metrics import match_clusters, published_score

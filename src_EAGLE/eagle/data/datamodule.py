@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from eagle.data.check import inspect_dataset, summary_table, without_bad
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.loading.views import Draw, EvaluationViews, TrainingViews
+from eagle.data.views import Draw, EvaluationViews, TrainingViews
 from eagle.distributed import computed_by_rank_zero, started_by_rank_zero
 from eagle.errors import ConfigError, DataError
 from eagle.processes import follow_parent
