@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from eagle.config.application import run_command
 from eagle.config.refinement import REFINEMENTS
-from eagle.config.schema import CRF_BACKENDS, REQUIRED, BackboneConfig, DatasetConfig, MachineConfig, key
+from eagle.config.schema import CRF_BACKENDS, REQUIRED, BackboneConfig, DatasetConfig, MachineConfig
+from eagle.config.schema import option as key
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError, DataError
 from eagle.files import default_folder

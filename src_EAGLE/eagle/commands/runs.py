@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import EvalConfig, TrainConfig, key
+from eagle.config.schema import EvalConfig, TrainConfig, option
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -67,11 +67,11 @@ FILE_NAME = "curves.png"
 class PlotConfig:
     """Keys of ``plot_run.py``."""
 
-    runs: list[str] = key([], "Folders of training runs, finished or running")
-    output_dir: str | None = key(
+    runs: list[str] = option([], "Folders of training runs, finished or running")
+    output_dir: str | None = option(
         None, f"Folder for {FILE_NAME}; none = the run's folder, or {SEVERAL_RUNS_DIR} for several runs", path=True
     )
-    smoothing: int | None = key(
+    smoothing: int | None = option(
         None,
         "Steps spanned by the running median of the losses (thick line); 0 = no median; none = a twentieth of the "
         "longest run, at least three logged values",
