@@ -9,15 +9,12 @@ do; ``potsdam_unlabelled`` adds the unlabelled list, whose tiles have void label
 without lists. As in STEGO, both splits contain all tiles.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat, whosmat
+from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from eagle.data.datasets.base import (
@@ -59,8 +56,7 @@ class Potsdam(ImageFileDataset):
     def label(self, index: int) -> np.ndarray:
         """Class ids, all void for an unlabelled tile."""
         if self.label_path(index) is None:
-            # From the file's header: the image itself was read just before.
-            return np.full(_mat_shape(self.image_path(index), "img")[:2], VOID, dtype=np.int32)
+            return np.full(self.image(index).size[::-1], VOID, dtype=np.int32)
         return super().label(index)
 
     def class_ids(self, path: Path) -> np.ndarray:
@@ -105,31 +101,14 @@ def open_potsdamraw(root: Path) -> Potsdam:
 
 
 def _read_mat(path: Path, name: str) -> np.ndarray:
-    with _errors_name(path):
-        content = loadmat(path, variable_names=[name])
-    return np.asarray(_variable(content, name, path))
-
-
-def _mat_shape(path: Path, name: str) -> tuple[int, ...]:
-    """The shape of a variable, without reading it."""
-    with _errors_name(path):
-        shapes = {variable: shape for variable, shape, _ in whosmat(path)}
-    return _variable(shapes, name, path)
-
-
-def _variable(content: Mapping[str, Any], name: str, path: Path) -> Any:
-    if name not in content:
-        raise DataError(f"{path}: has no variable '{name}'; replace the file")
-    return content[name]
-
-
-@contextmanager
-def _errors_name(path: Path) -> Iterator[None]:
-    """Turn what scipy raises into a DataError that names the file."""
+    """Read a variable; any defect of the file becomes a DataError that names it."""
     try:
-        yield
+        content = loadmat(path, variable_names=[name])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # scipy raises many exception types for damaged files
         reason = str(error).splitlines()[0] if isinstance(error, MatReadError) and str(error) else type(error).__name__
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); repair or remove it") from error
+    if name not in content:
+        raise DataError(f"{path}: has no variable '{name}'; replace the file")
+    return np.asarray(content[name])
