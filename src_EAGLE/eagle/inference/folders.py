@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from io import FileIO
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,7 @@ from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
 from eagle.files import remove_unfinished, sha256_of, write_text_atomically, written_atomically
-from eagle.inference.photograph import PhotographSegmenter, Prepared, View
-from eagle.inference.pipeline import batches, ordered
+from eagle.inference.photograph import PhotographSegmenter, Prepared, View, ordered
 from eagle.inference.segmentation import Legend, mask_files, write_masks
 from eagle.inference.segmenter import open_segmenter
 from eagle.inference.video import VIDEO_SUFFIXES, join_overlays, segment_video
@@ -222,11 +220,7 @@ class _Share:
 
         def segmented() -> Iterator[tuple[_Job, Prepared, np.ndarray]]:
             for _, chunk in groupby(readable(), key=lambda file: file[0].chunk):
-                for batch in batches(chunk, self.cfg.batch_size, itemgetter(1)):
-                    if not all(job.finished for job, _ in batch):
-                        maps = self.photographs.label_maps([prepared for _, prepared in batch])
-                        results = zip(batch, maps, strict=True)
-                        yield from ((*file, clusters) for file, clusters in results if not file[0].finished)
+                yield from self.photographs.segmented(chunk, self.cfg.batch_size, lambda job: not job.finished)
 
         for job, entry in ordered(self._write, segmented(), n_threads, ahead):
             self._record(job, entry=entry)
