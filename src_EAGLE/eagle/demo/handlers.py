@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
-import torch
 from PIL import Image, ImageOps
 
 from eagle.data.images import read_header, read_photograph
@@ -18,7 +17,6 @@ from eagle.demo.pictures import annotated, cue_picture, eigenvector_pictures, ga
 from eagle.errors import DataError, EagleError, one_line
 from eagle.inference.segmentation import Segmentation
 from eagle.inference.segmenter import Segmenter
-from eagle.spectral.eicue import eicue
 
 MOST_BYTES = 32 * 2**20
 MOST_PIXELS = 32_000_000
@@ -101,20 +99,14 @@ class Handlers:
         result = replace(result, name=name, ids=result.ids.astype("int16"))
         return result, _stage(result, names)
 
-    @torch.no_grad()
     def decomposed(self, photograph: Photograph | None, res: int) -> tuple[Any, Any]:
         """Galleries of the eigenvectors and of EiCue, as ``visualize_eigen.py`` draws them."""
         if photograph is None:
             return gr.skip(), gr.skip()
         with _messages():
-            vectors = self.segmenter.eigenvectors(photograph.image, res=res)
-        codebook = self.segmenter.model.train_cluster_probe_eigen
-        flat = torch.from_numpy(vectors).flatten(1).T[None].to(codebook.clusters.device)
-        # EiCue leaves out the first eigenvector, which is not among these.
-        padded = torch.nn.functional.pad(flat, (1, 0))
-        _, cue = eicue(padded, (vectors.shape[1], vectors.shape[2]), codebook)
+            vectors, cue = self.segmenter.eigenvectors_and_cue(photograph.image, res=res)
         shown = ("Photograph", photograph.image)
-        return gallery([shown, *eigenvector_pictures(vectors)]), gallery([shown, cue_picture(cue[0].cpu().numpy())])
+        return gallery([shown, *eigenvector_pictures(vectors)]), gallery([shown, cue_picture(cue)])
 
     def pointed(self, result: Segmentation | None, names: Names, event: gr.SelectData) -> tuple[int, Any]:
         """The id of the class clicked in the legend, and the field that renames it."""
