@@ -66,15 +66,6 @@ def frequencies_figure(
 def _draw_bars(ax: Axes, y: np.ndarray, counts: np.ndarray, color: str | np.ndarray, size: float) -> float:
     """Draw counts in percent of their sum; return the longest bar."""
     percent = 100 * counts / max(counts.sum(), 1)
-    ax.barh(y, percent, BAR_HEIGHT, color=color)
-    for height, share in zip(y, percent, strict=True):
-        ax.annotate(
-            f"{share:.1f}",
-            (share, height),
-            (3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=0.75 * size,
-            color="0.3",
-        )
+    bars = ax.barh(y, percent, BAR_HEIGHT, color=color)
+    ax.bar_label(bars, fmt="{:.1f}", padding=3, fontsize=0.75 * size, color="0.3")
     return float(percent.max(initial=0))

@@ -178,10 +178,15 @@ class _Share:
         """Segment every ``world_size``-th chunk of images and every ``world_size``-th video of files and names."""
         images, videos = ([file for file in files if _is_video(file[0]) == wanted] for wanted in (False, True))
         length, mine = CHUNK_BATCHES * self.cfg.batch_size, slice(self.fabric.global_rank, None, self.fabric.world_size)
-        chunks = [images[start : start + length] for start in range(0, len(images), length)][mine]
+        starts = range(0, len(images), length)[mine]
+        chunks = [[self._job(*file, start) for file in images[start : start + length]] for start in starts]
+        # Finished files of the other chunks complete the batches as they were.
+        jobs = [job for chunk in chunks if not all(job.finished for job in chunk) for job in chunk]
         n_files = sum(map(len, chunks)) + len(videos[mine])
-        with tqdm(total=n_files, unit="file", desc="segmenting", disable=not self.fabric.is_global_zero) as progress:
-            self._segment_images(self._unfinished(chunks, progress), progress)
+        n_done = sum(map(len, chunks)) - len(jobs)
+        hidden = not self.fabric.is_global_zero
+        with tqdm(total=n_files, initial=n_done, unit="file", desc="segmenting", disable=hidden) as progress:
+            self._segment_images(jobs, progress)
             for path, name in videos[mine]:
                 self._segment_video(self._job(path, name))
                 progress.update()
@@ -192,15 +197,6 @@ class _Share:
         finished = stamp is not None and self.finished.get(str(path)) == stamp
         finished = finished and all((self._folder / file).is_file() for file in written)
         return _Job(path, name, chunk, stamp, finished)
-
-    def _unfinished(self, chunks: Iterable[Sequence[tuple[Path, str]]], progress: "tqdm[_Job]") -> Iterator[_Job]:
-        """The files of the chunks with any unfinished file: finished ones complete the batches as they were."""
-        for number, chunk in enumerate(chunks):
-            jobs = [self._job(path, name, number) for path, name in chunk]
-            if all(job.finished for job in jobs):
-                progress.update(len(jobs))
-            else:
-                yield from jobs
 
     def _segment_images(self, jobs: Iterable[_Job], progress: "tqdm[_Job]") -> None:
         """Write masks and records; threads read and write while the model computes.

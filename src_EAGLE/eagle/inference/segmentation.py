@@ -46,7 +46,10 @@ class Legend:
 
     def shares(self, ids: np.ndarray) -> dict[str, float]:
         """Share of the pixels by class name, for the classes that occur, largest first."""
-        return {self.name(class_id): share for class_id, share in shares_by_id(ids).items()}
+        # Counting is linear in the pixels; np.unique would sort them.
+        counts = np.bincount(ids.ravel() - NO_CLASS, minlength=1)
+        largest_first = [index for index in np.argsort(-counts, kind="stable").tolist() if counts[index]]
+        return {self.name(index + NO_CLASS): round(int(counts[index]) / ids.size, 6) for index in largest_first}
 
     def to_plain(self) -> dict[str, Any]:
         """Everything that determines the masks of given clusters, as plain data for a hash."""
@@ -56,15 +59,6 @@ class Legend:
     def name(self, class_id: int) -> str:
         """The name of a class id."""
         return NO_CLASS_NAME if class_id == NO_CLASS else self.classes.names[class_id]
-
-
-def shares_by_id(ids: np.ndarray) -> dict[int, float]:
-    """Share of the pixels by class id, for the ids that occur, largest first; −1 is no class."""
-    # Counting is linear in the pixels; np.unique would sort them.
-    counts = np.bincount(ids.ravel() - NO_CLASS, minlength=1)
-    largest_first = np.argsort(-counts, kind="stable")
-    present = [index for index in largest_first.tolist() if counts[index]]
-    return {index + NO_CLASS: round(int(counts[index]) / ids.size, 6) for index in present}
 
 
 def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
