@@ -17,9 +17,9 @@ from eagle import LitUnsupervisedSegmenter
 from eagle.commands.photographs import SegmentConfig, segment_images
 from eagle.config.validation import validated
 from eagle.errors import ConfigError, DataError
-from eagle.inference import folders
 from eagle.inference.folders import segment
 from eagle.inference.photograph import PhotographSegmenter, Prepared, batches, ordered
+from eagle.inference.segmentation import Segmentation
 
 SIZES = ((48, 40), (40, 48), (64, 40))
 
@@ -123,15 +123,15 @@ def test_segment__only_changed_or_deleted_files_are_written_again(checkpoint, ph
 def test_segment__full_disk_and_torn_record_cost_only_what_was_in_work(
     checkpoint, photos, tmp_path, monkeypatch, computed
 ):
-    write_masks = folders.write_masks
+    save = Segmentation.save
 
-    def full_disk(folder, name, *arguments):
-        if name == "11":
+    def full_disk(self, folder):
+        if self.name == "11":
             raise OSError(28, "No space left on device")
-        return write_masks(folder, name, *arguments)
+        return save(self, folder)
 
     with monkeypatch.context() as patched:
-        patched.setattr(folders, "write_masks", full_disk)
+        patched.setattr(Segmentation, "save", full_disk)
         with pytest.raises(OSError, match="No space left"):
             segment(config(checkpoint, photos, tmp_path / "masks"))
     assert not (tmp_path / "masks" / "segments.json").exists()

@@ -61,15 +61,16 @@ class Handlers:
         return int(self.segmenter.model.net.model.patch_size)
 
     @property
-    def resolutions(self) -> list[int]:
-        """Short sides in pixels that the page offers; multiples of the patch size."""
+    def resolutions(self) -> list[tuple[str, int]]:
+        """Short sides in pixels that the page offers, with their labels; multiples of the patch size."""
+        default, patch_size = self.default_resolution, self.patch_size
         # At least four patches, which EiCue needs.
-        patches = (max(4, round(self.default_resolution * scale / self.patch_size)) for scale in SCALES)
-        return sorted({*(n * self.patch_size for n in patches), self.default_resolution})
+        sizes = {max(4, round(default * scale / patch_size)) * patch_size for scale in SCALES} | {default}
+        return [(f"{size} (default)" if size == default else str(size), size) for size in sorted(sizes)]
 
     def check(self) -> None:
         """Segment a blank picture: an unusable file of names or device is known before the first visitor comes."""
-        self.segmenter.segment(Image.new("RGB", (9, 9)), res=self.resolutions[0], cluster_names=self.cluster_names)
+        self.segmenter.segment(Image.new("RGB", (9, 9)), res=self.resolutions[0][1], cluster_names=self.cluster_names)
 
     def thumbnails(self) -> list[dict[str, Any]]:
         """The bundled photographs as a gallery."""

@@ -60,7 +60,10 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
             )  # fmt: skip
         with gr.Row(elem_id="settings", equal_height=True):
             opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", elem_id="opacity", buttons=[])
-            res = _resolution(handlers)
+            res = gr.Dropdown(
+                handlers.resolutions, value=handlers.default_resolution, label="Resolution (short side)",
+                filterable=False, elem_id="res",
+            )  # fmt: skip
             refine = gr.Dropdown(REFINEMENTS, value="none", label="Refinement", filterable=False, elem_id="refine")
             name = gr.Textbox(
                 label="Rename a cluster", placeholder="click it in the list", interactive=False, max_lines=1,
@@ -132,13 +135,6 @@ def application(handlers: Handlers, checkpoint: str) -> FastAPI:
         enable_monitoring=False, pwa=False, mcp_server=False, theme=theme, css_paths=HERE / "style.css",
         js=(HERE / "page.js").read_text(encoding="utf-8"),
     )  # fmt: skip
-
-
-def _resolution(handlers: Handlers) -> gr.Dropdown:
-    default = handlers.default_resolution
-    choices = [(f"{size}{' (default)' if size == default else ''}", size) for size in handlers.resolutions]
-    label = "Resolution (short side)"
-    return gr.Dropdown(choices, value=default, label=label, filterable=False, elem_id="res")
 
 
 def _patches(elem_id: str) -> gr.Gallery:

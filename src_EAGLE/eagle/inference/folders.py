@@ -34,7 +34,7 @@ from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
 from eagle.files import remove_unfinished, sha256_of, write_text_atomically, written_atomically
 from eagle.inference.photograph import PhotographSegmenter, Prepared, View, ordered
-from eagle.inference.segmentation import Legend, mask_files, write_masks
+from eagle.inference.segmentation import Legend, Segmentation, mask_files
 from eagle.inference.segmenter import open_segmenter
 from eagle.inference.video import VIDEO_SUFFIXES, join_overlays, segment_video
 
@@ -237,10 +237,10 @@ class _Share:
             return job, str(error)
 
     def _write(self, result: tuple[_Job, Prepared, np.ndarray]) -> tuple[_Job, dict[str, Any]]:
-        (job, prepared, clusters), legend = result, self.legend
-        ids = legend.ids(clusters)
-        written = write_masks(self._folder, job.name, prepared.photograph, ids, legend.classes)
-        return job, {"size": list(prepared.photograph.size), "files": written, "shares": legend.shares(ids)}
+        job, prepared, clusters = result
+        segmented = Segmentation(prepared.photograph, self.legend.ids(clusters), self.legend, job.name)
+        files = {kind: path.name for kind, path in segmented.save(self._folder).items()}
+        return job, {"size": list(prepared.photograph.size), "files": files, "shares": segmented.shares()}
 
     def _record(self, job: _Job, **result: Any) -> None:
         """Append a file's record: its ``entry`` in the JSON, or why it is ``unreadable``."""

@@ -77,31 +77,6 @@ def mask_files(name: str) -> dict[str, str]:
     return {kind: f"{name}_{kind}.png" for kind in ("ids", "color", "overlay")}
 
 
-def write_masks(
-    folder: Path,
-    name: str,
-    photograph: Image.Image,
-    ids: np.ndarray,
-    classes: Classes,
-    opacity: float = OVERLAY_OPACITY,
-) -> dict[str, str]:
-    """Write ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png``; return their names by kind.
-
-    Args:
-        folder: created if missing.
-        name: the image's name.
-        photograph: RGB.
-        ids: H×W class ids in the photograph's size; −1 is no class.
-        classes: names and palette.
-        opacity: of the colours in the overlay, 0 to 1.
-    """
-    files = mask_files(name)
-    write_ids(folder / files["ids"], ids, len(classes))
-    write_colored_ids(folder / files["color"], ids, classes.palette)
-    write_image(folder / files["overlay"], overlay(photograph, ids, classes.palette, opacity))
-    return files
-
-
 # Longest side of the picture that a notebook shows.
 NOTEBOOK_SIDE = 1024
 
@@ -175,9 +150,11 @@ class Segmentation:
         Returns:
             The files by kind: ids, color, overlay.
         """
-        classes = self.legend.classes
-        files = write_masks(Path(folder), name or self.name, self.photograph, self.ids, classes, opacity)
-        return {kind: Path(folder) / file for kind, file in files.items()}
+        files = {kind: Path(folder) / file for kind, file in mask_files(name or self.name).items()}
+        write_ids(files["ids"], self.ids, len(self.names))
+        write_colored_ids(files["color"], self.ids, self.palette)
+        write_image(files["overlay"], np.asarray(self.overlay(opacity)))
+        return files
 
     def _repr_png_(self) -> bytes:
         shown = self.overlay()
