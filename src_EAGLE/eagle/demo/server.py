@@ -118,4 +118,5 @@ class Privacy:
             await send(message)
 
         allowed = scope["type"] != "http" or ROUTES.fullmatch(scope["path"])
-        await (self._app if allowed else PlainTextResponse("not found", 404))(scope, receive, with_headers)
+        app: ASGIApp = self._app if allowed else PlainTextResponse("not found", 404)
+        await app(scope, receive, with_headers)
