@@ -51,9 +51,9 @@ def colors_of(path):
 
 def test_checkpoint__files_hold_the_labels_in_the_classes_colours(work, tmp_path):
     values = {"images": [str(work / "photos")], "checkpoint": str(work / "last.ckpt"), "panels": True}
-    outcome = visualize(config(tmp_path, **values, rows_per_grid=1))
-    assert (outcome.n_shown, outcome.n_named) == (3, 4)
+    line = visualize(config(tmp_path, **values, rows_per_grid=1))
     grids = {f"grid_{number}.png" for number in (1, 2, 3)}
+    assert line == f"3 of 4 images, 1 left out: {' '.join(f'{tmp_path}/{name}' for name in sorted(grids))}"
     assert {path.name for path in tmp_path.iterdir()} == grids | {
         f"{name}_{kind}.png" for name in "abc" for kind in KINDS
     }
@@ -76,11 +76,8 @@ def test_checkpoint__files_hold_the_labels_in_the_classes_colours(work, tmp_path
 
 
 def test_backbone__has_no_final_clusters_and_draws_what_can_be_read(work, tmp_path, caplog):
-    outcome = visualize(
-        config(tmp_path, images=[str(work / "photos")], panels=True, n_clusters=4, rows_per_grid=2, **BARE)
-    )
-    assert [path.name for path in outcome.grids] == ["grid_1.png", "grid_2.png"]
-    assert all(colors_of(path).std() > 10 for path in outcome.grids)
+    visualize(config(tmp_path, images=[str(work / "photos")], panels=True, n_clusters=4, rows_per_grid=2, **BARE))
+    assert all(colors_of(tmp_path / f"grid_{number}.png").std() > 10 for number in (1, 2))
     assert not [*tmp_path.glob("*_clusters.png")]
     for kind in ("eicue", "kmeans"):
         assert np.unique(np.asarray(Image.open(tmp_path / f"a_{kind}.png"))).tolist() == [0, 1, 2, 3]
@@ -93,14 +90,14 @@ def test_backbone__has_no_final_clusters_and_draws_what_can_be_read(work, tmp_pa
 
 def test_sources__named_dataset_that_of_the_checkpoint_or_bundled_photographs(work, tmp_path, monkeypatch):
     named = {"pytorch_data_dir": str(work / "data"), "dir_dataset_name": "halves", "dir_dataset_n_classes": 2}
-    outcome = visualize(config(tmp_path, **named, **BARE, split="train", max_images=2, panels=True))
-    assert (outcome.n_shown, outcome.n_named) == (2, 4)
+    line = visualize(config(tmp_path, **named, **BARE, split="train", max_images=2, panels=True))
+    assert line == f"2 of 4 images: {tmp_path}/grid.png"
     assert (tmp_path / "3_image.png").is_file()
     visualize(config(tmp_path / "run", checkpoint=str(work / "last.ckpt"), panels=True, max_images=1))
     photograph = Image.open(work / "data/halves/imgs/val/0.png").resize((56, 48), Image.Resampling.LANCZOS)
     assert np.array_equal(colors_of(tmp_path / "run/0_image.png"), np.asarray(photograph))
     monkeypatch.setattr("eagle.data.named_files.PHOTOGRAPHS", (("skimage.data", "coffee.png"),))
-    assert visualize(config(tmp_path, bundled=True, panels=True, panel_scale=2, **BARE)).n_named == 1
+    visualize(config(tmp_path, bundled=True, panels=True, panel_scale=2, **BARE))
     assert Image.open(tmp_path / "coffee_image.png").size == (144, 96)
 
 

@@ -141,9 +141,7 @@ def visualize_eigen(cfg: DictConfig) -> None:
         require_checkpoint(Path(cfg.checkpoint), "checkpoint")
     from eagle.inference.eigen_pictures import visualize
 
-    outcome = visualize(cfg)
-    left_out = f", {len(outcome.unreadable)} left out" if outcome.unreadable else ""
-    print(f"{outcome.n_shown} of {outcome.n_named} images{left_out}: {' '.join(map(str, outcome.grids))}")
+    print(visualize(cfg))
 
 
 def visualize_eigen_main() -> None:
