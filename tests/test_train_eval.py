@@ -23,7 +23,7 @@ from eagle.training.run import _warn_about_batch, train
 
 
 def eval_config(**overrides):
-    return validated(EvalConfig, {"num_workers": 0, "n_images": 2, "accelerator": "cpu"} | overrides)
+    return validated(EvalConfig, {"num_workers": 0, "n_images": 0, "report": False, "accelerator": "cpu"} | overrides)
 
 
 def logged(run_dir):
@@ -145,7 +145,7 @@ def test_train__mistakes_are_reported_before_training(make_run, tmp_path, overri
 
 
 def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(run_dir):
-    content = evaluate_checkpoint(run_dir / "best.ckpt", eval_config())
+    content = evaluate_checkpoint(run_dir / "best.ckpt", eval_config(n_images=2, report=True))
     written = json.loads((run_dir / "best_eval.json").read_text())
     assert written == json.loads(json.dumps(content))
     assert set(written["scores"]) == {"linear", "cluster", "linear+crf", "cluster+crf"}
@@ -270,7 +270,9 @@ def test_evaluate__dataset_with_other_classes_is_refused(run_dir):
 
 
 def test_compare__k_means_stands_beside_the_trained_probes(run_dir, tmp_path):
-    table = compare({"ours": run_dir / "last.ckpt"}, tmp_path / "comparison", eval_config(run_crf=False))
+    table = compare(
+        {"ours": run_dir / "last.ckpt"}, tmp_path / "comparison", eval_config(run_crf=False, n_images=2, report=True)
+    )
     rows = table.splitlines()
     assert rows[2].startswith("k-means on K")
     assert rows[3].startswith("ours")

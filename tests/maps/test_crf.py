@@ -85,9 +85,9 @@ def test_dense_crf__out_of_range_image_is_clamped():
 
 @needs_pydensecrf
 @pytest.mark.parametrize("refine", [dense_crf, on_tensors])
-@pytest.mark.parametrize(("height", "width"), [(100, 128), (160, 200)])
-def test_torch__agrees_with_pydensecrf_on_a_photograph(refine, height, width):
+def test_torch__agrees_with_pydensecrf_on_a_photograph(refine):
     """To rounding: a vertex more or less, even of no weight, changes what the blur passes on by up to 0.04."""
+    height, width = 100, 128
     image, logits = normalised(photograph(height, width)[None]), random_logits(1, 6, 13, 16)
     ours, theirs = refine(image, logits), dense_crf(image, logits, "pydensecrf")
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
