@@ -10,6 +10,7 @@ import csv
 import json
 
 import numpy as np
+import pytest
 import torch
 from scripts.make_mosaics import MOSAIC_CLASSES, write_mosaics
 from torch import nn
@@ -110,6 +111,7 @@ def fall(values):
     return float(np.mean(values[:20]) - np.mean(values[-20:]))
 
 
+@pytest.mark.slow
 def test_training__learns_what_kmeans_does_not_see(tmp_path, monkeypatch):
     miou, logged = learn(tmp_path, monkeypatch)
     leads = {name: miou[name] - miou["kmeans"] for name in ("linear", "cluster")}

@@ -189,6 +189,7 @@ def test_incomplete__error_gives_the_command_that_completes_it(tmp_path, gone):
     assert len(open_dataset(config(tmp_path, **keys), "train")) == 20
 
 
+@pytest.mark.slow
 def test_killed_at_random__resumed_equals_uninterrupted(tmp_path):
     n_images = 60
     for data_dir in (tmp_path / "once", tmp_path / "cut"):

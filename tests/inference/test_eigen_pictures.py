@@ -1,6 +1,5 @@
 """The whole command on miniatures: every image source, with and without a checkpoint, and the files it writes."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import ROOT, TINY_VIT, run_values
+from conftest import TINY_VIT, run_values
 from eagle import load_segmenter
 from eagle.checkpoints import StoredSegmenter, write_stored
-from eagle.commands.photographs import VisualizeConfig
+from eagle.commands.photographs import VisualizeConfig, visualize_eigen_main
 from eagle.config.validation import validated
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap, distinct_palette
@@ -101,11 +100,9 @@ def test_sources__named_dataset_that_of_the_checkpoint_or_bundled_photographs(wo
     assert Image.open(tmp_path / "coffee_image.png").size == (144, 96)
 
 
-def test_command_line__draws_and_says_where(work, tmp_path):
+def test_command_line__draws_and_says_where(work, tmp_path, monkeypatch, capsys, caplog):
     words = [str(work / "photos"), "--checkpoint", str(work / "last.ckpt"), f"output_dir={tmp_path}", "max_images=4"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "src_EAGLE/visualize_eigen.py", *words, "accelerator=cpu", "rows_per_grid=2"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout == f"3 of 4 images, 1 left out: {tmp_path}/grid_1.png {tmp_path}/grid_2.png\n"
-    assert "torn.jpg: cannot be read" in done.stderr.splitlines()[-1]
+    monkeypatch.setattr(sys, "argv", ["visualize_eigen.py", *words, "accelerator=cpu", "rows_per_grid=2"])
+    visualize_eigen_main()
+    assert capsys.readouterr().out == f"3 of 4 images, 1 left out: {tmp_path}/grid_1.png {tmp_path}/grid_2.png\n"
+    assert "torn.jpg: cannot be read" in caplog.text

@@ -189,15 +189,6 @@ def test_segment__an_input_is_never_replaced(checkpoint, photos, tmp_path, monke
     assert content(photos) == before
 
 
-def test_segment__two_processes_write_what_one_writes(checkpoint, photos, tmp_path):
-    cfg = config(checkpoint, photos, tmp_path / "two")
-    done = subprocess.run(command(cfg, "devices=2", "strategy=ddp"), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("14 segmented, 0 left out") == 1
-    segment(config(checkpoint, photos, tmp_path / "one"))
-    assert content(tmp_path / "two") == content(tmp_path / "one")
-
-
 @pytest.mark.slow
 def test_segment__kill_in_the_middle_and_rerun_give_the_same_bytes(checkpoint, photos, tmp_path, computed):
     for number in range(14, 400):
