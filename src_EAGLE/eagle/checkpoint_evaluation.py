@@ -11,10 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
-from eagle.checkpoints import evaluation_file, load_segmenter, probe_entry
+from eagle.checkpoints import dataset_config, evaluation_file, load_segmenter, probe_entry
 from eagle.config.refinement import refinement
-from eagle.config.schema import DatasetConfig
-from eagle.config.validation import check_resolution, plain, with_overrides
+from eagle.config.validation import check_resolution, plain
 from eagle.data.check import readable_part
 from eagle.data.datasets.base import Classes
 from eagle.data.datasets.catalog import dataset_label, open_dataset
@@ -23,20 +22,23 @@ from eagle.data.loading.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
-from eagle.evaluation.evaluator import Evaluation, PredictionFolder, evaluate
+from eagle.evaluation.evaluator import Evaluation, PredictionFolder, evaluate, most_refined
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
+from eagle.evaluation.metrics import name_by_majority
 from eagle.evaluation.report import write_report
 from eagle.evaluation.run_tables import evaluation_record, runs_report, stored_evaluation, with_kmeans
-from eagle.evaluation.score_tables import class_table, comparison_table, results, summary_table, write_json
+from eagle.evaluation.score_tables import class_table, comparison_table, cuts_table, results, summary_table, write_json
 from eagle.figures.confusion import confusion_figure, write_figure
 from eagle.figures.grids import segmentation_grid
 from eagle.maps.crf.pool import CrfPool
-from eagle.maps.probe_maps import MapSettings, ProbeMaps
+from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps
 from eagle.models.probes import ClusterLookup
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.run_record import code_version
 
 KMEANS = "k-means on K"
+# Cuts of a tree that are scored as well, as multiples of the number of classes.
+FURTHER_CUTS = (2, 3, 4)
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     dataset = views.dataset
     predictions = PredictionFolder(path.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
     with CrfPool(cfg.crf_processes) as pool:
-        maps = segmenter.probe_maps(map_settings(cfg), pool)
+        maps = segmenter.probe_maps(map_settings(cfg), pool, cfg.n_clusters, _further_cuts(segmenter, cfg))
         evaluation = _evaluated(maps, views, cfg, predictions, cfg.report)
     content = write_evaluation(path, segmenter, views, evaluation, cfg)
     scores = content["scores"]
@@ -96,6 +98,8 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     if segmenter.training_record:
         lines += [", ".join(f"{name} {value}" for name, value in segmenter.training_record.items()) + "\n"]
     lines += [f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}"]
+    if cuts := cuts_table(scores):
+        lines += [f"\nthe tree of {segmenter.cluster_tree.n_leaves} leaves, cut at\n\n{cuts}"]
     if predictions is not None:
         lines += [f"\npredictions: {predictions.root}"]
     if cfg.report:
@@ -119,7 +123,12 @@ def write_evaluation(
         The JSON's content: scores, evaluation settings and the class of each cluster.
     """
     metrics, classes = evaluation.metrics, views.dataset.classes
-    assignments = {name: metric.class_of_cluster().tolist() for name, metric in metrics.items()}
+    assignments = {
+        name: (
+            name_by_majority(metric.confusion.cpu().numpy()) if CUT_SIGN in name else metric.class_of_cluster()
+        ).tolist()
+        for name, metric in metrics.items()
+    }
     content = {
         "checkpoint": str(path),
         **probe_entry(segmenter.state_dict()),
@@ -133,6 +142,7 @@ def write_evaluation(
         "crop": views.crop,
         "flip": cfg.flip,
         "window": cfg.window,
+        "n_clusters": cfg.n_clusters,
         "cluster_alpha": cfg.cluster_alpha,
         "scores": results(metrics, classes),
         "class_map": ClassMap(classes, assignments).to_plain(),
@@ -148,25 +158,13 @@ def write_evaluation(
 def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, prefix: str = "") -> None:
     """Write ``<prefix>grid.png``, and ``<prefix>confusion.png`` for the last map, which is the most refined one."""
     metrics = evaluation.metrics
-    last = list(metrics)[-1]
+    last = most_refined(list(metrics))
     scores = metrics[last].scores(count_extra=False)
     confusion = confusion_figure(scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
     write_figure(folder / f"{prefix}confusion.png", confusion)
     if evaluation.pictures:
-        columns = {name: metric.class_of_cluster() for name, metric in metrics.items()}
+        columns = {name: metric.class_of_cluster() for name, metric in metrics.items() if CUT_SIGN not in name}
         write_figure(folder / f"{prefix}grid.png", segmentation_grid(evaluation.pictures, columns, classes))
-
-
-def training_config(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> DictConfig:
-    """The segmenter's configuration with ``pytorch_data_dir`` replaced by the folder to evaluate on.
-
-    The evaluation's key comes first, then the training folder if it exists, then the default folder. Released
-    checkpoints name a folder on the authors' machine.
-    """
-    data_dir = cfg.pytorch_data_dir
-    if data_dir is None and not Path(segmenter.cfg.pytorch_data_dir).is_dir():
-        data_dir = DatasetConfig.pytorch_data_dir
-    return segmenter.cfg if data_dir is None else with_overrides(segmenter.cfg, pytorch_data_dir=data_dir)
 
 
 def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> EvaluationViews:
@@ -179,7 +177,7 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
     res = cfg.res or segmenter.cfg.val_res
     for name, size in (("res", res), ("window", cfg.window or res)):
         check_resolution(name, size, segmenter.net.model.patch_size)
-    source = training_config(segmenter, cfg)
+    source = dataset_config(segmenter, cfg.pytorch_data_dir)
     dataset = open_dataset(source, "val")
     if len(dataset.classes) != segmenter.n_classes:
         raise ConfigError(
@@ -200,6 +198,14 @@ def evaluation_trainer(cfg: Any) -> pl.Trainer:
         enable_model_summary=False,
         callbacks=[TQDMProgressBar()],
     )
+
+
+def _further_cuts(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> list[int]:
+    """Twice, three and four times the number of classes, where the segmenter has a tree of so many leaves."""
+    tree = segmenter.cluster_tree
+    if tree is None or cfg.n_clusters is not None:
+        return []
+    return [n for n in (factor * segmenter.n_classes for factor in FURTHER_CUTS) if n <= tree.n_leaves]
 
 
 def map_settings(cfg: Any) -> MapSettings:
@@ -260,7 +266,7 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
 def _centres(segmenter: LitUnsupervisedSegmenter, cfg: DictConfig) -> ClusterLookup:
     """k-means centres of the training images' keys, as many as the cluster probe has clusters."""
     seed = segmenter.cfg.seed
-    images = sampled_images(open_dataset(training_config(segmenter, cfg), "train"), seed)
+    images = sampled_images(open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train"), seed)
     views = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), segmenter.cfg.res)
     return kmeans_centres(
         evaluation_trainer(cfg),

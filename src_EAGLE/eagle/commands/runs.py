@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import EvalConfig, TrainConfig, key
+from eagle.config.schema import REQUIRED, BadImageConfig, EvalConfig, TrainConfig, key
 from eagle.data.datasets.catalog import open_dataset
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
@@ -56,6 +56,43 @@ def matching(named: str) -> list[Path]:
 def eval_segmentation_main() -> None:
     """Run the command."""
     run_command(EvalConfig, eval_segmentation, default_config="eval_config", positional="model_paths")
+
+
+@dataclass
+class FitConfig(BadImageConfig):
+    """Keys of ``fit_clusters.py``."""
+
+    checkpoint: str = key(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
+    pytorch_data_dir: str | None = key(
+        None,
+        "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",
+        path=True,
+    )
+    seed: int = key(0, "Seed of the sampled images and of the k-means that finds regions", minimum=0)
+    batch_size: int = key(16, "Images per batch", minimum=1)
+    num_workers: int = key(4, "Data loader processes", minimum=0)
+    accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
+    precision: str = key(
+        "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
+    )
+
+
+def fit_clusters(cfg: DictConfig) -> None:
+    """Fit a tree of clusters to a trained segmenter's codes, without labels, and write it with the segmenter.
+
+    The result, NAME_tree beside the checkpoint, is a checkpoint for every command. Its tree can be cut at any number of
+    clusters (n_clusters) without another fit.
+    """
+    checkpoint = Path(cfg.checkpoint)
+    require_checkpoint(checkpoint, "checkpoint")
+    from eagle.cluster_fit import fit_checkpoint
+
+    print(fit_checkpoint(checkpoint, cfg))
+
+
+def fit_clusters_main() -> None:
+    """Run the command."""
+    run_command(FitConfig, fit_clusters, positional="checkpoint")
 
 
 SEVERAL_RUNS_DIR = default_folder("outputs/curves")

@@ -455,6 +455,13 @@ class EvalConfig(MachineConfig, BadImageConfig):
         above=0,
         role="method",
     )
+    n_clusters: int | None = key(
+        None,
+        "Number of clusters at which the tree of fit_clusters.py is cut; none = as many as the trained probe has, and "
+        "also two, three and four times the number of classes",
+        minimum=1,
+        role="method",
+    )
     run_crf: bool = key(True, "Also score both probes after a dense CRF (published key; see refine)", role="method")
     refine: str = key(
         "auto",
