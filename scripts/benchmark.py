@@ -31,7 +31,7 @@ def benchmark(cfg: DictConfig) -> None:
     """Compare training step and evaluation with the released algorithm; write benchmark.json and benchmark.md."""
     from eagle_benchmarks.run import run
 
-    print("\n" + run(cfg))
+    run(cfg)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: the golden values and a model small enough for a CPU second."""
 
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from left_processes import left_after, marked
 from miniatures import write_halves
 
 # The same examples every time, and no clock: other work on the machine fails no test.
-settings.register_profile("eagle", max_examples=40, deadline=None, derandomize=True)
+settings.register_profile("eagle", max_examples=20, deadline=None, derandomize=True)
 settings.load_profile("eagle")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,6 +92,22 @@ def run_values(folder: Path) -> dict[str, Any]:
         "max_steps": 3, "val_freq": 2, "checkpoint_freq": 2, "scalar_log_freq": 1, "n_images": 0,
         "output_root": str(folder / "outputs"), "experiment_name": "run", "accelerator": "cpu",
     }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of a finished three-batch run, which all tests share and none changes."""
+    from eagle.training.run import train  # takes seconds, which most files do not need
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_halves(folder / "data" / "halves")
+    return train(validated(TrainConfig, run_values(folder)))
+
+
+@pytest.fixture
+def run_dir(trained, tmp_path):
+    """A copy of that folder to write into; its checkpoints name the shared dataset."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 @pytest.fixture

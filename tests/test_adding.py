@@ -1,12 +1,10 @@
-"""The recipes of docs/adding.md: each patch applies to a copy of the code, and its check runs there."""
+"""The recipes of docs/adding.md: their patches apply to a copy of the code, and their checks run there."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
-
-import pytest
 
 from conftest import ROOT
 
@@ -21,12 +19,12 @@ def test_recipes__all_have_a_patch_and_a_check():
     assert [[kind for kind, _ in blocks] for blocks in RECIPES.values()] == [["diff", "python"]] * 4
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipe__applies_and_runs(name, tmp_path):
-    (_, patch), (_, check) = RECIPES[name]
+def test_recipes__apply_one_after_the_other_and_run(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "configs")
     shutil.copytree(ROOT / "src_EAGLE", tmp_path / "src_EAGLE", ignore=ignored)
-    subprocess.run(["git", "apply", "-"], input=patch, text=True, cwd=tmp_path, check=True)
+    for (_, patch), _ in RECIPES.values():
+        subprocess.run(["git", "apply", "-"], input=patch, text=True, cwd=tmp_path, check=True)
+    checks = "\n".join(check for _, (_, check) in RECIPES.values())
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src_EAGLE")}
-    done = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", checks], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

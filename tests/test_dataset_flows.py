@@ -23,7 +23,7 @@ from eagle.commands import provisions
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.data.datasets.catalog import open_dataset, open_whole_dataset
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews
 from eagle.errors import DataError
 from eagle.training.run import train
 from miniatures import WRITERS
@@ -83,7 +83,10 @@ def check_run(run_dir, n_images):
     assert (run_dir / "best_grid.png").stat().st_size > 0
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+SLOW_FLOWS = ("cocostuff15", "cocostuff3", "potsdamraw")  # the code of others, with other lists of images
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW_FLOWS)) for n in CONFIGS])
 def test_flow__in_this_process(tmp_path, name):
     WRITERS[name](tmp_path)
     words = command_lines(name, tmp_path)

@@ -33,7 +33,7 @@ def commands(page):
     return {(match["script"], match["words"]) for line in code_lines(page) if (match := COMMAND.search(line))}
 
 
-ALL_COMMANDS = sorted((page.name, *command) for page in PAGES for command in commands(page))
+ALL_COMMANDS = sorted({command: page.name for page in PAGES for command in commands(page)}.items())
 
 
 def arguments_of_run_command(script, monkeypatch):
@@ -48,13 +48,14 @@ def arguments_of_run_command(script, monkeypatch):
 
 
 def test_pages__hold_the_commands_that_people_type():
-    typed = {script.split("/")[-1] for _, script, _ in ALL_COMMANDS}
+    typed = {script.split("/")[-1] for (script, _), _ in ALL_COMMANDS}
     assert {path.name for path in ROOT.glob("src_EAGLE/*.py")} <= typed, "every command is shown somewhere"
     assert len(ALL_COMMANDS) > 40
 
 
-@pytest.mark.parametrize(("page", "script", "words"), ALL_COMMANDS)
-def test_command__parses(page, script, words, monkeypatch):
+@pytest.mark.parametrize(("command", "page"), ALL_COMMANDS)
+def test_command__parses(command, page, monkeypatch):
+    script, words = command
     path = next((path for path in SCRIPTS if path.name == script.split("/")[-1]), None)
     assert path is not None, f"{page}: no script {script}"
     typed = [word for word in shlex.split(words.replace("…", "").removesuffix(')"')) if word != "[key=value]"]

@@ -70,8 +70,10 @@ def fake(make_config, device):
     ("overrides", "reads"),
     [
         ({}, EIGENSOLVER_READS),
-        ({"fidelity": "paper"}, EIGENSOLVER_READS),
-        ({"prototype_scope": "image", "centroid_mode": "mean", "label_smoothing": 0.1}, EIGENSOLVER_READS),
+        (
+            {"fidelity": "paper", "prototype_scope": "image", "centroid_mode": "mean", "label_smoothing": 0.1},
+            EIGENSOLVER_READS,
+        ),
         (
             {"centroid_mode": "learned", "gather_batch": True, "pointwise": False, "eigensolver": "eigh"},
             {FULL_DECOMPOSITION},

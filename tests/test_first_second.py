@@ -1,9 +1,8 @@
 """Help and mistakes are answered before torch is imported, which takes seconds."""
 
+import json
 import subprocess
 import sys
-
-import pytest
 
 from conftest import ROOT
 
@@ -20,11 +19,19 @@ HEAVY = (
     "numba",
     "gradio",
 )
+MISSING_FILES = [
+    ("train_segmentation_eigen", "pytorch_data_dir=nowhere", "nowhere does not exist"),
+    ("train_segmentation_eigen", "dataset_name=citiscapes pytorch_data_dir=.", "did you mean 'cityscapes'?"),
+    ("eval_segmentation", "model_paths=nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
+    ("segment_images", "checkpoint=nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
+    ("check_data", "dir_dataset_name=nowhere pytorch_data_dir=missing", "bad files or splits: 2"),
+    ("crop_datasets", "pytorch_data_dir=missing", "missing does not exist"),
+]
+# All command lines in one process: the heavy packages that the first of them imports are seen after it.
 PROBE = f"""
-import runpy, sys
-script, *lines = sys.argv[1:]
+import json, runpy, sys
 sys.path[:0] = [{str(ROOT / "src_EAGLE")!r}, {str(ROOT / "scripts")!r}]
-for line in lines:
+for script, line in json.loads(sys.argv[1]):
     sys.argv = [script, *line.split()]
     status = 0
     try:
@@ -35,33 +42,17 @@ for line in lines:
 """
 
 
-def outcomes(command, *lines):
-    """Exit status or message after each command line, and the heavy packages that are imported by then."""
-    arguments = [sys.executable, "-c", PROBE, str(command), *lines]
+def test_help_version_and_mistakes__need_no_torch():
+    lines, expected = [], []
+    for command in COMMANDS:
+        lines += [(str(command), words) for words in ("--help", "--version", "sed=1")]
+        expected += ["0 ", "0 ", "error: unknown key 'sed'"]
+    for script, words, message in MISSING_FILES:
+        lines.append((str(ROOT / "src_EAGLE" / f"{script}.py"), words))
+        expected.append(message)
+    arguments = [sys.executable, "-c", PROBE, json.dumps(lines)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=True)
-    return [line.removeprefix("ENDED ") for line in done.stdout.splitlines() if line.startswith("ENDED ")]
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.stem)
-def test_help_version_and_misspelt_key__need_no_torch(command):
-    *fine, mistake = outcomes(command, "--help", "--version", "sed=1")
-    assert fine == ["0 []", "0 []"]
-    assert mistake.startswith("error: unknown key 'sed'")
-    assert mistake.endswith(" []")
-
-
-@pytest.mark.parametrize(
-    ("script", "words", "message"),
-    [
-        ("train_segmentation_eigen", "pytorch_data_dir=nowhere", "nowhere does not exist"),
-        ("train_segmentation_eigen", "dataset_name=citiscapes pytorch_data_dir=.", "did you mean 'cityscapes'?"),
-        ("eval_segmentation", "model_paths=nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
-        ("segment_images", "checkpoint=nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
-        ("check_data", "dir_dataset_name=nowhere pytorch_data_dir=missing", "bad files or splits: 2"),
-        ("crop_datasets", "pytorch_data_dir=missing", "missing does not exist"),
-    ],
-)
-def test_missing_file__needs_no_torch(script, words, message):
-    (said,) = outcomes(ROOT / "src_EAGLE" / f"{script}.py", words)
-    assert message in said
-    assert said.endswith(" []")
+    found = [line.removeprefix("ENDED ") for line in done.stdout.splitlines() if line.startswith("ENDED ")]
+    for line, message, outcome in zip(lines, expected, found, strict=True):
+        assert message in outcome, line
+        assert outcome.endswith(" []"), line

@@ -29,6 +29,7 @@ def mounted(folder, options):
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_train__disk_full_at_the_first_checkpoint(tmp_path):
     """In a process of its own: whatever clean-up Python does at its end must not add a traceback."""
     write_halves(tmp_path / "data" / "halves")

@@ -10,6 +10,7 @@ import csv
 import json
 
 import numpy as np
+import pytest
 import torch
 from scripts.make_mosaics import MOSAIC_CLASSES, write_mosaics
 from torch import nn
@@ -19,7 +20,7 @@ from eagle.checkpoint_evaluation import KMEANS, compare
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews
 from eagle.training.run import train
 
 SIDE, PATCH = 64, 8
@@ -110,6 +111,7 @@ def fall(values):
     return float(np.mean(values[:20]) - np.mean(values[-20:]))
 
 
+@pytest.mark.slow
 def test_training__learns_what_kmeans_does_not_see(tmp_path, monkeypatch):
     miou, logged = learn(tmp_path, monkeypatch)
     leads = {name: miou[name] - miou["kmeans"] for name in ("linear", "cluster")}

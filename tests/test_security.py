@@ -20,37 +20,41 @@ sys.addaudithook(guard)
 """
 
 RUN = """
-import json
-from eagle.config.application import parse_command_line
-from eagle.config.schema import EvalConfig, TrainConfig
-from eagle.checkpoint_evaluation import evaluate_checkpoint
-from eagle.training.run import train
-words = json.loads(sys.argv[1])
-run_dir = train(parse_command_line(TrainConfig, words, "train_config_directory"))
-evaluate_checkpoint(run_dir / "last.ckpt", parse_command_line(EvalConfig, ["num_workers=0", "accelerator=cpu"]))
-assert (run_dir / "last_grid.png").is_file()
-print(json.dumps({"outward": outward, "files": sorted(path.name for path in run_dir.iterdir())}))
+import json, runpy
+for words in json.loads(sys.argv[1]):
+    sys.argv = words
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as stopped:
+        assert not stopped.code, stopped.code
+print(json.dumps(outward))
 """
 
 
-def test_training_and_evaluation__make_no_connection(tmp_path):
-    """Including imports: the guard is installed before the first one."""
+def test_commands__train_then_evaluate_as_typed_and_make_no_connection(tmp_path):
+    """With both spellings of keys. The guard is installed before the first import, and both run in one process."""
     write_directory(tmp_path)
     backbone = json.dumps(TINY_VIT).replace('"', "")
-    words = [f"pytorch_data_dir={tmp_path}", "dir_dataset_name=mine", "res=32", "val_res=32", "batch_size=2", "dim=32"]
-    words += ["max_steps=2", "val_freq=2", "num_workers=1", "accelerator=cpu", f"output_root={tmp_path}"]
-    words += ["model_type=vit_small", "pretrained_weights=random", f"backbone_kwargs={backbone}", "experiment_name=run"]
+    data = ["--pytorch_data_dir", str(tmp_path), "dir_dataset_name=mine", "--dir_dataset_n_classes", "3"]
+    model = ["model_type=vit_small", "pretrained_weights=random", f"backbone_kwargs={backbone}", "dim=32"]
+    small = ["res=32", "val_res=32", "batch_size=2", "--max_steps", "2", "val_freq=2", "num_workers=1"]
+    place = [f"output_root={tmp_path / 'outputs'}", "experiment_name=typed", "accelerator=cpu"]
+    train = ["train_segmentation_eigen.py", "--config-name", "train_config_directory", *data, *model, *small, *place]
+    run_dir = tmp_path / "outputs" / "typed"
+    evaluate = ["eval_segmentation.py", f"model_paths=[{run_dir / 'last.ckpt'}]", "num_workers=0", "accelerator=cpu"]
     done = subprocess.run(
-        [sys.executable, "-c", GUARD + RUN, json.dumps(words)],
+        [sys.executable, "-c", GUARD + RUN, json.dumps([train, evaluate])],
         cwd=ROOT / "src_EAGLE",
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["outward"] == []
-    assert not {"wandb", "tensorboard"} & set(result["files"])
+    assert "class IoU" in done.stdout
+    assert "strict mIoU" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (run_dir / "last_grid.png").is_file()
+    assert not {"wandb", "tensorboard"} & {path.name for path in run_dir.iterdir()}
 
 
 def test_guard__notices_a_connection():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eagle.data.loading.datamodule import HOST_ENTRIES
+from eagle.data.datamodule import HOST_ENTRIES
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral import eigensolver
 from eagle.spectral.affinity import color_affinity, feature_affinity

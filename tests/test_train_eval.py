@@ -2,15 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from conftest import ROOT
 from eagle.checkpoint_evaluation import compare, evaluate_checkpoint, evaluate_checkpoints
 from eagle.checkpoints import load_segmenter
 from eagle.config.refinement import refinement_of_name
@@ -23,11 +20,10 @@ from eagle.models.backbone import KeyBackbone
 from eagle.spectral import eicue
 from eagle.spectral.refinement import spectral_refinement
 from eagle.training.run import _warn_about_batch, train
-from miniatures import write_halves
 
 
 def eval_config(**overrides):
-    return validated(EvalConfig, {"num_workers": 0, "n_images": 2, "accelerator": "cpu"} | overrides)
+    return validated(EvalConfig, {"num_workers": 0, "n_images": 0, "report": False, "accelerator": "cpu"} | overrides)
 
 
 def logged(run_dir):
@@ -35,8 +31,7 @@ def logged(run_dir):
         return list(csv.DictReader(file))
 
 
-def test_train__leaves_checkpoints_config_and_metrics(make_run):
-    run_dir = train(make_run())
+def test_train__leaves_checkpoints_config_and_metrics(run_dir):
     rows = logged(run_dir)
     assert {"best.ckpt", "last.ckpt", "config.yml", "metrics.csv"} <= {path.name for path in run_dir.iterdir()}
     totals = [float(row["loss/total"]) for row in rows if row["loss/total"]]
@@ -130,10 +125,9 @@ def test_train__devices_that_are_not_there_are_named_in_one_line(make_run):
     assert "\n" not in one_line(caught.value)
 
 
-def test_train__never_writes_over_another_run(make_run):
-    train(make_run(max_steps=1))
+def test_train__never_writes_over_another_run(make_run, run_dir):
     with pytest.raises(ConfigError, match="already holds a run"):
-        train(make_run(max_steps=1))
+        train(make_run(output_root=str(run_dir.parent), experiment_name=run_dir.name))
 
 
 @pytest.mark.parametrize(
@@ -150,9 +144,8 @@ def test_train__mistakes_are_reported_before_training(make_run, tmp_path, overri
     assert not list(tmp_path.glob("outputs/**/*.ckpt"))
 
 
-def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(make_run):
-    run_dir = train(make_run())
-    content = evaluate_checkpoint(run_dir / "best.ckpt", eval_config())
+def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(run_dir):
+    content = evaluate_checkpoint(run_dir / "best.ckpt", eval_config(n_images=2, report=True))
     written = json.loads((run_dir / "best_eval.json").read_text())
     assert written == json.loads(json.dumps(content))
     assert set(written["scores"]) == {"linear", "cluster", "linear+crf", "cluster+crf"}
@@ -174,8 +167,8 @@ def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(make_run):
         ({"refine": "both"}, ["", "+spectral", "+spectral+crf"]),
     ],
 )
-def test_evaluate__refine_takes_precedence_over_run_crf(make_run, tmp_path, keys, suffixes):
-    path = train(make_run()) / "last.ckpt"
+def test_evaluate__refine_takes_precedence_over_run_crf(run_dir, tmp_path, keys, suffixes):
+    path = run_dir / "last.ckpt"
     names = [probe + suffix for suffix in suffixes for probe in ("linear", "cluster")]
     content = evaluate_checkpoint(path, eval_config(**keys))
     assert list(content["scores"]) == names
@@ -184,8 +177,8 @@ def test_evaluate__refine_takes_precedence_over_run_crf(make_run, tmp_path, keys
     assert table.count("–") == len(suffixes), "k-means is refined in the same way, and has no linear probe"
 
 
-def test_evaluate__spectral_maps_are_probabilities_smoothed_on_the_patch_graph(make_run):
-    segmenter = load_segmenter(train(make_run()) / "last.ckpt")
+def test_evaluate__spectral_maps_are_probabilities_smoothed_on_the_patch_graph(run_dir):
+    segmenter = load_segmenter(run_dir / "last.ckpt")
     img = torch.randn(2, 3, 40, 52)  # padded to 5×7 patches
     maps = segmenter.probe_maps(MapSettings(refinement=refinement_of_name("spectral")))(img)
     code = segmenter.probe_maps(MapSettings()).patch_features(img)
@@ -208,9 +201,9 @@ def test_evaluate__without_flip_scores_as_validation_does(make_run):
     assert (content["flip"], flipped["flip"]) == (False, True)
 
 
-def test_evaluate__predictions_are_the_scored_maps(make_run, tmp_path):
+def test_evaluate__predictions_are_the_scored_maps(run_dir, trained):
     """They have their images' names, and scoring the PNGs again gives the JSON's strict accuracy."""
-    run_dir = train(make_run())
+    labels = trained.parents[1] / "data/halves/labels/val"
     content = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False, run_prediction=True, crop=False))
     palette = [entry["color"] for entry in content["class_map"]["classes"]]
     for name in ("linear", "cluster"):
@@ -218,7 +211,7 @@ def test_evaluate__predictions_are_the_scored_maps(make_run, tmp_path):
         folder = run_dir / "last_predictions" / name
         assert sorted(path.name for path in (folder / "ids").iterdir()) == [f"{i}.png" for i in range(4)]
         for i in range(4):
-            label = Image.open(tmp_path / f"data/halves/labels/val/{i}.png").resize((38, 32), Image.Resampling.NEAREST)
+            label = Image.open(labels / f"{i}.png").resize((38, 32), Image.Resampling.NEAREST)
             ids, label = np.asarray(Image.open(folder / f"ids/{i}.png")), np.asarray(label)
             assert ids.shape == (32, 38)
             right += (ids == label)[label != 255].sum()
@@ -248,8 +241,7 @@ def test_evaluate__whole_images_of_any_shape_whatever_the_batch_size(make_run, t
     assert cropped["linear"] != scores[0]["linear"]
 
 
-def test_evaluate__several_checkpoints_are_compared_and_missing_ones_reported_first(make_run, capsys):
-    run_dir = train(make_run())
+def test_evaluate__several_checkpoints_are_compared_and_missing_ones_reported_first(run_dir, capsys):
     paths = [run_dir / "best.ckpt", run_dir / "last.ckpt"]
     with pytest.raises(CheckpointError, match=r"model_paths: .*nowhere\.ckpt: no such checkpoint"):
         evaluate_checkpoints([*paths, run_dir / "nowhere.ckpt"], eval_config(run_crf=False))
@@ -269,8 +261,7 @@ def test_evaluate__void_labels_only_is_one_clear_error(make_run, tmp_path):
         evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False))
 
 
-def test_evaluate__dataset_with_other_classes_is_refused(make_run):
-    run_dir = train(make_run())
+def test_evaluate__dataset_with_other_classes_is_refused(run_dir):
     checkpoint = torch.load(run_dir / "best.ckpt", weights_only=True)
     checkpoint["hyper_parameters"]["cfg"]["dir_dataset_n_classes"] = 3
     torch.save(checkpoint, run_dir / "other.ckpt")
@@ -278,9 +269,10 @@ def test_evaluate__dataset_with_other_classes_is_refused(make_run):
         evaluate_checkpoint(run_dir / "other.ckpt", eval_config(run_crf=False))
 
 
-def test_compare__k_means_stands_beside_the_trained_probes(make_run, tmp_path):
-    run_dir = train(make_run())
-    table = compare({"ours": run_dir / "last.ckpt"}, tmp_path / "comparison", eval_config(run_crf=False))
+def test_compare__k_means_stands_beside_the_trained_probes(run_dir, tmp_path):
+    table = compare(
+        {"ours": run_dir / "last.ckpt"}, tmp_path / "comparison", eval_config(run_crf=False, n_images=2, report=True)
+    )
     rows = table.splitlines()
     assert rows[2].startswith("k-means on K")
     assert rows[3].startswith("ours")
@@ -289,30 +281,3 @@ def test_compare__k_means_stands_beside_the_trained_probes(make_run, tmp_path):
     assert report["k-means on K"]["kmeans"]["strict"]["accuracy"] > 50
     assert (tmp_path / "comparison/grid.png").is_file()
     assert (run_dir / "last_report.html").is_file()
-
-
-def test_commands__train_then_evaluate_as_typed(make_run, tmp_path):
-    """As typed in src_EAGLE, with both spellings of keys; then a mistake, which is reported in one line."""
-    write_halves(tmp_path / "data" / "halves")
-
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=ROOT / "src_EAGLE", capture_output=True, text=True, timeout=300
-        )
-
-    data = ["--pytorch_data_dir", str(tmp_path / "data"), "dir_dataset_name=halves", "--dir_dataset_n_classes", "2"]
-    model = ["model_type=vit_small", "pretrained_weights=random", "dim=32"]
-    model += ["backbone_kwargs={embed_dim: 48, depth: 4, num_heads: 3, img_size: 112}"]
-    small = ["res=32", "val_res=32", "batch_size=2", "--max_steps", "2", "val_freq=2", "num_workers=0"]
-    place = [f"output_root={tmp_path / 'outputs'}", "experiment_name=typed", "accelerator=cpu"]
-    train_command = ["train_segmentation_eigen.py", "--config-name", "train_config_directory"]
-    trained = run(*train_command, *data, *model, *small, *place)
-    assert trained.returncode == 0, trained.stderr
-    checkpoint = tmp_path / "outputs" / "typed" / "best.ckpt"
-    evaluated = run("eval_segmentation.py", f"model_paths=[{checkpoint}]", "num_workers=0", "accelerator=cpu")
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "class IoU" in evaluated.stdout
-    assert "strict mIoU" in evaluated.stdout
-    mistaken = run(*train_command, "batch_sise=3")
-    assert mistaken.returncode == 1
-    assert mistaken.stderr.strip() == "error: unknown key 'batch_sise': did you mean 'batch_size'?"

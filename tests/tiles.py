@@ -11,8 +11,7 @@ from torch import nn
 from eagle.config.refinement import refinement_of_name
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import ClassMap, distinct_palette
-from eagle.data.loading.transforms import unnormalize
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews, unnormalize
 from eagle.evaluation.evaluator import evaluate
 from eagle.evaluation.score_tables import results
 from eagle.maps.probe_maps import MapSettings

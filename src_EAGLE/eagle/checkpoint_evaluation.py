@@ -18,7 +18,7 @@ from eagle.data.check import readable_part
 from eagle.data.datasets.base import Classes
 from eagle.data.datasets.catalog import dataset_label, open_dataset
 from eagle.data.labels import ClassMap
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError

@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from eagle.checkpoints import build_segmenter, dataset_config, read_stored, write_stored
 from eagle.data.check import readable_part
+from eagle.data.datamodule import evaluation_loader
 from eagle.data.datasets.base import DatasetPart
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.loading.datamodule import evaluation_loader
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews
 from eagle.errors import DataError
 from eagle.evaluation.kmeans import sampled_vectors
 from eagle.maps.probe_maps import patch_probabilities

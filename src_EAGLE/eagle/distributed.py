@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 def machine_arguments(cfg: Any) -> dict[str, Any]:
     """Return the Trainer's device and precision arguments.
 
-    ``eagle.data.loading`` distributes the samples. DDP collectives time out after ``rank_timeout`` seconds, so
+    ``eagle.data.datamodule`` distributes the samples. DDP collectives time out after ``rank_timeout`` seconds, so
     a dead process ends the run instead of stalling it.
 
     Args:

@@ -13,8 +13,8 @@ from pathlib import Path
 from eagle.errors import TrainingError
 
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
-# Tells a command that its standard input closes when the process that started it ends.
-_FOLLOWS_STDIN = "EAGLE_FOLLOWS_STDIN"
+# Process id of the command's launcher, with which it ends.
+_LAUNCHER = "EAGLE_LAUNCHER"
 
 
 def usable_cores() -> int:
@@ -46,11 +46,11 @@ def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
 
 
 def end_with_launcher() -> None:
-    """Make a worker of joblib exit within a second of the process that started it, even if that was killed.
+    """Make a worker of joblib, or a command that ``run_script`` started, exit within a second of its launcher.
 
-    ``follow_parent`` does not end those workers: they go on after their parent was killed.
+    ``follow_parent`` does not end joblib's workers: they go on after their parent was killed.
     """
-    launcher = os.getppid()
+    launcher = int(os.environ.pop(_LAUNCHER, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == launcher:
@@ -86,8 +86,8 @@ def run_script(script: Path, words: Sequence[str], name: str) -> None:
     in_main = threading.current_thread() is threading.main_thread()
     previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
     try:
-        environment = {**os.environ, _FOLLOWS_STDIN: "1"}
-        child = subprocess.Popen([sys.executable, script, *words], stdin=subprocess.PIPE, env=environment)  # noqa: S603
+        environment = {**os.environ, _LAUNCHER: str(os.getpid())}
+        child = subprocess.Popen([sys.executable, script, *words], stdin=subprocess.DEVNULL, env=environment)  # noqa: S603
         if signal.SIGTERM in received:
             child.terminate()
         status = child.wait()
@@ -103,11 +103,5 @@ def run_script(script: Path, words: Sequence[str], name: str) -> None:
 
 def end_with_parent() -> None:
     """Let a command that ``run_script`` started end when that process is killed."""
-    if os.environ.pop(_FOLLOWS_STDIN, None):
-        threading.Thread(target=_exit_after_input, args=(sys.stdin.fileno(),), daemon=True).start()
-
-
-def _exit_after_input(descriptor: int) -> None:
-    while os.read(descriptor, 1024):
-        pass
-    os._exit(1)
+    if _LAUNCHER in os.environ:
+        end_with_launcher()

@@ -14,8 +14,8 @@ from torchvision.transforms import functional as TF
 
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
-from eagle.data.loading.datamodule import HOST_ENTRIES
-from eagle.data.loading.transforms import normalize
+from eagle.data.datamodule import HOST_ENTRIES
+from eagle.data.views import normalize
 from eagle.errors import ConfigError, EagleError
 from eagle.losses.patch_weights import patch_weights
 from eagle.maps.crf.dense_crf import dense_crf_maps

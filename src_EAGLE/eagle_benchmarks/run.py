@@ -2,17 +2,17 @@
 
 import ctypes
 import json
-import math
 import multiprocessing
 import os
 import platform
+import re
 import resource
 import shlex
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -27,13 +27,9 @@ from torchvision.transforms import functional as TF
 
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
-from eagle.console import text_table
-from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError, unknown_name_message
 from eagle.files import write_text_atomically
-from eagle.maps.crf.dense_crf import _bgr_bytes
-from eagle.maps.crf.pool import ITERATIONS
-from eagle.maps.probe_maps import MapSettings
 from eagle.processes import follow_parent, usable_cores
 from eagle_benchmarks.comparisons import (
     N_CLASSES,
@@ -58,8 +54,8 @@ SCALING_BATCH = 2
 RELEASED_PATCHES = {"cpu": 28**2, "cuda": 40**2}
 # Loading: processes, batches, and the size of a typical COCO image.
 NUM_WORKERS, N_BATCHES, WIDTH, HEIGHT = 2, 6, 640, 480
-# Rates: the fastest of so many trials of a product of square matrices or of a copy.
-TRIALS, MATRIX_SIDE, COPIED_FLOATS = 5, {"cpu": 2048, "cuda": 8192}, 64 * 2**20
+# Rate: the fastest of so many products of square matrices.
+TRIALS, MATRIX_SIDE = 5, {"cpu": 2048, "cuda": 8192}
 # Names of vector instructions in /proc/cpuinfo; products in bfloat16 take minutes without the last three.
 BFLOAT16_SETS = ("avx512_bf16", "amx_bf16", "bf16")
 INSTRUCTION_SETS = ("avx2", "avx512f", "asimd", "sve", *BFLOAT16_SETS)
@@ -68,11 +64,8 @@ INSTRUCTION_SETS = ("avx2", "avx512f", "asimd", "sve", *BFLOAT16_SETS)
 Result = dict[str, Any] | str
 
 
-def run(cfg: Any) -> str:
+def run(cfg: Any) -> None:
     """Run the chosen sections, print each result at once, and write ``benchmark.json`` and ``benchmark.md``.
-
-    Returns:
-        The table and the notes.
 
     Raises:
         ConfigError: a section is unknown, or the device is missing.
@@ -87,31 +80,35 @@ def run(cfg: Any) -> str:
             raise ConfigError(unknown_name_message("section", name, SECTIONS))
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
+    print(line(HEADER))
     for name in chosen:
         for result in SECTIONS[name](cfg, device):
             if isinstance(result, str):
                 notes.append(result)
-                print(result, flush=True)
+                print(f"- {result}", flush=True)
             else:
                 rows.append(result)
-                print(text_table(HEADER, [cells(result)]).splitlines()[2], flush=True)
+                print(line(cells(result)), flush=True)
     write_report(Path(cfg.out), rows, notes)
-    return "\n".join([text_table(HEADER, [cells(row) for row in rows]), "", *notes])
 
 
 def write_report(folder: Path, rows: list[dict[str, Any]], notes: list[str]) -> None:
     """Write rows and notes with the command and the machine, as JSON and for ``docs/performance.md``."""
-    command = shlex.join(["python", *sys.argv])
-    content = {"command": command, "machine": machine(), "rows": rows, "notes": notes}
+    command, facts = shlex.join(["python", *sys.argv]), machine()
+    content = {"command": command, "machine": facts, "rows": rows, "notes": notes}
     write_text_atomically(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
-    facts = [f"- {name}: {value}" for name, value in machine().items()]
-    table = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 1), *map(cells, rows)]
-    lines = [f"`{command}`", "", *facts, "", *(f"| {' | '.join(row)} |" for row in table), ""]
-    write_text_atomically(folder / "benchmark.md", "\n".join([*lines, *[f"- {note}" for note in notes], ""]))
+    lines = [f"`{command}`", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
+    lines += [line(HEADER), line(["---"] + ["---:"] * (len(HEADER) - 1)), *(line(cells(row)) for row in rows), ""]
+    write_text_atomically(folder / "benchmark.md", "\n".join([*lines, *(f"- {note}" for note in notes), ""]))
+
+
+def line(texts: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(texts)} |"
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """One line of the table."""
+    """The texts of one line of the table."""
 
     def pair(released: float | None, ours: float, unit: float, digits: int) -> list[str]:
         if released is None:
@@ -140,17 +137,15 @@ def machine() -> dict[str, Any]:
 
 def instruction_sets() -> list[str]:
     """Those of ``INSTRUCTION_SETS`` that the processor has; empty without Linux's /proc/cpuinfo."""
-    names = (cpuinfo("flags") or cpuinfo("Features")).split()
+    names = cpuinfo("flags|Features").split()
     return [name for name in INSTRUCTION_SETS if name in names]
 
 
 def cpuinfo(field: str) -> str:
-    """A field of the first processor in Linux's /proc/cpuinfo, or an empty string."""
+    """A field of the first processor in Linux's /proc/cpuinfo, by a pattern of its name, or an empty string."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == field), ""
-    )
+    found = re.search(rf"^(?:{field})\s*: (.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    return found[1] if found else ""
 
 
 def compare(
@@ -184,19 +179,17 @@ def compare(
 def alternating_times(
     runs: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of ``repeats`` runs of each side, run in turn after one warm-up run of each."""
-    rounds = [{name: seconds(run, device) for name, run in runs.items()} for _ in range(1 + repeats)]
-    return {name: [times[name] for times in rounds[1:]] for name in runs}
-
-
-def seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """Wall time of one run, including the device's work."""
+    """Seconds of ``repeats`` runs of each side, the device's work included, in turn after a warm-up run of each."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    run()
-    wait()
-    return time.perf_counter() - start
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(1 + repeats):
+        for name, run in runs.items():
+            wait()
+            start = time.perf_counter()
+            run()
+            wait()
+            times[name].append(time.perf_counter() - start)
+    return {name: seconds[1:] for name, seconds in times.items()}
 
 
 def peak_memory(run: Callable[[], Any], device: torch.device) -> int:
@@ -292,34 +285,20 @@ def data_loading(cfg: Any, device: torch.device) -> Iterator[Result]:
     yield f"data loading: {rate:.0f} images per second with {NUM_WORKERS} processes"
 
 
-def floors(cfg: Any, device: torch.device) -> Iterator[Result]:
-    """Lower bounds on the time of a step and, on the CPU, of the CRF; bfloat16 where the device computes it fast."""
-    size = cfg.batch_size or BATCH[device.type]
+def floor(cfg: Any, device: torch.device) -> Iterator[Result]:
+    """Lower bounds on the time of a step; in bfloat16 only where the device computes it fast."""
+    size, side = cfg.batch_size or BATCH[device.type], MATRIX_SIDE[device.type]
     flops = step_flops(make_case(cfg.model_type, device, size, cfg.res))
     fast = device.type == "cuda" or any(name in BFLOAT16_SETS for name in instruction_sets())
     for dtype in (torch.float32, torch.bfloat16) if fast else (torch.float32,):
-        side = MATRIX_SIDE[device.type]
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-        rate = 2 * side**3 / fastest(partial(torch.matmul, a, b), device)
+        fastest = min(alternating_times({"": partial(torch.matmul, a, b)}, TRIALS, device)[""])
+        rate = 2 * side**3 / fastest
         precision = str(dtype).removeprefix("torch.")
         yield (
             f"floor of the step, batch {size}, {precision}: "
             f"{flops / GIGA:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s = {flops / rate:.4f} s"
         )
-    if device.type == "cpu":
-        size = EVALUATION_BATCH["cpu"]
-        n_bytes = crf_bytes(make_case(cfg.model_type, device, size, cfg.eval_res))
-        source, target = torch.ones(COPIED_FLOATS), torch.zeros(COPIED_FLOATS)
-        rate = 2 * source.nbytes / fastest(partial(target.copy_, source), device)
-        yield (
-            f"floor of the CRF, {size} images, tables in memory: "
-            f"{n_bytes / GIGA:.1f} GB at {rate / GIGA:.0f} GB/s = {n_bytes / rate:.4f} s"
-        )
-
-
-def fastest(run: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of the fastest of ``TRIALS`` runs after a warm-up run."""
-    return min(alternating_times({"": run}, TRIALS, device)[""])
 
 
 def step_flops(case: Case) -> int:
@@ -336,28 +315,9 @@ def step_flops(case: Case) -> int:
     return counter.get_total_flops()
 
 
-def crf_bytes(case: Case) -> int:
-    """Bytes that the CRF of both probes' maps on the CPU must read and write if no table stays in a cache."""
-    from eagle.maps.crf.compiled import CompiledCrf
-    from eagle.maps.crf.lattice_kernels import LANES
-
-    bgr = _bgr_bytes(case.batch["img"])
-    n_images, height, width, _ = bgr.shape
-    with CompiledCrf(height, width) as crf:
-        lattices = [lattice for image in bgr for lattice in (crf.gaussian, crf.bilateral(image))]
-    row = LANES * 4
-    # A splat writes each vertex, a slice reads it; a blur reads and writes the vertices that have a neighbour.
-    blurred = sum(int((chain < lattice.n_vertices).sum()) for lattice in lattices for chain in lattice.chains)
-    filters = 2 * row * (sum(lattice.n_vertices for lattice in lattices) + blurred)
-    # Probabilities and energies are read for the messages, the sums written, read by the softmax and written again.
-    points = 5 * row * n_images * height * width
-    n_blocks = sum(math.ceil(n / LANES) for n in case.segmenter.probe_maps(MapSettings()).n_clusters.values())
-    return ITERATIONS * n_blocks * (filters + points)
-
-
 SECTIONS: dict[str, Callable[[Any, torch.device], Iterator[Result]]] = {
     "data": data_loading,
     **{section: partial(one_part, section) for section in PARTS},
     "scaling": scaling,
-    "floor": floors,
+    "floor": floor,
 }

@@ -12,7 +12,7 @@ from eagle.config.validation import validated
 from eagle.errors import ConfigError
 from eagle_benchmarks import run as benchmark
 from eagle_benchmarks.comparisons import PARTS, make_case
-from eagle_benchmarks.run import alternating_times, crf_bytes, in_a_process, peak_memory, step_flops
+from eagle_benchmarks.run import alternating_times, in_a_process, peak_memory, step_flops
 
 VIT = "vit_tiny_patch16_224"
 TINY = {"model_type": VIT, "res": 64, "eval_res": 64, "batch_size": 2, "repeats": 2, "device": "cpu"}
@@ -40,9 +40,8 @@ def test_run__rows_notes_and_files(run, monkeypatch):
     assert {side: len(times) for side, times in row["times"].items()} == {"released": 2, "ours": 2}
     assert min(row["released_memory"], row["ours_memory"]) >= 0
     assert f"| {row['name']} | {row['released']:.4f} | {row['ours']:.4f} | " in markdown
-    step, crf = written["notes"]
+    (step,) = written["notes"]
     assert "floor of the step, batch 2, float32: " in step, "and none in bfloat16, which takes minutes here"
-    assert "floor of the CRF, 2 images, tables in memory: " in crf
     assert "- instruction sets: avx2" in markdown
 
 
@@ -76,12 +75,6 @@ def test_peak_memory__is_what_a_run_and_its_processes_add():
     assert in_a_process(peaks_of_a_tensor_and_of_a_child) == pytest.approx((1e8, 1e8), rel=0.3)
 
 
-def test_crf_bytes__are_in_proportion_to_the_blocks_of_channels():
-    few, many = (crf_bytes(make_case(VIT, CPU, 2, 64, n_classes)) for n_classes in (8, 24))
-    # The cluster probe has five clusters more: 1 + 2 and 3 + 4 blocks of eight channels.
-    assert many / few == 7 / 3
-
-
 def test_step_flops__are_what_the_layers_do():
     """Against a count by hand: backbone of 2 images and 1 changed one, head of both views forward and backward."""
     n, c, keys, dim, depth = 16, 192, 576, 512, 12
@@ -103,6 +96,4 @@ def test_run__every_section(run, monkeypatch):
     written, _ = run(repeats=1)
     grid_rows, batch_rows = 2 * 2, 1
     assert len(written["rows"]) == len(PARTS) + grid_rows + batch_rows
-    assert {note.split(",")[0].split(":")[0] for note in written["notes"]} == {
-        "data loading", "floor of the step", "floor of the CRF",
-    }  # fmt: skip
+    assert {note.split(",")[0].split(":")[0] for note in written["notes"]} == {"data loading", "floor of the step"}

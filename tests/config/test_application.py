@@ -175,7 +175,7 @@ def test_multirun__runs_every_combination_once_in_folders_of_their_own(said, tmp
     status, lines, errors = said("-m", "--res=64", "output_root=out", *words, "seed=0,1,2")
     assert len(jobs(lines)) == 2, "the finished ones are not run again"
     assert "seed=1: already finished" in errors
-    assert len(jobs(said("-m", "--res=72", "output_root=out", *words)[1])) == 4, "another configuration"
+    assert len(jobs(said("-m", "--res=72", "output_root=out", *words, "seed=0")[1])) == 2, "another configuration"
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])

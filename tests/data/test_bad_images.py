@@ -12,8 +12,8 @@ from eagle.commands import provisions as crop_command
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.loading.datamodule import SegmentationDataModule
 from eagle.errors import DataError
 from eagle.training.run import train
 from miniatures import save, write_directory

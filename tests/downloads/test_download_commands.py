@@ -124,6 +124,7 @@ def test_download_datasets__names_the_way_to_what_has_no_open_download(tmp_path)
     assert [way for way in ways if way not in said] == []
 
 
+@pytest.mark.slow
 def test_download_datasets__given_archives_alone(tmp_path):
     for names, members in (
         (("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"), cityscapes_members()),

@@ -6,7 +6,7 @@ from PIL import Image
 
 from conftest import TINY_VIT
 from eagle.data.datasets.base import Classes, SegmentationDataset
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews
 from eagle.evaluation import kmeans
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
 from eagle.maps.probe_maps import MapSettings, ProbeMaps

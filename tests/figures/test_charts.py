@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import distinct_palette
-from eagle.figures.bars import LABEL_COLOR, bars_figure, frequencies_figure
+from eagle.figures.bars import LABEL_COLOR, frequencies_figure
 from eagle.figures.confusion import confusion_figure
 
 
@@ -46,14 +46,3 @@ def test_frequencies__bars_have_the_classes_shares_and_colours(labelled):
     for place, i in enumerate(order):
         expected = [(labelled[i], to_rgb(LABEL_COLOR))] if i < len(labelled) else []
         assert bars[shown[place]] == [*expected, (predicted[i], tuple(colors[i] / 255))]
-
-
-def test_bars__are_means_with_a_point_for_each_seed():
-    scores = {"one": {"a": [1.0, 3.0], "b": [5.0]}, "two": {"b": [7.0, 8.0, 9.0]}}
-    figure = bars_figure(scores, "mIoU")
-    axes = figure.axes[0]
-    assert sorted(patch.get_height() for patch in axes.patches) == [2, 5, 8]
-    assert sorted(value for line in axes.lines for value in line.get_ydata() if line.get_marker() == ".") == [
-        1, 3, 5, 7, 8, 9,
-    ]  # fmt: skip
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]

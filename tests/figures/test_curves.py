@@ -9,8 +9,7 @@ from PIL import Image
 from eagle.commands.runs import PlotConfig, plot_run
 from eagle.config.application import parse_command_line
 from eagle.errors import ConfigError, DataError
-from eagle.figures.bars import RUN_COLORS
-from eagle.figures.curves import Curve, curves_figure, read_run, read_runs, running_median
+from eagle.figures.curves import RUN_COLORS, Curve, curves_figure, read_run, read_runs, running_median
 
 # Logged name → panel title, of what ``write_run`` logs.
 TITLES = {

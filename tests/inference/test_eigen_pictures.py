@@ -1,6 +1,5 @@
 """The whole command on miniatures: every image source, with and without a checkpoint, and the files it writes."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import ROOT, TINY_VIT, run_values
+from conftest import TINY_VIT, run_values
 from eagle import load_segmenter
 from eagle.checkpoints import StoredSegmenter, write_stored
-from eagle.commands.photographs import VisualizeConfig
+from eagle.commands.photographs import VisualizeConfig, visualize_eigen_main
 from eagle.config.validation import validated
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap, distinct_palette
@@ -51,9 +50,9 @@ def colors_of(path):
 
 def test_checkpoint__files_hold_the_labels_in_the_classes_colours(work, tmp_path):
     values = {"images": [str(work / "photos")], "checkpoint": str(work / "last.ckpt"), "panels": True}
-    outcome = visualize(config(tmp_path, **values, rows_per_grid=1))
-    assert (outcome.n_shown, outcome.n_named) == (3, 4)
+    line = visualize(config(tmp_path, **values, rows_per_grid=1))
     grids = {f"grid_{number}.png" for number in (1, 2, 3)}
+    assert line == f"3 of 4 images, 1 left out: {' '.join(f'{tmp_path}/{name}' for name in sorted(grids))}"
     assert {path.name for path in tmp_path.iterdir()} == grids | {
         f"{name}_{kind}.png" for name in "abc" for kind in KINDS
     }
@@ -76,11 +75,8 @@ def test_checkpoint__files_hold_the_labels_in_the_classes_colours(work, tmp_path
 
 
 def test_backbone__has_no_final_clusters_and_draws_what_can_be_read(work, tmp_path, caplog):
-    outcome = visualize(
-        config(tmp_path, images=[str(work / "photos")], panels=True, n_clusters=4, rows_per_grid=2, **BARE)
-    )
-    assert [path.name for path in outcome.grids] == ["grid_1.png", "grid_2.png"]
-    assert all(colors_of(path).std() > 10 for path in outcome.grids)
+    visualize(config(tmp_path, images=[str(work / "photos")], panels=True, n_clusters=4, rows_per_grid=2, **BARE))
+    assert all(colors_of(tmp_path / f"grid_{number}.png").std() > 10 for number in (1, 2))
     assert not [*tmp_path.glob("*_clusters.png")]
     for kind in ("eicue", "kmeans"):
         assert np.unique(np.asarray(Image.open(tmp_path / f"a_{kind}.png"))).tolist() == [0, 1, 2, 3]
@@ -93,22 +89,20 @@ def test_backbone__has_no_final_clusters_and_draws_what_can_be_read(work, tmp_pa
 
 def test_sources__named_dataset_that_of_the_checkpoint_or_bundled_photographs(work, tmp_path, monkeypatch):
     named = {"pytorch_data_dir": str(work / "data"), "dir_dataset_name": "halves", "dir_dataset_n_classes": 2}
-    outcome = visualize(config(tmp_path, **named, **BARE, split="train", max_images=2, panels=True))
-    assert (outcome.n_shown, outcome.n_named) == (2, 4)
+    line = visualize(config(tmp_path, **named, **BARE, split="train", max_images=2, panels=True))
+    assert line == f"2 of 4 images: {tmp_path}/grid.png"
     assert (tmp_path / "3_image.png").is_file()
     visualize(config(tmp_path / "run", checkpoint=str(work / "last.ckpt"), panels=True, max_images=1))
     photograph = Image.open(work / "data/halves/imgs/val/0.png").resize((56, 48), Image.Resampling.LANCZOS)
     assert np.array_equal(colors_of(tmp_path / "run/0_image.png"), np.asarray(photograph))
     monkeypatch.setattr("eagle.data.named_files.PHOTOGRAPHS", (("skimage.data", "coffee.png"),))
-    assert visualize(config(tmp_path, bundled=True, panels=True, panel_scale=2, **BARE)).n_named == 1
+    visualize(config(tmp_path, bundled=True, panels=True, panel_scale=2, **BARE))
     assert Image.open(tmp_path / "coffee_image.png").size == (144, 96)
 
 
-def test_command_line__draws_and_says_where(work, tmp_path):
+def test_command_line__draws_and_says_where(work, tmp_path, monkeypatch, capsys, caplog):
     words = [str(work / "photos"), "--checkpoint", str(work / "last.ckpt"), f"output_dir={tmp_path}", "max_images=4"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "src_EAGLE/visualize_eigen.py", *words, "accelerator=cpu", "rows_per_grid=2"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout == f"3 of 4 images, 1 left out: {tmp_path}/grid_1.png {tmp_path}/grid_2.png\n"
-    assert "torn.jpg: cannot be read" in done.stderr.splitlines()[-1]
+    monkeypatch.setattr(sys, "argv", ["visualize_eigen.py", *words, "accelerator=cpu", "rows_per_grid=2"])
+    visualize_eigen_main()
+    assert capsys.readouterr().out == f"3 of 4 images, 1 left out: {tmp_path}/grid_1.png {tmp_path}/grid_2.png\n"
+    assert "torn.jpg: cannot be read" in caplog.text

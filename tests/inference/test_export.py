@@ -11,7 +11,7 @@ from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.checkpoints import convert, load_segmenter
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
-from eagle.data.loading.transforms import image_tensor, normalize, resize_and_crop
+from eagle.data.views import image_tensor, normalize, resize_and_crop
 from eagle.inference.export import _export_program, export_checkpoint
 from eagle.maps.probe_maps import MapSettings
 from eagle.models.backbone import build_backbone

@@ -17,10 +17,9 @@ from eagle import LitUnsupervisedSegmenter
 from eagle.commands.photographs import SegmentConfig, segment_images
 from eagle.config.validation import validated
 from eagle.errors import ConfigError, DataError
-from eagle.inference import folders
 from eagle.inference.folders import segment
-from eagle.inference.photograph import PhotographSegmenter, Prepared
-from eagle.inference.pipeline import batches, ordered
+from eagle.inference.photograph import PhotographSegmenter, Prepared, batches, ordered
+from eagle.inference.segmentation import Segmentation
 
 SIZES = ((48, 40), (40, 48), (64, 40))
 
@@ -124,15 +123,15 @@ def test_segment__only_changed_or_deleted_files_are_written_again(checkpoint, ph
 def test_segment__full_disk_and_torn_record_cost_only_what_was_in_work(
     checkpoint, photos, tmp_path, monkeypatch, computed
 ):
-    write_masks = folders.write_masks
+    save = Segmentation.save
 
-    def full_disk(folder, name, *arguments):
-        if name == "11":
+    def full_disk(self, folder):
+        if self.name == "11":
             raise OSError(28, "No space left on device")
-        return write_masks(folder, name, *arguments)
+        return save(self, folder)
 
     with monkeypatch.context() as patched:
-        patched.setattr(folders, "write_masks", full_disk)
+        patched.setattr(Segmentation, "save", full_disk)
         with pytest.raises(OSError, match="No space left"):
             segment(config(checkpoint, photos, tmp_path / "masks"))
     assert not (tmp_path / "masks" / "segments.json").exists()
@@ -190,15 +189,6 @@ def test_segment__an_input_is_never_replaced(checkpoint, photos, tmp_path, monke
     assert content(photos) == before
 
 
-def test_segment__two_processes_write_what_one_writes(checkpoint, photos, tmp_path):
-    cfg = config(checkpoint, photos, tmp_path / "two")
-    done = subprocess.run(command(cfg, "devices=2", "strategy=ddp"), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("14 segmented, 0 left out") == 1
-    segment(config(checkpoint, photos, tmp_path / "one"))
-    assert content(tmp_path / "two") == content(tmp_path / "one")
-
-
 @pytest.mark.slow
 def test_segment__kill_in_the_middle_and_rerun_give_the_same_bytes(checkpoint, photos, tmp_path, computed):
     for number in range(14, 400):
@@ -248,10 +238,10 @@ def prepared(width, height=10):
 
 
 def test_batches__one_size_each_and_no_more_waiting_than_allowed():
-    items = [prepared(width) for width in (10, 20, 10, 30, 10, 20)]
-    grouped = [[item.seen.width for item in batch] for batch in batches(items, 2, lambda item: item)]
+    items = [(width, prepared(width)) for width in (10, 20, 10, 30, 10, 20)]
+    grouped = [[width for width, _ in batch] for batch in batches(items, 2)]
     assert grouped == [[10, 10], [20, 20], [30], [10]]
-    grouped = [[item.seen.width for item in batch] for batch in batches(items, 8, lambda item: item, 550)]
+    grouped = [[width for width, _ in batch] for batch in batches(items, 8, 550)]
     assert grouped == [[30], [20, 20], [10, 10, 10]], "700 pixels wait: the size with most pixels leaves"
-    large = [prepared(2000, 3000) for _ in range(3)]
-    assert [len(batch) for batch in batches(large, 8, lambda item: item)] == [1, 1, 1]
+    large = [(number, prepared(2000, 3000)) for number in range(3)]
+    assert [len(batch) for batch in batches(large, 8)] == [1, 1, 1]

@@ -15,9 +15,9 @@ from eagle.commands.photographs import SegmentConfig, VisualizeConfig
 from eagle.config.validation import plain, validated
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap
-from eagle.data.loading.transforms import image_tensor, normalize
+from eagle.data.views import image_tensor, normalize
 from eagle.errors import CheckpointError, ConfigError, DataError
-from eagle.inference.eigen_pictures import open_viewer
+from eagle.inference.eigen_pictures import Viewer
 from eagle.inference.folders import segment
 from miniatures import picture
 
@@ -140,8 +140,8 @@ def test_segment__invalid_options_are_named(segmenter, options, message):
 
 def test_eigenvectors__are_those_that_visualize_eigen_draws(checkpoint, segmenter):
     photograph = Image.fromarray(picture(0, (75, 48)))
-    viewer = open_viewer(validated(VisualizeConfig, {"checkpoint": str(checkpoint), "accelerator": "cpu"}))
-    drawn = viewer(photograph).decomposition.eigenvectors
+    viewer = Viewer(validated(VisualizeConfig, {"checkpoint": str(checkpoint), "accelerator": "cpu"}))
+    drawn = viewer(photograph).eigenvectors
     vectors = segmenter.eigenvectors(photograph)
     assert vectors.shape == (2, 6, 9)
     assert vectors.dtype == np.float32

@@ -21,8 +21,8 @@ from eagle.training.run import train
 
 
 @pytest.fixture
-def checkpoint(make_run):
-    return train(make_run()) / "last.ckpt"
+def checkpoint(run_dir):
+    return run_dir / "last.ckpt"
 
 
 def config(checkpoint, images, output_dir, **overrides):
@@ -48,8 +48,9 @@ def test_label_map__in_bands_is_bilinear_upsampling_of_the_unpadded_part(monkeyp
 
 
 @pytest.mark.parametrize(("refine", "suffix"), [("none", ""), ("spectral", "+spectral")])
-def test_segment__equals_the_evaluations_predictions(checkpoint, tmp_path, refine, suffix):
+def test_segment__equals_the_evaluations_predictions(make_run, tmp_path, refine, suffix):
     """Masks of images that need no resizing equal the files of run_prediction; colours and shares agree with them."""
+    checkpoint = train(make_run()) / "last.ckpt"
     images = sorted((tmp_path / "data/halves/imgs/val").iterdir())
     for path in images:
         Image.open(path).resize((48, 32)).save(path)
@@ -81,7 +82,6 @@ def test_segment__equals_the_evaluations_predictions(checkpoint, tmp_path, refin
     [
         {},
         {"run_crf": True, "res": 64},
-        {"full_resolution": True, "window": 32},
         {"refine": "both"},
         {"refine": "spectral", "full_resolution": True, "window": 32},
     ],
@@ -125,9 +125,9 @@ def test_legend__assignments_hold_with_and_without_crf(scored, wanted):
     assert Legend(ClassMap(classes, other_probe), wanted, 3, None).name(2) == "cluster 2"
 
 
-def test_segment__cluster_names_from_a_file(checkpoint, tmp_path):
+def test_segment__cluster_names_from_a_file(checkpoint, trained, tmp_path):
     """Clusters with equal names form one class; a cluster with an empty line has no class."""
-    images = sorted((tmp_path / "data/halves/imgs/val").iterdir())
+    images = sorted((trained.parents[1] / "data/halves/imgs/val").iterdir())
     numbered = segment(config(checkpoint, images, tmp_path / "numbered"))
     assert [entry["name"] for entry in numbered["classes"]] == ["cluster 0", "cluster 1", "cluster 2"]
     cases = (("ground\nsky\nground\n", [0, 1, 0]), ("\nsky\n\n", [255, 0, 255]), ("sky\nground\nwall", [0, 1, 2]))

@@ -164,18 +164,17 @@ def segmenter_batch(kind):
     return {"img": img, "img_aug": img * 0.9, "label": label}
 
 
-@pytest.mark.parametrize("step", [0, 500])
 @pytest.mark.parametrize(
     "kind",
     ["constant image", "one colour each", "duplicated images", "one patch", "batch of one", "no labels", "zero codes"],
 )
-def test_whole_step__is_finite_with_finite_gradients(make_config, kind, step):
+def test_whole_step__is_finite_with_finite_gradients(make_config, kind):
     segmenter = LitUnsupervisedSegmenter(3, make_config())
     if kind == "zero codes":
         for parameter in segmenter.net.parameters():
             if parameter.requires_grad:
                 parameter.data.zero_()
-    terms = segmenter.losses(segmenter_batch(kind), step)
+    terms = segmenter.losses(segmenter_batch(kind), 500)
     terms["loss/total"].backward()
     assert all(torch.isfinite(value) for value in terms.values())
     trained = [p for p in segmenter.parameters() if p.requires_grad]

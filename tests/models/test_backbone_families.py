@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms.functional import normalize as normalized
 
 from conftest import ROOT, TINY_VIT
-from eagle.data.loading.transforms import unnormalize
+from eagle.data.views import unnormalize
 from eagle.downloads.catalog import MODELS
 from eagle.errors import ConfigError
 from eagle.models.backbone import build_backbone

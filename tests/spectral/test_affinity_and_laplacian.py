@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from eagle.data.loading.transforms import normalize
+from eagle.data.views import normalize
 from eagle.spectral.affinity import color_affinity, feature_affinity
 from eagle.spectral.laplacian import normalized_laplacian
 

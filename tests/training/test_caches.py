@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eagle.config.validation import with_overrides
-from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import ConfigError
 from eagle.models.key_cache import KeyCache
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -154,7 +154,7 @@ def test_training__with_cached_views_a_later_run_with_another_seed_needs_no_back
     cfg, segmenter, data = setting
     torch.save(segmenter.net.model.state_dict(), tmp_path / "vit.pth")
     weights = str(tmp_path / "vit.pth")
-    cfg = with_overrides(cfg, cached_views=3, max_steps=40, val_freq=20, pretrained_weights=weights)
+    cfg = with_overrides(cfg, cached_views=3, max_steps=24, val_freq=24, pretrained_weights=weights)
     for seed in (0, 1):
         train(with_overrides(cfg, seed=seed, experiment_name=f"seed_{seed}"))
     first, second = passes_of_runs

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from eagle.config.application import run_command
 from eagle.config.refinement import REFINEMENTS
-from eagle.config.schema import CRF_BACKENDS, REQUIRED, BackboneConfig, DatasetConfig, MachineConfig, key
+from eagle.config.schema import CRF_BACKENDS, REQUIRED, BackboneConfig, DatasetConfig, MachineConfig
+from eagle.config.schema import option as key
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError, DataError
 from eagle.files import default_folder
@@ -140,9 +141,7 @@ def visualize_eigen(cfg: DictConfig) -> None:
         require_checkpoint(Path(cfg.checkpoint), "checkpoint")
     from eagle.inference.eigen_pictures import visualize
 
-    outcome = visualize(cfg)
-    left_out = f", {len(outcome.unreadable)} left out" if outcome.unreadable else ""
-    print(f"{outcome.n_shown} of {outcome.n_named} images{left_out}: {' '.join(map(str, outcome.grids))}")
+    print(visualize(cfg))
 
 
 def visualize_eigen_main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import BadImageConfig, DatasetConfig, DatasetFolderConfig, key
+from eagle.config.schema import BadImageConfig, DatasetConfig, DatasetFolderConfig, option
 from eagle.config.validation import refuse_unknown, validated
 from eagle.console import text_table
 from eagle.data.check import Inspection, class_shares_table, inspect_dataset, readable_part, summary_table
@@ -15,7 +15,7 @@ from eagle.data.crops import crop_split
 from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
 from eagle.data.datasets.cropped import CROPS_PER_IMAGE, JpegSettings
-from eagle.data.preparation.publishers import archive_addresses, fetch_dataset, prepare_dataset
+from eagle.data.publishers import archive_addresses, fetch_dataset, prepare_dataset
 from eagle.downloads.catalog import DATASETS, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights
 from eagle.downloads.fetching import DERIVED, fetch_model
 from eagle.errors import DataError, DownloadError, EagleError
@@ -26,13 +26,13 @@ from eagle.files import default_folder
 class DownloadModelsConfig:
     """Every key of ``download_models.py``."""
 
-    models: list[str] = key(
+    models: list[str] = option(
         ["dino_vits8", "dino_vitb8", "eagle_cocostuff_vits8", "eagle_cityscapes_vitb8"],
         "Models to fetch; --list shows all names",
     )
-    output_dir: str = key(default_folder("models"), "Folder to write to", path=True)
-    base_url: str = key(DINO_URL, "Base address of the DINO and DINOv2 weights; set it to use a mirror")
-    list: bool = key(False, "List the models that can be fetched and those already fetched, then stop")
+    output_dir: str = option(default_folder("models"), "Folder to write to", path=True)
+    base_url: str = option(DINO_URL, "Base address of the DINO and DINOv2 weights; set it to use a mirror")
+    list: bool = option(False, "List the models that can be fetched and those already fetched, then stop")
 
 
 def download_models(config: DictConfig) -> None:
@@ -80,29 +80,29 @@ _GIVEN = ("cityscapes", "potsdam")
 class DownloadDatasetsConfig:
     """Keys of this command."""
 
-    datasets: list[str] = key(
+    datasets: list[str] = option(
         [],
         "Names of datasets to download; --list shows all. None = the four on STEGO's mirror, or only those whose "
         "archives you give",
     )
-    source: str = key(
+    source: str = option(
         "mirror",
         "mirror = STEGO's archives; originals = the publishers' archives, kept in pytorch_data_dir/originals, from "
         "which the folder is built (cocostuff, camvid). camvid always comes from its publisher",
         choices=("mirror", "originals"),
     )
-    cityscapes: list[str] = key(
+    cityscapes: list[str] = option(
         [], "Archives of Cityscapes to build it from: leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip", path=True
     )
-    potsdam: list[str] = key(
+    potsdam: list[str] = option(
         [], "Archives of the ISPRS Potsdam benchmark to cut it from: 2_Ortho_RGB.zip,5_Labels_all.zip", path=True
     )
-    pytorch_data_dir: str = key(default_folder("datasets"), "Output folder", path=True)
-    base_url: str | None = key(
+    pytorch_data_dir: str = option(default_folder("datasets"), "Output folder", path=True)
+    base_url: str | None = option(
         None, "URL of a folder that contains all archives, e.g. a mirror of your own; none = the source's own addresses"
     )
-    unzip: bool = key(False, "Unpack each of STEGO's archives after the download; the archive is kept")
-    list: bool = key(False, "List the datasets and which are already present; download nothing")
+    unzip: bool = option(False, "Unpack each of STEGO's archives after the download; the archive is kept")
+    list: bool = option(False, "List the datasets and which are already present; download nothing")
 
 
 def download_datasets(config: DictConfig) -> None:
@@ -157,23 +157,23 @@ def download_datasets_main() -> None:
 class CropConfig(DatasetFolderConfig, BadImageConfig):
     """Every key of this command."""
 
-    dataset_name: list[str] = key(
+    dataset_name: list[str] = option(
         ["cocostuff27", "cityscapes"], "Datasets to crop: names in eagle.data.datasets.catalog"
     )
-    crop_type: str = key(
+    crop_type: str = option(
         "five", "five = the four corners and the centre, random = five random positions", choices=("five", "random")
     )
-    splits: list[str] = key([*SPLITS], "Splits to crop; training uses only crops of train")
-    jpeg_quality: int = key(
+    splits: list[str] = option([*SPLITS], "Splits to crop; training uses only crops of train")
+    jpeg_quality: int = option(
         75, "JPEG quality of the crops; 75 = released code, 95 loses little", minimum=1, maximum=100
     )
-    jpeg_subsampling: str = key(
+    jpeg_subsampling: str = option(
         "4:2:0",
         "JPEG chroma subsampling of the crops: 4:2:0 = released code, 4:4:4 = none",
         choices=("4:2:0", "4:2:2", "4:4:4"),
     )
-    seed: int = key(0, "Seed of random crops; equal seeds give equal crops", minimum=0)
-    num_processes: int | None = key(None, "Number of images cropped at once; none = one per core", minimum=1)
+    seed: int = option(0, "Seed of random crops; equal seeds give equal crops", minimum=0)
+    num_processes: int | None = option(None, "Number of images cropped at once; none = one per core", minimum=1)
 
 
 def crop_datasets(config: DictConfig) -> None:
@@ -203,11 +203,11 @@ def crop_datasets_main() -> None:
 class CheckConfig(DatasetConfig):
     """Every key of this command."""
 
-    splits: list[str] = key([*SPLITS], "Splits to check")
-    res: int | None = key(
+    splits: list[str] = option([*SPLITS], "Splits to check")
+    res: int | None = option(
         None, "Count label pixels after resizing and centre-cropping to this size; none = whole label maps", minimum=1
     )
-    num_threads: int | None = key(None, "Number of decoding threads; none = Python's default", minimum=1)
+    num_threads: int | None = option(None, "Number of decoding threads; none = Python's default", minimum=1)
 
 
 def check_data(cfg: DictConfig) -> None:

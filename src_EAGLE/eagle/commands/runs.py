@@ -6,8 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import REQUIRED, BadImageConfig, EvalConfig, TrainConfig, key
-from eagle.data.datasets.catalog import open_dataset
+from eagle.config.schema import REQUIRED, BadImageConfig, EvalConfig, TrainConfig, option
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -15,6 +14,8 @@ from eagle.files import default_folder
 
 def train_segmentation(cfg: DictConfig) -> None:
     """Train EAGLE without labels; if the validation images have labels, score its probes during training."""
+    from eagle.data.datasets.catalog import open_dataset  # imports scipy, which --help does not need
+
     open_dataset(cfg, "val")  # names missing files before torch is imported, which takes seconds
     from eagle.training.run import train
 
@@ -62,17 +63,17 @@ def eval_segmentation_main() -> None:
 class FitConfig(BadImageConfig):
     """Keys of ``fit_clusters.py``."""
 
-    checkpoint: str = key(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
-    pytorch_data_dir: str | None = key(
+    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
+    pytorch_data_dir: str | None = option(
         None,
         "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",
         path=True,
     )
-    seed: int = key(0, "Seed of the sampled images and of the k-means that finds regions", minimum=0)
-    batch_size: int = key(16, "Images per batch", minimum=1)
-    num_workers: int = key(4, "Data loader processes", minimum=0)
-    accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    precision: str = key(
+    seed: int = option(0, "Seed of the sampled images and of the k-means that finds regions", minimum=0)
+    batch_size: int = option(16, "Images per batch", minimum=1)
+    num_workers: int = option(4, "Data loader processes", minimum=0)
+    accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
+    precision: str = option(
         "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
     )
 
@@ -103,11 +104,11 @@ FILE_NAME = "curves.png"
 class PlotConfig:
     """Keys of ``plot_run.py``."""
 
-    runs: list[str] = key([], "Folders of training runs, finished or running")
-    output_dir: str | None = key(
+    runs: list[str] = option([], "Folders of training runs, finished or running")
+    output_dir: str | None = option(
         None, f"Folder for {FILE_NAME}; none = the run's folder, or {SEVERAL_RUNS_DIR} for several runs", path=True
     )
-    smoothing: int | None = key(
+    smoothing: int | None = option(
         None,
         "Steps spanned by the running median of the losses (thick line); 0 = no median; none = a twentieth of the "
         "longest run, at least three logged values",

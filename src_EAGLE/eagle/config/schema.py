@@ -5,6 +5,7 @@ meanings. Published EAGLE and STEGO key names are kept.
 """
 
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal, get_args
 
 from omegaconf import MISSING as REQUIRED  # noqa: F401  default of a required key
@@ -34,7 +35,7 @@ def key(
     default: Any,
     meaning: str,
     *,
-    role: Role | None = None,
+    role: Role,
     choices: tuple[str, ...] = (),
     minimum: float | None = None,
     above: float | None = None,
@@ -46,14 +47,18 @@ def key(
     Args:
         default: value if neither YAML nor command line sets the key; lists and dicts are copied per instance.
         meaning: one sentence for ``--help``.
-        role: what the key decides (see ``Role``). Every key of a training or an evaluation has one; the options of
-            other commands, which no run records, have none.
+        role: what the key decides (see ``Role``).
         choices: allowed strings; empty allows any.
         minimum: smallest allowed value.
         above: exclusive lower bound.
         maximum: largest allowed value.
         path: the value is a file or folder, or a list of them.
+
+    Raises:
+        TypeError: ``role`` is missing or unknown.
     """
+    if role not in get_args(Role):
+        raise TypeError(f"{meaning!r}: key(…, role=…) takes one of {', '.join(get_args(Role))}")
     limits = {"minimum": minimum, "above": above, "maximum": maximum}
     metadata = {"meaning": meaning, "role": role, "choices": choices, **limits, "path": path}
     if isinstance(default, (list, dict)):
@@ -61,16 +66,13 @@ def key(
     return field(default=default, metadata=metadata)
 
 
+# A key of a command that no run records.
+option = partial(key, role="machine")
+
+
 def keys_with(schema: type, *roles: Role) -> list[str]:
     """Names of a schema's keys that have one of ``roles``, in the schema's order."""
     return [item.name for item in fields(schema) if item.metadata["role"] in roles]
-
-
-def require_roles(schema: type) -> None:
-    """Raise TypeError if a key of a schema has no role."""
-    for item in fields(schema):
-        if item.metadata["role"] not in get_args(Role):
-            raise TypeError(f"{schema.__name__}.{item.name}: key(…, role=…) takes one of {', '.join(get_args(Role))}")
 
 
 @dataclass
@@ -491,7 +493,3 @@ class EvalConfig(MachineConfig, BadImageConfig):
     )
     n_images: int = key(6, "Images in the picture grid", minimum=0, role="machine")
     report: bool = key(True, "Also write the evaluation as one HTML page next to the checkpoint", role="machine")
-
-
-for _schema in (TrainConfig, EvalConfig):
-    require_roles(_schema)

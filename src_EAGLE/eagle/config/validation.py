@@ -148,66 +148,38 @@ def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
         raise ConfigError(f"{name}: {value} is too large; the most is {rules['maximum']}")
 
 
-_ONE_CHOICE = "the released code only ever uses one value"
-_NO_NEIGHBOURS = "the positive of an image is the image itself"
-_OTHER_LOSS = "belongs to a loss that EAGLE does not use"
-_CLOUD = "only for the authors' cluster"
-_DEVICES = "use devices"
-_PLAIN = "experiments are named by output_root and experiment_name"
-_BESIDE = "evaluations are written next to the checkpoint"
-_IN_CHECKPOINT = "model and dataset come from the checkpoint"
+def _by_key(reasons: Mapping[str, str]) -> dict[str, str]:
+    return {name: reason for reason, names in reasons.items() for name in names.split()}
 
-RETIRED_KEYS = {
-    "arch": _ONE_CHOICE,
-    "dino_feat_type": _ONE_CHOICE,
-    "continuous": _ONE_CHOICE,
-    "granularity": _ONE_CHOICE,
-    "loader_crop_type": _ONE_CHOICE,
-    "use_true_labels": _ONE_CHOICE,
-    "use_recalibrator": _ONE_CHOICE,
-    "use_fit_model": _ONE_CHOICE,
-    "use_salience": _ONE_CHOICE,
-    "stop_at_zero": _ONE_CHOICE,
-    "use_head": _ONE_CHOICE,
-    "recluster_threshold": "the released code never reads it",
-    "has_labels": "labels are used if their files exist",
-    "num_neighbors": _NO_NEIGHBOURS,
-    "pos_intra_weight": _OTHER_LOSS,
-    "pos_intra_shift": _OTHER_LOSS,
-    "pos_inter_shift": _OTHER_LOSS,
-    "neg_inter_shift": _OTHER_LOSS,
-    "aug_alignment_weight": _OTHER_LOSS,
-    "rec_weight": _OTHER_LOSS,
-    "repulsion_weight": _OTHER_LOSS,
-    "crf_weight": _OTHER_LOSS,
-    "alpha": _OTHER_LOSS,
-    "beta": _OTHER_LOSS,
-    "gamma": _OTHER_LOSS,
-    "w1": _OTHER_LOSS,
-    "w2": _OTHER_LOSS,
-    "shift": _OTHER_LOSS,
-    "crf_samples": _OTHER_LOSS,
-    "color_space": _OTHER_LOSS,
-    "reset_probe_steps": _ONE_CHOICE,
-    "hist_freq": "class frequencies are drawn after every validation",
-    "azureml_logging": _CLOUD,
-    "submitting_to_aml": _CLOUD,
-    "num_gpus": _DEVICES,
-    "use_ddp": _DEVICES,
-    "dark_mode": "figures are light; report.html follows the viewer",
-    "log_dir": _PLAIN,
-    "name": _PLAIN,
-    "full_name": _PLAIN,
-}
+
+RETIRED_KEYS = _by_key(
+    {
+        "the released code only ever uses one value": (
+            "arch dino_feat_type continuous granularity loader_crop_type use_true_labels use_recalibrator "
+            "use_fit_model use_salience stop_at_zero use_head reset_probe_steps"
+        ),
+        "the released code never reads it": "recluster_threshold",
+        "labels are used if their files exist": "has_labels",
+        "the positive of an image is the image itself": "num_neighbors",
+        "belongs to a loss that EAGLE does not use": (
+            "pos_intra_weight pos_intra_shift pos_inter_shift neg_inter_shift aug_alignment_weight rec_weight "
+            "repulsion_weight crf_weight alpha beta gamma w1 w2 shift crf_samples color_space"
+        ),
+        "class frequencies are drawn after every validation": "hist_freq",
+        "only for the authors' cluster": "azureml_logging submitting_to_aml",
+        "use devices": "num_gpus use_ddp",
+        "figures are light; report.html follows the viewer": "dark_mode",
+        "experiments are named by output_root and experiment_name": "log_dir name full_name",
+    }
+)
 
 # Keys of the released eval_config.yml that have an effect in other commands only.
-RETIRED_IN_EVALUATION = {
-    "output_root": _BESIDE,
-    "experiment_name": _BESIDE,
-    "run_picie": "PiCIE is another method",
-    "dataset_name": _IN_CHECKPOINT,
-    "model_type": _IN_CHECKPOINT,
-    "dino_patch_size": _IN_CHECKPOINT,
-    "pretrained_weights": _IN_CHECKPOINT,
-    "projection_type": _IN_CHECKPOINT,
-}
+RETIRED_IN_EVALUATION = _by_key(
+    {
+        "evaluations are written next to the checkpoint": "output_root experiment_name",
+        "PiCIE is another method": "run_picie",
+        "model and dataset come from the checkpoint": (
+            "dataset_name model_type dino_patch_size pretrained_weights projection_type"
+        ),
+    }
+)

@@ -142,7 +142,9 @@ def list_bad_images(path: Path, train_set: SegmentationDataset, val_set: Segment
 def summary_table(inspections: Mapping[str, Inspection]) -> str:
     """One column per split: image counts, sizes, pixel formats, labels, void pixels and the most common class."""
     columns = [_column(inspection) for inspection in inspections.values()]
-    rows = [[fact, *(column.get(fact, "–") for column in columns)] for fact in _row_names(columns)]
+    # In the order of the longest column; a split without readable images has fewer facts.
+    facts = dict.fromkeys(fact for column in sorted(columns, key=len, reverse=True) for fact in column)
+    rows = [[fact, *(column.get(fact, "–") for column in columns)] for fact in facts]
     return text_table(["", *inspections], rows)
 
 
@@ -168,7 +170,7 @@ def _inspect_sample(dataset: SegmentationDataset, index: int, res: int | None) -
     except DataError as error:
         return error
     if res is not None:
-        from eagle.data.loading.transforms import label_tensor  # imports torch, which cropping does not need
+        from eagle.data.views import label_tensor  # imports torch, which cropping does not need
 
         label = label_tensor(label, res).numpy()
     n_classes = len(dataset.classes)
@@ -208,9 +210,3 @@ def _shares(found: Inspection) -> np.ndarray | None:
     if pixels is None:
         return None
     return np.append(pixels[:-1] / max(1, pixels[:-1].sum()), pixels[-1] / max(1, pixels.sum()))
-
-
-def _row_names(columns: list[dict[str, str]]) -> list[str]:
-    """Row names in the order of the longest column, then those that only other columns have."""
-    longest = max(columns, key=len)
-    return [*longest, *(fact for column in columns for fact in column if fact not in longest)]

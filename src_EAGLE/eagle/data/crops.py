@@ -116,13 +116,10 @@ def _record_split(dataset: SegmentationDataset, split: str, crops: CropSet, sett
         **settings,
     }
     record = crops.read_record() or {"parameters": parameters, "splits": {}}
-    before = record["splits"].get(split, {})
-    n_crops = CROPS_PER_IMAGE * len(dataset)
-    wanted = {**parameters, "crops": n_crops}
-    # Where images are recorded, their number may change: the crops of the others stay.
-    found = {**record["parameters"], "crops": n_crops if "images" in before else before.get("crops", n_crops)}
+    before = record["splits"].get(split)
+    found = record["parameters"]
     differing = [
-        f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
+        f"{name} {found.get(name)} instead of {value}" for name, value in parameters.items() if found.get(name) != value
     ]
     if differing:
         raise DataError(
@@ -130,7 +127,7 @@ def _record_split(dataset: SegmentationDataset, split: str, crops: CropSet, sett
             "values again"
         )
     images = [_stamp(dataset, index) for index in range(len(dataset))]
-    if "images" in before:
+    if before is not None:
         # Deleted before the record changes, so that a run killed in between leaves no crop of the old image.
         for index, (now, then) in enumerate(zip_longest(images, before["images"])):
             if now != then:

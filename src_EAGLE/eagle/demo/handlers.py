@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
-import torch
 from PIL import Image, ImageOps
 
 from eagle.data.images import read_header, read_photograph
@@ -18,7 +17,6 @@ from eagle.demo.pictures import annotated, cue_picture, eigenvector_pictures, ga
 from eagle.errors import DataError, EagleError, one_line
 from eagle.inference.segmentation import Segmentation
 from eagle.inference.segmenter import Segmenter
-from eagle.spectral.eicue import eicue
 
 MOST_BYTES = 32 * 2**20
 MOST_PIXELS = 32_000_000
@@ -63,15 +61,16 @@ class Handlers:
         return int(self.segmenter.model.net.model.patch_size)
 
     @property
-    def resolutions(self) -> list[int]:
-        """Short sides in pixels that the page offers; multiples of the patch size."""
+    def resolutions(self) -> list[tuple[str, int]]:
+        """Short sides in pixels that the page offers, with their labels; multiples of the patch size."""
+        default, patch_size = self.default_resolution, self.patch_size
         # At least four patches, which EiCue needs.
-        patches = (max(4, round(self.default_resolution * scale / self.patch_size)) for scale in SCALES)
-        return sorted({*(n * self.patch_size for n in patches), self.default_resolution})
+        sizes = {max(4, round(default * scale / patch_size)) * patch_size for scale in SCALES} | {default}
+        return [(f"{size} (default)" if size == default else str(size), size) for size in sorted(sizes)]
 
     def check(self) -> None:
         """Segment a blank picture: an unusable file of names or device is known before the first visitor comes."""
-        self.segmenter.segment(Image.new("RGB", (9, 9)), res=self.resolutions[0], cluster_names=self.cluster_names)
+        self.segmenter.segment(Image.new("RGB", (9, 9)), res=self.resolutions[0][1], cluster_names=self.cluster_names)
 
     def thumbnails(self) -> list[dict[str, Any]]:
         """The bundled photographs as a gallery."""
@@ -101,20 +100,14 @@ class Handlers:
         result = replace(result, name=name, ids=result.ids.astype("int16"))
         return result, _stage(result, names)
 
-    @torch.no_grad()
     def decomposed(self, photograph: Photograph | None, res: int) -> tuple[Any, Any]:
         """Galleries of the eigenvectors and of EiCue, as ``visualize_eigen.py`` draws them."""
         if photograph is None:
             return gr.skip(), gr.skip()
         with _messages():
-            vectors = self.segmenter.eigenvectors(photograph.image, res=res)
-        codebook = self.segmenter.model.train_cluster_probe_eigen
-        flat = torch.from_numpy(vectors).flatten(1).T[None].to(codebook.clusters.device)
-        # EiCue leaves out the first eigenvector, which is not among these.
-        padded = torch.nn.functional.pad(flat, (1, 0))
-        _, cue = eicue(padded, (vectors.shape[1], vectors.shape[2]), codebook)
+            vectors, cue = self.segmenter.eigenvectors_and_cue(photograph.image, res=res)
         shown = ("Photograph", photograph.image)
-        return gallery([shown, *eigenvector_pictures(vectors)]), gallery([shown, cue_picture(cue[0].cpu().numpy())])
+        return gallery([shown, *eigenvector_pictures(vectors)]), gallery([shown, cue_picture(cue)])
 
     def pointed(self, result: Segmentation | None, names: Names, event: gr.SelectData) -> tuple[int, Any]:
         """The id of the class clicked in the legend, and the field that renames it."""

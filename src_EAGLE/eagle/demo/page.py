@@ -1,6 +1,6 @@
 """The page: its components and events, and the application that serves it."""
 
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from eagle.demo.handlers import MOST_BYTES, Handlers
 from eagle.demo.server import Privacy
 
+HERE = Path(__file__).parent
 KEPT = "Photographs are kept in the server's memory only, until you close this page."
 TITLE = "EAGLE: unsupervised segmentation"
 OPACITY = 0.5
@@ -59,7 +60,10 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
             )  # fmt: skip
         with gr.Row(elem_id="settings", equal_height=True):
             opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", elem_id="opacity", buttons=[])
-            res = _resolution(handlers)
+            res = gr.Dropdown(
+                handlers.resolutions, value=handlers.default_resolution, label="Resolution (short side)",
+                filterable=False, elem_id="res",
+            )  # fmt: skip
             refine = gr.Dropdown(REFINEMENTS, value="none", label="Refinement", filterable=False, elem_id="refine")
             name = gr.Textbox(
                 label="Rename a cluster", placeholder="click it in the list", interactive=False, max_lines=1,
@@ -128,23 +132,12 @@ def application(handlers: Handlers, checkpoint: str) -> FastAPI:
         "/",
         app_kwargs={"middleware": [Middleware(Privacy)]},
         footer_links=[], run_history=False, show_error=False, max_file_size=MOST_BYTES, ssr_mode=False,
-        enable_monitoring=False, pwa=False, mcp_server=False, theme=theme, css=_text("style.css"), js=_text("page.js"),
+        enable_monitoring=False, pwa=False, mcp_server=False, theme=theme, css_paths=HERE / "style.css",
+        js=(HERE / "page.js").read_text(encoding="utf-8"),
     )  # fmt: skip
-
-
-def _resolution(handlers: Handlers) -> gr.Dropdown:
-    default = handlers.default_resolution
-    choices = [(f"{size}{' (default)' if size == default else ''}", size) for size in handlers.resolutions]
-    label = "Resolution (short side)"
-    return gr.Dropdown(choices, value=default, label=label, filterable=False, elem_id="res")
 
 
 def _patches(elem_id: str) -> gr.Gallery:
     return gr.Gallery(
         columns=3, object_fit="contain", interactive=False, show_label=False, buttons=[], elem_id=elem_id, height="auto"
     )
-
-
-def _text(name: str) -> str:
-    """A file beside this one."""
-    return (files(__package__) / name).read_text(encoding="utf-8")

@@ -48,11 +48,8 @@ def annotated(result: Segmentation, names: Mapping[int, str]) -> tuple[dict[str,
     Its longest side is at most SHOWN_SIDE. Labels are ``SHARE NAME`` with shares of equal width.
     """
     photograph = _shrunk(result.photograph, SHOWN_SIDE)
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int)
-        for new, old in zip(photograph.size[::-1], result.ids.shape, strict=True)
-    )
-    small = replace(result, photograph=photograph, ids=result.ids[rows[:, None], columns])
+    ids = Image.fromarray(result.ids.astype(np.int32)).resize(photograph.size, Image.Resampling.NEAREST)
+    small = replace(result, photograph=photograph, ids=np.asarray(ids))
     annotations, colors = [], {}
     for segment in segments(result, names):
         share = "<0.1%" if segment["share"] < 0.001 else f"{segment['share']:.1%}"

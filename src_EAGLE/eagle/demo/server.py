@@ -6,8 +6,6 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,14 +36,12 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# Tags for link previews, with addresses of Gradio's.
-PREVIEW_TAG = re.compile(rb"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>\s*")
 # Seconds that answers get to finish.
 LAST_SECONDS = 2
 
 
 def serve(cfg: DictConfig) -> None:
-    """Serve the page until Ctrl-C or SIGTERM.
+    """Serve the page until Ctrl-C, which raises KeyboardInterrupt, or SIGTERM, which exits with 143.
 
     Args:
         cfg: a validated DemoConfig.
@@ -68,32 +64,19 @@ def serve(cfg: DictConfig) -> None:
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             print(f"The page is on http://{shown}:{port} (Ctrl-C stops it)", flush=True)
-            run(app, listener)
+            # Uvicorn raises the signal again when it has shut down; by default that would skip the cleaning up.
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=LAST_SECONDS)
+            _Server(app, config).run(sockets=[listener])
 
 
-@contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
+def listening(host: str, port: int) -> socket.socket:
     """A listening socket, so that a taken port is known before the model loads; raises ConfigError."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(f"host={host} port={port}: {one_line(error)}; choose others") from error
-    with listener:
-        yield listener
-
-
-def run(app: FastAPI, listener: socket.socket) -> None:
-    """Serve until SIGINT, which raises KeyboardInterrupt, or SIGTERM, which exits with 143.
-
-    Args:
-        app: with Gradio mounted.
-        listener: a listening socket.
-    """
-    # Uvicorn raises the signal again when it has shut down; the default would end the process without cleaning up.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=LAST_SECONDS)
-    _Server(app, config).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -117,7 +100,7 @@ class _Server(uvicorn.Server):
 
 
 class Privacy:
-    """ASGI middleware that refuses all routes but ROUTES and adds HEADERS; the page loses tags for link previews.
+    """ASGI middleware that refuses all routes but ROUTES and adds HEADERS.
 
     Args:
         app: the application behind it.
@@ -128,35 +111,12 @@ class Privacy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; see ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-        elif not ROUTES.fullmatch(scope["path"]):
-            await PlainTextResponse("not found", 404)(scope, receive, send)
-        else:
-            await self._app(scope, receive, _Cleaned(send, is_page=scope["path"] == "/"))
 
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
 
-class _Cleaned:
-    """A ``send`` that adds the headers, and for the page collects the body before it removes tags."""
-
-    def __init__(self, send: Send, is_page: bool) -> None:
-        self._send = send
-        self._is_page = is_page
-        self._start: Message = {}
-        self._body = b""
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(HEADERS)
-            if self._is_page:
-                self._start = message
-                return
-        elif self._is_page and message["type"] == "http.response.body":
-            self._body += message.get("body", b"")
-            if message.get("more_body"):
-                return
-            body = PREVIEW_TAG.sub(b"", self._body)
-            MutableHeaders(scope=self._start)["Content-Length"] = str(len(body))
-            await self._send(self._start)
-            message = {"type": "http.response.body", "body": body}
-        await self._send(message)
+        allowed = scope["type"] != "http" or ROUTES.fullmatch(scope["path"])
+        app: ASGIApp = self._app if allowed else PlainTextResponse("not found", 404)
+        await app(scope, receive, with_headers)

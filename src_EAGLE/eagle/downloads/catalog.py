@@ -135,12 +135,6 @@ def local_weights(output_dir: str | Path, name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def fetch_command(file_name: str) -> str | None:
-    """The command that fetches a released checkpoint; None for any other file name."""
-    names = (name for name, model in MODELS.items() if model.drive_id and f"{model.stem}.ckpt" == file_name)
-    return next((f"python download_models.py models=[{name}]" for name in names), None)
-
-
 def licence_hint(timm_name: str, folder: str | Path) -> str:
     """What to do when DINOv3's weights cannot be fetched, as the end of an error message; empty for other models.
 
@@ -167,7 +161,7 @@ def require_checkpoint(path: Path, key: str | None = None) -> None:
         key: configuration key that names it, for the message.
     """
     if not path.is_file():
-        command = fetch_command(path.name)
-        remedy = f"; `{command} output_dir={path.parent}` fetches it" if command else ""
-        place = f"{key}: {path}" if key else str(path)
-        raise CheckpointError(f"{place}: no such checkpoint{remedy}")
+        released = next((name for name, model in MODELS.items() if model.drive_id and model.stem == path.stem), None)
+        command = f"python download_models.py models=[{released}] output_dir={path.parent}"
+        remedy = f"; `{command}` fetches it" if released and path.suffix == ".ckpt" else ""
+        raise CheckpointError(f"{f'{key}: ' if key else ''}{path}: no such checkpoint{remedy}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from eagle.downloads.catalog import DINO_URL, MODELS, licence_hint, local_weights
 from eagle.errors import DownloadError
-from eagle.files import looks_like_html, sha256_of, written_atomically
+from eagle.files import looks_like_html, written_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ TIMEOUT = 30.0
 logger = logging.getLogger(__name__)
 
 
-def fetch_file(url: str, destination: str | Path, sha256: str | None = None) -> Path:
+def fetch_file(url: str, destination: str | Path) -> Path:
     """Fetch ``url`` into ``destination``, unless that file already exists.
 
     gdown writes to ``DESTINATION.fetched????????.part``, from which a later call resumes. A transfer that is cut off
@@ -35,14 +35,13 @@ def fetch_file(url: str, destination: str | Path, sha256: str | None = None) -> 
     Args:
         url: an http or https address, of Google Drive or any other server.
         destination: the file to write; its folder is created.
-        sha256: expected hexadecimal digest, if known.
 
     Returns:
         ``destination``.
 
     Raises:
-        DownloadError: the server cannot be reached or refuses, the result is an HTML page or has another digest, or the
-            file cannot be written.
+        DownloadError: the server cannot be reached or refuses, the result is an HTML page, or the file cannot be
+            written.
     """
     destination = Path(destination)
     if destination.is_file():
@@ -51,9 +50,13 @@ def fetch_file(url: str, destination: str | Path, sha256: str | None = None) -> 
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         _transfer(url, fetched, destination)
-        if defect := _defect(fetched, sha256):
+        with fetched.open("rb") as content:
+            is_page = looks_like_html(content.read(1024))
+        if is_page:
             fetched.unlink()
-            raise DownloadError(f"{url}: the download {defect} and was deleted; {_by_hand(destination)}")
+            raise DownloadError(
+                f"{url}: the download is an HTML page, not the file, and was deleted; {_by_hand(destination)}"
+            )
         fetched.replace(destination)
         for part in _partial_files(fetched):
             part.unlink()
@@ -194,16 +197,6 @@ def _transfer(url: str, fetched: Path, destination: Path) -> None:
 def _partial_files(fetched: Path) -> dict[Path, int]:
     """Sizes of the partial files that gdown left."""
     return {part: part.stat().st_size for part in fetched.parent.glob(f"{glob.escape(fetched.name)}????????.part")}
-
-
-def _defect(file: Path, sha256: str | None) -> str | None:
-    """What is wrong with a complete file, to follow "the download"; None if nothing is."""
-    with file.open("rb") as content:
-        if looks_like_html(content.read(1024)):
-            return "is an HTML page, not the file,"
-    if sha256 is not None and sha256_of(file) != sha256.lower():
-        return f"does not have the SHA-256 {sha256}"
-    return None
 
 
 def _by_hand(destination: Path) -> str:

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from eagle.data.datamodule import batches_by_shape, evaluation_loader
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import colored, write_ids, write_image
-from eagle.data.loading.datamodule import batches_by_shape, evaluation_loader
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews
 from eagle.distributed import all_gather_objects
 from eagle.errors import DataError
 from eagle.evaluation.details import Details, Picture

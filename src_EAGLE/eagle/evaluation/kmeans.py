@@ -9,9 +9,9 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
+from eagle.data.datamodule import evaluation_loader
 from eagle.data.datasets.base import DatasetPart, SegmentationDataset
-from eagle.data.loading.datamodule import evaluation_loader
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews
 from eagle.distributed import all_gather_objects
 from eagle.models.backbone import KeyBackbone
 from eagle.models.probes import ClusterLookup

@@ -15,8 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR, colored, overlay
-from eagle.data.loading.transforms import unnormalize
-from eagle.data.loading.views import EvaluationViews
+from eagle.data.views import EvaluationViews, unnormalize
 from eagle.evaluation.details import ClusterExample, Details, ImageResult, best_median_worst
 from eagle.evaluation.evaluator import Evaluation
 from eagle.evaluation.metrics import UnsupervisedMetrics

@@ -1,6 +1,6 @@
-"""Bars: how often each class occurs and is predicted; mean scores of several runs."""
+"""Bars: how often each class occurs and is predicted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,8 +14,6 @@ ROW_INCHES = 0.29
 MAX_INCHES = 30.0
 LABEL_COLOR = "0.75"
 BAR_HEIGHT = 0.42
-# Okabe and Ito's colours without yellow, which is faint on white.
-RUN_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def frequencies_figure(
@@ -65,51 +63,9 @@ def frequencies_figure(
     return figure
 
 
-def bars_figure(scores: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
-    """Draw one group of bars per data set: mean with standard deviation, and a point per seed.
-
-    Args:
-        scores: one value per seed by data set and setting; a setting that is missing from a data set leaves a gap.
-        title: what the scores are.
-    """
-    settings = list(dict.fromkeys(name for by_setting in scores.values() for name in by_setting))
-    figure = Figure(figsize=(2.2 + 0.33 * len(settings) * len(scores), 3.6), layout="constrained")
-    ax = figure.subplots()
-    width = 0.84 / len(settings)
-    for number, setting in enumerate(settings):
-        color = RUN_COLORS[number % len(RUN_COLORS)]
-        for place, by_setting in enumerate(scores.values()):
-            values = np.asarray(by_setting.get(setting, ()), dtype=float)
-            if len(values):
-                x = place + (number - (len(settings) - 1) / 2) * width
-                deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-                ax.bar(x, values.mean(), 0.9 * width, color=color, alpha=0.75, yerr=deviation, capsize=2)
-                ax.plot(np.full(len(values), x), values, ".", color="black", markersize=3)
-    ax.set_xticks(range(len(scores)), [shown_name(name) for name in scores])
-    ax.set_ylabel("mIoU (%)")
-    ax.set_title(title, fontsize=10)
-    ax.spines[["top", "right"]].set_visible(False)
-    patches = [
-        Patch(color=RUN_COLORS[number % len(RUN_COLORS)], alpha=0.75, label=shown_name(name))
-        for number, name in enumerate(settings)
-    ]
-    columns = min(5, len(settings))
-    figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
-    return figure
-
-
 def _draw_bars(ax: Axes, y: np.ndarray, counts: np.ndarray, color: str | np.ndarray, size: float) -> float:
     """Draw counts in percent of their sum; return the longest bar."""
     percent = 100 * counts / max(counts.sum(), 1)
-    ax.barh(y, percent, BAR_HEIGHT, color=color)
-    for height, share in zip(y, percent, strict=True):
-        ax.annotate(
-            f"{share:.1f}",
-            (share, height),
-            (3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=0.75 * size,
-            color="0.3",
-        )
+    bars = ax.barh(y, percent, BAR_HEIGHT, color=color)
+    ax.bar_label(bars, fmt="{:.1f}", padding=3, fontsize=0.75 * size, color="0.3")
     return float(percent.max(initial=0))

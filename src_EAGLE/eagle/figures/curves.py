@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from eagle.errors import DataError
-from eagle.figures.bars import RUN_COLORS
 from eagle.figures.confusion import shown_name, style_axes
 
 FILE_NAME = "metrics.csv"
@@ -42,6 +41,8 @@ PANELS = {
     "cd/neg_inter": "code similarity, negative pairs",
 }
 VALIDATION_PREFIXES = ("test/", "val/")
+# Okabe and Ito's colours without yellow, which is faint on white.
+RUN_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # Colour and dashes of each run; more runs than colours repeat the colours with other dashes.
 RUN_STYLES: list[dict[str, Any]] = list(cycler("linestyle", ["-", "--", ":", "-."]) * cycler("color", RUN_COLORS))
 N_COLUMNS = 4
@@ -92,15 +93,12 @@ def read_run(run_dir: Path) -> Curves:
             table = csv.DictReader(file)
             # A run in progress may have written half of its last row.
             rows = [row for row in table if (row.get(STEP) or "").isdigit()]
-            header = [*(table.fieldnames or [])]
-        curves = {column: _curve(rows, column) for column in header if column not in NOT_DRAWN}
+            columns = [name for name in table.fieldnames or [] if name not in NOT_DRAWN]
+        curves = {column: curve for column in columns if len((curve := _curve(rows, column)).values)}
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path}: not the metrics of a training run ({error})") from error
-    if header and STEP not in header:
-        raise DataError(f"{path}: not the metrics of a training run (it has no column '{STEP}')")
-    curves = {column: curve for column, curve in curves.items() if len(curve.values)}
     if not curves:
-        raise DataError(f"{path}: no values yet; a run writes the first after scalar_log_freq steps")
+        raise DataError(f"{path}: no values of a training run; a run writes the first after scalar_log_freq steps")
     return curves
 
 

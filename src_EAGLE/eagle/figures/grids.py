@@ -16,7 +16,7 @@ from PIL import Image
 
 from eagle.data.datasets.base import VOID, Classes
 from eagle.data.labels import VOID_COLOR, colored
-from eagle.data.loading.transforms import unnormalize
+from eagle.data.views import unnormalize
 from eagle.evaluation.details import Picture
 from eagle.figures.confusion import shown_name
 

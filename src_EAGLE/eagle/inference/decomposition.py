@@ -1,8 +1,7 @@
 """Laplacian eigenvectors and EiCue of one image, with k-means of the keys for comparison."""
 
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 
-from eagle.data.loading.transforms import image_tensor, normalize
+from eagle.data.views import image_tensor, normalize
 from eagle.errors import DataError
 from eagle.models.backbone import KeyBackbone
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -23,10 +22,11 @@ from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 DEFAULT_EIGENVECTORS = 3
 DEFAULT_LABELS = 8
 INITIALISATIONS = 3
+# The affinity and the Laplacian of this many patches take 1.2 GB; a full eigendecomposition (rarely needed) takes more.
+MAX_PATCHES = 10_000
 
 
-@dataclass(frozen=True)
-class Decomposition:
+class Decomposition(NamedTuple):
     """Eigenvectors and label maps of one image, on its grid of patches.
 
     Attributes:
@@ -41,22 +41,27 @@ class Decomposition:
 
 
 @torch.no_grad()
-def photograph_eigenvectors(code: Tensor, img: Tensor, n: int, cfg: Any, color_affinity: str) -> Tensor:
-    """Eigenvectors of one image's Laplacian, computed as in training.
+def eigenvectors_and_cue(
+    segmenter: LitUnsupervisedSegmenter, code: Tensor, img: Tensor, n: int, color_affinity: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvectors of one image's Laplacian and its EiCue by the trained codebook, computed as in training.
 
     Args:
+        segmenter: in eval mode.
         code: 1×D×h×w.
         img: 1×3×H×W, normalised.
-        n: number of eigenvectors that are needed, not counting the trivial one.
-        cfg: the run's configuration.
+        n: number of eigenvectors, not counting the trivial one.
         color_affinity: see eagle.spectral.affinity.
 
     Returns:
-        1×(h·w)×k by ascending eigenvalue, the trivial one first. k is at least n + 1, and at least as large as in
-        training, so that the vectors do not depend on n.
+        n×h×w float32 by ascending eigenvalue, without the trivial one; and h×w int64 labels.
     """
+    cfg, grid = segmenter.cfg, (code.shape[2], code.shape[3])
+    # At least as many as in training, so that the vectors do not depend on n.
     k = max(1 + n, cfg.eigen_cluster)
-    return laplacian_eigenvectors(code, img, k, color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity)
+    vectors = laplacian_eigenvectors(code, img, k, color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity)
+    _, cue = eicue(vectors[:, :, : cfg.eigen_cluster], grid, segmenter.train_cluster_probe_eigen)
+    return _maps(vectors, grid)[:n].float().cpu().numpy(), cue[0].cpu().numpy()
 
 
 @torch.no_grad()
@@ -68,12 +73,10 @@ def decompose(segmenter: LitUnsupervisedSegmenter, img: Tensor, cfg: Any) -> Dec
         img: 1×3×H×W, normalised, with sides that are multiples of the patch size; on the segmenter's device.
         cfg: has n_eigenvectors, n_clusters, color_affinity and seed, see VisualizeConfig.
     """
-    run, grid = segmenter.cfg, _grid(img, segmenter.net.model)
-    n = cfg.n_eigenvectors or run.eigen_cluster - 1
+    run = segmenter.cfg
     keys, code = segmenter.net.keys_and_code(img)
-    vectors = photograph_eigenvectors(code, img, n, run, cfg.color_affinity or run.color_affinity)
-    _, cue = eicue(vectors[:, :, : run.eigen_cluster], grid, segmenter.train_cluster_probe_eigen)
-    return _decomposition(_maps(vectors, grid)[:n], cue[0].cpu().numpy(), keys, cfg)
+    n, colors = cfg.n_eigenvectors or run.eigen_cluster - 1, cfg.color_affinity or run.color_affinity
+    return _decomposition(*eigenvectors_and_cue(segmenter, code, img, n, colors), keys, cfg)
 
 
 @torch.no_grad()
@@ -84,11 +87,12 @@ def decompose_keys(backbone: KeyBackbone, img: Tensor, cfg: Any) -> Decompositio
     cosine too. Arguments as in ``decompose``.
     """
     keys = backbone(img)
-    n = cfg.n_eigenvectors or DEFAULT_EIGENVECTORS
     normalized = F.normalize(keys.float(), dim=1)
-    vectors = laplacian_eigenvectors(normalized, img, 1 + n, cfg.color_affinity or "released")
-    maps = _maps(vectors, _grid(img, backbone))
-    return _decomposition(maps, cosine_kmeans(maps, cfg.n_clusters or DEFAULT_LABELS, cfg.seed), keys, cfg)
+    n_vectors = 1 + (cfg.n_eigenvectors or DEFAULT_EIGENVECTORS)
+    vectors = laplacian_eigenvectors(normalized, img, n_vectors, cfg.color_affinity or "released")
+    maps = _maps(vectors, (keys.shape[2], keys.shape[3]))
+    cue = cosine_kmeans(maps, cfg.n_clusters or DEFAULT_LABELS, cfg.seed)
+    return _decomposition(maps.cpu().numpy(), cue, keys, cfg)
 
 
 def cosine_kmeans(features: Tensor, n_clusters: int, seed: int) -> np.ndarray:
@@ -137,23 +141,15 @@ def numbered_like(labels: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return names[compact]
 
 
-def _grid(img: Tensor, backbone: KeyBackbone) -> tuple[int, int]:
-    return img.shape[2] // backbone.patch_size, img.shape[3] // backbone.patch_size
-
-
 def _maps(vectors: Tensor, grid: tuple[int, int]) -> Tensor:
     """1×(h·w)×k eigenvectors → (k-1)×h×w, without the trivial one."""
     return vectors[0, :, 1:].T.unflatten(1, grid)
 
 
-def _decomposition(maps: Tensor, cue: np.ndarray, keys: Tensor, cfg: Any) -> Decomposition:
+def _decomposition(eigenvectors: np.ndarray, cue: np.ndarray, keys: Tensor, cfg: Any) -> Decomposition:
     cue = numbered_by_size(cue)
     kmeans = cosine_kmeans(keys[0], cfg.n_clusters or int(cue.max()) + 1, cfg.seed)
-    return Decomposition(maps.cpu().numpy(), cue, numbered_like(kmeans, cue))
-
-
-# The affinity and the Laplacian of this many patches take 1.2 GB; a full eigendecomposition (rarely needed) takes more.
-MAX_PATCHES = 10_000
+    return Decomposition(eigenvectors, cue, numbered_like(kmeans, cue))
 
 
 def whole_patch_size(photograph: Image.Image, res: int, patch_size: int) -> tuple[int, int]:

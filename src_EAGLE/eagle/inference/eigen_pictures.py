@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from eagle.config.refinement import refinement_of_name
@@ -24,30 +23,23 @@ from eagle.data.named_files import bundled_photographs, named_files, output_name
 from eagle.errors import ConfigError, DataError
 from eagle.figures.confusion import write_figure
 from eagle.figures.grids import PANEL_INCHES, Panel, class_legend, eigenvector_colors, panel_grid
-from eagle.inference.decomposition import Decomposition, decompose, decompose_keys, input_of_size, whole_patch_size
-from eagle.inference.photograph import PhotographSegmenter
-from eagle.inference.segmentation import Legend
-from eagle.inference.segmenter import open_segmenter
+from eagle.inference.decomposition import decompose, decompose_keys, input_of_size, whole_patch_size
+from eagle.inference.segmenter import Segmenter, open_segmenter
 from eagle.models.backbone import build_backbone
 
 # Without a checkpoint; rounded to whole patches.
 DEFAULT_RES = 320
 # Last part of a label map's file name → its title in the figure.
 MAP_TITLES = {"eicue": "EiCue", "kmeans": "k-means of keys", "clusters": "final clusters"}
+CHECKPOINT_NOTE = "Laplacian of code and colour affinity, EiCue from the trained codebook."
+BACKBONE_NOTE = (
+    "No checkpoint: Laplacian of the affinity of normalised keys and of colours, EiCue by k-means of the eigenvectors."
+)
 
 # The name of an image, unique, and what reads it; raises DataError naming the file.
 NamedImage = tuple[str, Callable[[], Image.Image]]
 
 logger = logging.getLogger(__name__)
-
-
-class Outcome(NamedTuple):
-    """What was drawn: files of the figures, images in them, images named, and one line for each unreadable image."""
-
-    grids: list[Path]
-    n_shown: int
-    n_named: int
-    unreadable: list[str]
 
 
 @dataclass(frozen=True)
@@ -56,27 +48,26 @@ class EigenPanels:
 
     Attributes:
         image: the whole photograph at the size of the panels' files.
-        decomposition: eigenvectors and label maps on the grid of patches.
+        eigenvectors: n×h×w float32, see ``Decomposition``.
         maps: ids and palette of each label map, by the keys of MAP_TITLES; final clusters only with a checkpoint.
     """
 
     image: Image.Image
-    decomposition: Decomposition
+    eigenvectors: np.ndarray
     maps: dict[str, tuple[np.ndarray, np.ndarray]]
 
     def by_title(self) -> dict[str, Panel]:
         """The panels as drawn in a figure, in the paper's order."""
         panels: dict[str, Panel] = {"image": self.image}
-        for number, values in enumerate(self.decomposition.eigenvectors, start=1):
-            panels[f"eigenvector {number}"] = eigenvector_colors(values)
+        panels |= {f"eigenvector {n}": eigenvector_colors(values) for n, values in enumerate(self.eigenvectors, 1)}
         return panels | {MAP_TITLES[kind]: colored(ids, palette) for kind, (ids, palette) in self.maps.items()}
 
     def write(self, folder: Path, name: str) -> None:
         """Write ``NAME_image.png``, ``NAME_eigenvector_1.png`` … and a palette PNG of the ids of each label map."""
         write_image(folder / f"{name}_image.png", np.asarray(self.image))
-        for number, values in enumerate(self.decomposition.eigenvectors, start=1):
+        for n, values in enumerate(self.eigenvectors, 1):
             colors = Image.fromarray(eigenvector_colors(values))
-            write_image(folder / f"{name}_eigenvector_{number}.png", self._enlarged(colors))
+            write_image(folder / f"{name}_eigenvector_{n}.png", self._enlarged(colors))
         for kind, (ids, palette) in self.maps.items():
             enlarged = self._enlarged(Image.fromarray(ids.astype(np.int32)))
             write_colored_ids(folder / f"{name}_{kind}.png", enlarged, palette)
@@ -85,31 +76,44 @@ class EigenPanels:
         return np.asarray(values.resize(self.image.size, Image.Resampling.NEAREST))
 
 
-@dataclass(frozen=True)
 class Viewer:
     """Callable that decomposes and segments a photograph, with a trained checkpoint or a bare backbone.
 
-    Attributes:
+    Args:
         cfg: a validated VisualizeConfig.
-        decompose: see ``eagle.inference.decomposition``.
-        note: says how it computes the Laplacian and EiCue.
-        patch_size: side of a patch in pixels.
-        res: short side of the model input in pixels, a multiple of the patch size.
-        fabric: device and precision.
-        photographs: computes final clusters as segment_images.py does; None for a bare backbone.
-        legend: names and colours of the final clusters.
-        trained_on: configuration of the segmenter.
+
+    Attributes:
+        segmenter: the checkpoint's; None for a bare backbone.
+        legend: names and colours of its final clusters.
+
+    Raises:
+        CheckpointError, ConfigError, WeightsError: a checkpoint, key or weights file is unusable.
     """
 
-    cfg: DictConfig
-    decompose: Callable[[Tensor, DictConfig], Decomposition]
-    note: str
-    patch_size: int
-    res: int
-    fabric: Fabric
-    photographs: PhotographSegmenter | None = None
-    legend: Legend | None = None
-    trained_on: DictConfig | None = None
+    def __init__(self, cfg: DictConfig) -> None:
+        self._cfg = cfg
+        self._fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
+        self.segmenter = _segmenter(cfg, self._fabric) if cfg.checkpoint is not None else None
+        if self.segmenter is not None:
+            backbone = self.segmenter.model.net.model
+            self._res = cfg.res or self.segmenter.cfg.val_res
+            self._decompose = partial(decompose, self.segmenter.model)
+            # Final clusters are computed as segment_images.py does.
+            refinement = refinement_of_name("crf" if cfg.run_crf else "none")
+            view = self.segmenter.view(cfg.res, refinement=refinement, crf_backend=cfg.crf_backend)
+            self._photographs = self.segmenter.photographs("cluster", view)
+            self.legend = self.segmenter.legend("cluster", refinement)
+        else:
+            if cfg.run_crf:
+                raise ConfigError("run_crf: the CRF refines final clusters, which need a checkpoint")
+            backbone = build_backbone(
+                cfg.model_type, cfg.dino_patch_size, cfg.pretrained_weights, cfg.key_blocks, **cfg.backbone_kwargs
+            )
+            self._fabric.to_device(backbone)
+            self._res = cfg.res or round(DEFAULT_RES / backbone.patch_size) * backbone.patch_size
+            self._decompose = partial(decompose_keys, backbone)
+        self._patch_size = backbone.patch_size
+        check_resolution("res", self._res, self._patch_size)
 
     def __call__(self, photograph: Image.Image) -> EigenPanels:
         """Decompose and segment an RGB photograph of any size.
@@ -120,30 +124,20 @@ class Viewer:
         Raises:
             DataError: the photograph is so long that it has too many patches.
         """
-        seen = whole_patch_size(photograph, self.res, self.patch_size)
-        width, height = (side * self.cfg.panel_scale for side in seen)
-        with self.fabric.autocast():
-            found = self.decompose(self.fabric.to_device(input_of_size(photograph, seen)), self.cfg)
+        seen = whole_patch_size(photograph, self._res, self._patch_size)
+        width, height = (side * self._cfg.panel_scale for side in seen)
+        with self._fabric.autocast():
+            found = self._decompose(self._fabric.to_device(input_of_size(photograph, seen)), self._cfg)
         palette = distinct_palette(1 + int(max(found.cue.max(), found.kmeans.max())))
         maps = {"eicue": (found.cue, palette), "kmeans": (found.kmeans, palette)}
-        if self.photographs is not None and self.legend is not None:
-            ids = self.legend.ids(self.photographs(photograph, (height, width)))
+        if self.segmenter is not None:
+            ids = self.legend.ids(self._photographs(photograph, (height, width)))
             maps["clusters"] = ids, self.legend.classes.palette
         # Smoothly, unlike the model's input.
-        return EigenPanels(photograph.resize((width, height), Image.Resampling.LANCZOS), found, maps)
-
-    def named(self, name: str, photograph: Image.Image) -> EigenPanels:
-        """The panels of a photograph, written too if the configuration says so; errors start with its name."""
-        try:
-            panels = self(photograph)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
-        if self.cfg.panels:
-            panels.write(Path(self.cfg.output_dir), name)
-        return panels
+        return EigenPanels(photograph.resize((width, height), Image.Resampling.LANCZOS), found.eigenvectors, maps)
 
 
-def visualize(cfg: DictConfig) -> Outcome:
+def visualize(cfg: DictConfig) -> str:
     """Write figures of all images that a configuration names, and with ``panels`` also every panel as a file.
 
     Writes ``grid.png``, or ``grid_1.png`` and so on for more than ``rows_per_grid`` images; for the panels' files see
@@ -152,36 +146,47 @@ def visualize(cfg: DictConfig) -> Outcome:
     Args:
         cfg: a validated VisualizeConfig.
 
+    Returns:
+        A line: how many images were drawn and left out, and the files of the figures.
+
     Raises:
         CheckpointError, ConfigError, DataError, WeightsError: there is nothing to show at all.
     """
     named = named_images(cfg)
     if not named and cfg.checkpoint is None:
         raise ConfigError("images: name images or folders, set bundled=true, or name a dataset (dir_dataset_name)")
-    viewer = open_viewer(cfg)
-    if not named and (run := viewer.trained_on) is not None:
+    viewer = Viewer(cfg)
+    if not named and viewer.segmenter is not None:
+        run = viewer.segmenter.cfg
         is_here = Path(run.pytorch_data_dir).is_dir()
         source = run if is_here else with_overrides(run, pytorch_data_dir=cfg.pytorch_data_dir)
         named = _dataset_images(source, cfg.split)
-    images = spread(named, cfg.max_images)
-    paths = _grid_paths(Path(cfg.output_dir), -(-len(images) // cfg.rows_per_grid))
+    # At even distances.
+    n = len(named) if cfg.max_images is None else min(cfg.max_images, len(named))
+    images = [named[index] for index in np.linspace(0, len(named) - 1, n).round().astype(int).tolist()]
+    folder, n_grids = Path(cfg.output_dir), -(-n // cfg.rows_per_grid)
     grids: list[Path] = []
     rows: dict[str, EigenPanels] = {}
     unreadable: list[str] = []
     for number, (name, read) in enumerate(tqdm(images, "images", unit="image"), start=1):
         try:
-            rows[name] = viewer.named(name, read())
+            rows[name] = _panels(viewer, name, read())
+            if cfg.panels:
+                rows[name].write(folder, name)
         except DataError as error:
             unreadable.append(str(error))
-        if rows and (len(rows) == cfg.rows_per_grid or number == len(images)):
-            grids.append(paths[len(grids)])
-            _draw(grids[-1], rows, viewer)
+        if rows and (len(rows) == cfg.rows_per_grid or number == n):
+            # Numbered names sort in order.
+            place = f"_{len(grids) + 1:0{len(str(n_grids))}d}" if n_grids > 1 else ""
+            grids.append(folder / f"grid{place}.png")
+            _draw(grids[-1], rows, viewer, cfg)
             rows = {}
     for line in unreadable:
         logger.warning("left out: %s", line)
     if not grids:
-        raise DataError(f"none of {len(images)} images could be read, see above")
-    return Outcome(grids, len(images) - len(unreadable), len(named), unreadable)
+        raise DataError(f"none of {n} images could be read, see above")
+    left_out = f", {len(unreadable)} left out" if unreadable else ""
+    return f"{n - len(unreadable)} of {len(named)} images{left_out}: {' '.join(map(str, grids))}"
 
 
 def named_images(cfg: DictConfig) -> list[NamedImage]:
@@ -203,95 +208,41 @@ def named_images(cfg: DictConfig) -> list[NamedImage]:
     return [(name, partial(read_photograph, path)) for path, name in zip(files, output_names(files), strict=True)]
 
 
-def spread(images: list[NamedImage], n_max: int | None) -> list[NamedImage]:
-    """Select at most ``n_max`` images at even distances; None selects all."""
-    if n_max is None or n_max >= len(images):
-        return images
-    return [images[index] for index in np.linspace(0, len(images) - 1, n_max).round().astype(int).tolist()]
-
-
-def open_viewer(cfg: DictConfig) -> Viewer:
-    """Build the viewer of a configuration.
-
-    Args:
-        cfg: a validated VisualizeConfig.
-
-    Raises:
-        CheckpointError, ConfigError, WeightsError: a checkpoint, key or weights file is unusable.
-    """
-    fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
-    viewer = _backbone_viewer(cfg, fabric) if cfg.checkpoint is None else _checkpoint_viewer(cfg, fabric)
-    check_resolution("res", viewer.res, viewer.patch_size)
-    return viewer
-
-
-def _checkpoint_viewer(cfg: DictConfig, fabric: Fabric) -> Viewer:
-    defaults = OmegaConf.structured(BackboneConfig)
-    for name in (field.name for field in fields(BackboneConfig)):
-        if cfg[name] != defaults[name]:
-            raise ConfigError(f"{name}: the checkpoint contains the backbone; leave out this key or checkpoint")
-    segmenter = open_segmenter(Path(cfg.checkpoint), fabric)
-    refinement = refinement_of_name("crf" if cfg.run_crf else "none")
-    view = segmenter.view(cfg.res, refinement=refinement, crf_backend=cfg.crf_backend)
-    return Viewer(
-        cfg,
-        partial(decompose, segmenter.model),
-        "Laplacian of code and colour affinity, EiCue from the trained codebook.",
-        segmenter.model.net.model.patch_size,
-        cfg.res or segmenter.cfg.val_res,
-        fabric,
-        segmenter.photographs("cluster", view),
-        segmenter.legend("cluster", refinement),
-        segmenter.cfg,
-    )
-
-
-def _backbone_viewer(cfg: DictConfig, fabric: Fabric) -> Viewer:
-    if cfg.run_crf:
-        raise ConfigError("run_crf: the CRF refines final clusters, which need a checkpoint")
-    backbone = build_backbone(
-        cfg.model_type, cfg.dino_patch_size, cfg.pretrained_weights, cfg.key_blocks, **cfg.backbone_kwargs
-    )
-    fabric.to_device(backbone)
-    return Viewer(
-        cfg,
-        partial(decompose_keys, backbone),
-        "No checkpoint: Laplacian of the affinity of normalised keys and of colours, EiCue by k-means of the "
-        "eigenvectors.",
-        backbone.patch_size,
-        cfg.res or round(DEFAULT_RES / backbone.patch_size) * backbone.patch_size,
-        fabric,
-    )
-
-
 def _dataset_images(source: Any, split: str) -> list[NamedImage]:
     dataset = open_dataset(source, split)
     return [(dataset.name(index), partial(dataset.image, index)) for index in range(len(dataset))]
 
 
-def _draw(path: Path, rows: dict[str, EigenPanels], viewer: Viewer) -> None:
-    cfg = viewer.cfg
+def _segmenter(cfg: DictConfig, fabric: Fabric) -> Segmenter:
+    defaults = OmegaConf.structured(BackboneConfig)
+    for name in (field.name for field in fields(BackboneConfig)):
+        if cfg[name] != defaults[name]:
+            raise ConfigError(f"{name}: the checkpoint contains the backbone; leave out this key or checkpoint")
+    return open_segmenter(Path(cfg.checkpoint), fabric)
+
+
+def _panels(viewer: Viewer, name: str, photograph: Image.Image) -> EigenPanels:
+    try:
+        return viewer(photograph)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+
+
+def _draw(path: Path, rows: dict[str, EigenPanels], viewer: Viewer, cfg: DictConfig) -> None:
     n_clusters = "as many clusters as EiCue has labels" if cfg.n_clusters is None else f"{cfg.n_clusters} clusters"
     note = (
-        f"{viewer.note} The trivial eigenvector is left out; signs are fixed, and each panel has its own colour range. "
+        f"{CHECKPOINT_NOTE if viewer.segmenter else BACKBONE_NOTE} The trivial eigenvector is left out; signs are "
+        "fixed, and each panel has its own colour range. "
         f"Colours of EiCue and k-means are comparable within a row only; k-means has {n_clusters}, and each takes the "
         "colour of the EiCue label that it overlaps most."
     )
     shown = [row.maps["clusters"][0] for row in rows.values() if "clusters" in row.maps]
     figure = panel_grid(
         [row.by_title() for row in rows.values()],
-        [f"{name}\n{int(row.decomposition.cue.max()) + 1} labels" for name, row in rows.items()],
-        class_legend(shown, viewer.legend.classes, NO_CLASS_NAME) if viewer.legend else (),
+        [f"{name}\n{int(row.maps['eicue'][0].max()) + 1} labels" for name, row in rows.items()],
+        class_legend(shown, viewer.legend.classes, NO_CLASS_NAME) if viewer.segmenter else (),
         MAP_TITLES["clusters"],
         note=note,
         bar_below="eigenvector 1",
     )
     write_figure(path, figure, cfg.panel_width / PANEL_INCHES)
-
-
-def _grid_paths(folder: Path, n_grids: int) -> list[Path]:
-    """``grid.png``, or numbered names that sort in order."""
-    if n_grids == 1:
-        return [folder / "grid.png"]
-    digits = len(str(n_grids))
-    return [folder / f"grid_{number:0{digits}d}.png" for number in range(1, n_grids + 1)]

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from io import FileIO
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,8 @@ from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
 from eagle.files import remove_unfinished, sha256_of, write_text_atomically, written_atomically
-from eagle.inference.photograph import PhotographSegmenter, Prepared, View
-from eagle.inference.pipeline import batches, ordered
-from eagle.inference.segmentation import Legend, mask_files, write_masks
+from eagle.inference.photograph import PhotographSegmenter, Prepared, View, ordered
+from eagle.inference.segmentation import Legend, Segmentation, mask_files
 from eagle.inference.segmenter import open_segmenter
 from eagle.inference.video import VIDEO_SUFFIXES, join_overlays, segment_video
 
@@ -180,10 +178,15 @@ class _Share:
         """Segment every ``world_size``-th chunk of images and every ``world_size``-th video of files and names."""
         images, videos = ([file for file in files if _is_video(file[0]) == wanted] for wanted in (False, True))
         length, mine = CHUNK_BATCHES * self.cfg.batch_size, slice(self.fabric.global_rank, None, self.fabric.world_size)
-        chunks = [images[start : start + length] for start in range(0, len(images), length)][mine]
+        starts = range(0, len(images), length)[mine]
+        chunks = [[self._job(*file, start) for file in images[start : start + length]] for start in starts]
+        # Finished files of the other chunks complete the batches as they were.
+        jobs = [job for chunk in chunks if not all(job.finished for job in chunk) for job in chunk]
         n_files = sum(map(len, chunks)) + len(videos[mine])
-        with tqdm(total=n_files, unit="file", desc="segmenting", disable=not self.fabric.is_global_zero) as progress:
-            self._segment_images(self._unfinished(chunks, progress), progress)
+        n_done = sum(map(len, chunks)) - len(jobs)
+        hidden = not self.fabric.is_global_zero
+        with tqdm(total=n_files, initial=n_done, unit="file", desc="segmenting", disable=hidden) as progress:
+            self._segment_images(jobs, progress)
             for path, name in videos[mine]:
                 self._segment_video(self._job(path, name))
                 progress.update()
@@ -194,15 +197,6 @@ class _Share:
         finished = stamp is not None and self.finished.get(str(path)) == stamp
         finished = finished and all((self._folder / file).is_file() for file in written)
         return _Job(path, name, chunk, stamp, finished)
-
-    def _unfinished(self, chunks: Iterable[Sequence[tuple[Path, str]]], progress: "tqdm[_Job]") -> Iterator[_Job]:
-        """The files of the chunks with any unfinished file: finished ones complete the batches as they were."""
-        for number, chunk in enumerate(chunks):
-            jobs = [self._job(path, name, number) for path, name in chunk]
-            if all(job.finished for job in jobs):
-                progress.update(len(jobs))
-            else:
-                yield from jobs
 
     def _segment_images(self, jobs: Iterable[_Job], progress: "tqdm[_Job]") -> None:
         """Write masks and records; threads read and write while the model computes.
@@ -222,11 +216,7 @@ class _Share:
 
         def segmented() -> Iterator[tuple[_Job, Prepared, np.ndarray]]:
             for _, chunk in groupby(readable(), key=lambda file: file[0].chunk):
-                for batch in batches(chunk, self.cfg.batch_size, itemgetter(1)):
-                    if not all(job.finished for job, _ in batch):
-                        maps = self.photographs.label_maps([prepared for _, prepared in batch])
-                        results = zip(batch, maps, strict=True)
-                        yield from ((*file, clusters) for file, clusters in results if not file[0].finished)
+                yield from self.photographs.segmented(chunk, self.cfg.batch_size, lambda job: not job.finished)
 
         for job, entry in ordered(self._write, segmented(), n_threads, ahead):
             self._record(job, entry=entry)
@@ -247,10 +237,10 @@ class _Share:
             return job, str(error)
 
     def _write(self, result: tuple[_Job, Prepared, np.ndarray]) -> tuple[_Job, dict[str, Any]]:
-        (job, prepared, clusters), legend = result, self.legend
-        ids = legend.ids(clusters)
-        written = write_masks(self._folder, job.name, prepared.photograph, ids, legend.classes)
-        return job, {"size": list(prepared.photograph.size), "files": written, "shares": legend.shares(ids)}
+        job, prepared, clusters = result
+        segmented = Segmentation(prepared.photograph, self.legend.ids(clusters), self.legend, job.name)
+        files = {kind: path.name for kind, path in segmented.save(self._folder).items()}
+        return job, {"size": list(prepared.photograph.size), "files": files, "shares": segmented.shares()}
 
     def _record(self, job: _Job, **result: Any) -> None:
         """Append a file's record: its ``entry`` in the JSON, or why it is ``unreadable``."""

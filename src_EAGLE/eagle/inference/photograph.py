@@ -1,7 +1,10 @@
-"""Segment a photograph of any size into a label map of the same size, in bounded memory."""
+"""Segment photographs of any size into label maps of the same size, in batches and bounded memory."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +15,7 @@ from torch.nn import functional as F
 
 from eagle.config.refinement import Refinement
 from eagle.data.labels import id_type
-from eagle.data.loading.transforms import normalize
+from eagle.data.views import normalize
 from eagle.maps.probe_maps import (
     MapSettings,
     covered_size,
@@ -30,6 +33,13 @@ CRF_PIXELS = 640 * 480
 BAND_PIXELS = 1 << 19
 # Probabilities (images × clusters × pixels) that the CRF refines at once.
 CRF_VALUES = 1 << 26
+# Most pixels at the model's input in one batch; a larger image is a batch of its own.
+BATCH_PIXELS = 1 << 23
+# Pixels of photographs that wait for partners of their size.
+WAITING_PIXELS = 1 << 26
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,22 @@ class PhotographSegmenter:
             H×W uint8, or uint16 for more than 255 clusters.
         """
         return self.label_maps([self.prepare(photograph)], size)[0]
+
+    def segmented(
+        self, items: Iterable[tuple[Item, Prepared]], batch_size: int, needed: Callable[[Item], bool] = lambda _: True
+    ) -> Iterator[tuple[Item, Prepared, np.ndarray]]:
+        """Yield ``label_maps`` of photographs, each with its item; those of one size are computed together.
+
+        Args:
+            items: photographs from ``prepare``, each with what identifies it; of any sizes.
+            batch_size: most photographs that are computed together.
+            needed: whether an item's map is needed. The others only complete batches, and are not yielded.
+        """
+        for batch in batches(items, batch_size):
+            if any(needed(item) for item, _ in batch):
+                maps = self.label_maps([prepared for _, prepared in batch])
+                results = zip(batch, maps, strict=True)
+                yield from ((item, prepared, ids) for (item, prepared), ids in results if needed(item))
 
     def prepare(self, photograph: Image.Image) -> Prepared:
         """Resize an RGB photograph to the model's input; needs no model, so that any thread can do it."""
@@ -210,3 +236,45 @@ def sampled(
     )
     positions = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=2).expand(len(scores), -1, -1, -1)
     return F.grid_sample(scores, positions, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def batches(
+    items: Iterable[tuple[Item, Prepared]], batch_size: int, most_waiting: int = WAITING_PIXELS
+) -> Iterator[list[tuple[Item, Prepared]]]:
+    """Group photographs that the model sees at one size, at most ``batch_size`` and ``BATCH_PIXELS`` together.
+
+    Args:
+        items: photographs in any mix of sizes, each with what identifies it.
+        batch_size: most photographs of a batch.
+        most_waiting: pixels of incomplete batches, beyond which the one with the most pixels is yielded as it is.
+    """
+    waiting: dict[tuple[int, int], list[tuple[Item, Prepared]]] = {}
+    pixels: dict[tuple[int, int], int] = {}
+    for item, prepared in items:
+        size = prepared.seen.size
+        waiting.setdefault(size, []).append((item, prepared))
+        pixels[size] = pixels.get(size, 0) + prepared.photograph.width * prepared.photograph.height
+        if len(waiting[size]) >= min(batch_size, BATCH_PIXELS // (size[0] * size[1])):
+            del pixels[size]
+            yield waiting.pop(size)
+        elif sum(pixels.values()) > most_waiting:
+            largest = max(pixels, key=pixels.__getitem__)
+            del pixels[largest]
+            yield waiting.pop(largest)
+    yield from waiting.values()
+
+
+def ordered(function: Callable[[Item], Result], items: Iterable[Item], n_threads: int, ahead: int) -> Iterator[Result]:
+    """Yield ``function(item)`` in the order of ``items``, computed in threads; at most ``ahead`` items are in work."""
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -46,7 +46,10 @@ class Legend:
 
     def shares(self, ids: np.ndarray) -> dict[str, float]:
         """Share of the pixels by class name, for the classes that occur, largest first."""
-        return {self.name(class_id): share for class_id, share in shares_by_id(ids).items()}
+        # Counting is linear in the pixels; np.unique would sort them.
+        counts = np.bincount(ids.ravel() - NO_CLASS, minlength=1)
+        largest_first = [index for index in np.argsort(-counts, kind="stable").tolist() if counts[index]]
+        return {self.name(index + NO_CLASS): round(int(counts[index]) / ids.size, 6) for index in largest_first}
 
     def to_plain(self) -> dict[str, Any]:
         """Everything that determines the masks of given clusters, as plain data for a hash."""
@@ -56,15 +59,6 @@ class Legend:
     def name(self, class_id: int) -> str:
         """The name of a class id."""
         return NO_CLASS_NAME if class_id == NO_CLASS else self.classes.names[class_id]
-
-
-def shares_by_id(ids: np.ndarray) -> dict[int, float]:
-    """Share of the pixels by class id, for the ids that occur, largest first; −1 is no class."""
-    # Counting is linear in the pixels; np.unique would sort them.
-    counts = np.bincount(ids.ravel() - NO_CLASS, minlength=1)
-    largest_first = np.argsort(-counts, kind="stable")
-    present = [index for index in largest_first.tolist() if counts[index]]
-    return {index + NO_CLASS: round(int(counts[index]) / ids.size, 6) for index in present}
 
 
 def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
@@ -81,31 +75,6 @@ def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
 def mask_files(name: str) -> dict[str, str]:
     """The names of an image's mask files by kind."""
     return {kind: f"{name}_{kind}.png" for kind in ("ids", "color", "overlay")}
-
-
-def write_masks(
-    folder: Path,
-    name: str,
-    photograph: Image.Image,
-    ids: np.ndarray,
-    classes: Classes,
-    opacity: float = OVERLAY_OPACITY,
-) -> dict[str, str]:
-    """Write ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png``; return their names by kind.
-
-    Args:
-        folder: created if missing.
-        name: the image's name.
-        photograph: RGB.
-        ids: H×W class ids in the photograph's size; −1 is no class.
-        classes: names and palette.
-        opacity: of the colours in the overlay, 0 to 1.
-    """
-    files = mask_files(name)
-    write_ids(folder / files["ids"], ids, len(classes))
-    write_colored_ids(folder / files["color"], ids, classes.palette)
-    write_image(folder / files["overlay"], overlay(photograph, ids, classes.palette, opacity))
-    return files
 
 
 # Longest side of the picture that a notebook shows.
@@ -181,9 +150,11 @@ class Segmentation:
         Returns:
             The files by kind: ids, color, overlay.
         """
-        classes = self.legend.classes
-        files = write_masks(Path(folder), name or self.name, self.photograph, self.ids, classes, opacity)
-        return {kind: Path(folder) / file for kind, file in files.items()}
+        files = {kind: Path(folder) / file for kind, file in mask_files(name or self.name).items()}
+        write_ids(files["ids"], self.ids, len(self.names))
+        write_colored_ids(files["color"], self.ids, self.palette)
+        write_image(files["overlay"], np.asarray(self.overlay(opacity)))
+        return files
 
     def _repr_png_(self) -> bytes:
         shown = self.overlay()

@@ -20,9 +20,8 @@ from eagle.data.datasets.catalog import known_classes
 from eagle.data.images import read_photograph, rgb_image
 from eagle.data.labels import ClassMap, named_clusters
 from eagle.errors import ConfigError, DataError, one_line, unknown_name_message
-from eagle.inference.decomposition import input_of_size, photograph_eigenvectors, whole_patch_size
+from eagle.inference.decomposition import eigenvectors_and_cue, input_of_size, whole_patch_size
 from eagle.inference.photograph import PhotographSegmenter, View
-from eagle.inference.pipeline import batches
 from eagle.inference.segmentation import Legend, Segmentation
 from eagle.segmenter import LitUnsupervisedSegmenter
 
@@ -191,11 +190,9 @@ class Segmenter:
         photographs = self.photographs(probe, view)
         prepared = ((i, photographs.prepare(photograph_of(image))) for i, image in enumerate(given))
         results: dict[int, Segmentation] = {}
-        for batch in batches(prepared, batch_size, lambda item: item[1]):
-            maps = photographs.label_maps([item for _, item in batch])
-            for (i, item), clusters in zip(batch, maps, strict=True):
-                name = _name_of(given[i], i if several else None)
-                results[i] = Segmentation(item.photograph, legend.ids(clusters), legend, name)
+        for i, item, clusters in photographs.segmented(prepared, batch_size):
+            name = _name_of(given[i], i if several else None)
+            results[i] = Segmentation(item.photograph, legend.ids(clusters), legend, name)
         return [results[i] for i in range(len(given))] if several else results[0]
 
     def codes(self, batch: Tensor | GivenImage | Sequence[GivenImage], res: int | None = None) -> Tensor:
@@ -228,7 +225,6 @@ class Segmenter:
             raise DataError(f"codes need images that the model sees at one size, not {len(sizes)}: {shown}")
         return photographs.codes(prepared)
 
-    @torch.no_grad()
     def eigenvectors(self, image: GivenImage, n: int | None = None, res: int | None = None) -> np.ndarray:
         """Eigenvectors of the Laplacian of code and colour affinity, as ``visualize_eigen.py`` draws them.
 
@@ -244,6 +240,13 @@ class Segmenter:
         Raises:
             ConfigError, DataError: as for ``segment``; or there are fewer patches, or too many.
         """
+        return self.eigenvectors_and_cue(image, n, res)[0]
+
+    @torch.no_grad()
+    def eigenvectors_and_cue(
+        self, image: GivenImage, n: int | None = None, res: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``eigenvectors``, and the photograph's EiCue, h×w int64."""
         patch_size, n = self.model.net.model.patch_size, self.cfg.eigen_cluster - 1 if n is None else n
         res = res or self.cfg.val_res
         check_resolution("res", res, patch_size)
@@ -252,10 +255,9 @@ class Segmenter:
         grid = (size[1] // patch_size, size[0] // patch_size)
         if n < 1 or max(n + 1, self.cfg.eigen_cluster) > grid[0] * grid[1]:
             raise ConfigError(f"n: {n} eigenvectors of {grid[0]}×{grid[1]} patches; choose at least 1, or raise res")
-        img, cfg = self.machine.to_device(input_of_size(photograph, size)), self.cfg
+        img = self.machine.to_device(input_of_size(photograph, size))
         with self.machine.autocast():
-            vectors = photograph_eigenvectors(self.model(img), img, n, cfg, cfg.color_affinity)
-        return vectors[0, :, 1 : n + 1].T.unflatten(1, grid).float().cpu().numpy()
+            return eigenvectors_and_cue(self.model, self.model(img), img, n, self.cfg.color_affinity)
 
     def photographs(self, probe: str, view: View) -> PhotographSegmenter:
         """What computes label maps of photographs with one probe."""

@@ -1,10 +1,9 @@
 """Segment videos, and join the overlays of a folder of frames to a video; PyAV brings the decoders and H.264."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain, count
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from tqdm import tqdm
 from eagle.data.labels import overlay
 from eagle.errors import DataError
 from eagle.files import written_atomically
-from eagle.inference.photograph import PhotographSegmenter, Prepared
-from eagle.inference.pipeline import batches, ordered
+from eagle.inference.photograph import PhotographSegmenter, Prepared, ordered
 from eagle.inference.segmentation import Legend
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -42,11 +40,6 @@ def segment_video(
         DataError: the video is damaged, cut off or without frames, or the target cannot be written.
     """
 
-    def segmented(frames: Iterable[tuple[Fraction, Prepared]]) -> Iterator[tuple[Fraction, Prepared, np.ndarray]]:
-        for batch in batches(frames, batch_size, itemgetter(1)):
-            maps = photographs.label_maps([prepared for _, prepared in batch])
-            yield from ((*frame, clusters) for frame, clusters in zip(batch, maps, strict=True))
-
     def drawn(frame: tuple[Fraction, Prepared, np.ndarray]) -> tuple[Fraction, np.ndarray, dict[str, float]]:
         time, prepared, clusters = frame
         ids = legend.ids(clusters)
@@ -57,7 +50,7 @@ def segment_video(
     ahead = batch_size + n_threads
     with video_writer(target) as write:
         seen = ordered(lambda frame: (frame[0], photographs.prepare(frame[1])), read_frames(path), n_threads, ahead)
-        for time, pixels, shares in ordered(drawn, segmented(seen), n_threads, ahead):
+        for time, pixels, shares in ordered(drawn, photographs.segmented(seen, batch_size), n_threads, ahead):
             write(pixels, time)
             entry |= {"size": [pixels.shape[1], pixels.shape[0]], "frames": entry["frames"] + 1}
             for class_name, share in shares.items():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle.config.schema import RANDOM_WEIGHTS
-from eagle.data.loading.transforms import IMAGENET_MEAN, IMAGENET_STD
+from eagle.data.views import IMAGENET_MEAN, IMAGENET_STD
 from eagle.errors import ConfigError
 from eagle.models.position_embedding import (
     PositionRule,

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,35 +19,22 @@ BYTES_PER_VALUE = 2
 GIGABYTE = 1e9
 
 
-class KeyStore(Protocol):
-    """Storage of keys on the CPU, h×w×C float16 per row; each row belongs to one image or augmented view."""
-
-    def missing(self, indices: Sequence[int]) -> list[int]:
-        """Positions in ``indices`` of images that are not stored yet."""
-
-    def put(self, indices: Sequence[int], keys: Tensor) -> None:
-        """Store B×h×w×C float16 keys."""
-
-    def get(self, indices: Sequence[int]) -> Tensor:
-        """B×h×w×C float16 keys of stored images."""
-
-
 class MemoryStore:
-    """A KeyStore in this process's memory."""
+    """Keys in this process's memory, h×w×C float16 per row; each row belongs to one image or augmented view."""
 
     def __init__(self) -> None:
         self._keys: dict[int, Tensor] = {}
 
     def missing(self, indices: Sequence[int]) -> list[int]:
-        """See KeyStore."""
+        """Positions in ``indices`` of images that are not stored yet."""
         return [row for row, index in enumerate(indices) if index not in self._keys]
 
     def put(self, indices: Sequence[int], keys: Tensor) -> None:
-        """See KeyStore."""
+        """Store B×h×w×C float16 keys."""
         self._keys |= {index: row.clone() for index, row in zip(indices, keys, strict=True)}
 
     def get(self, indices: Sequence[int]) -> Tensor:
-        """See KeyStore."""
+        """B×h×w×C float16 keys of stored images."""
         rows = [self._keys[index] for index in indices]
         # Not torch.stack, which fails on float16 under the CPU's autocast to bfloat16.
         batch = rows[0].new_empty(len(rows), *rows[0].shape)
@@ -58,7 +44,7 @@ class MemoryStore:
 
 
 class KeyFiles:
-    """A KeyStore in a folder: ``keys.f16``, a memory map with one h×w×C row per image, and ``done.u8``, a flag per row.
+    """The same rows in two files of a folder: ``keys.f16``, a memory map of the rows, and ``done.u8``, a flag per row.
 
     A row is on disk before its flag is set, so a killed run leaves only valid rows. Runs that share the folder write
     identical rows.
@@ -90,11 +76,11 @@ class KeyFiles:
         self._refuse_full_disk(folder, n_images - int(self._done.sum()))
 
     def missing(self, indices: Sequence[int]) -> list[int]:
-        """See KeyStore."""
+        """Positions in ``indices`` of images that are not stored yet."""
         return [row for row, index in enumerate(indices) if not self._done[index]]
 
     def put(self, indices: Sequence[int], keys: Tensor) -> None:
-        """See KeyStore; raises EagleError if they cannot be written."""
+        """Store B×h×w×C float16 keys; raises EagleError if they cannot be written."""
         try:
             # A write through the memory map would kill the process with SIGBUS on a full disk.
             with (self._folder / "keys.f16").open("r+b") as file:
@@ -111,7 +97,7 @@ class KeyFiles:
         self._done[list(indices)] = 1
 
     def get(self, indices: Sequence[int]) -> Tensor:
-        """See KeyStore."""
+        """B×h×w×C float16 keys of stored images."""
         return torch.from_numpy(self._keys[list(indices)])
 
     def _refuse_full_disk(self, folder: Path, n_images: int) -> None:
@@ -134,7 +120,7 @@ class KeyCache:
         store: storage of the keys; None for this process's memory.
     """
 
-    def __init__(self, backbone: KeyBackbone, store: KeyStore | None = None) -> None:
+    def __init__(self, backbone: KeyBackbone, store: MemoryStore | KeyFiles | None = None) -> None:
         self._backbone = backbone
         self._store = MemoryStore() if store is None else store
 

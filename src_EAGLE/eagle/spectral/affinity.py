@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eagle.data.loading.transforms import unnormalize
+from eagle.data.views import unnormalize
 
 COLOR_SIGMA = 0.1
 

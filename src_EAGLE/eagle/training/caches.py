@@ -10,7 +10,7 @@ import psutil
 from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import plain
 from eagle.data.datasets.base import SegmentationDataset
-from eagle.data.loading.transforms import AUGMENTATION, CLEAN_VIEW
+from eagle.data.views import AUGMENTATION, CLEAN_VIEW
 from eagle.errors import ConfigError
 from eagle.models.backbone import KeyBackbone
 from eagle.models.key_cache import BYTES_PER_VALUE, GIGABYTE, KeyCache, KeyCaches, KeyFiles

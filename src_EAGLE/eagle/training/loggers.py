@@ -1,13 +1,11 @@
 """Loggers of a run: always a CSV file; optionally Weights & Biases and TensorBoard, which also get the figures."""
 
-import configparser
 import csv
 import logging
 import netrc
 import os
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -76,8 +74,8 @@ def make_loggers(cfg: DictConfig, run_dir: Path, steps_done: int = 0) -> list[Lo
         online = logged_in_to_wandb()
         if not online:
             rank_zero_only(logger.warning)(
-                "wandb: logging offline, as WANDB_MODE says or since nobody is logged in to %s; upload later with "
-                "`wandb sync`",
+                "wandb: logging offline, as WANDB_MODE says or since nobody is logged in to %s (set WANDB_BASE_URL for "
+                "another server); upload later with `wandb sync`",
                 _wandb_server(),
             )
         loggers.append(
@@ -143,9 +141,5 @@ def logged_in_to_wandb() -> bool:
 
 
 def _wandb_server() -> str:
-    """Return wandb's server; the environment or ``wandb login --host`` may name a self-hosted one."""
-    settings = configparser.ConfigParser(interpolation=None)
-    folder = Path(os.environ.get("WANDB_CONFIG_DIR", Path.home() / ".config" / "wandb"))
-    with suppress(configparser.Error, OSError, UnicodeDecodeError):
-        settings.read(folder / "settings", encoding="utf-8")
-    return os.environ.get("WANDB_BASE_URL") or str(settings.get("default", "base_url", fallback=WANDB_SERVER))
+    """Return wandb's server; the environment may name a self-hosted one."""
+    return os.environ.get("WANDB_BASE_URL") or WANDB_SERVER

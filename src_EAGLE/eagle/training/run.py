@@ -11,19 +11,19 @@ from pytorch_lightning.utilities import rank_zero_only
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
 from eagle.data.check import list_bad_images
-from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.distributed import connect_processes, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError
 from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.models.key_cache import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.caches import memory_to_hold, open_caches
-from eagle.training.callbacks.monitoring import LossLog, NonFiniteStop, RunProgressBar
-from eagle.training.callbacks.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
-from eagle.training.callbacks.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 from eagle.training.loggers import finish, make_loggers
+from eagle.training.monitoring import LossLog, NonFiniteStop, RunProgressBar
 from eagle.training.resume import LAST_NAME, find_resumption, resume_command, run_folder
 from eagle.training.run_record import record_run, write_run_readme
+from eagle.training.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
+from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 
 BEST_NAME = "best.ckpt"
 

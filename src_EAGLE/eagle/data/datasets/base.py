@@ -79,11 +79,30 @@ class SegmentationDataset(ABC):
 
 
 class ImageFileDataset(SegmentationDataset):
-    """Dataset that stores one image per file; the file's stem is the image's name."""
+    """Dataset that stores one image and one label map per file; the image's name is its file's stem.
 
-    @abstractmethod
+    Args:
+        classes: class names and palette.
+        images: the images' files.
+        labels: the label maps' files, None for an image without one; None for a dataset without labels.
+    """
+
+    def __init__(self, classes: Classes, images: Sequence[Path], labels: Sequence[Path | None] | None) -> None:
+        self.classes = classes
+        self.has_labels = labels is not None
+        self._images = images
+        self._labels = labels or []
+
+    def __len__(self) -> int:
+        return len(self._images)
+
     def image_path(self, index: int) -> Path:
         """The image's file."""
+        return self._images[index]
+
+    def label_path(self, index: int) -> Path | None:
+        """The label map's file; None without one."""
+        return self._labels[index] if self.has_labels else None
 
     def name(self, index: int) -> str:
         """The file's stem."""
@@ -92,6 +111,17 @@ class ImageFileDataset(SegmentationDataset):
     def image(self, index: int) -> Image.Image:
         """The RGB image."""
         return read_image(self.image_path(index))
+
+    def label(self, index: int) -> np.ndarray:
+        """Class ids; must not be called for an image without a label map."""
+        path = self.label_path(index)
+        if path is None:
+            raise DataError(f"{self.image_path(index)}: has no label map")
+        return self.class_ids(path)
+
+    @abstractmethod
+    def class_ids(self, path: Path) -> np.ndarray:
+        """Read a label map's file as ``label`` returns it."""
 
 
 class DatasetPart(SegmentationDataset):

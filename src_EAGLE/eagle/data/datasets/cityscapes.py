@@ -61,36 +61,22 @@ class Cityscapes(ImageFileDataset):
         DataError: there are no images, or a fine label map is missing.
     """
 
-    classes = CITYSCAPES_CLASSES
-    has_labels = True
-
     def __init__(self, root: Path, split: str) -> None:
         folder = require_folder(root, root / "leftImg8bit" / split)
-        self._images = sorted(folder.glob(f"*/*{_IMAGE_SUFFIX}"))
-        if not self._images:
+        images = sorted(folder.glob(f"*/*{_IMAGE_SUFFIX}"))
+        if not images:
             raise DataError(f"{folder}: contains no CITY/*{_IMAGE_SUFFIX}; {refetch(root)}")
-        self._labels = [
+        labels = [
             root / "gtFine" / split / path.parent.name / path.name.replace(_IMAGE_SUFFIX, _LABEL_SUFFIX)
-            for path in self._images
+            for path in images
         ]
-        require_files(root, self._labels)
-
-    def __len__(self) -> int:
-        return len(self._images)
+        require_files(root, labels)
+        super().__init__(CITYSCAPES_CLASSES, images, labels)
 
     def name(self, index: int) -> str:
         """City, sequence and frame."""
-        return self._images[index].name.removesuffix(_IMAGE_SUFFIX)
+        return self.image_path(index).name.removesuffix(_IMAGE_SUFFIX)
 
-    def image_path(self, index: int) -> Path:
-        """The image's file."""
-        return self._images[index]
-
-    def label_path(self, index: int) -> Path:
-        """The label map's file."""
-        return self._labels[index]
-
-    def label(self, index: int) -> np.ndarray:
+    def class_ids(self, path: Path) -> np.ndarray:
         """Class ids."""
-        path = self._labels[index]
         return _TO_CLASS(read_label(path), path)

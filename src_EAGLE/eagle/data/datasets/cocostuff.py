@@ -134,31 +134,17 @@ class CocoStuff(ImageFileDataset):
         DataError: the list of images, an image or an annotation is missing.
     """
 
-    has_labels = True
-
     def __init__(self, root: Path, split: str, variant: str) -> None:
-        self.classes = cocostuff_classes(variant)
         self._to_class = _id_table(variant)
-        self._folder = f"{split}2017"
-        self._root = root
-        self._ids = read_listing(root, root / "curated" / self._folder / VARIANTS[variant].lists[split])
-        indices = range(len(self._ids))
-        require_files(root, [path(index) for path in (self.image_path, self.label_path) for index in indices])
+        folder = f"{split}2017"
+        ids = read_listing(root, root / "curated" / folder / VARIANTS[variant].lists[split])
+        images = [root / "images" / folder / f"{image_id}.jpg" for image_id in ids]
+        labels = [root / "annotations" / folder / f"{image_id}.png" for image_id in ids]
+        require_files(root, [*images, *labels])
+        super().__init__(cocostuff_classes(variant), images, labels)
 
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def image_path(self, index: int) -> Path:
-        """The image's file."""
-        return self._root / "images" / self._folder / f"{self._ids[index]}.jpg"
-
-    def label_path(self, index: int) -> Path:
-        """The label map's file."""
-        return self._root / "annotations" / self._folder / f"{self._ids[index]}.png"
-
-    def label(self, index: int) -> np.ndarray:
+    def class_ids(self, path: Path) -> np.ndarray:
         """Class ids; raises DataError for an unknown fine id."""
-        path = self.label_path(index)
         return self._to_class(read_label(path), path)
 
 

@@ -19,8 +19,7 @@ from eagle.data.images import read_label
 from eagle.errors import DataError
 
 CROPS_PER_IMAGE = 5
-# The older record has the same parameters, and the number of crops in place of the images.
-RECORD, OLDER_RECORD = "crops.json", "manifest.json"
+RECORD = "crops.json"
 
 logger = logging.getLogger(__name__)
 
@@ -93,27 +92,20 @@ class CropSet:
         return self.labels(split) / f"{number}.png"
 
     def read_record(self) -> dict[str, Any]:
-        """Read ``crops.json``, or an older ``manifest.json``.
+        """Read ``crops.json``.
 
         Returns:
-            ``parameters``, and by split ``labels`` with ``images`` (in an older record: ``crops``, their number); an
-            empty dict without a record.
+            ``parameters`` and, by split, ``labels`` and ``images``; an empty dict without a record.
 
         Raises:
             DataError: the file is no such record.
         """
-        path = next((path for name in (RECORD, OLDER_RECORD) if (path := self.folder / name).exists()), None)
-        if path is None:
+        path = self.folder / RECORD
+        if not path.exists():
             return {}
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             parameters, splits = dict(content["parameters"]), dict(content["splits"])
-            if path.name == OLDER_RECORD:
-                # The oldest records have no subsampling; their crops were not subsampled.
-                parameters = {"jpeg_subsampling": "4:4:4", **content["source"], **parameters}
-                splits = {
-                    split: {"labels": entry["labels"], "crops": entry["crops"]} for split, entry in splits.items()
-                }
             JpegSettings(int(parameters["jpeg_quality"]), parameters["jpeg_subsampling"])
             return {"parameters": parameters, "splits": splits}
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -135,7 +127,7 @@ class CroppedDataset(ImageFileDataset):
     """
 
     def __init__(self, crops: CropSet, split: str, classes: Classes) -> None:
-        self.classes = classes
+        super().__init__(classes, (), None)  # paths of all crops would take 150 MB; they are made when asked for
         self._crops = crops
         self._split = split
         record = crops.read_record()
@@ -144,7 +136,7 @@ class CroppedDataset(ImageFileDataset):
             self._n_crops, self.has_labels = self._found_without_record()
         else:
             _warn_unless_released(crops, record["parameters"])
-            self._n_crops = recorded.get("crops") or CROPS_PER_IMAGE * len(recorded["images"])
+            self._n_crops = CROPS_PER_IMAGE * len(recorded["images"])
             self.has_labels = recorded["labels"]
         folders = {crops.images(split): "jpg"} | ({crops.labels(split): "png"} if self.has_labels else {})
         for folder, suffix in folders.items():
@@ -170,9 +162,12 @@ class CroppedDataset(ImageFileDataset):
         """The image's file."""
         return self._crops.image(self._split, index)
 
-    def label(self, index: int) -> np.ndarray:
+    def label_path(self, index: int) -> Path | None:
+        """The label map's file; None without one."""
+        return self._crops.label(self._split, index) if self.has_labels else None
+
+    def class_ids(self, path: Path) -> np.ndarray:
         """Class ids of the crop; raises DataError for an id out of range."""
-        path = self._crops.label(self._split, index)
         label = read_label(path) - 1
         if label.max() >= len(self.classes):
             raise DataError(

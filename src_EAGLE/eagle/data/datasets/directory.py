@@ -32,26 +32,13 @@ class DirectoryDataset(ImageFileDataset):
     """
 
     def __init__(self, root: Path, split: str, n_classes: int | None = None) -> None:
-        self._images = _images(root, split)
-        self.classes = directory_classes(root, n_classes)
+        images, classes = _images(root, split), directory_classes(root, n_classes)
         label_folder = root / "labels" / split
-        self.has_labels = label_folder.is_dir()
-        self._labels = _matching_labels(self._images, label_folder) if self.has_labels else []
+        labels = _matching_labels(images, label_folder) if label_folder.is_dir() else None
+        super().__init__(classes, images, labels)
 
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def image_path(self, index: int) -> Path:
-        """The image's file."""
-        return self._images[index]
-
-    def label_path(self, index: int) -> Path | None:
-        """The label map's file."""
-        return self._labels[index] if self.has_labels else None
-
-    def label(self, index: int) -> np.ndarray:
+    def class_ids(self, path: Path) -> np.ndarray:
         """Class ids; raises DataError for an id that is neither a class nor void (255)."""
-        path = self._labels[index]
         label = read_label(path)
         unknown = np.unique(label[(label >= len(self.classes)) & (label != VOID_ID) | (label < 0)])
         if unknown.size:

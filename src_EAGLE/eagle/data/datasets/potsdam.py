@@ -9,15 +9,12 @@ do; ``potsdam_unlabelled`` adds the unlabelled list, whose tiles have void label
 without lists. As in STEGO, both splits contain all tiles.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat, whosmat
+from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from eagle.data.datasets.base import (
@@ -43,32 +40,12 @@ _ROADS, _BUILDINGS, _VEGETATION, _TREES, _CARS, _CLUTTER = range(6)
 _TO_CLASS = IdTable({_ROADS: 0, _CARS: 0, _BUILDINGS: 1, _CLUTTER: 1, _VEGETATION: 2, _TREES: 2, 255: VOID})
 
 
-class Tile(NamedTuple):
-    """Image file and label file of a tile; the label is None for an unlabelled tile."""
-
-    image: Path
-    label: Path | None
-
-
 class Potsdam(ImageFileDataset):
-    """Tiles in the given order; a tile without a label file is entirely void.
-
-    Args:
-        tiles: image and label files.
-    """
-
-    classes = POTSDAM_CLASSES
-    has_labels = True
-
-    def __init__(self, tiles: Sequence[Tile]) -> None:
-        self._tiles = tiles
-
-    def __len__(self) -> int:
-        return len(self._tiles)
+    """Tiles in the given order; a tile without a label file is entirely void."""
 
     def image(self, index: int) -> Image.Image:
         """The RGB image, the first three channels of the file."""
-        path = self._tiles[index].image
+        path = self.image_path(index)
         channels = _read_mat(path, "img")
         if channels.ndim != 3 or channels.shape[2] < 3 or channels.dtype != np.uint8:
             raise DataError(
@@ -76,20 +53,14 @@ class Potsdam(ImageFileDataset):
             )
         return Image.fromarray(np.ascontiguousarray(channels[:, :, :3]))
 
-    def image_path(self, index: int) -> Path:
-        """The image's file."""
-        return self._tiles[index].image
-
-    def label_path(self, index: int) -> Path | None:
-        """The label map's file; None for an unlabelled tile."""
-        return self._tiles[index].label
-
     def label(self, index: int) -> np.ndarray:
-        """Class ids, all void for an unlabelled tile; raises DataError for an unknown fine id."""
-        path = self._tiles[index].label
-        if path is None:
-            # From the file's header: the image itself was read just before.
-            return np.full(_mat_shape(self._tiles[index].image, "img")[:2], VOID, dtype=np.int32)
+        """Class ids, all void for an unlabelled tile."""
+        if self.label_path(index) is None:
+            return np.full(self.image(index).size[::-1], VOID, dtype=np.int32)
+        return super().label(index)
+
+    def class_ids(self, path: Path) -> np.ndarray:
+        """Class ids; raises DataError for an unknown fine id."""
         ids = _read_mat(path, "gt")
         if ids.ndim != 2:
             raise DataError(f"{path}: 'gt' has shape {ids.shape}, not height × width; replace the file")
@@ -107,54 +78,37 @@ def open_potsdam(root: Path, split: str, include_unlabelled: bool = False) -> Po
     labelled = read_listing(root, root / ("labelled_train.txt" if split == "train" else "labelled_test.txt"))
     include_unlabelled = include_unlabelled and split == "train"
     unlabelled = read_listing(root, root / "unlabelled_train.txt") if include_unlabelled else []
-    require_files(root, [root / "imgs" / f"{name}.mat" for name in (*labelled, *unlabelled)])
-    require_files(root, [root / "gt" / f"{name}.mat" for name in labelled])
-    return Potsdam(
-        [Tile(root / "imgs" / f"{name}.mat", root / "gt" / f"{name}.mat") for name in labelled]
-        + [Tile(root / "imgs" / f"{name}.mat", None) for name in unlabelled]
-    )
+    images = [root / "imgs" / f"{name}.mat" for name in (*labelled, *unlabelled)]
+    labels = [root / "gt" / f"{name}.mat" for name in labelled]
+    require_files(root, images)
+    require_files(root, labels)
+    return Potsdam(POTSDAM_CLASSES, images, [*labels, *(None for _ in unlabelled)])
 
 
 def open_potsdamraw(root: Path) -> Potsdam:
     """Open the tiles of all photographs found; raises DataError if a photograph lacks a tile."""
-    images = require_folder(root, root / "processed" / "imgs")
-    labels = root / "processed" / "gt"
-    present = {path.stem for path in images.glob("*.mat")}
-    labelled = {path.stem for path in labels.glob("*.mat")}
+    folder, label_folder = require_folder(root, root / "processed" / "imgs"), root / "processed" / "gt"
+    present = {path.stem for path in folder.glob("*.mat")}
+    labelled = {path.stem for path in label_folder.glob("*.mat")}
     photographs = [number for number in range(N_PHOTOGRAPHS) if any(name.startswith(f"{number}_") for name in present)]
     if not photographs:
-        raise DataError(f"{images}: contains no PHOTOGRAPH_ROW_COLUMN.mat; {refetch(root)}")
+        raise DataError(f"{folder}: contains no PHOTOGRAPH_ROW_COLUMN.mat; {refetch(root)}")
     names = [f"{i}_{j}_{k}" for i, j, k in product(photographs, range(N_ROWS), range(N_COLUMNS))]
-    require_files(root, [images / f"{name}.mat" for name in names])
-    return Potsdam([Tile(images / f"{n}.mat", labels / f"{n}.mat" if n in labelled else None) for n in names])
+    images = [folder / f"{name}.mat" for name in names]
+    require_files(root, images)
+    labels = [label_folder / f"{name}.mat" if name in labelled else None for name in names]
+    return Potsdam(POTSDAM_CLASSES, images, labels)
 
 
 def _read_mat(path: Path, name: str) -> np.ndarray:
-    with _errors_name(path):
-        content = loadmat(path, variable_names=[name])
-    return np.asarray(_variable(content, name, path))
-
-
-def _mat_shape(path: Path, name: str) -> tuple[int, ...]:
-    """The shape of a variable, without reading it."""
-    with _errors_name(path):
-        shapes = {variable: shape for variable, shape, _ in whosmat(path)}
-    return _variable(shapes, name, path)
-
-
-def _variable(content: Mapping[str, Any], name: str, path: Path) -> Any:
-    if name not in content:
-        raise DataError(f"{path}: has no variable '{name}'; replace the file")
-    return content[name]
-
-
-@contextmanager
-def _errors_name(path: Path) -> Iterator[None]:
-    """Turn what scipy raises into a DataError that names the file."""
+    """Read a variable; any defect of the file becomes a DataError that names it."""
     try:
-        yield
+        content = loadmat(path, variable_names=[name])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # scipy raises many exception types for damaged files
         reason = str(error).splitlines()[0] if isinstance(error, MatReadError) and str(error) else type(error).__name__
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); repair or remove it") from error
+    if name not in content:
+        raise DataError(f"{path}: has no variable '{name}'; replace the file")
+    return np.asarray(content[name])

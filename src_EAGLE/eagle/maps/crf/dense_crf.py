@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eagle.config.schema import CRF_BACKENDS
-from eagle.data.loading.transforms import unnormalize
+from eagle.data.views import unnormalize
 from eagle.errors import ConfigError, unknown_name_message
 from eagle.maps.crf.pool import (
     BILATERAL_COMPAT,

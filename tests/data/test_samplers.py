@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle.data.loading.datamodule import Shard, TrainingBatches, epoch_draws
+from eagle.data.datamodule import TrainingBatches, epoch_draws, shard
 from eagle.errors import ConfigError
 
 SIZES = {"n": st.integers(1, 40), "batch_size": st.integers(1, 7), "world_size": st.integers(1, 5)}
@@ -48,8 +48,8 @@ def test_training_batches__skip_batches_done(n, batch_size, world_size, done):
 def test_shard__shares_are_disjoint_and_complete(n, world_size):
     if n < world_size:
         with pytest.raises(ConfigError, match=f"{world_size} processes cannot share {n} images; use {n}"):
-            Shard(n, 0, world_size)
+            shard(n, 0, world_size)
         return
-    shards = [Shard(n, rank, world_size) for rank in range(world_size)]
-    assert sorted(index for shard in shards for index in shard) == list(range(n))
-    assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]
+    shards = [shard(n, rank, world_size) for rank in range(world_size)]
+    assert sorted(index for part in shards for index in part) == list(range(n))
+    assert [len(part) for part in shards] == [len(list(part)) for part in shards]

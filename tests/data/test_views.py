@@ -4,8 +4,7 @@ from PIL import Image
 from torchvision.transforms import functional as TF
 
 from eagle.data.datasets.base import Classes, SegmentationDataset
-from eagle.data.loading.transforms import Photometric, normalize, resize_and_crop, unnormalize
-from eagle.data.loading.views import Draw, EvaluationViews, TrainingViews
+from eagle.data.views import Draw, EvaluationViews, Photometric, TrainingViews, normalize, resize_and_crop, unnormalize
 
 
 class Ramp(SegmentationDataset):

@@ -10,8 +10,8 @@ from conftest import ROOT
 from eagle.errors import TrainingError
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.callbacks import monitoring
-from eagle.training.callbacks.monitoring import GRADIENT
+from eagle.training import monitoring
+from eagle.training.monitoring import GRADIENT
 from eagle.training.run import train
 
 

@@ -14,7 +14,7 @@ from eagle.data.datasets.base import VOID, read_names
 from eagle.data.datasets.cocostuff import VARIANTS
 from eagle.data.images import read_label
 from eagle.data.labels import write_ids
-from eagle.data.preparation.potsdam_crops import prepare_potsdam
+from eagle.data.potsdam_crops import prepare_potsdam
 from eagle.downloads.archives import member_names, merge_archives, require_unpacked, staged
 from eagle.downloads.catalog import MIRRORED_DATASETS, ON_REQUEST, ORIGINALS, STEGO_DATA_URL
 from eagle.downloads.fetching import fetch_file

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
+from eagle.data import potsdam_crops
 from eagle.data.datasets.base import read_sample
 from eagle.data.datasets.cityscapes import Cityscapes
 from eagle.data.datasets.cocostuff import CocoStuff
 from eagle.data.datasets.directory import DirectoryDataset
 from eagle.data.datasets.potsdam import open_potsdam
-from eagle.data.preparation import potsdam_crops
-from eagle.data.preparation.potsdam_crops import prepare_potsdam
-from eagle.data.preparation.publishers import prepare_camvid, prepare_cityscapes, prepare_cocostuff
+from eagle.data.potsdam_crops import prepare_potsdam
+from eagle.data.publishers import prepare_camvid, prepare_cityscapes, prepare_cocostuff
 from eagle.errors import EagleError
 from original_archives import (
     CAMVID_NAMES,

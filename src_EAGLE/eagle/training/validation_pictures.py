@@ -11,9 +11,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from eagle.data.datamodule import shard
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import NO_CLASS_NAME, numbered_clusters, write_image
-from eagle.data.loading.datamodule import Shard
 from eagle.distributed import all_reduce_sum
 from eagle.evaluation.details import Picture, class_frequencies, cluster_frequencies, frequency_table
 from eagle.evaluation.metrics import match_clusters, published_score
@@ -63,7 +63,7 @@ class ValidationPictures(pl.Callback):
         n_clusters = len(cast(LitUnsupervisedSegmenter, pl_module).cluster_probe.clusters)
         self._cluster_pixels = torch.zeros(n_clusters, dtype=torch.int64, device=pl_module.device)
         self._pictures = []
-        share = [*Shard(len(self._dataset), trainer.global_rank, trainer.world_size)]
+        share = shard(len(self._dataset), trainer.global_rank, trainer.world_size)
         spread = np.linspace(0, len(share) - 1, min(self._n_images, len(share))).astype(int)
         self._shown = {share[i] for i in spread} if trainer.is_global_zero else set()
 

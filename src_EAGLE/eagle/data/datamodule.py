@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from eagle.data.check import inspect_dataset, summary_table, without_bad
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.loading.views import Draw, EvaluationViews, TrainingViews
+from eagle.data.views import Draw, EvaluationViews, TrainingViews
 from eagle.distributed import computed_by_rank_zero, started_by_rank_zero
 from eagle.errors import ConfigError, DataError
 from eagle.processes import follow_parent
@@ -161,30 +161,22 @@ def epoch_draws(n_images: int, seed: int, epoch: int) -> list[Draw]:
     return list(map(Draw, order, seeds))
 
 
-class Shard(Sampler[int]):
-    """Every ``world_size``-th image from ``rank`` on: each image is in exactly one shard, sizes differ by at most 1.
+def shard(n_images: int, rank: int, world_size: int) -> range:
+    """The images of one process: each image is in exactly one shard, sizes differ by at most 1.
 
     Lightning's distributed sampler would count some images twice.
 
     Args:
         n_images: size of the dataset.
-        rank: rank of this process.
+        rank: rank of the process.
         world_size: number of processes.
 
     Raises:
         ConfigError: there are fewer images than processes.
     """
-
-    def __init__(self, n_images: int, rank: int, world_size: int) -> None:
-        if 0 < n_images < world_size:
-            raise ConfigError(f"devices: {world_size} processes cannot share {n_images} images; use {n_images}")
-        self._share = range(rank, n_images, world_size)
-
-    def __len__(self) -> int:
-        return len(self._share)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._share)
+    if 0 < n_images < world_size:
+        raise ConfigError(f"devices: {world_size} processes cannot share {n_images} images; use {n_images}")
+    return range(rank, n_images, world_size)
 
 
 def evaluation_loader(
@@ -196,7 +188,7 @@ def evaluation_loader(
     collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader:
     """Load evaluation views in dataset order; each image is loaded in exactly one process."""
-    sampler = Shard(len(views), rank, world_size)
+    sampler = shard(len(views), rank, world_size)
     return DataLoader(views, batch_size, sampler=sampler, collate_fn=collate_fn, **_loader_options(num_workers))
 
 

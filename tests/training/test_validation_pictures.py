@@ -7,11 +7,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from eagle.data.loading.datamodule import SegmentationDataModule
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.evaluation.metrics import UnsupervisedMetrics, published_score
-from eagle.training.callbacks import validation_pictures
-from eagle.training.callbacks.validation_pictures import ValidationFigures, kept_validations
+from eagle.training import validation_pictures
 from eagle.training.run import train
+from eagle.training.validation_pictures import ValidationFigures, kept_validations
 
 KINDS = ("grid", "confusion", "frequencies")
 

@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -38,11 +37,8 @@ _PHOTOGRAPH = re.compile(r"(?:.*/)?top_potsdam_(\d+_\d+)_RGB\.tif")
 _LABEL = re.compile(r"(?:.*/)?top_potsdam_(\d+_\d+)_label\.tif")
 
 
-class _Member(NamedTuple):
-    """A file in an archive."""
-
-    archive: Path
-    name: str
+# An archive and the name of a file in it.
+_Member = tuple[Path, str]
 
 
 def prepare_potsdam(archives: Sequence[Path], root: Path) -> str:
@@ -91,7 +87,7 @@ def fine_ids(pixels: np.ndarray) -> np.ndarray:
 def _members(archives: Sequence[Path], pattern: re.Pattern[str]) -> dict[str, _Member]:
     """Files whose names match, by area."""
     found = ((archive, name, pattern.fullmatch(name)) for archive in archives for name in member_names(archive))
-    return {match[1]: _Member(archive, name) for archive, name, match in found if match}
+    return {match[1]: (archive, name) for archive, name, match in found if match}
 
 
 def _write_crops(folder: Path, area: str, photograph: _Member, label: _Member | None) -> list[str]:
@@ -99,7 +95,7 @@ def _write_crops(folder: Path, area: str, photograph: _Member, label: _Member | 
     image = _read(photograph, folder)
     side = CROP * REDUCTION
     if image.width % side or image.height % side:
-        raise DataError(f"{photograph.name}: {image.width}×{image.height} pixels are no multiple of {side}")
+        raise DataError(f"{photograph[1]}: {image.width}×{image.height} pixels are no multiple of {side}")
     names = []
     for position, crop in _grid(np.asarray(image.reduce(REDUCTION))):
         names.append(f"{area}_{position}")
@@ -108,7 +104,7 @@ def _write_crops(folder: Path, area: str, photograph: _Member, label: _Member | 
         return names
     label_image = _read(label, folder)
     if label_image.size != image.size:
-        raise DataError(f"{label.name}: {label_image.width}×{label_image.height} pixels, unlike its photograph")
+        raise DataError(f"{label[1]}: {label_image.width}×{label_image.height} pixels, unlike its photograph")
     for position, crop in _grid(fine_ids(np.asarray(label_image)[::REDUCTION, ::REDUCTION])):
         savemat(folder / "gt" / f"{area}_{position}.mat", {"gt": crop})
     return names
@@ -116,8 +112,9 @@ def _write_crops(folder: Path, area: str, photograph: _Member, label: _Member | 
 
 def _read(member: _Member, folder: Path) -> Image.Image:
     """Read one image of an archive by way of a temporary file."""
-    file = folder / Path(member.name).name
-    extract_members(member.archive, folder, lambda name: file.name if name == member.name else None)
+    archive, wanted = member
+    file = folder / Path(wanted).name
+    extract_members(archive, folder, lambda name: file.name if name == wanted else None)
     try:
         return read_image(file)
     finally:

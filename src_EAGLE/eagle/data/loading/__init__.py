@@ -1,1 +1,0 @@
-"""Views, samplers and the Lightning data module."""

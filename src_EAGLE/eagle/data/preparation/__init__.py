@@ -1,1 +1,0 @@
-"""Build datasets from their publishers' archives, in the layouts that ``eagle.data.datasets`` reads."""

@@ -1,1 +1,0 @@
-"""Lightning callbacks: progress, figures, checkpoints and stops of a run."""
