@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import key
+from eagle.config.schema import option
 from eagle.files import default_folder
 
 
@@ -13,18 +13,18 @@ from eagle.files import default_folder
 class BenchmarkConfig:
     """Every key of ``benchmark.py``."""
 
-    device: str = key("auto", "Device of both sides; auto uses cuda if available", choices=("auto", "cpu", "cuda"))
-    model_type: str = key("vit_small", "Backbone, as in training; its weights are random")
-    res: int = key(224, "Side of the training images, pixels", minimum=1)
-    eval_res: int = key(320, "Side of the evaluated images, pixels", minimum=1)
-    batch_size: int | None = key(None, "Images per batch; none = 8 on the CPU, 32 on a GPU", minimum=2)
-    repeats: int = key(5, "Timed runs of each side, in turn; the median is reported", minimum=1)
-    sections: list[str] = key(
+    device: str = option("auto", "Device of both sides; auto uses cuda if available", choices=("auto", "cpu", "cuda"))
+    model_type: str = option("vit_small", "Backbone, as in training; its weights are random")
+    res: int = option(224, "Side of the training images, pixels", minimum=1)
+    eval_res: int = option(320, "Side of the evaluated images, pixels", minimum=1)
+    batch_size: int | None = option(None, "Images per batch; none = 8 on the CPU, 32 on a GPU", minimum=2)
+    repeats: int = option(5, "Timed runs of each side, in turn; the median is reported", minimum=1)
+    sections: list[str] = option(
         ["all"],
         "What to measure: all, or some of data, backbone, eigen, eicue, correspondence, object_nce, step, cached, "
         "views, bf16, crf, evaluation, scaling, floor",
     )
-    out: str = key(default_folder("outputs/benchmark"), "Folder of benchmark.json and benchmark.md", path=True)
+    out: str = option(default_folder("outputs/benchmark"), "Folder of benchmark.json and benchmark.md", path=True)
 
 
 def benchmark(cfg: DictConfig) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import EvalConfig, key
+from eagle.config.schema import EvalConfig, option
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -16,7 +16,7 @@ from eagle.files import default_folder
 class CompareConfig(EvalConfig):
     """The keys of an evaluation and an output folder."""
 
-    output_dir: str = key(default_folder("outputs/comparison"), "Output folder of metrics.json and pictures", path=True)
+    output_dir: str = option(default_folder("outputs/comparison"), "Folder of metrics.json and pictures", path=True)
 
 
 def compare_with_kmeans(cfg: DictConfig) -> None:

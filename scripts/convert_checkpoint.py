@@ -6,15 +6,15 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import REQUIRED, key
+from eagle.config.schema import REQUIRED, option
 
 
 @dataclass
 class ConvertConfig:
     """Every key of ``convert_checkpoint.py``."""
 
-    source: str = key(REQUIRED, "Checkpoint to read: .ckpt (released or ours), or .safetensors with its .yml")
-    target: str = key(REQUIRED, "File to write: NAME.safetensors (with NAME.yml), or NAME.ckpt")
+    source: str = option(REQUIRED, "Checkpoint to read: .ckpt (released or ours), or .safetensors with its .yml")
+    target: str = option(REQUIRED, "File to write: NAME.safetensors (with NAME.yml), or NAME.ckpt")
 
 
 def convert_checkpoint(cfg: DictConfig) -> None:

@@ -6,16 +6,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import REQUIRED, key
+from eagle.config.schema import REQUIRED, option
 
 
 @dataclass
 class ExportConfig:
     """Every key of ``export_checkpoint.py``."""
 
-    source: str = key(REQUIRED, "Checkpoint to read: .ckpt (released or ours), or .safetensors with its .yml")
-    target: str = key(REQUIRED, "File to write: NAME.pt2 (torch.export) or NAME.onnx")
-    cluster_alpha: float = key(
+    source: str = option(REQUIRED, "Checkpoint to read: .ckpt (released or ours), or .safetensors with its .yml")
+    target: str = option(REQUIRED, "File to write: NAME.pt2 (torch.export) or NAME.onnx")
+    cluster_alpha: float = option(
         4.0, "Alpha of the cluster probe: its probabilities are softmax(alpha · cosine similarity)", above=0
     )
 

@@ -21,7 +21,7 @@ from skimage.transform import AffineTransform, warp
 from tqdm import tqdm
 
 from eagle.config.application import run_command
-from eagle.config.schema import key
+from eagle.config.schema import option
 from eagle.data.named_files import SKIMAGE, SKLEARN, bundled_file
 from eagle.errors import DataError
 from eagle.files import default_folder
@@ -44,11 +44,11 @@ logger = logging.getLogger(__name__)
 class MosaicsConfig:
     """Every key of ``make_mosaics.py``."""
 
-    output_dir: str = key(default_folder("datasets/mosaics"), "Output folder", path=True)
-    n_train: int = key(160, "Number of training scenes", minimum=0)
-    n_val: int = key(40, "Number of validation scenes", minimum=0)
-    size: int = key(256, "Side of a scene in pixels", minimum=32)
-    seed: int = key(0, "Random seed; equal seeds give equal files", minimum=0)
+    output_dir: str = option(default_folder("datasets/mosaics"), "Output folder", path=True)
+    n_train: int = option(160, "Number of training scenes", minimum=0)
+    n_val: int = option(40, "Number of validation scenes", minimum=0)
+    size: int = option(256, "Side of a scene in pixels", minimum=32)
+    seed: int = option(0, "Random seed; equal seeds give equal files", minimum=0)
 
 
 @dataclass(frozen=True)

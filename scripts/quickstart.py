@@ -8,7 +8,7 @@ from make_mosaics import write_mosaics
 from omegaconf import DictConfig
 
 from eagle.config.application import parse_command_line, run_command
-from eagle.config.schema import EvalConfig, TrainConfig, key
+from eagle.config.schema import EvalConfig, TrainConfig, option
 from eagle.config.validation import validated
 from eagle.downloads.fetching import DERIVED, fetch_model
 from eagle.files import default_folder
@@ -18,17 +18,17 @@ from eagle.files import default_folder
 class QuickstartConfig:
     """Every key of ``quickstart.py``."""
 
-    output_dir: str = key(
+    output_dir: str = option(
         default_folder("outputs/quickstart"), "Output folder of metrics, pictures and both runs", path=True
     )
-    data_dir: str = key(default_folder("datasets"), "Folder that receives the mosaics", path=True)
-    pretrained_weights: str | None = key(
+    data_dir: str = option(default_folder("datasets"), "Folder that receives the mosaics", path=True)
+    pretrained_weights: str | None = option(
         None, "DINOv2-S/14 backbone weights, a .pth or .safetensors file; none = fetched into models/", path=True
     )
-    max_steps: int = key(200, "Optimiser steps of each of the two runs", minimum=1)
-    n_train: int = key(160, "Number of training scenes", minimum=1)
-    n_val: int = key(40, "Number of validation scenes", minimum=1)
-    seed: int = key(0, "Seed of scenes and training", minimum=0)
+    max_steps: int = option(200, "Optimiser steps of each of the two runs", minimum=1)
+    n_train: int = option(160, "Number of training scenes", minimum=1)
+    n_val: int = option(40, "Number of validation scenes", minimum=1)
+    seed: int = option(0, "Seed of scenes and training", minimum=0)
 
 
 def quickstart(config: DictConfig) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import key
+from eagle.config.schema import option
 from eagle.errors import DataError, EagleError
 from eagle.files import default_folder, write_text_atomically
 
@@ -21,8 +21,8 @@ METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 class NotebookConfig:
     """Every key of ``run_notebook.py``."""
 
-    notebook: str = key(default_folder("notebooks/eagle_tour.ipynb"), "Notebook to execute", path=True)
-    timeout: int = key(600, "Seconds that a cell may take", minimum=1)
+    notebook: str = option(default_folder("notebooks/eagle_tour.ipynb"), "Notebook to execute", path=True)
+    timeout: int = option(600, "Seconds that a cell may take", minimum=1)
 
 
 def run_notebook(config: DictConfig) -> None:

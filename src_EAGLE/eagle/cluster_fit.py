@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from scipy import ndimage
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from threadpoolctl import threadpool_limits
@@ -55,7 +56,7 @@ def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
 
     Args:
         checkpoint: released or ours, .ckpt or .safetensors.
-        cfg: a validated FitConfig.
+        cfg: a validated FitConfig or TrainConfig.
 
     Returns:
         The new checkpoint, without the optimiser's state.
@@ -66,7 +67,8 @@ def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
     """
     stored = read_stored(checkpoint)
     segmenter = build_segmenter(stored, checkpoint).eval()
-    machine = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
+    # One process, whatever started this one.
+    machine = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision, plugins=[LightningEnvironment()])
     machine.to_device(segmenter)
     dataset = open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train")
     chosen = np.random.default_rng(cfg.seed).choice(len(dataset), min(MOST_IMAGES, len(dataset)), replace=False)

@@ -382,6 +382,13 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     lr_cluster_eigen: float = key(5e-5, "Learning rate of the two EiCue codebooks", minimum=0, role="method")
     extra_clusters: int = key(5, "Clusters of the cluster probe in addition to one per class", minimum=0, role="model")
 
+    fit_clusters: str = key(
+        "off",
+        "Clusters after training: tree = also fit a tree of clusters to the codes, without labels, and write "
+        "last_tree.ckpt (see fit_clusters.py); off = the trained cluster probe alone, as released",
+        choices=("off", "tree"),
+        role="machine",
+    )
     output_root: str = key(
         default_folder("outputs"), "Folder in which run folders are created", path=True, role="machine"
     )

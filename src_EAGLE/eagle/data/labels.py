@@ -97,10 +97,7 @@ def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
     Raises:
         DataError: the file cannot be read, contains no name, or has another number of lines.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error})") from error
+    lines = name_lines(path)
     if len(lines) != n_clusters:
         raise DataError(
             f"{path}: {len(lines)} lines for {n_clusters} clusters; write one line each, empty for no class"
@@ -110,6 +107,14 @@ def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
         raise DataError(f"{path}: contains no class name; write one line per cluster")
     assignment = [names.index(line) if line else NO_CLASS for line in lines]
     return ClassMap(Classes(names, distinct_palette(len(names))), {map_name: assignment})
+
+
+def name_lines(path: Path) -> list[str]:
+    """The lines of a text file of cluster names, stripped; raises DataError if it cannot be read."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from error
 
 
 def distinct_palette(n: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from eagle.data.images import read_header, read_photograph
 from eagle.data.named_files import bundled_photographs
@@ -87,17 +88,35 @@ class Handlers:
         path = bundled_photographs()[event.index]
         return Photograph(path.stem, read_photograph(path))
 
-    def segmented(self, photograph: Photograph | None, res: int, refine: str, names: Names) -> tuple[Any, Any]:
-        """The segmentation and the picture of it."""
+    @property
+    def clusters(self) -> tuple[int, int]:
+        """Numbers of clusters at first and at most; equal for a checkpoint without a tree."""
+        model = self.segmenter.model
+        most = model.cluster_tree.n_leaves if model.cluster_tree else len(model.cluster_probe.clusters)
+        return min(len(model.cluster_probe.clusters), most), most
+
+    def coded(self, photograph: Photograph | None, res: int) -> Any:
+        """The codes of the photograph, from which it is segmented at any number of clusters."""
         if photograph is None:
             gr.Info("Applies to the photograph that you choose next.")
-            return gr.skip(), gr.skip()
-        name, image = photograph
+            return gr.skip()
         with _messages():
-            check_patches(image.size, res, self.patch_size)
-            result = self.segmenter.segment(image, res=res, refine=refine, cluster_names=self.cluster_names)
+            check_patches(photograph.image.size, res, self.patch_size)
+            return self.segmenter.codes(photograph.image, res).half()
+
+    def segmented(
+        self, photograph: Photograph | None, code: Tensor | None, res: int, refine: str, n_clusters: int, names: Names
+    ) -> tuple[Any, Any]:
+        """The segmentation and the picture of it."""
+        if photograph is None or code is None:
+            return gr.skip(), gr.skip()
+        options: dict[str, Any] = {"res": res, "refine": refine, "cluster_names": self.cluster_names}
+        if self.clusters[0] != n_clusters:
+            options |= {"n_clusters": n_clusters, "cluster_names": None}
+        with _messages():
+            result = self.segmenter.segment_codes(photograph.image, code.float(), **options)
         # A quarter of int64's memory; no data set has so many classes.
-        result = replace(result, name=name, ids=result.ids.astype("int16"))
+        result = replace(result, name=photograph.name, ids=result.ids.astype("int16"))
         return result, _stage(result, names)
 
     def decomposed(self, photograph: Photograph | None, res: int) -> tuple[Any, Any]:

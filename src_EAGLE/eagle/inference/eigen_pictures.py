@@ -101,8 +101,8 @@ class Viewer:
             # Final clusters are computed as segment_images.py does.
             refinement = refinement_of_name("crf" if cfg.run_crf else "none")
             view = self.segmenter.view(cfg.res, refinement=refinement, crf_backend=cfg.crf_backend)
-            self._photographs = self.segmenter.photographs("cluster", view)
-            self.legend = self.segmenter.legend("cluster", refinement)
+            probe, self.legend = self.segmenter.probe_and_legend("cluster", refinement)
+            self._photographs = self.segmenter.photographs(probe, view)
         else:
             if cfg.run_crf:
                 raise ConfigError("run_crf: the CRF refines final clusters, which need a checkpoint")

@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from omegaconf import DictConfig
+from torch import nn
 from tqdm import tqdm
 
 from eagle.checkpoints import SLIM
@@ -37,6 +38,7 @@ from eagle.inference.photograph import PhotographSegmenter, Prepared, View, orde
 from eagle.inference.segmentation import Legend, Segmentation, mask_files
 from eagle.inference.segmenter import open_segmenter
 from eagle.inference.video import VIDEO_SUFFIXES, join_overlays, segment_video
+from eagle.models.cluster_tree import ClusterCut
 
 JSON_NAME = "segments.json"
 LEGEND_NAME = "legend.png"
@@ -81,9 +83,9 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
     path, folder, refined = Path(cfg.checkpoint), Path(cfg.output_dir), refinement(cfg)
     segmenter = open_segmenter(path, fabric)
     view = segmenter.view(cfg.res, cfg.full_resolution, cfg.window, refined, cfg.crf_backend)
-    photographs = segmenter.photographs(cfg.probe, view)
-    legend = segmenter.legend(cfg.probe, refined, cfg.cluster_names)
-    settings = _settings(cfg, view, legend)
+    probe, legend = segmenter.probe_and_legend(cfg.probe, refined, cfg.cluster_names, cfg.n_clusters)
+    photographs = segmenter.photographs(probe, view)
+    settings = _settings(cfg, view, legend, probe)
     finished = computed_by_rank_zero(lambda: _finished(folder, settings, names))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / RANK_LOGS.replace("*", str(fabric.global_rank))).open("ab", buffering=0) as log:
@@ -134,7 +136,7 @@ def _launched_fabric(cfg: DictConfig) -> Fabric:
     return fabric
 
 
-def _settings(cfg: DictConfig, view: View, legend: Legend) -> str:
+def _settings(cfg: DictConfig, view: View, legend: Legend, probe: nn.Module) -> str:
     """Hash of what determines an image's masks besides the image.
 
     Left out are batch size and devices: they can change scores in the last bit.
@@ -145,6 +147,7 @@ def _settings(cfg: DictConfig, view: View, legend: Legend) -> str:
         "checkpoint": [sha256_of(file) for file in stored],
         "probe": cfg.probe,
         "view": dataclasses.asdict(view),
+        "cluster_of_leaf": probe.groups.tolist() if isinstance(probe, ClusterCut) else None,
         "precision": [cfg.precision, cfg.matmul_precision],
         "legend": legend.to_plain(),
     }

@@ -92,7 +92,7 @@ class ClusterCut(nn.Module):
 
     Args:
         leaves: centres, L×dim.
-        cluster_of_leaf: the cluster of each leaf; every cluster has at least one.
+        cluster_of_leaf: the cluster of each leaf.
     """
 
     leaves: Tensor
@@ -103,6 +103,10 @@ class ClusterCut(nn.Module):
         self.n_clusters = max(cluster_of_leaf) + 1
         self.register_buffer("leaves", F.normalize(leaves.float(), dim=1), persistent=False)
         self.register_buffer("groups", torch.tensor(cluster_of_leaf, device=leaves.device), persistent=False)
+
+    def joined(self, new_ids: Sequence[int]) -> "ClusterCut":
+        """The probe in which clusters with the same new id are one cluster."""
+        return ClusterCut(self.leaves, [new_ids[cluster] for cluster in self.groups.tolist()])
 
     def probabilities(self, features: Tensor) -> Tensor:
         """Sums of the leaves' probabilities, B×dim×h×w → B×n_clusters×h×w float32."""

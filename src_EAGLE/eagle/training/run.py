@@ -8,12 +8,13 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
+from eagle.cluster_fit import fit_checkpoint
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
 from eagle.data.check import list_bad_images
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.distributed import connect_processes, machine_arguments, set_float32_precision
-from eagle.errors import ConfigError
+from eagle.errors import ConfigError, DataError
 from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.models.key_cache import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
@@ -93,8 +94,18 @@ def train(cfg: DictConfig) -> Path:
                 finish(trainer.loggers)
     run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
     if trainer.is_global_zero:
+        if cfg.fit_clusters == "tree" and trainer.global_step >= cfg.max_steps:
+            _fit_clusters(run_dir / LAST_NAME, cfg)
         logger.info("run folder: %s", run_dir)
     return run_dir
+
+
+def _fit_clusters(checkpoint: Path, cfg: DictConfig) -> None:
+    """Fit a tree of clusters; images too few for one end no run that has been trained."""
+    try:
+        logger.info("tree of clusters: %s", fit_checkpoint(checkpoint, cfg))
+    except DataError as error:
+        logger.warning("fit_clusters: no tree: %s", error)
 
 
 def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
