@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import eagle
 from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.checkpoints import convert, load_segmenter, read_stored
 from eagle.cluster_fit import LEAST_PATCHES, code_regions, fit_checkpoint, fit_tree
@@ -14,6 +16,7 @@ from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
 from eagle.errors import CheckpointError, ConfigError, DataError
 from eagle.training.run import train
+from miniatures import picture
 
 
 def scenes(n_images=12, n_classes=4, size=16, dim=8, noise=0.05):
@@ -108,3 +111,46 @@ def test_damaged_tree__is_refused(fitted):
     torch.save(content, target)
     with pytest.raises(CheckpointError, match="its tree of clusters is damaged"):
         load_segmenter(target)
+
+
+@pytest.fixture
+def photographs(fitted):
+    return eagle.load_segmenter(fitted[1], device="cpu"), np.asarray(picture(3, (96, 64)))
+
+
+def test_segment__a_finer_cut_splits_masks_and_codes_give_the_same(photographs):
+    segmenter, photograph = photographs
+    masks = {n: segmenter.segment(photograph, n_clusters=n, refine="spectral") for n in (2, 5)}
+    assert [len(mask.names) for mask in masks.values()] == [2, 5]
+    code = segmenter.codes(photograph)
+    for n, mask in masks.items():
+        again = segmenter.segment_codes(Image.fromarray(photograph), code, n_clusters=n, refine="spectral")
+        np.testing.assert_array_equal(again.ids, mask.ids)
+    np.testing.assert_array_equal(masks[5].palette[:2], masks[2].palette)
+
+
+def test_segment__equal_names_are_one_class_whose_probabilities_add_up(photographs, tmp_path):
+    segmenter, photograph = photographs
+    names = tmp_path / "names.txt"
+    names.write_text("one\nother\none\n\none\n")
+    result = segmenter.segment(photograph, cluster_names=names)
+    assert result.names == ("one", "other")
+    probs = segmenter.model.cluster_tree.cut(5).probabilities(segmenter.codes(photograph))
+    joined = torch.stack([probs[:, [0, 2, 4]].sum(dim=1), probs[:, 1], probs[:, 3]], dim=1)
+    expected = torch.nn.functional.interpolate(joined, photograph.shape[:2], mode="bilinear").argmax(dim=1)[0].numpy()
+    agreement = (result.ids == np.where(expected == 2, -1, expected)).mean()
+    assert agreement > 0.999, "up to rounding at borders"
+
+
+def test_segment__more_clusters_than_leaves_or_none_to_cut_is_one_line(photographs):
+    segmenter, photograph = photographs
+    with pytest.raises(ConfigError, match="n_clusters: 999 is not from 1 to"):
+        segmenter.segment(photograph, n_clusters=999)
+    with pytest.raises(ConfigError, match="the linear probe has classes"):
+        segmenter.segment(photograph, n_clusters=2, probe="linear")
+
+
+def test_train__fits_a_tree_at_its_end(make_run):
+    run_dir = train(make_run(max_steps=1, res=64, val_res=64, fit_clusters="tree"))
+    assert load_segmenter(run_dir / "last_tree.ckpt").cluster_tree is not None
+    assert load_segmenter(run_dir / "last.ckpt").cluster_tree is None

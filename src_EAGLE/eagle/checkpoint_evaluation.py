@@ -99,7 +99,9 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
         lines += [", ".join(f"{name} {value}" for name, value in segmenter.training_record.items()) + "\n"]
     lines += [f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}"]
     if cuts := cuts_table(scores):
-        lines += [f"\nthe tree of {segmenter.cluster_tree.n_leaves} leaves, cut at\n\n{cuts}"]
+        lines += [
+            f"\nThe tree of clusters, cut at other numbers. Many to one: named by the class most pixels have.\n\n{cuts}"
+        ]
     if predictions is not None:
         lines += [f"\npredictions: {predictions.root}"]
     if cfg.report:

@@ -170,7 +170,8 @@ def weighted_ward(centres: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Each merge is the one that adds least to the weighted sum of squared distances to the cluster means,
     wᵢwⱼ/(wᵢ + wⱼ) ‖μᵢ − μⱼ‖².
     """
-    means, weights, nodes = centres.astype(np.float64), weights.astype(np.float64), np.arange(len(centres))
+    means, weights = centres.astype(np.float64), weights.astype(np.float64)
+    nodes: np.ndarray = np.arange(len(centres))
     merges = []
     for node in range(len(centres), 2 * len(centres) - 1):
         squares = np.einsum("id,id->i", means, means)
@@ -182,5 +183,6 @@ def weighted_ward(centres: np.ndarray, weights: np.ndarray) -> np.ndarray:
         total = weights[i] + weights[j]
         means[i] = (weights[i] * means[i] + weights[j] * means[j]) / total
         weights[i], nodes[i] = total, node
-        means, weights, nodes = (np.delete(part, j, axis=0) for part in (means, weights, nodes))
+        means, weights = np.delete(means, j, axis=0), np.delete(weights, j)
+        nodes = np.delete(nodes, j)
     return np.array(merges, dtype=np.int64).reshape(-1, 2)
