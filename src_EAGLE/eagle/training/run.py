@@ -26,7 +26,7 @@ from eagle.training.run_record import record_run, write_run_readme
 from eagle.training.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
 from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 
-BEST_NAME = "best.ckpt"
+BEST_NAME, TREE_NAME = "best.ckpt", "last_tree.ckpt"
 
 # Devices and images per device of the released runs.
 RELEASED_BATCHES = {"cocostuff27": (2, 32), "cityscapes": (1, 32)}
@@ -77,7 +77,7 @@ def train(cfg: DictConfig) -> Path:
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
         list_bad_images(run_dir / "bad_images.txt", data.train_set, data.val_set)
-        write_run_readme(run_dir, resume_command(run_dir))
+        write_run_readme(run_dir, resume_command(run_dir), TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME)
     _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
         # Lightning warns of what is intended: the folder holds config.yml, num_workers is the user's choice, the frozen
