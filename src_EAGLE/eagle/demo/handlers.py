@@ -37,6 +37,13 @@ class Photograph(NamedTuple):
     image: Image.Image
 
 
+class Codes(NamedTuple):
+    """A photograph's codes, 1×dim×h×w, and the short side in pixels at the model's input."""
+
+    res: int
+    code: Tensor
+
+
 @dataclass(frozen=True)
 class Handlers:
     """What the components call; all that is kept of a visitor is in the arguments and results.
@@ -77,16 +84,16 @@ class Handlers:
         """The bundled photographs as a gallery."""
         return gallery([(path.stem, ImageOps.fit(read_photograph(path), THUMBNAIL)) for path in bundled_photographs()])
 
-    def uploaded(self, file: dict[str, Any]) -> Photograph:
-        """Read an upload, a FileData as Gradio's browser client sends it."""
+    def uploaded(self, file: dict[str, Any]) -> tuple[Photograph, None]:
+        """Read an upload, a FileData as Gradio's browser client sends it; its codes are not there yet."""
         name = Path(str(file["orig_name"])).name
         with _messages():
-            return Photograph(Path(name).stem, read_upload(Path(file["path"]), self.folder, name))
+            return Photograph(Path(name).stem, read_upload(Path(file["path"]), self.folder, name)), None
 
-    def bundled(self, event: gr.SelectData) -> Photograph:
-        """Read the bundled photograph that was clicked."""
+    def bundled(self, event: gr.SelectData) -> tuple[Photograph, None]:
+        """Read the bundled photograph that was clicked; its codes are not there yet."""
         path = bundled_photographs()[event.index]
-        return Photograph(path.stem, read_photograph(path))
+        return Photograph(path.stem, read_photograph(path)), None
 
     @property
     def clusters(self) -> tuple[int, int]:
@@ -96,25 +103,26 @@ class Handlers:
         return min(len(model.cluster_probe.clusters), most), most
 
     def coded(self, photograph: Photograph | None, res: int) -> Any:
-        """The codes of the photograph, from which it is segmented at any number of clusters."""
+        """The photograph's codes and their resolution, from which it is segmented at any number of clusters."""
         if photograph is None:
-            gr.Info("Applies to the photograph that you choose next.")
             return gr.skip()
         with _messages():
             check_patches(photograph.image.size, res, self.patch_size)
-            return self.segmenter.codes(photograph.image, res).half()
+            return Codes(res, self.segmenter.codes(photograph.image, res))
 
     def segmented(
-        self, photograph: Photograph | None, code: Tensor | None, res: int, refine: str, n_clusters: int, names: Names
+        self, photograph: Photograph | None, codes: Codes | None, refine: str, n_clusters: int, names: Names
     ) -> tuple[Any, Any]:
         """The segmentation and the picture of it."""
-        if photograph is None or code is None:
+        if photograph is None or codes is None:
+            gr.Info("Applies to the photograph that you choose next.")
             return gr.skip(), gr.skip()
+        res, code = codes
         options: dict[str, Any] = {"res": res, "refine": refine, "cluster_names": self.cluster_names}
         if self.clusters[0] != n_clusters:
             options |= {"n_clusters": n_clusters, "cluster_names": None}
         with _messages():
-            result = self.segmenter.segment_codes(photograph.image, code.float(), **options)
+            result = self.segmenter.segment_codes(photograph.image, code, **options)
         # A quarter of int64's memory; no data set has so many classes.
         result = replace(result, name=photograph.name, ids=result.ids.astype("int16"))
         return result, _stage(result, names)

@@ -50,7 +50,7 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
     kept = (UPLOADS_KEPT, UPLOADS_KEPT)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=kept) as page:
         photograph, result = gr.State(None, time_to_live=REMEMBERED), gr.State(None, time_to_live=REMEMBERED)
-        code, names, chosen = gr.State(None, time_to_live=REMEMBERED), gr.State({}), gr.State(None)
+        codes, names, chosen = gr.State(None, time_to_live=REMEMBERED), gr.State({}), gr.State(None)
         gr.Markdown(f"# EAGLE segments photographs without labels\nModel: `{checkpoint}`. {KEPT}", elem_id="heading")
         with gr.Row(elem_id="picker"):
             picker = gr.File(show_label=False, file_types=["image"], height=112, elem_id="upload", scale=2)
@@ -91,15 +91,19 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
         # One computation at a time, whoever asks.
         on_model: dict[str, Any] = {**plain, "concurrency_limit": 1, "concurrency_id": "model"}
         seen, views = [photograph, res], [result, stage]
-        settings = [photograph, code, res, refine, n_clusters, names]
+        settings = [photograph, codes, refine, n_clusters, names]
         page.load(handlers.thumbnails, None, bundled, **plain)
-        arrived = picker.upload(handlers.uploaded, picker, photograph, preprocess=False, concurrency_limit=4, **plain)
+        arrived = picker.upload(
+            handlers.uploaded, picker, [photograph, codes], preprocess=False, concurrency_limit=4, **plain
+        )
         for cleared in (arrived.success, arrived.failure):  # a new file can be dropped
             cleared(lambda: None, None, picker, **plain)
         for coded in (
-            arrived.success(handlers.coded, seen, code, **on_model),
-            bundled.select(handlers.bundled, None, photograph, **plain).success(handlers.coded, seen, code, **on_model),
-            res.change(handlers.coded, seen, code, trigger_mode="always_last", **on_model),
+            arrived.success(handlers.coded, seen, codes, **on_model),
+            bundled.select(handlers.bundled, None, [photograph, codes], **plain).success(
+                handlers.coded, seen, codes, **on_model
+            ),
+            res.change(handlers.coded, seen, codes, trigger_mode="always_last", **on_model),
         ):
             event = coded.success(handlers.segmented, settings, views, **on_model)
             event.success(handlers.decomposed, seen, [vectors, cue], **on_model)
