@@ -141,7 +141,7 @@ class Segmentation:
         return self.legend.classes.palette
 
     def overlay(self, opacity: float = OVERLAY_OPACITY) -> Image.Image:
-        """The photograph under its class colours, with white borders.
+        """The photograph under its class colours, with opaque outlines.
 
         Args:
             opacity: 0 shows the photograph alone, 1 the colours alone.
