@@ -75,6 +75,7 @@ def fitted(make_run):
 def test_fit_checkpoint__is_a_checkpoint_for_every_command(fitted):
     path, target = fitted
     assert target.name == "last_tree.ckpt"
+    assert target.with_suffix(".png").stat().st_size > 0
     segmenter, trained = load_segmenter(target), load_segmenter(path)
     assert segmenter.cluster_tree is not None
     assert torch.equal(segmenter.cluster_probe.clusters, trained.cluster_probe.clusters)

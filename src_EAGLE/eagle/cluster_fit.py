@@ -20,6 +20,7 @@ from sklearn.cluster import AgglomerativeClustering, KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
 from eagle.checkpoints import build_segmenter, dataset_config, read_stored, write_stored
@@ -27,9 +28,12 @@ from eagle.data.check import readable_part
 from eagle.data.datamodule import evaluation_loader
 from eagle.data.datasets.base import DatasetPart
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.views import EvaluationViews
+from eagle.data.labels import distinct_palette
+from eagle.data.views import EvaluationViews, unnormalize
 from eagle.errors import DataError
 from eagle.evaluation.kmeans import sampled_vectors
+from eagle.figures.cluster_tree import tree_figure
+from eagle.figures.confusion import write_figure
 from eagle.maps.probe_maps import patch_probabilities
 from eagle.models.cluster_tree import ClusterTree
 from eagle.models.probes import ClusterLookup
@@ -45,6 +49,8 @@ LEAVES, CENTRES = 6, 4
 REGION_ALPHA = 20.0
 MOST_VECTORS = 60_000
 KMEANS_ROUNDS = 50
+# Example patches of each leaf in the drawing of the tree, and their size in pixels.
+EXAMPLES, EXAMPLE_SIZE = 8, (48, 48)
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +65,7 @@ def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
         cfg: a validated FitConfig or TrainConfig.
 
     Returns:
-        The new checkpoint, without the optimiser's state.
+        The new checkpoint, without the optimiser's state; ``NAME_tree.png`` draws the tree.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -75,11 +81,34 @@ def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
     images = readable_part(DatasetPart(dataset, sorted(chosen.tolist())), cfg.on_bad_image, "training images")
     views = EvaluationViews(images, segmenter.cfg.val_res)
     codes = training_codes(segmenter, views, machine, cfg.batch_size, cfg.num_workers)
-    segmenter.cluster_tree = fit_tree(codes, len(segmenter.cluster_probe.clusters), cfg.seed)
+    n_clusters = len(segmenter.cluster_probe.clusters)
+    segmenter.cluster_tree = fit_tree(codes, n_clusters, cfg.seed)
     logger.info("a tree of %d leaves, from %d images", segmenter.cluster_tree.n_leaves, len(views))
     target = checkpoint.with_name(f"{checkpoint.stem}_tree{checkpoint.suffix}")
     write_stored(dataclasses.replace(stored, tensors=segmenter.state_dict(), class_map=None), target)
+    _draw(segmenter.cluster_tree, n_clusters, codes, views, target.with_suffix(".png"))
     return target
+
+
+def _draw(tree: ClusterTree, n_clusters: int, codes: Tensor, views: EvaluationViews, path: Path) -> None:
+    """Draw the tree with the patches nearest to each leaf, at most one of an image, and their surroundings."""
+    leaves = F.normalize(tree.leaves, dim=1)
+    nearest = [
+        torch.einsum("dhw,ld->lhw", F.normalize(code.float(), dim=0), leaves).flatten(1).max(dim=1) for code in codes
+    ]
+    best = torch.stack([found.values for found in nearest]).topk(min(EXAMPLES, len(codes)), dim=0).indices.T
+    patch = views.res // codes.shape[3]
+    examples = np.zeros((tree.n_leaves, best.shape[1], *EXAMPLE_SIZE, 3), dtype=np.uint8)
+    for image in best.unique().tolist():
+        pixels = to_pil_image(unnormalize(views[image]["img"]))
+        for leaf, column in (best == image).nonzero().tolist():
+            row, col = divmod(int(nearest[image].indices[leaf]), codes.shape[3])
+            left, top = (min(max(0, (at - 1) * patch), max(0, views.res - 3 * patch)) for at in (col, row))
+            box = (left, top, left + 3 * patch, top + 3 * patch)
+            examples[leaf, column] = np.asarray(pixels.crop(box).resize(EXAMPLE_SIZE))
+    cluster_of_leaf = tree.cluster_of_leaf(min(n_clusters, tree.n_leaves))
+    id_of_leaf, palette = tree.cluster_of_leaf(tree.n_leaves), distinct_palette(max(cluster_of_leaf) + 1)
+    write_figure(path, tree_figure(tree.merges.numpy(), cluster_of_leaf, id_of_leaf, examples, palette))
 
 
 @torch.no_grad()

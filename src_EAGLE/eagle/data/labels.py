@@ -230,7 +230,7 @@ def _save(path: Path, image: Image.Image) -> None:
 
 
 def _borders(ids: np.ndarray) -> np.ndarray:
-    """Mask of pixels on both sides of a border between classes, H×W bool; wider in larger images, none around specks."""
+    """Mask of the pixels at borders between classes, H×W bool; wider in larger images, none around specks."""
     regions = label(ids, background=NO_CLASS - 1, connectivity=1)
     large = np.bincount(regions.ravel())[regions] >= SPECK * ids.size
     borders = np.zeros(ids.shape, dtype=bool)
