@@ -169,7 +169,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         perms: Tensor | None = None,
         eigenvectors: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Compute every term of the training loss under its published name (method §8).
+        """Compute every term of the training loss under its published name (docs/method.md §8).
 
         Args:
             batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised). Optional: ``label`` (B×H×W int64, −1 = void);
@@ -242,7 +242,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         return {"loss": terms["loss/total"], "terms": logged}
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002
-        """Score both probes without flip or CRF (method §9), and the label-free loss.
+        """Score both probes without flip or CRF (docs/method.md §9), and the label-free loss.
 
         Returns:
             "linear": B×H×W predicted class ids; "cluster": B×H×W predicted cluster ids.

@@ -1,4 +1,4 @@
-"""Score the maps of probes on a labelled dataset (method §9)."""
+"""Score the maps of probes on a labelled dataset (docs/method.md §9)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

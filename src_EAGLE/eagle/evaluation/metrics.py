@@ -1,4 +1,4 @@
-"""Confusion matrix, Hungarian matching, mIoU and accuracy under both protocols for extra clusters (method §9)."""
+"""Confusion matrix, Hungarian matching, mIoU and accuracy under both protocols (docs/method.md §9)."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """Maps of the probes: the one path from features to class scores, for training, evaluation, photographs and export.
 
 Features are codes S for the probes of a segmenter, keys K for k-means on K. Scores of the patches are resampled to
-pixels; refinement steps follow on the patch grid and on pixels (method §9).
+pixels; refinement steps follow on the patch grid and on pixels (docs/method.md §9).
 """
 
 from collections.abc import Callable, Mapping, Sequence

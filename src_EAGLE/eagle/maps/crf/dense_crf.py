@@ -1,4 +1,4 @@
-"""Dense CRF refinement of class probabilities (method §9).
+"""Dense CRF refinement of class probabilities (docs/method.md §9).
 
 Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (NIPS 2011): a
 Gaussian and a bilateral pairwise term with Potts compatibility, ten mean-field iterations.
