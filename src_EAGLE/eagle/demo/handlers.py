@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from eagle.data.images import read_header, read_photograph
+from eagle.data.labels import name_lines
 from eagle.data.named_files import bundled_photographs
 from eagle.demo.pictures import annotated, cue_picture, eigenvector_pictures, gallery, one_line_name, parcel, segments
 from eagle.errors import DataError, EagleError, one_line
@@ -99,8 +100,9 @@ class Handlers:
     def clusters(self) -> tuple[int, int]:
         """Numbers of clusters at first and at most; equal for a checkpoint without a tree."""
         model = self.segmenter.model
-        most = model.cluster_tree.n_leaves if model.cluster_tree else len(model.cluster_probe.clusters)
-        return min(len(model.cluster_probe.clusters), most), most
+        fitted = len(name_lines(self.cluster_names) if self.cluster_names else model.cluster_probe.clusters)
+        most = model.cluster_tree.n_leaves if model.cluster_tree else fitted
+        return min(fitted, most), most
 
     def coded(self, photograph: Photograph | None, res: int) -> Any:
         """The photograph's codes and their resolution, from which it is segmented at any number of clusters."""
