@@ -1,6 +1,7 @@
 """Complete and type-check configurations; mistakes raise one-line errors."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -138,6 +139,8 @@ def fidelity_defaults(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
 def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
     if value is None:
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name}: {value} is not a finite number")
     if rules["choices"] and value not in rules["choices"]:
         raise ConfigError(unknown_name_message(f"value of {name}", str(value), rules["choices"]))
     if rules["minimum"] is not None and value < rules["minimum"]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, UNREFINED, Refinement, refinement_of_name
-from eagle.config.schema import CRF_BACKENDS
+from eagle.config.schema import CRF_BACKENDS, PRECISIONS
 from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import known_classes
 from eagle.data.images import read_photograph, rgb_image
@@ -389,6 +389,8 @@ def open_segmenter(path: Path, machine: Fabric) -> Segmenter:
 
 
 def _machine(device: str, precision: str) -> Fabric:
+    if precision not in PRECISIONS:
+        raise ConfigError(unknown_name_message("precision", precision, PRECISIONS))
     accelerator, _, index = device.partition(":")
     try:
         return Fabric(accelerator=accelerator, devices=[int(index)] if index else 1, precision=precision)  # type: ignore[arg-type]
