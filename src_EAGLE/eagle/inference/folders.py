@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from io import FileIO
 from itertools import groupby
@@ -33,7 +34,7 @@ from eagle.distributed import computed_by_rank_zero, set_float32_precision
 from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
-from eagle.files import remove_unfinished, sha256_of, write_text_atomically, written_atomically
+from eagle.files import LOCK_NAME, locked, remove_unfinished, sha256_of, write_text_atomically, written_atomically
 from eagle.inference.photograph import PhotographSegmenter, Prepared, View, ordered
 from eagle.inference.segmentation import Legend, Segmentation, mask_files
 from eagle.inference.segmenter import open_segmenter
@@ -75,6 +76,7 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
             device is missing.
         DataError: a named path does not exist, processes do not share the output folder, or a folder's overlays cannot
             be joined to a video.
+        EagleError: another run writes to the output folder.
     """
     files = _files(cfg)
     fabric = _launched_fabric(cfg)
@@ -86,15 +88,19 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
     probe, legend = segmenter.probe_and_legend(cfg.probe, refined, cfg.cluster_names, cfg.n_clusters)
     photographs = segmenter.photographs(probe, view)
     settings = _settings(cfg, view, legend, probe)
-    finished = computed_by_rank_zero(lambda: _finished(folder, settings, names))
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / RANK_LOGS.replace("*", str(fabric.global_rank))).open("ab", buffering=0) as log:
-        share = _Share(cfg, fabric, photographs, legend, settings, finished, log)
-        share.segment(list(zip(files, names.values(), strict=True)))
-    fabric.barrier()
-    if not fabric.is_global_zero:
-        return None
-    return _summary(folder, settings, names, legend, cfg)
+    with ExitStack() as stack:
+
+        def start() -> dict[str, list[int]]:
+            stack.enter_context(locked(folder / LOCK_NAME, folder))
+            return _finished(folder, settings, names)
+
+        finished = computed_by_rank_zero(start)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / RANK_LOGS.replace("*", str(fabric.global_rank))).open("ab", buffering=0) as log:
+            share = _Share(cfg, fabric, photographs, legend, settings, finished, log)
+            share.segment(list(zip(files, names.values(), strict=True)))
+        fabric.barrier()
+        return _summary(folder, settings, names, legend, cfg) if fabric.is_global_zero else None
 
 
 def _files(cfg: DictConfig) -> list[Path]:
