@@ -438,7 +438,7 @@ class EvalConfig(MachineConfig, BadImageConfig):
     model_paths: list[str] = key([], "Checkpoints to evaluate", path=True, role="machine")
     output_dir: str | None = key(
         None,
-        "Folder for scores, pictures and report, e.g. of a checkpoint on a read-only disk; none = beside the checkpoint",
+        "Folder for scores, pictures and report, e.g. if the checkpoint's is read-only; none = beside the checkpoint",
         path=True,
         role="machine",
     )
