@@ -70,6 +70,14 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_segment__a_name_as_long_as_file_systems_take(checkpoint, tmp_path):
+    """Their limit is bytes; the names of masks and of unfinished masks are longer than the photograph's."""
+    (tmp_path / "photos").mkdir()
+    for name in ("漢" * 79, "漢" * 83):
+        photograph(tmp_path / "photos" / f"{name}.png", 0)
+    assert len(segment(config(checkpoint, tmp_path / "photos", tmp_path / "out"))["images"]) == 2
+
+
 def test_segment__beside_a_run_with_the_same_folder(checkpoint, photos, tmp_path):
     with held(tmp_path / "out" / LOCK_NAME) as number, pytest.raises(EagleError, match=f"out: process {number} on"):
         segment(config(checkpoint, photos, tmp_path / "out"))

@@ -19,6 +19,7 @@ from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import known_classes
 from eagle.data.images import read_photograph, rgb_image
 from eagle.data.labels import ClassMap, name_lines, named_clusters
+from eagle.data.named_files import short_stem
 from eagle.errors import ConfigError, DataError, one_line, unknown_name_message
 from eagle.inference.decomposition import eigenvectors_and_cue, input_of_size, whole_patch_size
 from eagle.inference.photograph import PhotographSegmenter, View
@@ -401,5 +402,5 @@ def _machine(device: str, precision: str) -> Fabric:
 def _name_of(image: GivenImage, index: int | None) -> str:
     """Name of an image's files."""
     if isinstance(image, (str, Path)):
-        return Path(image).stem
+        return short_stem(Path(image))
     return "image" if index is None else f"image_{index}"
