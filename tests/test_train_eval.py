@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -120,9 +121,12 @@ def test_train__warns_of_another_number_of_images_per_step_than_released(caplog,
         assert len(caplog.records) == 1
 
 
-def test_train__devices_that_are_not_there_are_named_in_one_line(make_run):
-    with pytest.raises(ConfigError, match=r"^accelerator=gpu devices=2: ") as caught:
-        train(make_run(accelerator="gpu", devices=2))
+@pytest.mark.parametrize(
+    ("accelerator", "devices"), [("gpu", 2), ("cpu", [0]), ("cpu", None), ("nope", 1), ("cpu", "many")]
+)
+def test_train__devices_that_are_not_there_are_named_in_one_line(make_run, accelerator, devices):
+    with pytest.raises(ConfigError, match=re.escape(f"accelerator={accelerator} devices={devices}: ")) as caught:
+        train(make_run(accelerator=accelerator, devices=devices))
     assert "\n" not in one_line(caught.value)
 
 

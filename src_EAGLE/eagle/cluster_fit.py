@@ -28,6 +28,7 @@ from eagle.data.datamodule import evaluation_loader
 from eagle.data.datasets.base import DatasetPart
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.views import EvaluationViews
+from eagle.distributed import named_devices
 from eagle.errors import DataError
 from eagle.evaluation.kmeans import sampled_vectors
 from eagle.maps.probe_maps import patch_probabilities
@@ -68,7 +69,9 @@ def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
     stored = read_stored(checkpoint)
     segmenter = build_segmenter(stored, checkpoint).eval()
     # One process, whatever started this one.
-    machine = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision, plugins=[LightningEnvironment()])
+    with named_devices(cfg):
+        keys = {"accelerator": cfg.accelerator, "devices": 1, "precision": cfg.precision}
+        machine = Fabric(**keys, plugins=[LightningEnvironment()])
     machine.to_device(segmenter)
     dataset = open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train")
     chosen = np.random.default_rng(cfg.seed).choice(len(dataset), min(MOST_IMAGES, len(dataset)), replace=False)

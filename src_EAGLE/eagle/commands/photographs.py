@@ -8,7 +8,16 @@ from omegaconf import DictConfig
 
 from eagle.config.application import run_command
 from eagle.config.refinement import REFINEMENTS
-from eagle.config.schema import CRF_BACKENDS, PRECISIONS, REQUIRED, BackboneConfig, DatasetConfig, MachineConfig, option
+from eagle.config.schema import (
+    CRF_BACKENDS,
+    MOST_SEED,
+    PRECISIONS,
+    REQUIRED,
+    BackboneConfig,
+    DatasetConfig,
+    MachineConfig,
+    option,
+)
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError, DataError
 from eagle.files import default_folder
@@ -129,7 +138,7 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
     )
     run_crf: bool = option(False, "Refine final clusters with a dense CRF")
     crf_backend: str = option("auto", "Dense CRF implementation, see eval_segmentation.py", choices=CRF_BACKENDS)
-    seed: int = option(0, "Seed of k-means", minimum=0)
+    seed: int = option(0, "Seed of k-means", minimum=0, maximum=MOST_SEED)
 
     output_dir: str = option(default_folder("outputs/eigen"), "Folder for the figures", path=True)
     panels: bool = option(

@@ -15,6 +15,8 @@ from eagle.files import default_folder
 
 # Value of pretrained_weights for random initialisation.
 RANDOM_WEIGHTS = "random"
+# NumPy takes no larger one.
+MOST_SEED = 2**32 - 1
 # Others would leave the weights in float32, or the spectral part in half precision.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 CRF_BACKENDS = ("auto", "torch", "pydensecrf")
@@ -401,7 +403,7 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "= that checkpoint; none = start a new run",
         role="machine",
     )
-    seed: int = key(0, "Seed of all random number generators", minimum=0, role="seed")
+    seed: int = key(0, "Seed of all random number generators", minimum=0, maximum=MOST_SEED, role="seed")
     deterministic: bool = key(
         False,
         "Use deterministic GPU kernels only, so a GPU run repeats bit by bit; a few percent slower",

@@ -28,9 +28,9 @@ from tqdm import tqdm
 from eagle.checkpoints import SLIM
 from eagle.config.refinement import refinement
 from eagle.data.images import read_photograph
-from eagle.data.labels import NO_CLASS, VOID_COLOR
+from eagle.data.labels import NO_CLASS_NAME, VOID_COLOR
 from eagle.data.named_files import bundled_photographs, named_files, output_names
-from eagle.distributed import computed_by_rank_zero, set_float32_precision
+from eagle.distributed import computed_by_rank_zero, named_devices, set_float32_precision
 from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
@@ -127,10 +127,8 @@ def _launched_fabric(cfg: DictConfig) -> Fabric:
     """
     set_float32_precision(cfg.matmul_precision)
     arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
-    try:
+    with named_devices(cfg):
         fabric = Fabric(**arguments)
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"accelerator={cfg.accelerator} devices={cfg.devices}: {error}") from error
     if isinstance(fabric.strategy, DDPStrategy) and cfg.strategy in ("auto", "ddp"):
         fabric = Fabric(**arguments | {"strategy": DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))})
     if TorchElasticEnvironment.detect() and fabric.world_size < int(os.environ["WORLD_SIZE"]):
@@ -330,8 +328,8 @@ def write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float
         shares: for each image, the result of ``Legend.shares``.
     """
     names, colors = [*legend.classes.names], [*legend.classes.palette]
-    if any(legend.name(NO_CLASS) in image for image in shares):
-        names.append(legend.name(NO_CLASS))
+    if NO_CLASS_NAME not in names and any(NO_CLASS_NAME in image for image in shares):
+        names.append(NO_CLASS_NAME)
         colors.append(np.array(VOID_COLOR, dtype=np.uint8))
     total = np.array([sum(image.get(name, 0.0) for image in shares) for name in names])
     title = f"mean share of {len(shares)} images"
