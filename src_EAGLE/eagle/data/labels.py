@@ -87,7 +87,8 @@ def numbered_clusters(n_clusters: int) -> Classes:
 def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
     """Read a hand-written class map: a text file with one class name per cluster, one a line.
 
-    Equal names are one class; an empty line, or ``no class``, is a cluster without a class. Class ids follow first appearance.
+    Equal names are one class; an empty line, or ``no class``, is a cluster without a class. Class ids follow first
+    appearance.
 
     Args:
         path: UTF-8 text file.
