@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ logger = logging.getLogger(__name__)
 def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
     """Run ``evaluate_checkpoint`` on each file; of several, print tables over runs and write them and a figure.
 
-    Of several files, those whose evaluation is there with the same weights and settings are not scored again.
+    Of several files, those whose evaluation is there with the same weights and settings are not scored again. In
+    ``output_dir`` their results lie as the files do in the folder that they share.
 
     Raises:
         CheckpointError: a file is missing; checked before the first evaluation.
@@ -56,41 +58,57 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
     if len(paths) == 1:
         evaluate_checkpoint(paths[0], cfg)
         return
-    contents = {}
+    shared = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    folder, contents = Path(cfg.output_dir or shared), {}
+    require_writable(folder)
     for number, path in enumerate(paths, 1):
-        stored = stored_evaluation(path, cfg)
-        done = f", scored before: delete {evaluation_file(path)} to score it again" if stored else ""
+        place = folder / path.resolve().relative_to(shared) if cfg.output_dir else path
+        stored = stored_evaluation(path, cfg, place)
+        done = f", scored before: delete {evaluation_file(place)} to score it again" if stored else ""
         rank_zero_only(logger.info)("%d of %d: %s%s", number, len(paths), path, done)
-        contents[str(path)] = with_kmeans(path, stored or evaluate_checkpoint(path, cfg))
-    folder = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+        contents[str(path)] = with_kmeans(path, stored or evaluate_checkpoint(path, cfg, place))
     rank_zero_only(lambda: print(f"\n{runs_report(contents, folder)}"))()
 
 
-def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
+def require_writable(folder: Path) -> None:
+    """Create a folder; raise ConfigError, before the work rather than after it, if files cannot be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"output_dir: {folder} is not writable ({error.strerror}); name another folder") from error
+
+
+def evaluate_checkpoint(path: Path, cfg: DictConfig, place: Path | None = None) -> dict[str, Any]:
     """Score a checkpoint's probes on its validation split.
 
-    Prints the tables and writes ``<name>_eval.json``, ``<name>_grid.png`` and ``<name>_confusion.png`` beside the
-    checkpoint; with ``report`` also ``<name>_report.html``, with ``run_prediction`` also ``<name>_predictions/``.
+    Prints the tables and writes ``<name>_eval.json``, ``<name>_grid.png`` and ``<name>_confusion.png`` to
+    ``output_dir``, or beside the checkpoint; with ``report`` also ``<name>_report.html``, with ``run_prediction`` also
+    ``<name>_predictions/``.
 
     Args:
         path: the checkpoint.
         cfg: a validated EvalConfig.
+        place: where the checkpoint would lie beside these files; None to follow ``output_dir``.
 
     Returns:
         The JSON's content.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
-        ConfigError, DataError: as in ``validation_views``.
+        ConfigError, DataError: as in ``validation_views``, and if the files cannot be written.
     """
+    place = place or Path(cfg.output_dir or path.parent) / path.name
+    require_writable(place.parent)
     segmenter = load_segmenter(path)
     views = validation_views(segmenter, cfg)
     dataset = views.dataset
-    predictions = PredictionFolder(path.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
+    predictions = PredictionFolder(place.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
     with CrfPool(cfg.crf_processes) as pool:
         maps = segmenter.probe_maps(map_settings(cfg), pool, cfg.n_clusters, _further_cuts(segmenter, cfg))
         evaluation = _evaluated(maps, views, cfg, predictions, cfg.report)
-    content = write_evaluation(path, segmenter, views, evaluation, cfg)
+    content = evaluation_content(path, segmenter, views, evaluation, cfg)
     scores = content["scores"]
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
     left_out = f" ({len(dataset.skipped)} bad ones left out)" if dataset.skipped else ""
@@ -104,10 +122,11 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
         ]
     if predictions is not None:
         lines += [f"\npredictions: {predictions.root}"]
+    rank_zero_only(print)("\n".join(lines), flush=True)  # before files are written, which a full disk may prevent
+    write_evaluation(place, content, segmenter, views, evaluation, cfg)
     if cfg.report:
-        lines += [f"\nreport: {report_file(path)}"]
-    rank_zero_only(print)("\n".join(lines))
-    draw_evaluation(evaluation, dataset.classes, path.parent, f"{path.stem}_")
+        rank_zero_only(print)(f"\nreport: {report_file(place)}")
+    draw_evaluation(evaluation, dataset.classes, place.parent, f"{path.stem}_")
     return content
 
 
@@ -116,14 +135,10 @@ def report_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}_report.html")
 
 
-def write_evaluation(
+def evaluation_content(
     path: Path, segmenter: LitUnsupervisedSegmenter, views: EvaluationViews, evaluation: Evaluation, cfg: DictConfig
 ) -> dict[str, Any]:
-    """Write ``<name>_eval.json`` and, with ``report``, ``<name>_report.html`` beside a checkpoint.
-
-    Returns:
-        The JSON's content: scores, evaluation settings and the class of each cluster.
-    """
+    """Content of ``<name>_eval.json``: scores, evaluation settings and the class of each cluster."""
     metrics, classes = evaluation.metrics, views.dataset.classes
     assignments = {
         name: (
@@ -131,7 +146,7 @@ def write_evaluation(
         ).tolist()
         for name, metric in metrics.items()
     }
-    content = {
+    return {
         "checkpoint": str(path),
         **probe_entry(segmenter.state_dict()),
         **evaluation_record(path, cfg),
@@ -149,11 +164,21 @@ def write_evaluation(
         "scores": results(metrics, classes),
         "class_map": ClassMap(classes, assignments).to_plain(),
     }
-    write_json(evaluation_file(path), content)
+
+
+def write_evaluation(
+    place: Path,
+    content: Mapping[str, Any],
+    segmenter: LitUnsupervisedSegmenter,
+    views: EvaluationViews,
+    evaluation: Evaluation,
+    cfg: DictConfig,
+) -> None:
+    """Write ``<name>_eval.json`` and, with ``report``, ``<name>_report.html`` beside ``place``."""
+    write_json(evaluation_file(place), content)
     if cfg.report:
         configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
-        write_report(report_file(path), content | {"code": code_version()}, evaluation, views, configurations)
-    return content
+        write_report(report_file(place), {**content, "code": code_version()}, evaluation, views, configurations)
 
 
 @rank_zero_only
@@ -244,6 +269,8 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
         CheckpointError: a checkpoint cannot be loaded.
         ConfigError, DataError: as in ``validation_views``.
     """
+    for folder in {output_dir, *(path.parent for path in checkpoints.values())}:
+        require_writable(folder)
     segmenters = {name: load_segmenter(path) for name, path in checkpoints.items()}
     first = next(iter(segmenters.values()))
     views = validation_views(first, cfg)
@@ -256,7 +283,8 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
             for name, segmenter in segmenters.items()
         }
     for name, path in checkpoints.items():
-        write_evaluation(path, segmenters[name], views, evaluations[name], cfg)
+        content = evaluation_content(path, segmenters[name], views, evaluations[name], cfg)
+        write_evaluation(path, content, segmenters[name], views, evaluations[name], cfg)
     classes = views.dataset.classes
     report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
     skipped = {"skipped_images": list(views.dataset.skipped)} if views.dataset.skipped else {}

@@ -153,8 +153,11 @@ def convert(source: Path, target: Path) -> None:
     """Convert a checkpoint to the format of the target's suffix, without optimiser state and unused tensors.
 
     Raises:
-        CheckpointError: as for ``load_segmenter``, or the target's suffix is neither .ckpt nor .safetensors.
+        CheckpointError: as for ``load_segmenter``, the target's suffix is neither .ckpt nor .safetensors, or the target
+            is the source.
     """
+    if _resolved_files(source) & _resolved_files(target):
+        raise CheckpointError(f"target: {target} is the source, which would be replaced; name another file")
     stored = read_stored(source)
     segmenter = build_segmenter(stored, source)
     write_stored(replace(stored, cfg=dict(segmenter.hparams["cfg"]), tensors=segmenter.state_dict()), target)
@@ -211,6 +214,11 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
             write_text_atomically(evaluation_file(path), json.dumps(evaluation, indent=2) + "\n")
     else:
         raise CheckpointError(f"{path}: a checkpoint's name ends in {CKPT} or {SLIM}")
+
+
+def _resolved_files(path: Path) -> set[Path]:
+    """The files of a checkpoint, without symbolic links."""
+    return {file.resolve() for file in ([path, path.with_suffix(".yml")] if path.suffix == SLIM else [path])}
 
 
 def evaluation_file(path: Path) -> Path:

@@ -30,6 +30,7 @@ from eagle.data.datasets.base import DatasetPart
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.labels import distinct_palette
 from eagle.data.views import EvaluationViews, unnormalize
+from eagle.distributed import named_devices
 from eagle.errors import DataError
 from eagle.evaluation.kmeans import sampled_vectors
 from eagle.figures.cluster_tree import tree_figure
@@ -74,7 +75,9 @@ def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
     stored = read_stored(checkpoint)
     segmenter = build_segmenter(stored, checkpoint).eval()
     # One process, whatever started this one.
-    machine = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision, plugins=[LightningEnvironment()])
+    with named_devices(cfg):
+        keys = {"accelerator": cfg.accelerator, "devices": 1, "precision": cfg.precision}
+        machine = Fabric(**keys, plugins=[LightningEnvironment()])
     machine.to_device(segmenter)
     dataset = open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train")
     chosen = np.random.default_rng(cfg.seed).choice(len(dataset), min(MOST_IMAGES, len(dataset)), replace=False)

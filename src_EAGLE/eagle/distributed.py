@@ -1,6 +1,7 @@
 """Devices and processes: the Trainer's device arguments, and collectives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.nn import functional as differentiable
 
-from eagle.errors import ConfigError, EagleError
+from eagle.errors import ConfigError, EagleError, one_line
 
 Item = TypeVar("Item")
 
@@ -33,14 +34,21 @@ def machine_arguments(cfg: Any) -> dict[str, Any]:
     """
     arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
     arguments["use_distributed_sampler"] = False
-    if cfg.strategy in ("auto", "ddp"):
-        try:
-            strategy = _chosen_strategy(arguments)
-        except MisconfigurationException as error:
-            raise ConfigError(f"accelerator={cfg.accelerator} devices={cfg.devices}: {error}") from error
-        if isinstance(strategy, DDPStrategy) and strategy.world_size > 1:
-            arguments["strategy"] = DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))
+    with named_devices(cfg):
+        strategy = _chosen_strategy(arguments)
+    if cfg.strategy in ("auto", "ddp") and isinstance(strategy, DDPStrategy) and strategy.world_size > 1:
+        arguments["strategy"] = DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))
     return arguments
+
+
+@contextmanager
+def named_devices(cfg: Any) -> Iterator[None]:
+    """Turn what Lightning raises for devices that this machine lacks into a ConfigError that names the keys."""
+    try:
+        yield
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        keys = " ".join(f"{name}={cfg[name]}" for name in ("accelerator", "devices") if name in cfg)
+        raise ConfigError(f"{keys}: {one_line(error)}") from error
 
 
 def set_float32_precision(matmul_precision: str) -> None:

@@ -8,7 +8,16 @@ from omegaconf import DictConfig
 
 from eagle.config.application import run_command
 from eagle.config.refinement import REFINEMENTS
-from eagle.config.schema import CRF_BACKENDS, REQUIRED, BackboneConfig, DatasetConfig, MachineConfig, option
+from eagle.config.schema import (
+    CRF_BACKENDS,
+    MOST_SEED,
+    PRECISIONS,
+    REQUIRED,
+    BackboneConfig,
+    DatasetConfig,
+    MachineConfig,
+    option,
+)
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError, DataError
 from eagle.files import default_folder
@@ -129,7 +138,7 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
     )
     run_crf: bool = option(False, "Refine final clusters with a dense CRF")
     crf_backend: str = option("auto", "Dense CRF implementation, see eval_segmentation.py", choices=CRF_BACKENDS)
-    seed: int = option(0, "Seed of k-means", minimum=0)
+    seed: int = option(0, "Seed of k-means", minimum=0, maximum=MOST_SEED)
 
     output_dir: str = option(default_folder("outputs/eigen"), "Folder for the figures", path=True)
     panels: bool = option(
@@ -139,9 +148,7 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
     panel_width: int = option(240, "Width of the panels of a grid in pixels; text scales with it", minimum=32)
     rows_per_grid: int = option(8, "Maximum number of rows in a grid", minimum=1)
     accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    precision: str = option(
-        "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
-    )
+    precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
 
 
 def visualize_eigen(cfg: DictConfig) -> None:
@@ -167,9 +174,7 @@ class DemoConfig:
         None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
     )
     device: str = option("auto", "auto = a CUDA GPU, else Apple's GPU, else the CPU; or cpu, mps, cuda, cuda:1")
-    precision: str = option(
-        "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
-    )
+    precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
     host: str = option(
         "127.0.0.1", "Address to listen on: 127.0.0.1 = this computer only, 0.0.0.0 = your whole network"
     )

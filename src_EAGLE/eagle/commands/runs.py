@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import REQUIRED, BadImageConfig, EvalConfig, TrainConfig, option
+from eagle.config.schema import MOST_SEED, PRECISIONS, REQUIRED, BadImageConfig, EvalConfig, TrainConfig, option
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -69,13 +69,13 @@ class FitConfig(BadImageConfig):
         "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",
         path=True,
     )
-    seed: int = option(0, "Seed of the sampled images and of the k-means that finds regions", minimum=0)
+    seed: int = option(
+        0, "Seed of the sampled images and of the k-means that finds regions", minimum=0, maximum=MOST_SEED
+    )
     batch_size: int = option(16, "Images per batch", minimum=1)
     num_workers: int = option(4, "Data loader processes", minimum=0)
     accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    precision: str = option(
-        "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
-    )
+    precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
 
 
 def fit_clusters(cfg: DictConfig) -> None:

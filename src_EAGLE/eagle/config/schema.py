@@ -15,6 +15,10 @@ from eagle.files import default_folder
 
 # Value of pretrained_weights for random initialisation.
 RANDOM_WEIGHTS = "random"
+# NumPy takes no larger one.
+MOST_SEED = 2**32 - 1
+# Others would leave the weights in float32, or the spectral part in half precision.
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 CRF_BACKENDS = ("auto", "torch", "pydensecrf")
 
 # What a key decides, for resuming, comparing, loading and caching of runs:
@@ -86,7 +90,7 @@ class MachineConfig:
     precision: str = key(
         "32-true",
         "Lightning precision of backbone and head; the spectral part and all losses stay in float32",
-        choices=("32-true", "16-mixed", "bf16-mixed"),
+        choices=PRECISIONS,
         role="numerics",
     )
     matmul_precision: str = key(
@@ -399,7 +403,7 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "= that checkpoint; none = start a new run",
         role="machine",
     )
-    seed: int = key(0, "Seed of all random number generators", minimum=0, role="seed")
+    seed: int = key(0, "Seed of all random number generators", minimum=0, maximum=MOST_SEED, role="seed")
     deterministic: bool = key(
         False,
         "Use deterministic GPU kernels only, so a GPU run repeats bit by bit; a few percent slower",
@@ -434,6 +438,12 @@ class EvalConfig(MachineConfig, BadImageConfig):
     """Every key of ``eval_segmentation.py``; model and dataset come from the checkpoint."""
 
     model_paths: list[str] = key([], "Checkpoints to evaluate", path=True, role="machine")
+    output_dir: str | None = key(
+        None,
+        "Folder for scores, pictures and report, e.g. if the checkpoint's is read-only; none = beside the checkpoint",
+        path=True,
+        role="machine",
+    )
     pytorch_data_dir: str | None = key(
         None,
         "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",

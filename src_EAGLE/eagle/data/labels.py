@@ -90,7 +90,8 @@ def numbered_clusters(n_clusters: int) -> Classes:
 def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
     """Read a hand-written class map: a text file with one class name per cluster, one a line.
 
-    Equal names are one class; an empty line is a cluster without a class. Class ids follow first appearance.
+    Equal names are one class; an empty line, or ``no class``, is a cluster without a class. Class ids follow first
+    appearance.
 
     Args:
         path: UTF-8 text file.
@@ -100,7 +101,7 @@ def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
     Raises:
         DataError: the file cannot be read, contains no name, or has another number of lines.
     """
-    lines = name_lines(path)
+    lines = ["" if line == NO_CLASS_NAME else line for line in name_lines(path)]
     if len(lines) != n_clusters:
         raise DataError(
             f"{path}: {len(lines)} lines for {n_clusters} clusters; write one line each, empty for no class"

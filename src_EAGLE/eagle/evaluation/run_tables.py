@@ -226,19 +226,21 @@ def evaluation_record(path: Path, cfg: DictConfig) -> dict[str, Any]:
     return {"sha256": sha256_of(path), "evaluation": {name: plain(cfg)[name] for name in names}}
 
 
-def stored_evaluation(path: Path, cfg: DictConfig) -> dict[str, Any] | None:
+def stored_evaluation(path: Path, cfg: DictConfig, place: Path | None = None) -> dict[str, Any] | None:
     """The content of a checkpoint's evaluation if that has the same weights and settings, and all files asked for.
 
     Args:
         path: the checkpoint.
         cfg: a validated EvalConfig.
+        place: where the checkpoint would lie beside its evaluation; None for ``path``.
     """
+    place = place or path
     try:
-        content = json.loads(path.with_name(f"{path.stem}_eval.json").read_text(encoding="utf-8"))
+        content = json.loads(place.with_name(f"{path.stem}_eval.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     asked = {"n_images": "grid.png", "report": "report.html", "run_prediction": "predictions"}
-    written = all(path.with_name(f"{path.stem}_{name}").exists() for key, name in asked.items() if cfg[key])
+    written = all(place.with_name(f"{path.stem}_{name}").exists() for key, name in asked.items() if cfg[key])
     if not written or "config" not in content or not evaluation_record(path, cfg).items() <= content.items():
         return None
     return dict(content)

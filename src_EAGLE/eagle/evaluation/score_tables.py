@@ -100,9 +100,9 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _shown(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:
-    return f"{entry['published']['mIoU']:.1f} / {entry['published']['accuracy']:.1f}" if entry else "–"
+    return " / ".join(_shown(entry["published"][score], 1) for score in ("mIoU", "accuracy")) if entry else "–"

@@ -1,6 +1,7 @@
 """Segmentations of photographs: ids with names and colours, legends, mask files."""
 
 import io
+from collections import Counter
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +62,10 @@ class Legend:
         """Share of the pixels by class name, for the classes that occur, largest first."""
         # Counting is linear in the pixels; np.unique would sort them.
         counts = np.bincount(ids.ravel() - NO_CLASS, minlength=1)
-        largest_first = [index for index in np.argsort(-counts, kind="stable").tolist() if counts[index]]
-        return {self.name(index + NO_CLASS): round(int(counts[index]) / ids.size, 6) for index in largest_first}
+        pixels: Counter[str] = Counter()  # a class may be called like another, or "no class"
+        for index in np.flatnonzero(counts).tolist():
+            pixels[self.name(index + NO_CLASS)] += int(counts[index])
+        return {name: round(count / ids.size, 6) for name, count in pixels.most_common()}
 
     def to_plain(self) -> dict[str, Any]:
         """Everything that determines the masks of given clusters, as plain data for a hash."""

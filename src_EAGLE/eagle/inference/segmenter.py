@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, UNREFINED, Refinement, refinement_of_name
-from eagle.config.schema import CRF_BACKENDS
+from eagle.config.schema import CRF_BACKENDS, PRECISIONS
 from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import known_classes
 from eagle.data.images import read_photograph, rgb_image
 from eagle.data.labels import ClassMap, name_lines, named_clusters
+from eagle.data.named_files import short_stem
 from eagle.errors import ConfigError, DataError, one_line, unknown_name_message
 from eagle.inference.decomposition import eigenvectors_and_cue, input_of_size, whole_patch_size
 from eagle.inference.photograph import PhotographSegmenter, View
@@ -389,6 +390,8 @@ def open_segmenter(path: Path, machine: Fabric) -> Segmenter:
 
 
 def _machine(device: str, precision: str) -> Fabric:
+    if precision not in PRECISIONS:
+        raise ConfigError(unknown_name_message("precision", precision, PRECISIONS))
     accelerator, _, index = device.partition(":")
     try:
         return Fabric(accelerator=accelerator, devices=[int(index)] if index else 1, precision=precision)  # type: ignore[arg-type]
@@ -399,5 +402,5 @@ def _machine(device: str, precision: str) -> Fabric:
 def _name_of(image: GivenImage, index: int | None) -> str:
     """Name of an image's files."""
     if isinstance(image, (str, Path)):
-        return Path(image).stem
+        return short_stem(Path(image))
     return "image" if index is None else f"image_{index}"

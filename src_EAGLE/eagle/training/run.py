@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -15,13 +16,13 @@ from eagle.data.check import list_bad_images
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.distributed import connect_processes, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError, DataError
-from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
+from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.models.key_cache import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.caches import memory_to_hold, open_caches
 from eagle.training.loggers import finish, make_loggers
 from eagle.training.monitoring import LossLog, NonFiniteStop, RunProgressBar
-from eagle.training.resume import LAST_NAME, find_resumption, resume_command, run_folder
+from eagle.training.resume import LAST_NAME, Resumption, check_same_content, find_resumption, resume_command, run_folder
 from eagle.training.run_record import record_run, write_run_readme
 from eagle.training.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
 from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
@@ -46,6 +47,7 @@ def train(cfg: DictConfig) -> Path:
 
     Raises:
         ConfigError, CheckpointError, DataError, TrainingError, WeightsError: see their one-line messages.
+        EagleError: another process trains in the folder.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     set_float32_precision(cfg.matmul_precision)
@@ -60,6 +62,8 @@ def train(cfg: DictConfig) -> Path:
     _check_patches(cfg, patch_size)
     connect_processes(cfg)
     data.check()
+    if resumption:
+        check_same_content(resumption.path, cfg, segmenter.net.model, data)
     if cfg.compile:
         segmenter.compile_network()
     if cfg.cache_features != "off":
@@ -70,6 +74,19 @@ def train(cfg: DictConfig) -> Path:
         held = memory_to_hold(cfg, segmenter.net.model, *sizes)
         if trainer.is_global_zero:
             logger.info("cache_features: ram will hold up to %.2f GB of keys in memory", held / GIGABYTE)
+    with locked(run_dir / LOCK_NAME, run_dir) if trainer.is_global_zero else nullcontext():
+        return _fit(cfg, run_dir, trainer, segmenter, data, resumption)
+
+
+def _fit(
+    cfg: DictConfig,
+    run_dir: Path,
+    trainer: pl.Trainer,
+    segmenter: LitUnsupervisedSegmenter,
+    data: SegmentationDataModule,
+    resumption: Resumption | None,
+) -> Path:
+    """Describe the run in its folder, train, and return the folder; no other process may write to it."""
     if trainer.is_global_zero:
         remove_unfinished(run_dir)
         places = absolute_paths(TrainConfig, cfg, Path.cwd()) | {"output_root": str(run_dir.parent.resolve())}

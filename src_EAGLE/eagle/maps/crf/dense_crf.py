@@ -99,7 +99,8 @@ def _bgr_bytes(image: Tensor) -> Tensor:
 
 def _log_unary(log_probs: Tensor, size: torch.Size) -> Tensor:
     """Negative unary energy: log of the upsampled probabilities, floored at 1e-5, B×C×H×W."""
-    upsampled = F.interpolate(log_probs.float(), size=tuple(size), mode="bilinear", align_corners=False)
+    finite = log_probs.float().clamp(-1e4, 1e4)  # the log of a one-hot map has −inf, which interpolation turns into NaN
+    upsampled = F.interpolate(finite, size=tuple(size), mode="bilinear", align_corners=False)
     return upsampled.softmax(1).clamp(1e-5, 1).log()
 
 
