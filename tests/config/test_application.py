@@ -185,6 +185,14 @@ def test_multirun__runs_every_combination_once_in_folders_of_their_own(said, tmp
     assert len(jobs(said("-m", "--res=72", "output_root=out", *words, "seed=0")[1])) == 2, "another configuration"
 
 
+def test_multirun__a_job_with_weights_of_other_content_is_not_finished(said, tmp_path):
+    weights = tmp_path / "w.pth"
+    words = ["-m", "seed=0", "output_root=out", "experiment_name=s", f"pretrained_weights={weights}"]
+    for content, n_run in (("one", 1), ("one", 0), ("two", 1)):
+        weights.write_text(content)
+        assert len(jobs(said(*words)[1])) == n_run
+
+
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
 def test_multirun__other_jobs_go_on_after_a_failure_and_the_sweep_fails(said, tmp_path, launcher):
     if launcher != "basic":

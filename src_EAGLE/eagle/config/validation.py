@@ -186,7 +186,7 @@ RETIRED_KEYS = _by_key(
 # Keys of the released eval_config.yml that have an effect in other commands only.
 RETIRED_IN_EVALUATION = _by_key(
     {
-        "evaluations are written next to the checkpoint": "output_root experiment_name",
+        "evaluations are written next to the checkpoint, or to output_dir": "output_root experiment_name",
         "PiCIE is another method": "run_picie",
         "model and dataset come from the checkpoint": (
             "dataset_name model_type dino_patch_size pretrained_weights projection_type"
