@@ -89,8 +89,9 @@ class MachineConfig:
     strategy: str = key("auto", "Lightning strategy, e.g. auto or ddp", role="machine")
     precision: str = key(
         "32-true",
-        "Lightning precision of backbone and head; the spectral part and all losses stay in float32",
-        choices=PRECISIONS,
+        "Lightning precision of backbone and head; the spectral part and all losses stay in float32. auto = bf16-mixed "
+        "on devices that compute bfloat16 natively, else 32-true",
+        choices=("auto", *PRECISIONS),
         role="numerics",
     )
     matmul_precision: str = key(

@@ -30,7 +30,7 @@ from eagle.config.refinement import refinement
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, VOID_COLOR
 from eagle.data.named_files import bundled_photographs, named_files, output_names
-from eagle.distributed import computed_by_rank_zero, named_devices, set_float32_precision
+from eagle.distributed import chosen_precision, computed_by_rank_zero, named_devices, set_float32_precision
 from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
@@ -79,6 +79,7 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
         EagleError: another run writes to the output folder.
     """
     files = _files(cfg)
+    cfg = DictConfig({**cfg, "precision": chosen_precision(cfg)})
     fabric = _launched_fabric(cfg)
     files = fabric.broadcast(files)  # processes that list a folder while it grows would disagree
     names = dict(zip(map(str, files), output_names(files), strict=True))

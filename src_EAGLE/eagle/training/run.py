@@ -14,7 +14,7 @@ from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
 from eagle.data.check import list_bad_images
 from eagle.data.datamodule import SegmentationDataModule
-from eagle.distributed import connect_processes, machine_arguments, set_float32_precision
+from eagle.distributed import chosen_precision, connect_processes, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError, DataError
 from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.models.key_cache import GIGABYTE
@@ -51,6 +51,7 @@ def train(cfg: DictConfig) -> Path:
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     set_float32_precision(cfg.matmul_precision)
+    cfg = with_overrides(cfg, precision=chosen_precision(cfg))
     run_dir = run_folder(cfg)
     resumption = find_resumption(cfg, run_dir)
     steps_done = resumption.steps_done if resumption else 0
