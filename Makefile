@@ -1,9 +1,12 @@
 # Every target sets itself up: a virtual environment in .venv with the locked versions of constraints.txt. The quickstart needs
-# the library, and onnx to read its weights; tests and checks need every extra too, of which pydensecrf is compiled for minutes.
+# the library, and onnx to read its weights; tests and checks need every extra too, of which pydensecrf is compiled.
 PYTHON ?= python3
 BIN := .venv/bin
 # A process for each core, each with one thread: more of them wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+# uv where it could be installed, else pip.
+INSTALL = $(BIN)/python -m $$($(BIN)/python -c "import uv" 2>/dev/null && echo uv) pip install --quiet \
+	--constraint constraints.txt --editable
 
 .PHONY: help quickstart test test-slow lint
 
@@ -27,9 +30,10 @@ lint: .venv/installed ## ruff, mypy and the import rules
 
 .venv/library: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[onnx]"
+	$(BIN)/python -m pip install --quiet uv || echo "without uv, pip installs: this takes some minutes longer"
+	$(INSTALL) ".[onnx]"
 	touch $@
 
 .venv/installed: .venv/library
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[crf,export,demo,notebook,dev]"
+	$(INSTALL) ".[crf,export,demo,notebook,dev]"
 	touch $@

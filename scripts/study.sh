@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Train and score what the first tables of docs/results.md compare: k-means on K, λ = 0, λ = 0.7 as released, and λ = 0.7
-# with prototypes within each image, each with and without spectral refinement.
+# with prototypes within each image; each with the trained cluster probe and with a tree of clusters fitted after
+# training, without and with spectral refinement.
 #
 #   DATA=FOLDER WEIGHTS=FILE scripts/study.sh [key=value …]
 #
@@ -27,7 +28,7 @@ train() { # NAME KEY…: every data set and seed
         "dir_dataset_name=${SETS:-camvid,msrc,voc_animals}" "seed=${SEEDS:-0,1,2,3,4}" \
         pytorch_data_dir="$DATA" pretrained_weights="$WEIGHTS" output_root="$OUT" experiment_name="$1" \
         res=168 val_res=224 batch_size=8 feature_samples=8 max_steps=400 step_schedulers=100 key_blocks=[8,9,10] \
-        cached_views=4 cache_features=disk cache_dir="$OUT/cache" val_freq=100 n_images=0 \
+        cached_views=4 fit_clusters=tree cache_features=disk cache_dir="$OUT/cache" val_freq=400 n_images=0 \
         num_workers=0 "${@:2}"
 }
 
@@ -35,7 +36,7 @@ train lambda0 momentum_limit=0 prototype_scope=batch "$@"
 train released momentum_limit=0.7 prototype_scope=batch eigen_signs=released "$@"
 train image momentum_limit=0.7 prototype_scope=image "$@"
 
-# The last checkpoint, without mirrored copy and CRF.
+# The last checkpoint and its tree, without mirrored copy and CRF.
 SCORED=(refine=spectral flip=false report=false n_images=0 num_workers=0)
 for run in "$OUT"/lambda0/*/; do
     if [[ ! -e ${run}kmeans/metrics.json ]]; then
@@ -44,5 +45,5 @@ for run in "$OUT"/lambda0/*/; do
             "${SCORED[@]}"
     fi
 done
-"$PYTHON" eval_segmentation.py "$OUT/lambda0/*/last.ckpt" "$OUT/released/*/last.ckpt" "$OUT/image/*/last.ckpt" \
+"$PYTHON" eval_segmentation.py "$OUT/lambda0/*/last*.ckpt" "$OUT/released/*/last*.ckpt" "$OUT/image/*/last*.ckpt" \
     "${SCORED[@]}"

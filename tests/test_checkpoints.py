@@ -138,6 +138,18 @@ def test_convert__slim_and_back_keep_every_tensor_and_the_class_map(make_config,
     assert read_stored(tmp_path / "back.ckpt").class_map.to_plain() == class_map
 
 
+@pytest.mark.parametrize("name", ["run.ckpt", "run.safetensors"])
+def test_convert__never_replaces_its_source(make_config, tmp_path, name):
+    """The optimiser's state would be lost."""
+    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    convert(tmp_path / "run.ckpt", tmp_path / "run.safetensors")
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("run.*")}
+    with pytest.raises(CheckpointError, match="is the source"):
+        convert(tmp_path / name, tmp_path / "link" / name)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("run.*")} == before
+
+
 def test_read_stored__evaluation_of_another_checkpoint_is_ignored(run_dir, caplog):
     """After more training under the same file name, the old matching no longer applies."""
     path = run_dir / "best.ckpt"

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from eagle import checkpoint_evaluation
 from eagle.checkpoint_evaluation import compare, evaluate_checkpoint, evaluate_checkpoints
 from eagle.checkpoints import load_segmenter
 from eagle.config.refinement import refinement_of_name
@@ -119,9 +121,12 @@ def test_train__warns_of_another_number_of_images_per_step_than_released(caplog,
         assert len(caplog.records) == 1
 
 
-def test_train__devices_that_are_not_there_are_named_in_one_line(make_run):
-    with pytest.raises(ConfigError, match=r"^accelerator=gpu devices=2: ") as caught:
-        train(make_run(accelerator="gpu", devices=2))
+@pytest.mark.parametrize(
+    ("accelerator", "devices"), [("gpu", 2), ("cpu", [0]), ("cpu", None), ("nope", 1), ("cpu", "many")]
+)
+def test_train__devices_that_are_not_there_are_named_in_one_line(make_run, accelerator, devices):
+    with pytest.raises(ConfigError, match=re.escape(f"accelerator={accelerator} devices={devices}: ")) as caught:
+        train(make_run(accelerator=accelerator, devices=devices))
     assert "\n" not in one_line(caught.value)
 
 
@@ -158,6 +163,30 @@ def test_evaluate__writes_json_and_pictures_beside_the_checkpoint(run_dir):
     report = (run_dir / "best_report.html").read_text(encoding="utf-8")
     assert f"{written['scores']['cluster+crf']['published']['mIoU']:.2f}" in report
     assert "max_steps: 3" in report, "the training configuration"
+
+
+def test_evaluate__a_folder_that_cannot_be_written_to(run_dir, tmp_path, monkeypatch, capsys):
+    """It is named before the work, another one takes the files, and a full disk costs no scores."""
+    (tmp_path / "file").touch()
+    paths = [run_dir / "best.ckpt", run_dir / "last.ckpt"]
+    before = sorted(run_dir.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_evaluation, "load_segmenter", None)
+        with pytest.raises(ConfigError, match=r"output_dir: .*/file/x is not writable \(Not a directory\); name anoth"):
+            evaluate_checkpoints(paths[:1], eval_config(run_crf=False, output_dir=str(tmp_path / "file" / "x")))
+    elsewhere = eval_config(run_crf=False, output_dir=str(tmp_path / "out"))
+    evaluate_checkpoints(paths, elsewhere)
+    assert {"best_eval.json", "last_eval.json", "runs.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert sorted(run_dir.iterdir()) == before
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_evaluation, "write_json", full)
+    capsys.readouterr()
+    with pytest.raises(OSError, match="No space left"):
+        evaluate_checkpoint(paths[0], elsewhere)
+    assert "strict mIoU" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

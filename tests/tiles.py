@@ -68,6 +68,7 @@ class ColorProbes(nn.Module):
     """
 
     settings = MapSettings(refinement=refinement_of_name("crf"))
+    probes: ClassVar = {"linear": nn.Identity(), "cluster": nn.Identity()}
     n_clusters: ClassVar = {"linear": 4, "cluster": 5, "linear+crf": 4, "cluster+crf": 5}
 
     def forward(self, img):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
-from eagle.checkpoints import evaluation_file, load_segmenter, probe_entry
+from eagle.checkpoints import dataset_config, evaluation_file, load_segmenter, probe_entry
 from eagle.config.refinement import refinement
-from eagle.config.schema import DatasetConfig
-from eagle.config.validation import check_resolution, plain, with_overrides
+from eagle.config.validation import check_resolution, plain
 from eagle.data.check import readable_part
 from eagle.data.datasets.base import Classes
 from eagle.data.datasets.catalog import dataset_label, open_dataset
@@ -23,20 +23,23 @@ from eagle.data.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
-from eagle.evaluation.evaluator import Evaluation, PredictionFolder, evaluate
+from eagle.evaluation.evaluator import Evaluation, PredictionFolder, evaluate, most_refined
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
+from eagle.evaluation.metrics import name_by_majority
 from eagle.evaluation.report import write_report
 from eagle.evaluation.run_tables import evaluation_record, runs_report, stored_evaluation, with_kmeans
-from eagle.evaluation.score_tables import class_table, comparison_table, results, summary_table, write_json
+from eagle.evaluation.score_tables import class_table, comparison_table, cuts_table, results, summary_table, write_json
 from eagle.figures.confusion import confusion_figure, write_figure
 from eagle.figures.grids import segmentation_grid
 from eagle.maps.crf.pool import CrfPool
-from eagle.maps.probe_maps import MapSettings, ProbeMaps
+from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps
 from eagle.models.probes import ClusterLookup
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.run_record import code_version
 
 KMEANS = "k-means on K"
+# Cuts of a tree that are scored as well, as multiples of the number of classes.
+FURTHER_CUTS = (2, 3, 4)
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,8 @@ logger = logging.getLogger(__name__)
 def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
     """Run ``evaluate_checkpoint`` on each file; of several, print tables over runs and write them and a figure.
 
-    Of several files, those whose evaluation is there with the same weights and settings are not scored again.
+    Of several files, those whose evaluation is there with the same weights and settings are not scored again. In
+    ``output_dir`` their results lie as the files do in the folder that they share.
 
     Raises:
         CheckpointError: a file is missing; checked before the first evaluation.
@@ -54,41 +58,57 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
     if len(paths) == 1:
         evaluate_checkpoint(paths[0], cfg)
         return
-    contents = {}
+    shared = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    folder, contents = Path(cfg.output_dir or shared), {}
+    require_writable(folder)
     for number, path in enumerate(paths, 1):
-        stored = stored_evaluation(path, cfg)
-        done = f", scored before: delete {evaluation_file(path)} to score it again" if stored else ""
+        place = folder / path.resolve().relative_to(shared) if cfg.output_dir else path
+        stored = stored_evaluation(path, cfg, place)
+        done = f", scored before: delete {evaluation_file(place)} to score it again" if stored else ""
         rank_zero_only(logger.info)("%d of %d: %s%s", number, len(paths), path, done)
-        contents[str(path)] = with_kmeans(path, stored or evaluate_checkpoint(path, cfg))
-    folder = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+        contents[str(path)] = with_kmeans(path, stored or evaluate_checkpoint(path, cfg, place))
     rank_zero_only(lambda: print(f"\n{runs_report(contents, folder)}"))()
 
 
-def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
+def require_writable(folder: Path) -> None:
+    """Create a folder; raise ConfigError, before the work rather than after it, if files cannot be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"output_dir: {folder} is not writable ({error.strerror}); name another folder") from error
+
+
+def evaluate_checkpoint(path: Path, cfg: DictConfig, place: Path | None = None) -> dict[str, Any]:
     """Score a checkpoint's probes on its validation split.
 
-    Prints the tables and writes ``<name>_eval.json``, ``<name>_grid.png`` and ``<name>_confusion.png`` beside the
-    checkpoint; with ``report`` also ``<name>_report.html``, with ``run_prediction`` also ``<name>_predictions/``.
+    Prints the tables and writes ``<name>_eval.json``, ``<name>_grid.png`` and ``<name>_confusion.png`` to
+    ``output_dir``, or beside the checkpoint; with ``report`` also ``<name>_report.html``, with ``run_prediction`` also
+    ``<name>_predictions/``.
 
     Args:
         path: the checkpoint.
         cfg: a validated EvalConfig.
+        place: where the checkpoint would lie beside these files; None to follow ``output_dir``.
 
     Returns:
         The JSON's content.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
-        ConfigError, DataError: as in ``validation_views``.
+        ConfigError, DataError: as in ``validation_views``, and if the files cannot be written.
     """
+    place = place or Path(cfg.output_dir or path.parent) / path.name
+    require_writable(place.parent)
     segmenter = load_segmenter(path)
     views = validation_views(segmenter, cfg)
     dataset = views.dataset
-    predictions = PredictionFolder(path.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
+    predictions = PredictionFolder(place.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
     with CrfPool(cfg.crf_processes) as pool:
-        maps = segmenter.probe_maps(map_settings(cfg), pool)
+        maps = segmenter.probe_maps(map_settings(cfg), pool, cfg.n_clusters, _further_cuts(segmenter, cfg))
         evaluation = _evaluated(maps, views, cfg, predictions, cfg.report)
-    content = write_evaluation(path, segmenter, views, evaluation, cfg)
+    content = evaluation_content(path, segmenter, views, evaluation, cfg)
     scores = content["scores"]
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
     left_out = f" ({len(dataset.skipped)} bad ones left out)" if dataset.skipped else ""
@@ -96,12 +116,17 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig) -> dict[str, Any]:
     if segmenter.training_record:
         lines += [", ".join(f"{name} {value}" for name, value in segmenter.training_record.items()) + "\n"]
     lines += [f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}"]
+    if cuts := cuts_table(scores):
+        lines += [
+            f"\nThe tree of clusters, cut at other numbers. Many to one: named by the class most pixels have.\n\n{cuts}"
+        ]
     if predictions is not None:
         lines += [f"\npredictions: {predictions.root}"]
+    rank_zero_only(print)("\n".join(lines), flush=True)  # before files are written, which a full disk may prevent
+    write_evaluation(place, content, segmenter, views, evaluation, cfg)
     if cfg.report:
-        lines += [f"\nreport: {report_file(path)}"]
-    rank_zero_only(print)("\n".join(lines))
-    draw_evaluation(evaluation, dataset.classes, path.parent, f"{path.stem}_")
+        rank_zero_only(print)(f"\nreport: {report_file(place)}")
+    draw_evaluation(evaluation, dataset.classes, place.parent, f"{path.stem}_")
     return content
 
 
@@ -110,17 +135,18 @@ def report_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}_report.html")
 
 
-def write_evaluation(
+def evaluation_content(
     path: Path, segmenter: LitUnsupervisedSegmenter, views: EvaluationViews, evaluation: Evaluation, cfg: DictConfig
 ) -> dict[str, Any]:
-    """Write ``<name>_eval.json`` and, with ``report``, ``<name>_report.html`` beside a checkpoint.
-
-    Returns:
-        The JSON's content: scores, evaluation settings and the class of each cluster.
-    """
+    """Content of ``<name>_eval.json``: scores, evaluation settings and the class of each cluster."""
     metrics, classes = evaluation.metrics, views.dataset.classes
-    assignments = {name: metric.class_of_cluster().tolist() for name, metric in metrics.items()}
-    content = {
+    assignments = {
+        name: (
+            name_by_majority(metric.confusion.cpu().numpy()) if CUT_SIGN in name else metric.class_of_cluster()
+        ).tolist()
+        for name, metric in metrics.items()
+    }
+    return {
         "checkpoint": str(path),
         **probe_entry(segmenter.state_dict()),
         **evaluation_record(path, cfg),
@@ -133,40 +159,39 @@ def write_evaluation(
         "crop": views.crop,
         "flip": cfg.flip,
         "window": cfg.window,
+        "n_clusters": cfg.n_clusters,
         "cluster_alpha": cfg.cluster_alpha,
         "scores": results(metrics, classes),
         "class_map": ClassMap(classes, assignments).to_plain(),
     }
-    write_json(evaluation_file(path), content)
+
+
+def write_evaluation(
+    place: Path,
+    content: Mapping[str, Any],
+    segmenter: LitUnsupervisedSegmenter,
+    views: EvaluationViews,
+    evaluation: Evaluation,
+    cfg: DictConfig,
+) -> None:
+    """Write ``<name>_eval.json`` and, with ``report``, ``<name>_report.html`` beside ``place``."""
+    write_json(evaluation_file(place), content)
     if cfg.report:
         configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
-        write_report(report_file(path), content | {"code": code_version()}, evaluation, views, configurations)
-    return content
+        write_report(report_file(place), {**content, "code": code_version()}, evaluation, views, configurations)
 
 
 @rank_zero_only
 def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, prefix: str = "") -> None:
     """Write ``<prefix>grid.png``, and ``<prefix>confusion.png`` for the last map, which is the most refined one."""
     metrics = evaluation.metrics
-    last = list(metrics)[-1]
+    last = most_refined(list(metrics))
     scores = metrics[last].scores(count_extra=False)
     confusion = confusion_figure(scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
     write_figure(folder / f"{prefix}confusion.png", confusion)
     if evaluation.pictures:
-        columns = {name: metric.class_of_cluster() for name, metric in metrics.items()}
+        columns = {name: metric.class_of_cluster() for name, metric in metrics.items() if CUT_SIGN not in name}
         write_figure(folder / f"{prefix}grid.png", segmentation_grid(evaluation.pictures, columns, classes))
-
-
-def training_config(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> DictConfig:
-    """The segmenter's configuration with ``pytorch_data_dir`` replaced by the folder to evaluate on.
-
-    The evaluation's key comes first, then the training folder if it exists, then the default folder. Released
-    checkpoints name a folder on the authors' machine.
-    """
-    data_dir = cfg.pytorch_data_dir
-    if data_dir is None and not Path(segmenter.cfg.pytorch_data_dir).is_dir():
-        data_dir = DatasetConfig.pytorch_data_dir
-    return segmenter.cfg if data_dir is None else with_overrides(segmenter.cfg, pytorch_data_dir=data_dir)
 
 
 def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> EvaluationViews:
@@ -179,7 +204,7 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
     res = cfg.res or segmenter.cfg.val_res
     for name, size in (("res", res), ("window", cfg.window or res)):
         check_resolution(name, size, segmenter.net.model.patch_size)
-    source = training_config(segmenter, cfg)
+    source = dataset_config(segmenter, cfg.pytorch_data_dir)
     dataset = open_dataset(source, "val")
     if len(dataset.classes) != segmenter.n_classes:
         raise ConfigError(
@@ -200,6 +225,14 @@ def evaluation_trainer(cfg: Any) -> pl.Trainer:
         enable_model_summary=False,
         callbacks=[TQDMProgressBar()],
     )
+
+
+def _further_cuts(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> list[int]:
+    """Twice, three and four times the number of classes, where the segmenter has a tree of so many leaves."""
+    tree = segmenter.cluster_tree
+    if tree is None or cfg.n_clusters is not None:
+        return []
+    return [n for n in (factor * segmenter.n_classes for factor in FURTHER_CUTS) if n <= tree.n_leaves]
 
 
 def map_settings(cfg: Any) -> MapSettings:
@@ -236,6 +269,8 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
         CheckpointError: a checkpoint cannot be loaded.
         ConfigError, DataError: as in ``validation_views``.
     """
+    for folder in {output_dir, *(path.parent for path in checkpoints.values())}:
+        require_writable(folder)
     segmenters = {name: load_segmenter(path) for name, path in checkpoints.items()}
     first = next(iter(segmenters.values()))
     views = validation_views(first, cfg)
@@ -248,7 +283,8 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
             for name, segmenter in segmenters.items()
         }
     for name, path in checkpoints.items():
-        write_evaluation(path, segmenters[name], views, evaluations[name], cfg)
+        content = evaluation_content(path, segmenters[name], views, evaluations[name], cfg)
+        write_evaluation(path, content, segmenters[name], views, evaluations[name], cfg)
     classes = views.dataset.classes
     report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
     skipped = {"skipped_images": list(views.dataset.skipped)} if views.dataset.skipped else {}
@@ -260,7 +296,7 @@ def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) 
 def _centres(segmenter: LitUnsupervisedSegmenter, cfg: DictConfig) -> ClusterLookup:
     """k-means centres of the training images' keys, as many as the cluster probe has clusters."""
     seed = segmenter.cfg.seed
-    images = sampled_images(open_dataset(training_config(segmenter, cfg), "train"), seed)
+    images = sampled_images(open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train"), seed)
     views = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), segmenter.cfg.res)
     return kmeans_centres(
         evaluation_trainer(cfg),

@@ -22,12 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from eagle.config.schema import TrainConfig, keys_with
-from eagle.config.validation import complete_config, plain
+from eagle.config.schema import DatasetConfig, TrainConfig, keys_with
+from eagle.config.validation import complete_config, plain, with_overrides
 from eagle.data.labels import ClassMap, class_map_from_plain
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import CheckpointError, ConfigError
 from eagle.files import looks_like_html, write_text_atomically, written_atomically
+from eagle.models.cluster_tree import ClusterTree
 from eagle.models.weights import tensor_mismatches
 from eagle.segmenter import PUBLISHED_LEFTOVERS, LitUnsupervisedSegmenter
 
@@ -35,6 +36,8 @@ CKPT, SLIM = ".ckpt", ".safetensors"
 
 # Tensor whose hash ties a saved matching to its checkpoint, and the key of that hash in an evaluation's JSON.
 _CENTRES, _HASH_KEY = "cluster_probe.clusters", "cluster_probe"
+# Module of the tree of clusters; its tensors are in a checkpoint only once a tree has been fitted.
+_TREE = "cluster_tree"
 # Per probe, the tensor with one row per cluster.
 _ROW_PER_CLUSTER = {"cluster": _CENTRES, "linear": "linear_probe.weight"}
 
@@ -116,6 +119,7 @@ def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegme
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not describe a model: {error}") from error
     tensors = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith(PUBLISHED_LEFTOVERS)}
+    segmenter.cluster_tree = _stored_tree(tensors, path)
     if mismatches := tensor_mismatches(tensors, segmenter.state_dict()):
         raise CheckpointError(f"{path}: does not fit the model in its configuration: {mismatches}")
     segmenter.load_state_dict(tensors)
@@ -123,12 +127,37 @@ def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegme
     return segmenter
 
 
+def _stored_tree(tensors: Mapping[str, Tensor], path: Path) -> ClusterTree | None:
+    """The tree that ``fit_clusters.py`` has added to a checkpoint, if any."""
+    parts = [tensors.get(f"{_TREE}.{name}") for name in ("leaves", "areas", "merges")]
+    if not any(name.startswith(f"{_TREE}.") for name in tensors):
+        return None
+    try:
+        return ClusterTree(*(torch.empty(0) if part is None else part for part in parts))
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its tree of clusters is damaged ({error}); fit it again") from error
+
+
+def dataset_config(segmenter: LitUnsupervisedSegmenter, data_dir: str | None) -> DictConfig:
+    """The segmenter's configuration with the folder of its data sets on this machine.
+
+    A folder that is given comes first, then the training folder if it exists, then the default folder. Released
+    checkpoints name a folder on the authors' machine.
+    """
+    if data_dir is None and not Path(segmenter.cfg.pytorch_data_dir).is_dir():
+        data_dir = DatasetConfig.pytorch_data_dir
+    return segmenter.cfg if data_dir is None else with_overrides(segmenter.cfg, pytorch_data_dir=data_dir)
+
+
 def convert(source: Path, target: Path) -> None:
     """Convert a checkpoint to the format of the target's suffix, without optimiser state and unused tensors.
 
     Raises:
-        CheckpointError: as for ``load_segmenter``, or the target's suffix is neither .ckpt nor .safetensors.
+        CheckpointError: as for ``load_segmenter``, the target's suffix is neither .ckpt nor .safetensors, or the target
+            is the source.
     """
+    if _resolved_files(source) & _resolved_files(target):
+        raise CheckpointError(f"target: {target} is the source, which would be replaced; name another file")
     stored = read_stored(source)
     segmenter = build_segmenter(stored, source)
     write_stored(replace(stored, cfg=dict(segmenter.hparams["cfg"]), tensors=segmenter.state_dict()), target)
@@ -187,6 +216,11 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
         raise CheckpointError(f"{path}: a checkpoint's name ends in {CKPT} or {SLIM}")
 
 
+def _resolved_files(path: Path) -> set[Path]:
+    """The files of a checkpoint, without symbolic links."""
+    return {file.resolve() for file in ([path, path.with_suffix(".yml")] if path.suffix == SLIM else [path])}
+
+
 def evaluation_file(path: Path) -> Path:
     """Path of a checkpoint's evaluation JSON."""
     return path.with_name(f"{path.stem}_eval.json")
@@ -194,10 +228,11 @@ def evaluation_file(path: Path) -> Path:
 
 def probe_entry(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """The evaluation JSON's entry with a hash of the cluster centres; empty for a state dict without them."""
-    centres = tensors.get(_CENTRES)
-    if centres is None:
+    found = [tensors[name] for name in (_CENTRES, f"{_TREE}.leaves", f"{_TREE}.merges") if name in tensors]
+    if not found:
         return {}
-    return {_HASH_KEY: hashlib.sha256(centres.detach().float().cpu().numpy().tobytes()).hexdigest()[:16]}
+    content = b"".join(tensor.detach().float().cpu().numpy().tobytes() for tensor in found)
+    return {_HASH_KEY: hashlib.sha256(content).hexdigest()[:16]}
 
 
 def _read_ckpt(path: Path) -> StoredSegmenter:
@@ -231,7 +266,8 @@ def _check_lengths(class_map: ClassMap, tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError if a map's assignments do not match its probe's number of clusters."""
     for probe, tensor in _ROW_PER_CLUSTER.items():
         for name, classes in class_map.assignments.items():
-            if name.startswith(probe) and tensor in tensors and len(classes) != len(tensors[tensor]):
+            cut = f"{_TREE}.leaves" in tensors and probe == "cluster"  # at any number of clusters
+            if name.startswith(probe) and not cut and tensor in tensors and len(classes) != len(tensors[tensor]):
                 raise ValueError(f"assignments of {name}: {len(classes)} for {len(tensors[tensor])} clusters")
 
 

@@ -1,6 +1,8 @@
 """Devices and processes: the Trainer's device arguments, and collectives."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -14,9 +16,11 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.nn import functional as differentiable
 
-from eagle.errors import ConfigError, EagleError
+from eagle.errors import ConfigError, EagleError, one_line
 
 Item = TypeVar("Item")
+
+logger = logging.getLogger(__name__)
 
 
 def machine_arguments(cfg: Any) -> dict[str, Any]:
@@ -31,16 +35,45 @@ def machine_arguments(cfg: Any) -> dict[str, Any]:
     Raises:
         ConfigError: this machine lacks the requested devices, or does not support them together.
     """
-    arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
-    arguments["use_distributed_sampler"] = False
-    if cfg.strategy in ("auto", "ddp"):
-        try:
-            strategy = _chosen_strategy(arguments)
-        except MisconfigurationException as error:
-            raise ConfigError(f"accelerator={cfg.accelerator} devices={cfg.devices}: {error}") from error
-        if isinstance(strategy, DDPStrategy) and strategy.world_size > 1:
-            arguments["strategy"] = DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))
+    arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy")}
+    arguments |= {"precision": chosen_precision(cfg), "use_distributed_sampler": False}
+    with named_devices(cfg):
+        strategy = _chosen_strategy(arguments)
+    if cfg.strategy in ("auto", "ddp") and isinstance(strategy, DDPStrategy) and strategy.world_size > 1:
+        arguments["strategy"] = DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))
     return arguments
+
+
+def chosen_precision(cfg: Any) -> str:
+    """The key ``precision``, with auto decided; warns of bfloat16 on a device that has to emulate it, which is slow.
+
+    Args:
+        cfg: a validated MachineConfig.
+    """
+    native = _computes_bfloat16(cfg.accelerator)
+    if cfg.precision == "auto":
+        return "bf16-mixed" if native else "32-true"
+    if cfg.precision == "bf16-mixed" and not native:
+        rank_zero_only(logger.warning)(
+            "precision: bf16-mixed on a device without bfloat16 instructions may be several times slower than 32-true"
+        )
+    return str(cfg.precision)
+
+
+def _computes_bfloat16(accelerator: str) -> bool:
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return accelerator in ("auto", "cpu") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@contextmanager
+def named_devices(cfg: Any) -> Iterator[None]:
+    """Turn what Lightning raises for devices that this machine lacks into a ConfigError that names the keys."""
+    try:
+        yield
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        keys = " ".join(f"{name}={cfg[name]}" for name in ("accelerator", "devices") if name in cfg)
+        raise ConfigError(f"{keys}: {one_line(error)}") from error
 
 
 def set_float32_precision(matmul_precision: str) -> None:

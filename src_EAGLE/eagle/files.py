@@ -1,27 +1,38 @@
 """Atomic writes, checks of a file's content (SHA-256, HTML), and the commands' default folders."""
 
 import csv
+import errno
+import fcntl
 import hashlib
 import os
+import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TextIO
+
+from eagle.errors import EagleError
 
 _SOURCES = Path(__file__).resolve().parents[1]
+# In a folder that one process at a time writes to.
+LOCK_NAME = ".eagle-lock"
+# Starts the names of unfinished files, which a user's own files do not have.
+_UNFINISHED = ".eagle-unfinished-"
 
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to ``path``; rename it to ``path`` on success, delete it on error.
 
-    The temporary name keeps the suffix, because image writers choose their format by it.
+    The temporary name keeps the suffix, because image writers choose their format by it, but not the rest, which with
+    more characters could be too long.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -40,8 +51,56 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
 def remove_unfinished(folder: Path) -> None:
     """Delete temporary files that killed processes left in ``folder``; no other process may be writing there."""
-    for path in folder.glob(f".*-{'[a-z0-9_]' * 8}*"):
+    for path in folder.glob(f"{_UNFINISHED}*"):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(lock: Path, place: Path) -> Iterator[None]:
+    """Keep other processes out of ``place`` by a lock file, which is deleted at the end.
+
+    The kernel releases the lock of a process that dies. Processes that this one forks do not hold it. A file system
+    without locks keeps nobody out.
+
+    Args:
+        lock: the lock file; its folder is created.
+        place: file or folder for the message.
+
+    Raises:
+        EagleError: another process, which the message names, holds the lock.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with lock.open("a+", encoding="utf-8") as file:
+            _hold(file, place)
+            if not _is_there(file, lock):
+                continue  # the process that held it has deleted it
+            try:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}")
+                file.flush()
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is_there(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _hold(file: TextIO, place: Path) -> None:
+    try:
+        # Unlike flock's, this lock is not inherited by loader processes, which may outlive a killed run for a moment.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            file.seek(0)
+            holder = file.read() or "another process"
+            raise EagleError(f"{place}: {holder} is working there; wait for it, or choose another place") from error
 
 
 @contextmanager

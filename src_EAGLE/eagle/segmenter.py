@@ -1,7 +1,7 @@
 """LitUnsupervisedSegmenter: the Lightning module that combines backbone, head, EiCue, losses and probes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,13 +13,15 @@ from eagle.config.schema import RANDOM_WEIGHTS
 from eagle.config.validation import complete_config, plain
 from eagle.data.datasets.base import VOID
 from eagle.distributed import all_gather_rows, all_reduce_mean, all_reduce_sum, device_rows, from_rank_zero
+from eagle.errors import ConfigError
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss, lambda_at
 from eagle.losses.patch_weights import patch_weights
 from eagle.maps.crf.pool import CrfPool
-from eagle.maps.probe_maps import MapSettings, ProbeMaps, linear_scores
+from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, linear_scores
 from eagle.models.backbone import build_backbone
+from eagle.models.cluster_tree import ClusterCut, ClusterTree
 from eagle.models.head import Featurizer
 from eagle.models.key_cache import KeyCache, KeyCaches, rows_of
 from eagle.models.probes import ClusterLookup, upsampled
@@ -74,6 +76,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         self.train_cluster_probe_eigen = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.train_cluster_probe_eigen_aug = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.cluster_probe = ClusterLookup(cfg.dim, n_classes + cfg.extra_clusters)
+        self.cluster_tree: ClusterTree | None = None  # filled by load_segmenter, from a checkpoint of fit_clusters.py
         self.linear_probe = nn.Conv2d(cfg.dim, n_classes, kernel_size=1)
         self.project_head = nn.Linear(cfg.dim, cfg.dim)
         self.correspondence_loss = CorrespondenceLoss(cfg)
@@ -102,9 +105,45 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """
         return self.net(self.net.model(img))
 
-    def probe_maps(self, settings: MapSettings, pool: CrfPool | None = None) -> ProbeMaps:
-        """The maps "linear" and "cluster" of both probes; call them in eval mode, which has no dropout."""
-        probes = {"linear": self.linear_probe, "cluster": self.cluster_probe}
+    def clusters(self, n_clusters: int | None = None) -> ClusterLookup | ClusterCut:
+        """What finds clusters: the trained cluster probe or, if a tree has been fitted, its cut at ``n_clusters``.
+
+        Args:
+            n_clusters: None for as many as the trained probe has.
+
+        Raises:
+            ConfigError: the tree has fewer leaves, or there is none and the probe has another number of clusters.
+        """
+        trained, tree = len(self.cluster_probe.clusters), self.cluster_tree
+        if tree is None and n_clusters in (None, trained):
+            return self.cluster_probe
+        if tree is None:
+            raise ConfigError(
+                f"n_clusters: this checkpoint has {trained} clusters; fit a tree that can be cut at other numbers with "
+                "`python fit_clusters.py checkpoint=FILE`"
+            )
+        n_clusters = n_clusters or min(trained, tree.n_leaves)
+        if not 1 <= n_clusters <= tree.n_leaves:
+            raise ConfigError(f"n_clusters: {n_clusters} is not from 1 to {tree.n_leaves}, the leaves of this tree")
+        return tree.cut(n_clusters)
+
+    def probe_maps(
+        self,
+        settings: MapSettings,
+        pool: CrfPool | None = None,
+        n_clusters: int | None = None,
+        further_cuts: Sequence[int] = (),
+    ) -> ProbeMaps:
+        """The maps "linear" and "cluster" of both probes; call them in eval mode, which has no dropout.
+
+        Args:
+            settings: see MapSettings.
+            pool: processes for pydensecrf.
+            n_clusters: see ``clusters``.
+            further_cuts: numbers of clusters at which the tree is cut as well, as maps "cluster@N".
+        """
+        probes = {"linear": self.linear_probe, "cluster": self.clusters(n_clusters)}
+        probes |= {f"cluster{CUT_SIGN}{n}": self.clusters(n) for n in further_cuts}
         return ProbeMaps(self, self.net.model.patch_size, probes, settings, pool)
 
     @torch.no_grad()
@@ -130,7 +169,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         perms: Tensor | None = None,
         eigenvectors: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Compute every term of the training loss under its published name (method §8).
+        """Compute every term of the training loss under its published name (docs/method.md §8).
 
         Args:
             batch: ``img`` x and ``img_aug`` x̃ (B×3×H×W, normalised). Optional: ``label`` (B×H×W int64, −1 = void);
@@ -203,7 +242,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         return {"loss": terms["loss/total"], "terms": logged}
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002
-        """Score both probes without flip or CRF (method §9), and the label-free loss.
+        """Score both probes without flip or CRF (docs/method.md §9), and the label-free loss.
 
         Returns:
             "linear": B×H×W predicted class ids; "cluster": B×H×W predicted cluster ids.

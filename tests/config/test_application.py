@@ -45,6 +45,13 @@ if __name__ == "__main__":
         (["batch_size=0"], "batch_size: 0 "),
         (["momentum_limit=1.5"], "momentum_limit: 1.5 "),
         (["contrastive_temp=0"], "contrastive_temp: 0.0 "),
+        (["momentum_limit=nan"], "momentum_limit: nan is not a finite number"),
+        (["lr=inf"], "lr: inf is not a finite number"),
+        (["seed=4294967296"], "seed: 4294967296 is too large"),
+        (["experiment_name=${nope}"], "experiment_name: Interpolation key 'nope' not found"),
+        (["dataset_name=???"], "dataset_name: must be given: Dataset"),
+        (["--config-name", "."], "--config-name .: no such file"),
+        (["precision=64-true"], "unknown value of precision '64-true'"),
         (["~wandb"], "'~wandb'"),
         (["key_blocks={a: 1}"], "key_blocks: "),
         (["--config-name", "train_config_cocostuf"], "train_config_cocostuf"),
@@ -176,6 +183,14 @@ def test_multirun__runs_every_combination_once_in_folders_of_their_own(said, tmp
     assert len(jobs(lines)) == 2, "the finished ones are not run again"
     assert "seed=1: already finished" in errors
     assert len(jobs(said("-m", "--res=72", "output_root=out", *words, "seed=0")[1])) == 2, "another configuration"
+
+
+def test_multirun__a_job_with_weights_of_other_content_is_not_finished(said, tmp_path):
+    weights = tmp_path / "w.pth"
+    words = ["-m", "seed=0", "output_root=out", "experiment_name=s", f"pretrained_weights={weights}"]
+    for content, n_run in (("one", 1), ("one", 0), ("two", 1)):
+        weights.write_text(content)
+        assert len(jobs(said(*words)[1])) == n_run
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])

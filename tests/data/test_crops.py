@@ -107,8 +107,8 @@ def test_rerun__crops_only_what_is_missing(tmp_path, capsys):
     expected = files_in(folder)
     for name in ("img/train/3.jpg", "img/train/4.jpg", "label/train/7.png"):
         (folder / name).unlink()
-    (folder / "img/train/.12-abcdefgh.jpg").write_bytes(b"left by a killed run")
-    (folder / ".crops-abcdefgh.json").write_text("{")
+    (folder / "img/train/.eagle-unfinished-abcdefgh.jpg").write_bytes(b"left by a killed run")
+    (folder / ".eagle-unfinished-abcdefgh.json").write_text("{")
     os.utime(folder / "img/train/10.jpg", (1, 1))
     capsys.readouterr()
     crop(tmp_path, "dataset_name=cityscapes")

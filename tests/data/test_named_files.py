@@ -38,6 +38,13 @@ def test_output_names__unique_whatever_the_order():
     assert output_names(files) == ["a_png_2", "a_png", "a_png_3", "a_jpg", "b"]
 
 
+def test_output_names__leave_room_for_endings_in_bytes():
+    names = output_names([Path(f"{'漢' * 79}{ending}.jpg") for ending in ("", "a", "漢漢")])
+    assert len(set(names)) == 3
+    assert all(name.startswith("漢" * 60) and len(f"{name}_overlay.png".encode()) < 255 for name in names)
+    assert output_names([Path("漢" * 60)]) == ["漢" * 60]
+
+
 def test_bundled__at_least_seven_colour_photographs_sorted_by_name():
     paths = bundled_photographs()
     assert len(paths) >= 7

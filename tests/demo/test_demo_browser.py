@@ -17,6 +17,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from conftest import ROOT, TINY_VIT
+from eagle.cluster_fit import weighted_ward
+from eagle.inference.segmenter import load_segmenter
+from eagle.models.cluster_tree import ClusterTree
 from eagle.segmenter import LitUnsupervisedSegmenter
 from headless_chromium import look, needs_chromium, started_chromium
 
@@ -37,12 +40,24 @@ def uploads(tmp_path_factory):
     return tmp_path_factory.mktemp("temporary")
 
 
+def random_tree(n_leaves, dim):
+    leaves = torch.randn(n_leaves, dim)
+    merges = torch.from_numpy(weighted_ward(leaves.numpy(), np.ones(n_leaves)))
+    return ClusterTree(leaves, torch.ones(n_leaves), merges)
+
+
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, uploads):
-    path = tmp_path_factory.mktemp("run") / "best.ckpt"
+def checkpoint(tmp_path_factory):
+    return tmp_path_factory.mktemp("run") / "best.ckpt"
+
+
+@pytest.fixture(scope="module")
+def address(checkpoint, uploads):
+    path = checkpoint
     torch.manual_seed(0)
     cfg = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "val_res": 64}
     trained = LitUnsupervisedSegmenter(6, cfg)
+    trained.cluster_tree = random_tree(n_leaves=32, dim=32)
     torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
     command = [sys.executable, ROOT / "src_EAGLE" / "demo.py", f"checkpoint={path}", "port=0", "device=cpu"]
     environment = {**os.environ, "TMPDIR": str(uploads)}
@@ -129,6 +144,26 @@ def told(browser, text):
     return value(browser, MESSAGES)
 
 
+def test_page__slides_from_coarse_to_fine_clusters(page, checkpoint, tmp_path):
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    path = photograph(tmp_path)
+    send(page, path)
+    segmenter = load_segmenter(checkpoint, device="cpu")
+    for n in (4, 16, 32):
+        before, number = value(page, MASKS), found(page, "#clusters input[type=number]")
+        number.send_keys(Keys.CONTROL, "a")
+        number.send_keys(str(n), Keys.TAB)
+        until(page, f"{MASKS} !== {json.dumps(before)}")
+        expected = segmenter.segment(path, n_clusters=n)
+        assert len(value(page, LEGEND)) == len(expected.shares())
+    found(page, "#download").click()
+    archive = tmp_path / "my_photo_masks.zip"
+    WebDriverWait(page, 30, 0.05).until(lambda _: archive.is_file())
+    with zipfile.ZipFile(archive) as masks:
+        expected.save(tmp_path, "expected")
+        assert masks.read("my_photo_ids.png") == (tmp_path / "expected_ids.png").read_bytes()
+
+
 def test_page__segments_renames_and_downloads(page, tmp_path):
     page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     path = photograph(tmp_path)
@@ -156,9 +191,11 @@ def test_page__segments_renames_and_downloads(page, tmp_path):
         overlay = np.array(Image.open(files.open("my_photo_overlay.png"))).astype(int)
     assert [segment["name"] for segment in segments] == ["Blue <sky> & ☁", *(row.split("  ")[1] for row in legend[1:])]
     assert segments[0]["share"] == pytest.approx((ids == segments[0]["id"]).mean(), abs=1e-6)
-    inside = (overlay != 255).all(axis=2)
     assert ids.shape == (60, 90)
-    assert np.array_equal(overlay[inside], np.array(Image.open(path)).astype(int)[inside]), "opacity 0"
+    unchanged = (overlay == np.array(Image.open(path))).all(axis=2)
+    colors = {tuple(int(segment["color"][i : i + 2], 16) for i in (1, 3, 5)) for segment in segments}
+    assert {tuple(pixel) for pixel in overlay[~unchanged].tolist()} <= colors, "opacity 0: outlines alone"
+    assert unchanged.mean() > 0.5
 
 
 def test_page__settings_compute_again_and_tabs_show_eigenvectors(page, tmp_path):

@@ -6,12 +6,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from lightning_fabric import Fabric
 from PIL import Image
 
+from conftest import TINY_VIT
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap
 from eagle.errors import DataError
 from eagle.inference.segmentation import Legend, Segmentation
+from eagle.inference.segmenter import Segmenter
+from eagle.segmenter import LitUnsupervisedSegmenter
 
 pytest.importorskip("gradio")
 
@@ -120,8 +124,8 @@ def test_privacy__refuses_routes_and_tells_the_browser_to_ask_no_other_address()
 def page(tmp_path):
     from gradio.state_holder import StateHolder
 
-    net = SimpleNamespace(model=SimpleNamespace(patch_size=8))
-    segmenter = SimpleNamespace(cfg=SimpleNamespace(val_res=64), model=SimpleNamespace(net=net))
+    cfg = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "val_res": 64}
+    segmenter = Segmenter(LitUnsupervisedSegmenter(3, cfg), None, Fabric(accelerator="cpu", devices=1))
     built = build_page(Handlers(segmenter, None, tmp_path), "last.ckpt")
     StateHolder().set_blocks(built)
     return built

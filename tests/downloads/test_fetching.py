@@ -71,7 +71,7 @@ def test_fetch_file__killed_process_is_resumed(target, send_length):
         command = [sys.executable, "-c", code, f"{url}/f", str(target)]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         give_up = time.monotonic() + 60
-        while not any(path.stat().st_size for path in target.parent.glob("*")) and time.monotonic() < give_up:
+        while not any(path.stat().st_size for path in target.parent.glob("file*")) and time.monotonic() < give_up:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -19,6 +19,7 @@ from conftest import ROOT, run_values
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import plain, validated
 from eagle.evaluation.run_tables import KMEANS, collect, differences_table, runs_report, scores_table, stored_evaluation
+from eagle.evaluation.score_tables import comparison_table
 from miniatures import write_halves
 
 
@@ -122,6 +123,11 @@ def test_stored_evaluation__counts_only_for_the_same_weights_settings_and_files(
         assert stored_evaluation(path, cfg(**changed)) is None
     path.write_bytes(b"others")
     assert stored_evaluation(path, cfg()) is None
+
+
+def test_comparison_table__a_collapsed_model_has_no_score():
+    scores = {"cluster": {"published": {"mIoU": None, "accuracy": 12.0}}}
+    assert "– / 12.0" in comparison_table({"collapsed": scores})
 
 
 @pytest.mark.slow

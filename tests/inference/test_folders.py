@@ -16,10 +16,12 @@ from conftest import ROOT, TINY_VIT
 from eagle import LitUnsupervisedSegmenter
 from eagle.commands.photographs import SegmentConfig, segment_images
 from eagle.config.validation import validated
-from eagle.errors import ConfigError, DataError
+from eagle.errors import ConfigError, DataError, EagleError
+from eagle.files import LOCK_NAME
 from eagle.inference.folders import segment
 from eagle.inference.photograph import PhotographSegmenter, Prepared, batches, ordered
 from eagle.inference.segmentation import Segmentation
+from test_files import held
 
 SIZES = ((48, 40), (40, 48), (64, 40))
 
@@ -66,6 +68,20 @@ def command(cfg, *arguments):
 
 def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_segment__a_name_as_long_as_file_systems_take(checkpoint, tmp_path):
+    """Their limit is bytes; the names of masks and of unfinished masks are longer than the photograph's."""
+    (tmp_path / "photos").mkdir()
+    for name in ("漢" * 79, "漢" * 83):
+        photograph(tmp_path / "photos" / f"{name}.png", 0)
+    assert len(segment(config(checkpoint, tmp_path / "photos", tmp_path / "out"))["images"]) == 2
+
+
+def test_segment__beside_a_run_with_the_same_folder(checkpoint, photos, tmp_path):
+    with held(tmp_path / "out" / LOCK_NAME) as number, pytest.raises(EagleError, match=f"out: process {number} on"):
+        segment(config(checkpoint, photos, tmp_path / "out"))
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.fixture

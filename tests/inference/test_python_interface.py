@@ -170,7 +170,7 @@ def test_codes__of_tensors_and_photographs(segmenter):
         segmenter.codes([photographs[0], picture(0, (48, 60))])
 
 
-@pytest.mark.parametrize("values", [{"device": "gpu9"}, {"precision": "12-true"}])
+@pytest.mark.parametrize("values", [{"device": "gpu9"}, {"precision": "12-true"}, {"precision": "64-true"}])
 def test_load_segmenter__missing_device_or_precision_is_one_line(checkpoint, values):
     with pytest.raises(ConfigError) as error:
         load_segmenter(checkpoint, **values)

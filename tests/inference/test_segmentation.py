@@ -125,6 +125,16 @@ def test_legend__assignments_hold_with_and_without_crf(scored, wanted):
     assert Legend(ClassMap(classes, other_probe), wanted, 3, None).name(2) == "cluster 2"
 
 
+def test_shares__sum_to_one_whatever_classes_are_called(tmp_path):
+    """A class of the training set may be called "no class"; a cluster so named has none."""
+    classes = Classes(("no class", "sky", "sky"), np.zeros((3, 3), dtype=np.uint8))
+    ids = np.array([[-1, 0, 1, 1, 2]])
+    legend = Legend(ClassMap(classes, {"cluster": [0, 1, 2]}), "cluster", 3, None)
+    assert legend.shares(ids) == {"sky": 0.6, "no class": 0.4}
+    (tmp_path / "names.txt").write_text("no class\nsky\n\n")
+    assert named_clusters(tmp_path / "names.txt", "cluster", 3).assignments == {"cluster": [-1, 0, -1]}
+
+
 def test_segment__cluster_names_from_a_file(checkpoint, trained, tmp_path):
     """Clusters with equal names form one class; a cluster with an empty line has no class."""
     images = sorted((trained.parents[1] / "data/halves/imgs/val").iterdir())

@@ -127,6 +127,17 @@ def test_dense_crf__removes_a_speck_and_keeps_a_border():
     assert torch.equal(dense_crf(normalised(rgb), log_probs).argmax(1), truth)
 
 
+def test_dense_crf__log_of_a_one_hot_map():
+    """Its −inf gives probabilities, and the classes that the map says."""
+    labels = torch.zeros(1, 16, 16, dtype=torch.long)
+    labels[..., 8:] = 2
+    one_hot = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    rgb = (labels[..., None] * 100).expand(-1, -1, -1, 3)
+    for refined in (dense_crf(normalised(rgb), one_hot.log()), on_tensors(normalised(rgb), one_hot.log())):
+        assert torch.equal(refined.argmax(1), labels)
+        assert torch.allclose(refined.sum(1), torch.ones(1, 16, 16))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_dense_crf__batch_equals_one_by_one(backend):
     image, logits = noise_image(3, 14, 19), random_logits(3, 4, 5, 6)

@@ -107,6 +107,18 @@ def test_disk_cache__changed_inputs_of_the_keys_use_another_folder(setting, make
     assert len(cache_folders(cfg)) > before
 
 
+def test_disk_cache__a_name_that_is_not_utf_8(setting):
+    cfg, segmenter, data = setting
+    path = data.train_set.image_path(0)
+    labels = path.parents[2] / "labels" / "train"
+    path.rename(os.fsdecode(os.fsencode(path.parent) + b"/\xff.jpg"))
+    (labels / "0.png").rename(os.fsdecode(os.fsencode(labels) + b"/\xff.png"))
+    data = SegmentationDataModule(cfg)
+    disk_cache(cfg, segmenter.net.model, data)
+    assert cache_folders(cfg)
+    assert data.state_dict()["n_images"] == 4
+
+
 def test_disk_cache__a_full_disk_is_refused_before_training(setting, monkeypatch):
     cfg, _, _ = setting
     usage = namedtuple("usage", "total used free")

@@ -17,10 +17,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import ROOT, run_values
+from conftest import ROOT, TINY_VIT, run_values
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
-from eagle.errors import CheckpointError, ConfigError, StoppedRunError
+from eagle.errors import CheckpointError, ConfigError, DataError, StoppedRunError
+from eagle.models.backbone import build_backbone
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.run import train
 from eagle.training.saving import LastCheckpoint
@@ -255,7 +256,7 @@ def test_resume__torn_checkpoint_gives_way_to_the_one_before(make_config, straig
     run_dir = train(make_config(experiment_name="torn", max_steps=9, checkpoint_freq=2))
     assert (checkpoint(run_dir)["global_step"], checkpoint(run_dir, "previous.ckpt")["global_step"]) == (9, 8)
     whole = (run_dir / "last.ckpt").read_bytes()
-    (run_dir / ".last-0a_b1c2d.ckpt").write_bytes(whole[:100])  # as a kill leaves it
+    (run_dir / ".eagle-unfinished-0a_b1c2d.ckpt").write_bytes(whole[:100])  # as a kill leaves it
     (run_dir / "last.ckpt").write_bytes(whole[: len(whole) // 2])
     assert_same_run(train(make_config(experiment_name="torn", ckpt_path="last")), straight)
     assert re.search(r"last\.ckpt: not a readable checkpoint .*; resuming from previous\.ckpt", caplog.text)
@@ -272,6 +273,44 @@ def test_resume__other_keys_that_decide_the_result_are_refused(make_config, stra
         train(make_config(experiment_name="straight", ckpt_path="last", lr=0.1))
     cfg = make_config(experiment_name="straight", ckpt_path="last", num_workers=1, tensorboard=False)
     assert train(cfg) == straight
+
+
+def write_weights(path, seed):
+    torch.manual_seed(seed)
+    torch.save(build_backbone("vit_small", 8, "random", **TINY_VIT).state_dict(), path)
+    return str(path)
+
+
+def test_resume__other_weights_or_fewer_steps_are_refused(make_config, tmp_path):
+    """Whatever the file is called: a run with random weights was often only tried out."""
+    weights, values = write_weights(tmp_path / "w.pth", 1), {"experiment_name": "weights", "max_steps": 4}
+    train(make_config(**values, pretrained_weights=weights))
+    moved = str(Path(weights).rename(tmp_path / "moved.pth"))
+    train(make_config(**values | {"ckpt_path": "last", "max_steps": 5}, pretrained_weights=moved))
+    write_weights(tmp_path / "moved.pth", 2)
+    for other in (moved, "random"):
+        with pytest.raises(ConfigError, match=rf"pretrained_weights: {other} has other weights .*last\.ckpt"):
+            train(make_config(**values | {"ckpt_path": "last", "max_steps": 6}, pretrained_weights=other))
+    with pytest.raises(ConfigError, match=r"max_steps: .*last\.ckpt has 5 steps, more than 4"):
+        train(make_config(**values, ckpt_path="last", pretrained_weights=moved))
+
+
+def test_resume__random_weights_cannot_become_real(make_config, straight, tmp_path):
+    weights = write_weights(tmp_path / "w.pth", 1)
+    with pytest.raises(ConfigError, match=r"w\.pth has other weights than the backbone of .*last\.ckpt"):
+        train(make_config(experiment_name="straight", ckpt_path="last", pretrained_weights=weights))
+
+
+def test_resume__other_training_images_are_refused(make_run, tmp_path):
+    run_dir = train(make_run())
+    images, labels = (tmp_path / "data" / "halves" / kind / "train" for kind in ("imgs", "labels"))
+    for folder in (images, labels):
+        (folder / "0a.png").write_bytes((folder / "0.png").read_bytes())
+    with pytest.raises(DataError, match=r"last\.ckpt: was trained on other images .*\(4 then, 5 now\)"):
+        train(make_run(ckpt_path="last", max_steps=4))
+    for folder in (images, labels):
+        (folder / "0a.png").unlink()
+    assert train(make_run(ckpt_path="last", max_steps=4)) == run_dir
 
 
 def test_resume__a_model_without_training_state_is_refused(make_config, straight, tmp_path):

@@ -8,8 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from conftest import ROOT
+from eagle.commands.photographs import SegmentConfig, VisualizeConfig
+from eagle.commands.runs import PlotConfig, matching
+from eagle.config.application import parse_command_line
+from eagle.config.schema import EvalConfig, TrainConfig
+from eagle.training.resume import resume_command
 from eagle.training.run import train
+from eagle.training.run_record import write_run_readme
 
 
 def test_readme__names_every_file_of_the_run_and_commands_that_exist(make_run):
@@ -22,6 +30,24 @@ def test_readme__names_every_file_of_the_run_and_commands_that_exist(make_run):
     commands = [shlex.split(line) for line in text.split("```")[1].splitlines()[1:] if not line.startswith("#")]
     assert len(commands) == 5
     assert all(Path(words[1]).is_file() for words in commands)
+
+
+@pytest.mark.parametrize("name", ["lr=0.1,seed=0", "it's", "a (1)", "a[b", "ü $x {y"])
+def test_readme__commands_of_a_folder_with_an_odd_name_arrive_as_typed(tmp_path, name):
+    run_dir = tmp_path / name
+    run_dir.mkdir()
+    for file in ("config.yml", "best.ckpt"):
+        (run_dir / file).write_text("seed: 3\n")
+    write_run_readme(run_dir, resume_command(run_dir))
+    lines = [line for line in (run_dir / "README.md").read_text().split("```")[1].splitlines() if "python" in line]
+    evaluate, segment, visualize, plot, resume = (shlex.split(line)[2:] for line in lines)
+    best = str(run_dir / "best.ckpt")
+    assert list(parse_command_line(EvalConfig, evaluate, None, "model_paths").model_paths) == [best]
+    assert matching(best) == [Path(best)]
+    assert parse_command_line(SegmentConfig, segment, None, "images").checkpoint == best
+    assert parse_command_line(VisualizeConfig, visualize, None, "images").checkpoint == best
+    assert list(parse_command_line(PlotConfig, plot, None, "runs").runs) == [str(run_dir)]
+    assert parse_command_line(TrainConfig, resume).seed == 3
 
 
 def test_run_record__says_what_a_run_was_made_with(make_run):

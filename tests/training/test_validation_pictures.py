@@ -90,7 +90,7 @@ def test_train__shows_images_spread_over_the_split_and_prunes_only_its_own_files
         assert (picture.label == batch["label"][row].numpy()).all()
         assert picture.clusters.keys() == {"linear", "cluster"}
     (run_dir / "pictures" / "step_00000002_my_note.txt").write_text("mine")
-    (run_dir / "pictures" / ".step_00000002_grid-0a_b1c2d.png").write_bytes(b"as a kill leaves it")
+    (run_dir / "pictures" / ".eagle-unfinished-0a_b1c2d.png").write_bytes(b"as a kill leaves it")
     train(make_run(n_images=1, val_freq=1, max_steps=4, pictures_kept=2, ckpt_path="last"))
     (run_dir / "pictures" / "step_00000002_my_note.txt").unlink()
     assert steps_of(run_dir) == [1, 4]

@@ -8,8 +8,16 @@ from omegaconf import DictConfig
 
 from eagle.config.application import run_command
 from eagle.config.refinement import REFINEMENTS
-from eagle.config.schema import CRF_BACKENDS, REQUIRED, BackboneConfig, DatasetConfig, MachineConfig
-from eagle.config.schema import option as key
+from eagle.config.schema import (
+    CRF_BACKENDS,
+    MOST_SEED,
+    PRECISIONS,
+    REQUIRED,
+    BackboneConfig,
+    DatasetConfig,
+    MachineConfig,
+    option,
+)
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError, DataError
 from eagle.files import default_folder
@@ -19,43 +27,51 @@ from eagle.files import default_folder
 class SegmentConfig(MachineConfig):
     """Every key of ``segment_images.py``."""
 
-    images: list[str] = key([], "Images, folders of images, or videos")
-    bundled: bool = key(False, "Also segment the photographs that come with scikit-image and scikit-learn")
-    checkpoint: str = key(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
-    output_dir: str = key(default_folder("outputs/segments"), "Folder of masks, segments.json, legend.png", path=True)
-    cluster_names: str | None = key(
+    images: list[str] = option([], "Images, folders of images, or videos")
+    bundled: bool = option(False, "Also segment the photographs that come with scikit-image and scikit-learn")
+    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
+    output_dir: str = option(
+        default_folder("outputs/segments"), "Folder of masks, segments.json, legend.png", path=True
+    )
+    cluster_names: str | None = option(
         None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
     )
-    probe: str = key(
+    n_clusters: int | None = option(
+        None,
+        "Number of clusters at which the tree of fit_clusters.py is cut; none = the lines of cluster_names, or else as "
+        "many as the trained probe has",
+        minimum=1,
+    )
+    probe: str = option(
         "cluster",
         "Probe that makes the masks: cluster (trained without labels) or linear (trained with labels)",
         choices=("cluster", "linear"),
     )
-    res: int | None = key(None, "Short side in pixels at the model's input; none = the run's val_res", minimum=1)
-    full_resolution: bool = key(False, "Process images at their own size in windows, which finds small objects")
-    window: int | None = key(
+    res: int | None = option(None, "Short side in pixels at the model's input; none = the run's val_res", minimum=1)
+    full_resolution: bool = option(False, "Process images at their own size in windows, which finds small objects")
+    window: int | None = option(
         None,
         "Side of the windows that larger images are split into; none = val_res with full_resolution, else no windows",
         minimum=1,
     )
-    frame_rate: float | None = key(
+    frame_rate: float | None = option(
         None,
         "Also join each folder's overlays, in order of file names, to a video with this many frames per second",
         above=0,
     )
-    run_crf: bool = key(False, "Refine borders with a dense CRF (on at most 640×480 pixels); see refine")
-    refine: str = key(
+    run_crf: bool = option(False, "Refine borders with a dense CRF (on at most 640×480 pixels); see refine")
+    refine: str = option(
         "auto",
         "Refinement: crf = dense CRF; spectral = class probabilities smoothed on the image's own patch graph; both = "
         "spectral, and then the CRF; none = neither; auto = crf if run_crf, else none",
         choices=REFINEMENTS,
     )
-    crf_backend: str = key("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
-    batch_size: int = key(
+    crf_backend: str = option("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
+    batch_size: int = option(
         8, "Images of one size that are computed together on each device; more use more memory", minimum=1
     )
-    num_workers: int = key(4, "Threads per device that read images, and as many that write masks", minimum=1)
-    rank_timeout: float = key(
+    num_workers: int = option(4, "Threads per device that read images, and as many that write masks", minimum=1)
+    rank_timeout: float = option(
         86400, "Seconds that a device's process waits for those of the others at the end", above=0
     )
 
@@ -88,51 +104,51 @@ def segment_images_main() -> None:
 class VisualizeConfig(DatasetConfig, BackboneConfig):
     """Keys of ``visualize_eigen.py``. Backbone keys apply only without a checkpoint."""
 
-    images: list[str] = key([], "Images and folders of images")
-    bundled: bool = key(False, "Also draw the photographs bundled with scikit-image and scikit-learn")
-    split: str = key(
+    images: list[str] = option([], "Images and folders of images")
+    bundled: bool = option(False, "Also draw the photographs bundled with scikit-image and scikit-learn")
+    split: str = option(
         "val",
         "Split of the named dataset, or of the checkpoint's dataset if nothing is named",
         choices=("train", "val"),
     )
-    max_images: int | None = key(16, "Maximum number of images, evenly spread over those named; none = all", minimum=1)
+    max_images: int | None = option(
+        16, "Maximum number of images, evenly spread over those named; none = all", minimum=1
+    )
 
-    checkpoint: str | None = key(
+    checkpoint: str | None = option(
         None, "Trained segmenter; none = bare backbone: normalised keys replace codes, no final clusters"
     )
-    res: int | None = key(
+    res: int | None = option(
         None, "Short side of the model input in pixels, without cropping; none = the run's val_res, or about 320",
         minimum=1,
     )  # fmt: skip
-    n_eigenvectors: int | None = key(
+    n_eigenvectors: int | None = option(
         None,
         "Number of eigenvectors without the trivial one; none = those that EiCue uses, or 3 without a checkpoint",
         minimum=1,
     )
-    n_clusters: int | None = key(
+    n_clusters: int | None = option(
         None,
         "Number of k-means clusters; none = as many as EiCue has labels in the image. Without a checkpoint also the "
         "number of EiCue labels; none = 8",
         minimum=1,
     )
-    color_affinity: str | None = key(
+    color_affinity: str | None = option(
         None, "Variant of the colour affinity; none = the run's, or released", choices=("released", "paper")
     )
-    run_crf: bool = key(False, "Refine final clusters with a dense CRF")
-    crf_backend: str = key("auto", "Dense CRF implementation, see eval_segmentation.py", choices=CRF_BACKENDS)
-    seed: int = key(0, "Seed of k-means", minimum=0)
+    run_crf: bool = option(False, "Refine final clusters with a dense CRF")
+    crf_backend: str = option("auto", "Dense CRF implementation, see eval_segmentation.py", choices=CRF_BACKENDS)
+    seed: int = option(0, "Seed of k-means", minimum=0, maximum=MOST_SEED)
 
-    output_dir: str = key(default_folder("outputs/eigen"), "Folder for the figures", path=True)
-    panels: bool = key(
+    output_dir: str = option(default_folder("outputs/eigen"), "Folder for the figures", path=True)
+    panels: bool = option(
         False, "Also write each panel as a file; label maps are palette PNGs whose indices are the labels"
     )
-    panel_scale: int = key(2, "Size of those files relative to the model input", minimum=1, maximum=32)
-    panel_width: int = key(240, "Width of the panels of a grid in pixels; text scales with it", minimum=32)
-    rows_per_grid: int = key(8, "Maximum number of rows in a grid", minimum=1)
-    accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    precision: str = key(
-        "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
-    )
+    panel_scale: int = option(2, "Size of those files relative to the model input", minimum=1, maximum=32)
+    panel_width: int = option(240, "Width of the panels of a grid in pixels; text scales with it", minimum=32)
+    rows_per_grid: int = option(8, "Maximum number of rows in a grid", minimum=1)
+    accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
+    precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
 
 
 def visualize_eigen(cfg: DictConfig) -> None:
@@ -153,16 +169,16 @@ def visualize_eigen_main() -> None:
 class DemoConfig:
     """Every key of ``demo.py``."""
 
-    checkpoint: str = key(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
-    cluster_names: str | None = key(
+    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
+    cluster_names: str | None = option(
         None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
     )
-    device: str = key("auto", "auto = a CUDA GPU, else Apple's GPU, else the CPU; or cpu, mps, cuda, cuda:1")
-    precision: str = key(
-        "32-true", "Lightning precision of backbone and head", choices=("32-true", "16-mixed", "bf16-mixed")
+    device: str = option("auto", "auto = a CUDA GPU, else Apple's GPU, else the CPU; or cpu, mps, cuda, cuda:1")
+    precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
+    host: str = option(
+        "127.0.0.1", "Address to listen on: 127.0.0.1 = this computer only, 0.0.0.0 = your whole network"
     )
-    host: str = key("127.0.0.1", "Address to listen on: 127.0.0.1 = this computer only, 0.0.0.0 = your whole network")
-    port: int = key(7860, "Port to listen on; 0 = any free one", minimum=0, maximum=65535)
+    port: int = option(7860, "Port to listen on; 0 = any free one", minimum=0, maximum=65535)
 
 
 def demo(cfg: DictConfig) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import EvalConfig, TrainConfig, option
+from eagle.config.schema import MOST_SEED, PRECISIONS, REQUIRED, BadImageConfig, EvalConfig, TrainConfig, option
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -57,6 +57,43 @@ def matching(named: str) -> list[Path]:
 def eval_segmentation_main() -> None:
     """Run the command."""
     run_command(EvalConfig, eval_segmentation, default_config="eval_config", positional="model_paths")
+
+
+@dataclass
+class FitConfig(BadImageConfig):
+    """Keys of ``fit_clusters.py``."""
+
+    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
+    pytorch_data_dir: str | None = option(
+        None,
+        "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",
+        path=True,
+    )
+    seed: int = option(
+        0, "Seed of the sampled images and of the k-means that finds regions", minimum=0, maximum=MOST_SEED
+    )
+    batch_size: int = option(16, "Images per batch", minimum=1)
+    num_workers: int = option(4, "Data loader processes", minimum=0)
+    accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
+    precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
+
+
+def fit_clusters(cfg: DictConfig) -> None:
+    """Fit a tree of clusters to a trained segmenter's codes, without labels, and write it with the segmenter.
+
+    The result, NAME_tree beside the checkpoint, is a checkpoint for every command. Its tree can be cut at any number of
+    clusters (n_clusters) without another fit.
+    """
+    checkpoint = Path(cfg.checkpoint)
+    require_checkpoint(checkpoint, "checkpoint")
+    from eagle.cluster_fit import fit_checkpoint
+
+    print(fit_checkpoint(checkpoint, cfg))
+
+
+def fit_clusters_main() -> None:
+    """Run the command."""
+    run_command(FitConfig, fit_clusters, positional="checkpoint")
 
 
 SEVERAL_RUNS_DIR = default_folder("outputs/curves")

@@ -35,7 +35,7 @@ from eagle.config.validation import CONFIG_DIR, validated
 from eagle.config.words import CommandLine, quoted, read_command_line, short_name
 from eagle.console import version_and_citation
 from eagle.errors import ConfigError, EagleError, StoppedRunError, one_line
-from eagle.files import default_folder, write_text_atomically
+from eagle.files import default_folder, sha256_of, write_text_atomically
 from eagle.processes import end_with_launcher, end_with_parent, run_script
 
 # Names in Hydra's store of configurations, and the Hydra whose rules count.
@@ -205,6 +205,8 @@ def _run_job(schema: type, script: Path, line: CommandLine, composed: DictConfig
         return
     sweep, cfg = Path(composed.output_root) / composed.experiment_name, validated(schema, composed)
     record, content = sweep / name / JOB_NAME, OmegaConf.to_yaml(cfg)
+    if cfg.pretrained_weights and Path(cfg.pretrained_weights).is_file():
+        content += f"# sha256 of pretrained_weights: {sha256_of(Path(cfg.pretrained_weights))}\n"
     if record.is_file() and record.read_text(encoding="utf-8") == content:
         logger.info("%s: already finished", name)
         return

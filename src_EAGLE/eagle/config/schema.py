@@ -15,6 +15,10 @@ from eagle.files import default_folder
 
 # Value of pretrained_weights for random initialisation.
 RANDOM_WEIGHTS = "random"
+# NumPy takes no larger one.
+MOST_SEED = 2**32 - 1
+# Others would leave the weights in float32, or the spectral part in half precision.
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 CRF_BACKENDS = ("auto", "torch", "pydensecrf")
 
 # What a key decides, for resuming, comparing, loading and caching of runs:
@@ -85,8 +89,9 @@ class MachineConfig:
     strategy: str = key("auto", "Lightning strategy, e.g. auto or ddp", role="machine")
     precision: str = key(
         "32-true",
-        "Lightning precision of backbone and head; the spectral part and all losses stay in float32",
-        choices=("32-true", "16-mixed", "bf16-mixed"),
+        "Lightning precision of backbone and head; the spectral part and all losses stay in float32. auto = bf16-mixed "
+        "on devices that compute bfloat16 natively, else 32-true",
+        choices=("auto", *PRECISIONS),
         role="numerics",
     )
     matmul_precision: str = key(
@@ -382,6 +387,13 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     lr_cluster_eigen: float = key(5e-5, "Learning rate of the two EiCue codebooks", minimum=0, role="method")
     extra_clusters: int = key(5, "Clusters of the cluster probe in addition to one per class", minimum=0, role="model")
 
+    fit_clusters: str = key(
+        "off",
+        "Clusters after training: tree = also fit a tree of clusters to the codes, without labels, and write "
+        "last_tree.ckpt (see fit_clusters.py); off = the trained cluster probe alone, as released",
+        choices=("off", "tree"),
+        role="machine",
+    )
     output_root: str = key(
         default_folder("outputs"), "Folder in which run folders are created", path=True, role="machine"
     )
@@ -392,7 +404,7 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "= that checkpoint; none = start a new run",
         role="machine",
     )
-    seed: int = key(0, "Seed of all random number generators", minimum=0, role="seed")
+    seed: int = key(0, "Seed of all random number generators", minimum=0, maximum=MOST_SEED, role="seed")
     deterministic: bool = key(
         False,
         "Use deterministic GPU kernels only, so a GPU run repeats bit by bit; a few percent slower",
@@ -427,6 +439,12 @@ class EvalConfig(MachineConfig, BadImageConfig):
     """Every key of ``eval_segmentation.py``; model and dataset come from the checkpoint."""
 
     model_paths: list[str] = key([], "Checkpoints to evaluate", path=True, role="machine")
+    output_dir: str | None = key(
+        None,
+        "Folder for scores, pictures and report, e.g. if the checkpoint's is read-only; none = beside the checkpoint",
+        path=True,
+        role="machine",
+    )
     pytorch_data_dir: str | None = key(
         None,
         "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",
@@ -455,6 +473,13 @@ class EvalConfig(MachineConfig, BadImageConfig):
         4.0,
         "Inverse temperature of the cluster probe's softmax, whose probabilities enter the CRF",
         above=0,
+        role="method",
+    )
+    n_clusters: int | None = key(
+        None,
+        "Number of clusters at which the tree of fit_clusters.py is cut; none = as many as the trained probe has, and "
+        "also two, three and four times the number of classes",
+        minimum=1,
         role="method",
     )
     run_crf: bool = key(True, "Also score both probes after a dense CRF (published key; see refine)", role="method")

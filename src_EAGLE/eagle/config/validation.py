@@ -1,13 +1,14 @@
 """Complete and type-check configurations; mistakes raise one-line errors."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from eagle.config.schema import RANDOM_WEIGHTS, EvalConfig, TrainConfig
 from eagle.errors import ConfigError, unknown_name_message
@@ -37,8 +38,15 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
     node = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     retired = retired_keys_in(node, schema)
-    given = {str(name): node[name] for name in node if name not in retired and not OmegaConf.is_missing(node, name)}
-    refuse_unknown("key", given, fields)
+    given: dict[str, Any] = {}
+    for name in (str(name) for name in node if name not in retired):
+        refuse_unknown("key", [name], fields)
+        try:
+            given[name] = node[name]
+        except MissingMandatoryValue as error:
+            raise ConfigError(f"{name}: must be given: {fields[name].metadata['meaning']}") from error
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     config = OmegaConf.structured(schema)
     for name, value in {**fidelity_defaults(schema, given), **given}.items():
         try:
@@ -138,6 +146,8 @@ def fidelity_defaults(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
 def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
     if value is None:
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name}: {value} is not a finite number")
     if rules["choices"] and value not in rules["choices"]:
         raise ConfigError(unknown_name_message(f"value of {name}", str(value), rules["choices"]))
     if rules["minimum"] is not None and value < rules["minimum"]:
@@ -176,7 +186,7 @@ RETIRED_KEYS = _by_key(
 # Keys of the released eval_config.yml that have an effect in other commands only.
 RETIRED_IN_EVALUATION = _by_key(
     {
-        "evaluations are written next to the checkpoint": "output_root experiment_name",
+        "evaluations are written next to the checkpoint, or to output_dir": "output_root experiment_name",
         "PiCIE is another method": "run_picie",
         "model and dataset come from the checkpoint": (
             "dataset_name model_type dino_patch_size pretrained_weights projection_type"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage.measure import label
 
 from eagle.data.datasets.base import VOID, Classes
 from eagle.errors import DataError
@@ -23,6 +24,8 @@ NO_CLASS_NAME = "no class"
 # Largest number of ids in 8 and 16 bits per pixel; the highest value marks pixels without a class.
 MOST_BYTE_IDS, MOST_IDS = 255, 65535
 OVERLAY_OPACITY = 0.5
+# Largest share of an image of a region that gets no outline.
+SPECK = 5e-4
 VOID_COLOR = (0, 0, 0)
 
 # Dark blue and orange differ strongly in every simulated vision.
@@ -87,7 +90,8 @@ def numbered_clusters(n_clusters: int) -> Classes:
 def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
     """Read a hand-written class map: a text file with one class name per cluster, one a line.
 
-    Equal names are one class; an empty line is a cluster without a class. Class ids follow first appearance.
+    Equal names are one class; an empty line, or ``no class``, is a cluster without a class. Class ids follow first
+    appearance.
 
     Args:
         path: UTF-8 text file.
@@ -97,10 +101,7 @@ def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
     Raises:
         DataError: the file cannot be read, contains no name, or has another number of lines.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error})") from error
+    lines = ["" if line == NO_CLASS_NAME else line for line in name_lines(path)]
     if len(lines) != n_clusters:
         raise DataError(
             f"{path}: {len(lines)} lines for {n_clusters} clusters; write one line each, empty for no class"
@@ -110,6 +111,14 @@ def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
         raise DataError(f"{path}: contains no class name; write one line per cluster")
     assignment = [names.index(line) if line else NO_CLASS for line in lines]
     return ClassMap(Classes(names, distinct_palette(len(names))), {map_name: assignment})
+
+
+def name_lines(path: Path) -> list[str]:
+    """The lines of a text file of cluster names, stripped; raises DataError if it cannot be read."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from error
 
 
 def distinct_palette(n: int) -> np.ndarray:
@@ -160,10 +169,10 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
 def overlay(
     photograph: Image.Image, ids: np.ndarray, palette: np.ndarray, opacity: float = OVERLAY_OPACITY
 ) -> np.ndarray:
-    """Blend class colours over a photograph and draw class borders in white; H×W×3 uint8."""
-    tinted = Image.blend(photograph, Image.fromarray(colored(ids, palette)), opacity)
-    pixels = np.array(tinted)
-    pixels[_borders(ids)] = 255
+    """Blend class colours over a photograph, with opaque outlines in the same colours; H×W×3 uint8."""
+    colors = colored(ids, palette)
+    pixels, borders = np.array(Image.blend(photograph, Image.fromarray(colors), opacity)), _borders(ids)
+    pixels[borders] = colors[borders]
     return pixels
 
 
@@ -222,9 +231,15 @@ def _save(path: Path, image: Image.Image) -> None:
 
 
 def _borders(ids: np.ndarray) -> np.ndarray:
-    """Mask of pixels whose right or lower neighbour has another class, H×W bool; wider in larger images."""
+    """Mask of the pixels at borders between classes, H×W bool; wider in larger images, none around specks."""
+    regions = label(ids, background=NO_CLASS - 1, connectivity=1)
+    large = np.bincount(regions.ravel())[regions] >= SPECK * ids.size
     borders = np.zeros(ids.shape, dtype=bool)
     reach = max(1, round(min(ids.shape) / 500))
-    borders[:, :-reach] |= ids[:, reach:] != ids[:, :-reach]
-    borders[:-reach] |= ids[reach:] != ids[:-reach]
+    for axis in (0, 1):
+        here, there = (np.moveaxis(part, axis, 0) for part in (ids, large))
+        differ = (here[reach:] != here[:-reach]) & there[reach:] & there[:-reach]
+        edges = np.moveaxis(borders, axis, 0)  # a view
+        edges[:-reach] |= differ
+        edges[reach:] |= differ
     return borders

@@ -1,5 +1,7 @@
 """Photographs that a command names: files, folders, output names, and those bundled with installed packages."""
 
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
@@ -8,6 +10,9 @@ from pathlib import Path
 
 from eagle.data.images import IMAGE_SUFFIXES, image_files
 from eagle.errors import DataError
+
+# Of a name to which endings are added; file systems take 255.
+MOST_BYTES = 220
 
 
 def named_files(paths: Sequence[str], extra_suffixes: tuple[str, ...] = ()) -> list[Path]:
@@ -34,14 +39,23 @@ def named_files(paths: Sequence[str], extra_suffixes: tuple[str, ...] = ()) -> l
     return list(dict.fromkeys(files))
 
 
+def short_stem(path: Path) -> str:
+    """A file's stem; if file systems would refuse it with an ending such as ``_overlay.png``, its start and a hash."""
+    stem = os.fsencode(path.stem)
+    if len(stem) <= MOST_BYTES:
+        return path.stem
+    return f"{stem[: MOST_BYTES - 7].decode(errors='ignore')}_{hashlib.sha256(stem).hexdigest()[:6]}"
+
+
 def output_names(files: Sequence[Path]) -> list[str]:
     """Unique name per file: its stem, plus the suffix if stems repeat, plus a number if stem and suffix repeat."""
     names: list[str] = []
     used: set[str] = set()
-    stems = Counter(file.stem for file in files)
+    stems = Counter(map(short_stem, files))
     repeats: dict[str, count[int]] = {}
     for file in files:
-        wanted = name = file.stem if stems[file.stem] == 1 else f"{file.stem}_{file.suffix[1:].lower()}"
+        stem = short_stem(file)
+        wanted = name = stem if stems[stem] == 1 else f"{stem}_{file.suffix[1:].lower()}"
         while name in used:
             name = f"{wanted}_{next(repeats.setdefault(wanted, count(2)))}"
         used.add(name)

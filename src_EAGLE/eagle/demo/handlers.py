@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from eagle.data.images import read_header, read_photograph
+from eagle.data.labels import name_lines
 from eagle.data.named_files import bundled_photographs
 from eagle.demo.pictures import annotated, cue_picture, eigenvector_pictures, gallery, one_line_name, parcel, segments
 from eagle.errors import DataError, EagleError, one_line
@@ -34,6 +36,13 @@ class Photograph(NamedTuple):
 
     name: str
     image: Image.Image
+
+
+class Codes(NamedTuple):
+    """A photograph's codes, 1×dim×h×w, and the short side in pixels at the model's input."""
+
+    res: int
+    code: Tensor
 
 
 @dataclass(frozen=True)
@@ -76,28 +85,48 @@ class Handlers:
         """The bundled photographs as a gallery."""
         return gallery([(path.stem, ImageOps.fit(read_photograph(path), THUMBNAIL)) for path in bundled_photographs()])
 
-    def uploaded(self, file: dict[str, Any]) -> Photograph:
-        """Read an upload, a FileData as Gradio's browser client sends it."""
+    def uploaded(self, file: dict[str, Any]) -> tuple[Photograph, None]:
+        """Read an upload, a FileData as Gradio's browser client sends it; its codes are not there yet."""
         name = Path(str(file["orig_name"])).name
         with _messages():
-            return Photograph(Path(name).stem, read_upload(Path(file["path"]), self.folder, name))
+            return Photograph(Path(name).stem, read_upload(Path(file["path"]), self.folder, name)), None
 
-    def bundled(self, event: gr.SelectData) -> Photograph:
-        """Read the bundled photograph that was clicked."""
+    def bundled(self, event: gr.SelectData) -> tuple[Photograph, None]:
+        """Read the bundled photograph that was clicked; its codes are not there yet."""
         path = bundled_photographs()[event.index]
-        return Photograph(path.stem, read_photograph(path))
+        return Photograph(path.stem, read_photograph(path)), None
 
-    def segmented(self, photograph: Photograph | None, res: int, refine: str, names: Names) -> tuple[Any, Any]:
-        """The segmentation and the picture of it."""
+    @property
+    def clusters(self) -> tuple[int, int]:
+        """Numbers of clusters at first and at most; equal for a checkpoint without a tree."""
+        model = self.segmenter.model
+        fitted = len(name_lines(self.cluster_names) if self.cluster_names else model.cluster_probe.clusters)
+        most = model.cluster_tree.n_leaves if model.cluster_tree else fitted
+        return min(fitted, most), most
+
+    def coded(self, photograph: Photograph | None, res: int) -> Any:
+        """The photograph's codes and their resolution, from which it is segmented at any number of clusters."""
         if photograph is None:
+            return gr.skip()
+        with _messages():
+            check_patches(photograph.image.size, res, self.patch_size)
+            return Codes(res, self.segmenter.codes(photograph.image, res))
+
+    def segmented(
+        self, photograph: Photograph | None, codes: Codes | None, refine: str, n_clusters: int, names: Names
+    ) -> tuple[Any, Any]:
+        """The segmentation and the picture of it."""
+        if photograph is None or codes is None:
             gr.Info("Applies to the photograph that you choose next.")
             return gr.skip(), gr.skip()
-        name, image = photograph
+        res, code = codes
+        options: dict[str, Any] = {"res": res, "refine": refine, "cluster_names": self.cluster_names}
+        if self.clusters[0] != n_clusters:
+            options |= {"n_clusters": n_clusters, "cluster_names": None}
         with _messages():
-            check_patches(image.size, res, self.patch_size)
-            result = self.segmenter.segment(image, res=res, refine=refine, cluster_names=self.cluster_names)
+            result = self.segmenter.segment_codes(photograph.image, code, **options)
         # A quarter of int64's memory; no data set has so many classes.
-        result = replace(result, name=name, ids=result.ids.astype("int16"))
+        result = replace(result, name=photograph.name, ids=result.ids.astype("int16"))
         return result, _stage(result, names)
 
     def decomposed(self, photograph: Photograph | None, res: int) -> tuple[Any, Any]:

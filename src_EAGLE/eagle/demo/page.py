@@ -50,7 +50,7 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
     kept = (UPLOADS_KEPT, UPLOADS_KEPT)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=kept) as page:
         photograph, result = gr.State(None, time_to_live=REMEMBERED), gr.State(None, time_to_live=REMEMBERED)
-        names, chosen = gr.State({}), gr.State(None)
+        codes, names, chosen = gr.State(None, time_to_live=REMEMBERED), gr.State({}), gr.State(None)
         gr.Markdown(f"# EAGLE segments photographs without labels\nModel: `{checkpoint}`. {KEPT}", elem_id="heading")
         with gr.Row(elem_id="picker"):
             picker = gr.File(show_label=False, file_types=["image"], height=112, elem_id="upload", scale=2)
@@ -65,6 +65,11 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
                 filterable=False, elem_id="res",
             )  # fmt: skip
             refine = gr.Dropdown(REFINEMENTS, value="none", label="Refinement", filterable=False, elem_id="refine")
+            fitted, most = handlers.clusters
+            n_clusters = gr.Slider(
+                min(2, most), most, fitted, step=1, label="Clusters, from coarse to fine", visible=fitted < most,
+                elem_id="clusters", buttons=[],
+            )  # fmt: skip
             name = gr.Textbox(
                 label="Rename a cluster", placeholder="click it in the list", interactive=False, max_lines=1,
                 elem_id="name",
@@ -85,20 +90,25 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
         plain: dict[str, Any] = {"postprocess": False, "api_visibility": "private"}
         # One computation at a time, whoever asks.
         on_model: dict[str, Any] = {**plain, "concurrency_limit": 1, "concurrency_id": "model"}
-        settings, views = [photograph, res, refine, names], [result, stage]
+        seen, views = [photograph, res], [result, stage]
+        settings = [photograph, codes, refine, n_clusters, names]
         page.load(handlers.thumbnails, None, bundled, **plain)
-        arrived = picker.upload(handlers.uploaded, picker, photograph, preprocess=False, concurrency_limit=4, **plain)
+        arrived = picker.upload(
+            handlers.uploaded, picker, [photograph, codes], preprocess=False, concurrency_limit=4, **plain
+        )
         for cleared in (arrived.success, arrived.failure):  # a new file can be dropped
             cleared(lambda: None, None, picker, **plain)
-        for event in (
-            arrived.success(handlers.segmented, settings, views, **on_model),
-            bundled.select(handlers.bundled, None, photograph, **plain).success(
-                handlers.segmented, settings, views, **on_model
+        for coded in (
+            arrived.success(handlers.coded, seen, codes, **on_model),
+            bundled.select(handlers.bundled, None, [photograph, codes], **plain).success(
+                handlers.coded, seen, codes, **on_model
             ),
-            res.change(handlers.segmented, settings, views, trigger_mode="always_last", **on_model),
+            res.change(handlers.coded, seen, codes, trigger_mode="always_last", **on_model),
         ):
-            event.success(handlers.decomposed, [photograph, res], [vectors, cue], **on_model)
-        refine.change(handlers.segmented, settings, views, trigger_mode="always_last", **on_model)
+            event = coded.success(handlers.segmented, settings, views, **on_model)
+            event.success(handlers.decomposed, seen, [vectors, cue], **on_model)
+        for changed in (refine, n_clusters):
+            changed.change(handlers.segmented, settings, views, trigger_mode="always_last", **on_model)
         opacity.change(None, opacity, js=SET_OPACITY)
         pointed = stage.select(handlers.pointed, [result, names], [chosen, name], **plain)
         pointed.success(None, js=FOCUS_NAME)

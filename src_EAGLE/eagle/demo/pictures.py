@@ -43,7 +43,7 @@ def segments(result: Segmentation, names: Mapping[int, str]) -> list[dict[str, A
 
 
 def annotated(result: Segmentation, names: Mapping[int, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Value and colours by label of an AnnotatedImage: the photograph with white borders, and a mask per class.
+    """Value and colours by label of an AnnotatedImage: the photograph with outlines, and a mask per class.
 
     Its longest side is at most SHOWN_SIDE. Labels are ``SHARE NAME`` with shares of equal width.
     """

@@ -11,6 +11,7 @@ from pathlib import Path, PureWindowsPath
 from tqdm import tqdm
 
 from eagle.errors import DataError, DownloadError
+from eagle.files import locked
 
 # Maps a member's name to a path relative to the target folder, or to None to leave the member out.
 Place = Callable[[str], str | None]
@@ -18,15 +19,20 @@ Place = Callable[[str], str | None]
 
 @contextmanager
 def staged(root: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``root``; rename it to ``root`` on success, delete it on error."""
+    """Yield an empty folder beside ``root``; rename it to ``root`` on success, delete it on error.
+
+    Raises:
+        EagleError: another process prepares ``root``.
+    """
     temporary = root.with_name(f".{root.name}.preparing")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with locked(root.with_name(f".{root.name}.eagle-lock"), root):
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.rename(root)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def extract_members(path: Path, folder: Path, place: Place) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from eagle.downloads.catalog import DINO_URL, MODELS, licence_hint, local_weights
 from eagle.errors import DownloadError
-from eagle.files import looks_like_html, written_atomically
+from eagle.files import locked, looks_like_html, written_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,26 +42,31 @@ def fetch_file(url: str, destination: str | Path) -> Path:
     Raises:
         DownloadError: the server cannot be reached or refuses, the result is an HTML page, or the file cannot be
             written.
+        EagleError: another process fetches it.
     """
     destination = Path(destination)
     if destination.is_file():
         return destination
-    fetched = destination.with_name(f"{destination.name}.fetched")
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        _transfer(url, fetched, destination)
-        with fetched.open("rb") as content:
-            is_page = looks_like_html(content.read(1024))
-        if is_page:
-            fetched.unlink()
-            raise DownloadError(
-                f"{url}: the download is an HTML page, not the file, and was deleted; {_by_hand(destination)}"
-            )
-        fetched.replace(destination)
-        for part in _partial_files(fetched):
-            part.unlink()
+        with locked(destination.with_name(f".{destination.name}.eagle-lock"), destination):
+            return destination if destination.is_file() else _fetch(url, destination)
     except OSError as error:
         raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
+
+
+def _fetch(url: str, destination: Path) -> Path:
+    fetched = destination.with_name(f"{destination.name}.fetched")
+    _transfer(url, fetched, destination)
+    with fetched.open("rb") as content:
+        is_page = looks_like_html(content.read(1024))
+    if is_page:
+        fetched.unlink()
+        raise DownloadError(
+            f"{url}: the download is an HTML page, not the file, and was deleted; {_by_hand(destination)}"
+        )
+    fetched.replace(destination)
+    for part in _partial_files(fetched):
+        part.unlink()
     return destination
 
 

@@ -1,1 +1,1 @@
-"""Metrics, dense CRF, and an evaluator that scores the probe maps of any model (method §9)."""
+"""Metrics, dense CRF, and an evaluator that scores the probe maps of any model (docs/method.md §9)."""

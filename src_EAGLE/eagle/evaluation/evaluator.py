@@ -1,6 +1,6 @@
-"""Score the maps of probes on a labelled dataset (method §9)."""
+"""Score the maps of probes on a labelled dataset (docs/method.md §9)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,8 @@ from eagle.distributed import all_gather_objects
 from eagle.errors import DataError
 from eagle.evaluation.details import Details, Picture
 from eagle.evaluation.metrics import UnsupervisedMetrics
-from eagle.maps.probe_maps import ProbeMaps
+from eagle.maps.probe_maps import CUT_SIGN, ProbeMaps
+from eagle.models.cluster_tree import ClusterCut
 
 
 class PredictionFolder:
@@ -67,6 +68,16 @@ class Evaluation:
     details: Details | None = None
 
 
+def plain_name(map_name: str) -> str:
+    """The name of a map's probe, without the steps of refinement."""
+    return map_name.split("+")[0]
+
+
+def most_refined(map_names: Sequence[str]) -> str:
+    """The last map that is not of a further cut."""
+    return [name for name in map_names if CUT_SIGN not in name][-1]
+
+
 class Evaluator(pl.LightningModule):
     """Accumulates a confusion matrix per map during ``Trainer.test``.
 
@@ -92,11 +103,14 @@ class Evaluator(pl.LightningModule):
         self.predictions = predictions
         self.pictures: list[Picture] = []
         self.metrics = nn.ModuleList(
-            UnsupervisedMetrics("", n_classes, n - n_classes, compute_hungarian=not name.startswith("linear"))
+            UnsupervisedMetrics(
+                "", n_classes, n - n_classes, compute_hungarian=not name.startswith("linear"),
+                any_cluster=isinstance(probes.probes[plain_name(name)], ClusterCut),
+            )
             for name, n in probes.n_clusters.items()
-        )
+        )  # fmt: skip
         self.names = list(probes.n_clusters)
-        last = self.names[-1]
+        last = most_refined(self.names)
         self.details = Details(last, probes.n_clusters[last], n_classes) if detailed else None
 
     def transfer_batch_to_device(

@@ -1,4 +1,4 @@
-"""Confusion matrix, Hungarian matching, mIoU and accuracy under both protocols for extra clusters (method §9)."""
+"""Confusion matrix, Hungarian matching, mIoU and accuracy under both protocols (docs/method.md §9)."""
 
 from dataclasses import dataclass
 
@@ -38,10 +38,20 @@ def match_clusters(confusion: np.ndarray) -> np.ndarray:
         Class of each of the n + extra clusters; −1 for extra clusters.
     """
     n_classes = confusion.shape[1]
-    clusters, classes = linear_sum_assignment(confusion[:n_classes], maximize=True)
+    return np.append(match_cut(confusion[:n_classes]), np.full(len(confusion) - n_classes, -1))
+
+
+def match_cut(confusion: np.ndarray) -> np.ndarray:
+    """Hungarian matching of any number of clusters that maximises correct pixels: −1 where classes run out."""
+    clusters, classes = linear_sum_assignment(confusion, maximize=True)
     class_of_cluster = np.full(len(confusion), -1)
     class_of_cluster[clusters] = classes
     return class_of_cluster
+
+
+def name_by_majority(confusion: np.ndarray) -> np.ndarray:
+    """The class that most labelled pixels of each cluster have; −1 for a cluster without any. Classes can recur."""
+    return np.where(confusion.any(axis=1), confusion.argmax(axis=1), -1)
 
 
 def score(confusion: np.ndarray, class_of_cluster: np.ndarray) -> Scores:
@@ -105,6 +115,7 @@ class UnsupervisedMetrics(Metric):
         n_classes: number of classes; labels outside [0, n_classes) are void.
         extra_clusters: number of clusters beyond n_classes.
         compute_hungarian: match clusters to classes by Hungarian matching; otherwise cluster i is class i.
+        any_cluster: match any of the clusters, not the first n_classes only; ``extra_clusters`` may then be negative.
         count_extra: protocol of ``compute``: True is the strict one, see ``score``; False the published one, see
             ``published_score``.
 
@@ -121,7 +132,13 @@ class UnsupervisedMetrics(Metric):
     confusion: Tensor
 
     def __init__(
-        self, prefix: str, n_classes: int, extra_clusters: int, compute_hungarian: bool, count_extra: bool = False
+        self,
+        prefix: str,
+        n_classes: int,
+        extra_clusters: int,
+        compute_hungarian: bool,
+        count_extra: bool = False,
+        any_cluster: bool = False,
     ) -> None:
         super().__init__()
         self.prefix = prefix
@@ -129,6 +146,7 @@ class UnsupervisedMetrics(Metric):
         self.extra_clusters = extra_clusters
         self.compute_hungarian = compute_hungarian
         self.count_extra = count_extra
+        self.any_cluster = any_cluster
         empty = torch.zeros(n_classes + extra_clusters, n_classes, dtype=torch.int64)
         self.add_state("confusion", default=empty, dist_reduce_fx="sum")
 
@@ -148,6 +166,8 @@ class UnsupervisedMetrics(Metric):
 
     def class_of_cluster(self) -> np.ndarray:
         """Class of each cluster, −1 for none."""
+        if self.any_cluster:
+            return match_cut(self.confusion.cpu().numpy())
         if self.compute_hungarian:
             return match_clusters(self.confusion.cpu().numpy())
         return np.where(np.arange(len(self.confusion)) < self.n_classes, np.arange(len(self.confusion)), -1)
@@ -155,11 +175,16 @@ class UnsupervisedMetrics(Metric):
     def scores(self, count_extra: bool) -> Scores:
         """All scores under one protocol, see ``count_extra`` of the class."""
         confusion = self.confusion.cpu().numpy()
-        if count_extra:
+        if count_extra or self.any_cluster:
             return score(confusion, self.class_of_cluster())
         if self.compute_hungarian:
             return published_score(confusion)
         return score(confusion[: self.n_classes], self.class_of_cluster()[: self.n_classes])
+
+    def named_scores(self) -> Scores:
+        """Many-to-one scores: each cluster has the class that most of its pixels have, see ``name_by_majority``."""
+        confusion = self.confusion.cpu().numpy()
+        return score(confusion, name_by_majority(confusion))
 
     def has_labels(self) -> bool:
         """Whether any labelled pixel was counted."""

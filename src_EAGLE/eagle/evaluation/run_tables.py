@@ -20,6 +20,7 @@ from eagle.config.schema import EvalConfig, TrainConfig, keys_with
 from eagle.config.validation import absolute_paths, complete_config, plain
 from eagle.console import mean_and_deviation, text_table
 from eagle.files import sha256_of, write_csv_atomically, written_atomically
+from eagle.maps.probe_maps import CUT_SIGN
 
 CSV_NAME, FIGURE_NAME = "runs.csv", "runs.png"
 SEED, CHECKPOINT, KMEANS = "seed", "checkpoint", "k-means on K"
@@ -147,7 +148,7 @@ def dots_figure(runs: Sequence[Run]) -> Figure:
     """Draw the mIoU of the cluster probe: a panel per data set, a row per setting, a dot per run, a bar at the mean."""
     datasets = list(dict.fromkeys(run.dataset for run in runs))
     settings = list(dict.fromkeys(run.name for run in runs))
-    maps = [name for name in dict.fromkeys(name for run in runs for name in run.scores) if name.startswith("cluster")]
+    maps = list(dict.fromkeys(name for _, name in _settings_and_maps(runs) if name.startswith("cluster")))
     figure = Figure(figsize=(2.5 + 2.6 * len(datasets), 1.3 + 0.28 * len(settings) * len(maps)), layout="constrained")
     panels = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
     for axes, dataset in zip(panels, datasets, strict=True):
@@ -172,7 +173,8 @@ def dots_figure(runs: Sequence[Run]) -> Figure:
 
 
 def _settings_and_maps(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((run.name, name) for run in runs for name in run.scores))
+    """Settings and maps of the tables; maps of further cuts of a tree are in the CSV alone."""
+    return list(dict.fromkeys((run.name, name) for run in runs for name in run.scores if CUT_SIGN not in name))
 
 
 def _scores(scores: Mapping[str, Any]) -> dict[str, Scores]:
@@ -224,19 +226,21 @@ def evaluation_record(path: Path, cfg: DictConfig) -> dict[str, Any]:
     return {"sha256": sha256_of(path), "evaluation": {name: plain(cfg)[name] for name in names}}
 
 
-def stored_evaluation(path: Path, cfg: DictConfig) -> dict[str, Any] | None:
+def stored_evaluation(path: Path, cfg: DictConfig, place: Path | None = None) -> dict[str, Any] | None:
     """The content of a checkpoint's evaluation if that has the same weights and settings, and all files asked for.
 
     Args:
         path: the checkpoint.
         cfg: a validated EvalConfig.
+        place: where the checkpoint would lie beside its evaluation; None for ``path``.
     """
+    place = place or path
     try:
-        content = json.loads(path.with_name(f"{path.stem}_eval.json").read_text(encoding="utf-8"))
+        content = json.loads(place.with_name(f"{path.stem}_eval.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     asked = {"n_images": "grid.png", "report": "report.html", "run_prediction": "predictions"}
-    written = all(path.with_name(f"{path.stem}_{name}").exists() for key, name in asked.items() if cfg[key])
+    written = all(place.with_name(f"{path.stem}_{name}").exists() for key, name in asked.items() if cfg[key])
     if not written or "config" not in content or not evaluation_record(path, cfg).items() <= content.items():
         return None
     return dict(content)

@@ -12,6 +12,7 @@ from eagle.console import text_table
 from eagle.data.datasets.base import Classes
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.files import write_text_atomically
+from eagle.maps.probe_maps import CUT_SIGN
 
 # Protocol → whether pixels of unmatched extra clusters count as errors.
 PROTOCOLS = {"published": False, "strict": True}
@@ -29,6 +30,10 @@ def results(metrics: Mapping[str, UnsupervisedMetrics], classes: Classes) -> dic
                 "IoU": dict(zip(classes.names, map(_number, scores.iou.tolist()), strict=True)),
                 "class_accuracy": dict(zip(classes.names, map(_number, scores.class_accuracy.tolist()), strict=True)),
             }
+        if metric.compute_hungarian:
+            named = metric.named_scores()
+            report[name]["many_to_one"] = {"mIoU": _number(named.miou), "accuracy": _number(named.accuracy)}
+        report[name]["clusters"] = len(metric.confusion)
     return report
 
 
@@ -44,21 +49,44 @@ def summary_table(report: Mapping[str, Any]) -> str:
     rows = [
         [name, *(_shown(entry[protocol][score]) for protocol in PROTOCOLS for score in ("mIoU", "accuracy"))]
         for name, entry in report.items()
+        if CUT_SIGN not in name
+    ]
+    return text_table(header, rows)
+
+
+def cuts_table(report: Mapping[str, Any]) -> str:
+    """Scores of the most refined map of each cut of a tree, by number of clusters; empty without further cuts.
+
+    One to one is Hungarian matching, where the clusters beyond the number of classes are errors. Many to one names each
+    cluster by the class that most of its pixels have.
+    """
+    cuts = [name for name in report if CUT_SIGN in name]
+    if not cuts:
+        return ""
+    steps = cuts[-1].partition("+")[2]
+    first = "cluster" + (f"+{steps}" if steps else "")
+    shown = [first, *(name for name in cuts if name.partition("+")[2] == steps)]
+    header = ["clusters", "one to one: mIoU", "accuracy", "many to one: mIoU", "accuracy"]
+    rows = [
+        [str(report[name]["clusters"])]
+        + [_shown(report[name][how][score]) for how in ("strict", "many_to_one") for score in ("mIoU", "accuracy")]
+        for name in shown
     ]
     return text_table(header, rows)
 
 
 def class_table(report: Mapping[str, Any], classes: Classes) -> str:
     """IoU of every class for every map (published protocol)."""
-    rows = [[name, *(_shown(entry["published"]["IoU"][name]) for entry in report.values())] for name in classes.names]
-    return text_table(["class IoU", *report], rows)
+    shown = {name: entry for name, entry in report.items() if CUT_SIGN not in name}
+    rows = [[name, *(_shown(entry["published"]["IoU"][name]) for entry in shown.values())] for name in classes.names]
+    return text_table(["class IoU", *shown], rows)
 
 
 def comparison_table(report: Mapping[str, Any]) -> str:
     """Mean IoU and accuracy (published protocol) of every method's maps, unrefined, then refined by the CRF."""
     maps: list[str] = []
     for scores in report.values():
-        maps += [name for name in scores if name not in maps and not name.startswith("kmeans")]
+        maps += [name for name in scores if name not in maps and not name.startswith("kmeans") and CUT_SIGN not in name]
     shown = {name: name.replace("cluster", "kmeans") for name in maps}
     header = ["mIoU / accuracy", *maps]
     rows = [
@@ -72,9 +100,9 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _shown(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:
-    return f"{entry['published']['mIoU']:.1f} / {entry['published']['accuracy']:.1f}" if entry else "–"
+    return " / ".join(_shown(entry["published"][score], 1) for score in ("mIoU", "accuracy")) if entry else "–"

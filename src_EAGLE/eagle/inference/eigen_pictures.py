@@ -20,6 +20,7 @@ from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
 from eagle.data.named_files import bundled_photographs, named_files, output_names
+from eagle.distributed import named_devices
 from eagle.errors import ConfigError, DataError
 from eagle.figures.confusion import write_figure
 from eagle.figures.grids import PANEL_INCHES, Panel, class_legend, eigenvector_colors, panel_grid
@@ -92,7 +93,8 @@ class Viewer:
 
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg = cfg
-        self._fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
+        with named_devices(cfg):
+            self._fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
         self.segmenter = _segmenter(cfg, self._fabric) if cfg.checkpoint is not None else None
         if self.segmenter is not None:
             backbone = self.segmenter.model.net.model
@@ -101,8 +103,8 @@ class Viewer:
             # Final clusters are computed as segment_images.py does.
             refinement = refinement_of_name("crf" if cfg.run_crf else "none")
             view = self.segmenter.view(cfg.res, refinement=refinement, crf_backend=cfg.crf_backend)
-            self._photographs = self.segmenter.photographs("cluster", view)
-            self.legend = self.segmenter.legend("cluster", refinement)
+            probe, self.legend = self.segmenter.probe_and_legend("cluster", refinement)
+            self._photographs = self.segmenter.photographs(probe, view)
         else:
             if cfg.run_crf:
                 raise ConfigError("run_crf: the CRF refines final clusters, which need a checkpoint")

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from io import FileIO
 from itertools import groupby
@@ -21,22 +22,24 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from omegaconf import DictConfig
+from torch import nn
 from tqdm import tqdm
 
 from eagle.checkpoints import SLIM
 from eagle.config.refinement import refinement
 from eagle.data.images import read_photograph
-from eagle.data.labels import NO_CLASS, VOID_COLOR
+from eagle.data.labels import NO_CLASS_NAME, VOID_COLOR
 from eagle.data.named_files import bundled_photographs, named_files, output_names
-from eagle.distributed import computed_by_rank_zero, set_float32_precision
+from eagle.distributed import chosen_precision, computed_by_rank_zero, named_devices, set_float32_precision
 from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
-from eagle.files import remove_unfinished, sha256_of, write_text_atomically, written_atomically
+from eagle.files import LOCK_NAME, locked, remove_unfinished, sha256_of, write_text_atomically, written_atomically
 from eagle.inference.photograph import PhotographSegmenter, Prepared, View, ordered
 from eagle.inference.segmentation import Legend, Segmentation, mask_files
 from eagle.inference.segmenter import open_segmenter
 from eagle.inference.video import VIDEO_SUFFIXES, join_overlays, segment_video
+from eagle.models.cluster_tree import ClusterCut
 
 JSON_NAME = "segments.json"
 LEGEND_NAME = "legend.png"
@@ -73,26 +76,32 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
             device is missing.
         DataError: a named path does not exist, processes do not share the output folder, or a folder's overlays cannot
             be joined to a video.
+        EagleError: another run writes to the output folder.
     """
     files = _files(cfg)
+    cfg = DictConfig({**cfg, "precision": chosen_precision(cfg)})
     fabric = _launched_fabric(cfg)
     files = fabric.broadcast(files)  # processes that list a folder while it grows would disagree
     names = dict(zip(map(str, files), output_names(files), strict=True))
     path, folder, refined = Path(cfg.checkpoint), Path(cfg.output_dir), refinement(cfg)
     segmenter = open_segmenter(path, fabric)
     view = segmenter.view(cfg.res, cfg.full_resolution, cfg.window, refined, cfg.crf_backend)
-    photographs = segmenter.photographs(cfg.probe, view)
-    legend = segmenter.legend(cfg.probe, refined, cfg.cluster_names)
-    settings = _settings(cfg, view, legend)
-    finished = computed_by_rank_zero(lambda: _finished(folder, settings, names))
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / RANK_LOGS.replace("*", str(fabric.global_rank))).open("ab", buffering=0) as log:
-        share = _Share(cfg, fabric, photographs, legend, settings, finished, log)
-        share.segment(list(zip(files, names.values(), strict=True)))
-    fabric.barrier()
-    if not fabric.is_global_zero:
-        return None
-    return _summary(folder, settings, names, legend, cfg)
+    probe, legend = segmenter.probe_and_legend(cfg.probe, refined, cfg.cluster_names, cfg.n_clusters)
+    photographs = segmenter.photographs(probe, view)
+    settings = _settings(cfg, view, legend, probe)
+    with ExitStack() as stack:
+
+        def start() -> dict[str, list[int]]:
+            stack.enter_context(locked(folder / LOCK_NAME, folder))
+            return _finished(folder, settings, names)
+
+        finished = computed_by_rank_zero(start)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / RANK_LOGS.replace("*", str(fabric.global_rank))).open("ab", buffering=0) as log:
+            share = _Share(cfg, fabric, photographs, legend, settings, finished, log)
+            share.segment(list(zip(files, names.values(), strict=True)))
+        fabric.barrier()
+        return _summary(folder, settings, names, legend, cfg) if fabric.is_global_zero else None
 
 
 def _files(cfg: DictConfig) -> list[Path]:
@@ -119,10 +128,8 @@ def _launched_fabric(cfg: DictConfig) -> Fabric:
     """
     set_float32_precision(cfg.matmul_precision)
     arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
-    try:
+    with named_devices(cfg):
         fabric = Fabric(**arguments)
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"accelerator={cfg.accelerator} devices={cfg.devices}: {error}") from error
     if isinstance(fabric.strategy, DDPStrategy) and cfg.strategy in ("auto", "ddp"):
         fabric = Fabric(**arguments | {"strategy": DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))})
     if TorchElasticEnvironment.detect() and fabric.world_size < int(os.environ["WORLD_SIZE"]):
@@ -134,7 +141,7 @@ def _launched_fabric(cfg: DictConfig) -> Fabric:
     return fabric
 
 
-def _settings(cfg: DictConfig, view: View, legend: Legend) -> str:
+def _settings(cfg: DictConfig, view: View, legend: Legend, probe: nn.Module) -> str:
     """Hash of what determines an image's masks besides the image.
 
     Left out are batch size and devices: they can change scores in the last bit.
@@ -145,6 +152,7 @@ def _settings(cfg: DictConfig, view: View, legend: Legend) -> str:
         "checkpoint": [sha256_of(file) for file in stored],
         "probe": cfg.probe,
         "view": dataclasses.asdict(view),
+        "cluster_of_leaf": probe.groups.tolist() if isinstance(probe, ClusterCut) else None,
         "precision": [cfg.precision, cfg.matmul_precision],
         "legend": legend.to_plain(),
     }
@@ -321,8 +329,8 @@ def write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float
         shares: for each image, the result of ``Legend.shares``.
     """
     names, colors = [*legend.classes.names], [*legend.classes.palette]
-    if any(legend.name(NO_CLASS) in image for image in shares):
-        names.append(legend.name(NO_CLASS))
+    if NO_CLASS_NAME not in names and any(NO_CLASS_NAME in image for image in shares):
+        names.append(NO_CLASS_NAME)
         colors.append(np.array(VOID_COLOR, dtype=np.uint8))
     total = np.array([sum(image.get(name, 0.0) for image in shares) for name in names])
     title = f"mean share of {len(shares)} images"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle.config.refinement import Refinement
@@ -77,16 +77,16 @@ class PhotographSegmenter:
 
     Args:
         segmenter: in eval mode.
-        probe: "cluster" or "linear".
+        probe: a linear or cluster probe, or a cut of a tree.
         view: resolution, windows and refinement.
         fabric: sets device and precision.
     """
 
-    def __init__(self, segmenter: LitUnsupervisedSegmenter, probe: str, view: View, fabric: Fabric) -> None:
+    def __init__(self, segmenter: LitUnsupervisedSegmenter, probe: nn.Module, view: View, fabric: Fabric) -> None:
         self._segmenter = segmenter
         self._view = view
         self._fabric = fabric
-        self._probe = {"linear": segmenter.linear_probe, "cluster": segmenter.cluster_probe}[probe]
+        self._probe = fabric.to_device(probe)
         self._maps = segmenter.probe_maps(MapSettings(window=view.window))
         # Without DistributedDataParallel, whose forward waits for all processes: theirs have images of their own.
         fabric.to_device(segmenter.eval())
@@ -124,17 +124,20 @@ class PhotographSegmenter:
         return Prepared(photograph, photograph if self._view.res is None else resized(photograph, self._view.res))
 
     @torch.no_grad()
-    def label_maps(self, batch: Sequence[Prepared], size: tuple[int, int] | None = None) -> list[np.ndarray]:
+    def label_maps(
+        self, batch: Sequence[Prepared], size: tuple[int, int] | None = None, code: Tensor | None = None
+    ) -> list[np.ndarray]:
         """Cluster ids of photographs that the model sees at one size; class ids with the linear probe.
 
         Args:
             batch: from ``prepare``; ``seen`` has the same size in all.
             size: (H, W) of the results; None for each photograph's size.
+            code: ``codes`` of the batch; None computes them.
 
         Returns:
             For each photograph H×W uint8, or uint16 for more than 255 clusters.
         """
-        code = self.codes(batch)
+        code = self.codes(batch) if code is None else code
         covered, seen = covered_size(code, self._segmenter.net.model.patch_size), batch[0].seen
         shown = (seen.height, seen.width)
         if self._view.refinement.on_pixels:

@@ -1,6 +1,8 @@
 """Segmentations of photographs: ids with names and colours, legends, mask files."""
 
 import io
+from collections import Counter
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from eagle.data.labels import (
     write_ids,
     write_image,
 )
+from eagle.models.cluster_tree import ClusterCut
 
 
 class Legend:
@@ -27,8 +30,8 @@ class Legend:
 
     Args:
         class_map: the checkpoint's; if it is None or lacks this probe, clusters are named by their numbers.
-        map_name: the map whose assignments apply, e.g. "cluster+crf"; if it was not scored, the same probe's unrefined
-            map applies, or another one of its maps.
+        map_name: the map whose assignments apply, e.g. "cluster+crf", or "cluster@63" for a tree cut at 63; if it was
+            not scored, the same probe's unrefined map applies, or another one of its maps.
         n_clusters: number of clusters of the probe.
         classes: the training dataset's classes, which name the linear probe's ids without a class map; None if unknown.
     """
@@ -40,6 +43,17 @@ class Legend:
         self.classes = known if known and has_names else numbered_clusters(n_clusters)
         self._table = np.array(range(n_clusters) if assignment is None else assignment)
 
+    def joining(self, cut: ClusterCut) -> tuple[ClusterCut, "Legend"]:
+        """The probe in which clusters of one class are one cluster, and its legend.
+
+        Probabilities of clusters with one name add up, so that a class that was cut in two wins where its parts would
+        lose one by one.
+        """
+        n_classes = len(self.classes)
+        joined = copy(self)
+        joined._table = np.append(np.arange(n_classes), NO_CLASS)
+        return cut.joined(np.where(self._table == NO_CLASS, n_classes, self._table).tolist()), joined
+
     def ids(self, clusters: np.ndarray) -> np.ndarray:
         """Map H×W clusters to class ids; −1 is no class."""
         return self._table[clusters]
@@ -48,8 +62,10 @@ class Legend:
         """Share of the pixels by class name, for the classes that occur, largest first."""
         # Counting is linear in the pixels; np.unique would sort them.
         counts = np.bincount(ids.ravel() - NO_CLASS, minlength=1)
-        largest_first = [index for index in np.argsort(-counts, kind="stable").tolist() if counts[index]]
-        return {self.name(index + NO_CLASS): round(int(counts[index]) / ids.size, 6) for index in largest_first}
+        pixels: Counter[str] = Counter()  # a class may be called like another, or "no class"
+        for index in np.flatnonzero(counts).tolist():
+            pixels[self.name(index + NO_CLASS)] += int(counts[index])
+        return {name: round(count / ids.size, 6) for name, count in pixels.most_common()}
 
     def to_plain(self) -> dict[str, Any]:
         """Everything that determines the masks of given clusters, as plain data for a hash."""
@@ -128,7 +144,7 @@ class Segmentation:
         return self.legend.classes.palette
 
     def overlay(self, opacity: float = OVERLAY_OPACITY) -> Image.Image:
-        """The photograph under its class colours, with white borders.
+        """The photograph under its class colours, with opaque outlines.
 
         Args:
             opacity: 0 shows the photograph alone, 1 the colours alone.

@@ -10,19 +10,22 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 
 from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, UNREFINED, Refinement, refinement_of_name
-from eagle.config.schema import CRF_BACKENDS
+from eagle.config.schema import CRF_BACKENDS, PRECISIONS
 from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import known_classes
 from eagle.data.images import read_photograph, rgb_image
-from eagle.data.labels import ClassMap, named_clusters
+from eagle.data.labels import ClassMap, name_lines, named_clusters
+from eagle.data.named_files import short_stem
 from eagle.errors import ConfigError, DataError, one_line, unknown_name_message
 from eagle.inference.decomposition import eigenvectors_and_cue, input_of_size, whole_patch_size
 from eagle.inference.photograph import PhotographSegmenter, View
 from eagle.inference.segmentation import Legend, Segmentation
+from eagle.maps.probe_maps import CUT_SIGN, n_scores
+from eagle.models.cluster_tree import ClusterCut
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 GivenImage: TypeAlias = str | Path | Image.Image | np.ndarray
@@ -77,6 +80,7 @@ class SegmentOptions(TypedDict, total=False):
     refine: str
     crf_backend: str
     cluster_names: str | Path | None
+    n_clusters: int | None
     batch_size: int
 
 
@@ -153,6 +157,7 @@ class Segmenter:
         refine: str = "none",
         crf_backend: str = "auto",
         cluster_names: str | Path | None = None,
+        n_clusters: int | None = None,
         batch_size: int = 8,
     ) -> Segmentation | list[Segmentation]:
         """Segment one photograph, or a list of them, of any size.
@@ -170,6 +175,8 @@ class Segmenter:
                 patch graph, "spectral+crf" or "both" does this and then the CRF; "none" does neither.
             crf_backend: see ``eagle.dense_crf``.
             cluster_names: text file with one cluster name per line; None for the names of the checkpoint's evaluation.
+            n_clusters: where the tree of a checkpoint of ``fit_clusters.py`` is cut; None for as many clusters as
+                ``cluster_names`` has lines, or else as the trained probe has.
             batch_size: most photographs that are computed together.
 
         Returns:
@@ -186,14 +193,43 @@ class Segmenter:
             raise ConfigError(unknown_name_message("refinement", refine, NAMED_REFINEMENTS))
         refinement = refinement_of_name(refine)
         view = self.view(res, full_resolution, window, refinement, crf_backend)
-        legend = self.legend(probe, refinement, cluster_names)
-        photographs = self.photographs(probe, view)
+        module, legend = self.probe_and_legend(probe, refinement, cluster_names, n_clusters)
+        photographs = self.photographs(module, view)
         prepared = ((i, photographs.prepare(photograph_of(image))) for i, image in enumerate(given))
         results: dict[int, Segmentation] = {}
         for i, item, clusters in photographs.segmented(prepared, batch_size):
             name = _name_of(given[i], i if several else None)
             results[i] = Segmentation(item.photograph, legend.ids(clusters), legend, name)
         return [results[i] for i in range(len(given))] if several else results[0]
+
+    def segment_codes(
+        self,
+        photograph: Image.Image,
+        code: Tensor,
+        *,
+        res: int | None = None,
+        refine: str = "none",
+        cluster_names: str | Path | None = None,
+        n_clusters: int | None = None,
+    ) -> Segmentation:
+        """``segment`` for a photograph whose codes are known, e.g. at another number of clusters: without the backbone.
+
+        Args:
+            photograph: RGB.
+            code: ``codes(photograph, res)``.
+            res: as for the codes.
+            refine: see ``segment``.
+            cluster_names: see ``segment``.
+            n_clusters: see ``segment``.
+
+        Raises:
+            ConfigError, DataError: as for ``segment``.
+        """
+        refinement = refinement_of_name(refine)
+        module, legend = self.probe_and_legend("cluster", refinement, cluster_names, n_clusters)
+        photographs = self.photographs(module, self.view(res, refinement=refinement))
+        (clusters,) = photographs.label_maps([photographs.prepare(photograph)], code=code)
+        return Segmentation(photograph, legend.ids(clusters), legend, _name_of(photograph, None))
 
     def codes(self, batch: Tensor | GivenImage | Sequence[GivenImage], res: int | None = None) -> Tensor:
         """Codes of images, averaged with their mirror images' codes as for masks; without gradients.
@@ -210,7 +246,7 @@ class Segmenter:
         Raises:
             ConfigError, DataError: as for ``segment``; or the batch has another shape or several sizes.
         """
-        photographs = self.photographs("cluster", self.view(res))
+        photographs = self.photographs(self.model.cluster_probe, self.view(res))
         if isinstance(batch, Tensor):
             if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
                 raise DataError(
@@ -259,7 +295,7 @@ class Segmenter:
         with self.machine.autocast():
             return eigenvectors_and_cue(self.model, self.model(img), img, n, self.cfg.color_affinity)
 
-    def photographs(self, probe: str, view: View) -> PhotographSegmenter:
+    def photographs(self, probe: nn.Module, view: View) -> PhotographSegmenter:
         """What computes label maps of photographs with one probe."""
         return PhotographSegmenter(self.model, probe, view, self.machine)
 
@@ -285,15 +321,33 @@ class Segmenter:
             check_resolution(name, size or patch_size, patch_size)
         return view
 
-    def legend(self, probe: str, refinement: Refinement, cluster_names: str | Path | None = None) -> Legend:
-        """Names and colours of a probe's ids; raises ConfigError for an unknown probe, DataError for a bad file."""
+    def probe_and_legend(
+        self,
+        probe: str,
+        refinement: Refinement,
+        cluster_names: str | Path | None = None,
+        n_clusters: int | None = None,
+    ) -> tuple[nn.Module, Legend]:
+        """A probe, and the names and colours of its ids; the options are those of ``segment``.
+
+        Raises:
+            ConfigError: the probe is unknown, or has not that many clusters.
+            DataError: the file of names is bad.
+        """
         if probe not in PROBES:
             raise ConfigError(unknown_name_message("probe", probe, PROBES))
-        model = self.model
-        n_clusters = model.n_classes if probe == "linear" else len(model.cluster_probe.clusters)
-        name = probe + refinement.suffix
-        class_map = named_clusters(Path(cluster_names), name, n_clusters) if cluster_names else self.class_map
-        return Legend(class_map, name, n_clusters, known_classes(self.cfg))
+        model, names = self.model, Path(cluster_names) if cluster_names else None
+        if probe == "linear" and n_clusters is not None:
+            raise ConfigError("n_clusters: the linear probe has classes, not clusters; leave it out")
+        if names and probe == "cluster" and model.cluster_tree and n_clusters is None:
+            n_clusters = len(name_lines(names))
+        module = model.linear_probe if probe == "linear" else model.clusters(n_clusters)
+        n = n_scores(module)
+        cut = f"{CUT_SIGN}{n}" if n_clusters and n != len(model.cluster_probe.clusters) else ""
+        map_name = probe + cut + refinement.suffix
+        class_map = named_clusters(names, map_name, n) if names else self.class_map
+        legend = Legend(class_map, map_name, n, known_classes(self.cfg))
+        return legend.joining(module) if isinstance(module, ClusterCut) else (module, legend)
 
 
 def load_segmenter(
@@ -336,6 +390,8 @@ def open_segmenter(path: Path, machine: Fabric) -> Segmenter:
 
 
 def _machine(device: str, precision: str) -> Fabric:
+    if precision not in PRECISIONS:
+        raise ConfigError(unknown_name_message("precision", precision, PRECISIONS))
     accelerator, _, index = device.partition(":")
     try:
         return Fabric(accelerator=accelerator, devices=[int(index)] if index else 1, precision=precision)  # type: ignore[arg-type]
@@ -346,5 +402,5 @@ def _machine(device: str, precision: str) -> Fabric:
 def _name_of(image: GivenImage, index: int | None) -> str:
     """Name of an image's files."""
     if isinstance(image, (str, Path)):
-        return Path(image).stem
+        return short_stem(Path(image))
     return "image" if index is None else f"image_{index}"

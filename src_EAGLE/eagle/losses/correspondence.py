@@ -1,4 +1,4 @@
-"""Correspondence distillation: codes learn to correlate as keys do (method §7; STEGO equations 2 to 4).
+"""Correspondence distillation: codes learn to correlate as keys do (docs/method.md §7; STEGO equations 2 to 4).
 
 fd and cd are the cosine similarities between two sets of points, of their keys and of their codes (B×P×P):
 

@@ -1,4 +1,4 @@
-"""Object-centric contrastive loss ObjNCE (method §5; paper equations 8 to 10).
+"""Object-centric contrastive loss ObjNCE (docs/method.md §5; paper equations 8 to 10).
 
 Φ_l is the prototype of the patches with cue label l, CE a patch's cross entropy to its own label, and w its semantic
 weight (``eagle.losses.patch_weights``); all means are over patches:
@@ -10,7 +10,7 @@ weight (``eagle.losses.patch_weights``); all means are over patches:
 whole batch, as published, or of the patch's own image, so that label l of two images means two objects.
 
 A prototype of ``centroid_mode: prototype`` is a medoid: the patch of its label with the least total distance to the
-label's other patches. λ, the loss's weight in the total (method §8), is ``lambda_at``.
+label's other patches. λ, the loss's weight in the total (docs/method.md §8), is ``lambda_at``.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Semantic weight of each patch: its mean key similarity to all patches of its image (method §5; paper equation 9)."""
+"""Semantic weight of each patch: its mean key similarity to all patches of its image (docs/method.md §5, eq. 9)."""
 
 import torch
 from torch import Tensor

@@ -76,7 +76,7 @@ def any_size_features(
         img: B×3×H×W.
         patch_size: side of a patch in pixels.
         window: side in pixels of the windows that larger images are split into; None processes every image whole.
-        flip: average them with the mirror image's features, mirrored back (method §9).
+        flip: average them with the mirror image's features, mirrored back (docs/method.md §9).
 
     Returns:
         B×C×⌈H/patch_size⌉×⌈W/patch_size⌉.

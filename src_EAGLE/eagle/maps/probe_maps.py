@@ -1,7 +1,7 @@
 """Maps of the probes: the one path from features to class scores, for training, evaluation, photographs and export.
 
 Features are codes S for the probes of a segmenter, keys K for k-means on K. Scores of the patches are resampled to
-pixels; refinement steps follow on the patch grid and on pixels (method §9).
+pixels; refinement steps follow on the patch grid and on pixels (docs/method.md §9).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,13 @@ from torch.nn import functional as F
 from eagle.config.refinement import PATCH_STEPS, PIXEL_STEPS, UNREFINED, Refinement
 from eagle.maps.crf.pool import CrfPool
 from eagle.maps.features import any_size_features
+from eagle.models.cluster_tree import ClusterCut
 from eagle.models.probes import ClusterLookup, upsampled
 
 # Sharpness of the cluster probe's softmax, as released.
 CLUSTER_ALPHA = 4.0
+# In the name of a map of a further cut of the tree of clusters, before the number of clusters.
+CUT_SIGN = "@"
 # Smallest probability of a refined map before its logarithm.
 LEAST_PROBABILITY = 1e-6
 
@@ -53,7 +56,8 @@ class ProbeMaps(nn.Module):
     Args:
         features: B×3×H×W → B×D×h×w, for H and W multiples of ``patch_size``.
         patch_size: side of a patch in pixels.
-        probes: linear probes (1×1 convolutions) and cluster probes by name.
+        probes: linear probes (1×1 convolutions), cluster probes and cuts of a tree by name. Maps whose name has an
+            ``@`` are not refined on pixels.
         settings: see MapSettings.
         pool: processes for pydensecrf; None runs it in this process.
 
@@ -86,11 +90,13 @@ class ProbeMaps(nn.Module):
         self.probes = nn.ModuleDict(probes)
         self.settings = settings
         self._pool = pool
-        names = [""]
+        self.n_clusters = {name: n_scores(probe) for name, probe in probes.items()}
+        latest = dict(self.n_clusters)
         for step in settings.refinement.steps:
-            names.append(f"{names[-1]}+{step}")
-        sizes = {name: n_scores(probe) for name, probe in probes.items()}
-        self.n_clusters = {name + suffix: size for suffix in names for name, size in sizes.items()}
+            if step in PIXEL_STEPS:
+                latest = {name: size for name, size in latest.items() if CUT_SIGN not in name}
+            latest = {f"{name}+{step}": size for name, size in latest.items()}
+            self.n_clusters |= latest
 
     @torch.no_grad()
     def patch_features(self, img: Tensor) -> Tensor:
@@ -116,6 +122,8 @@ class ProbeMaps(nn.Module):
             probs = {name: patch_step(step)(part, features) for name, part in probs.items()}
             latest = {name: _logarithm(resample(part)) for name, part in probs.items()}
             maps |= {name + suffix: scores for name, scores in latest.items()}
+        if refinement.on_pixels:
+            latest = {name: scores for name, scores in latest.items() if CUT_SIGN not in name}
         for step in refinement.on_pixels:
             suffix += f"+{step}"
             refined = pixel_step(step, self.settings.crf_backend, self._pool)(img, list(latest.values()))
@@ -128,8 +136,11 @@ def linear_scores(features: Tensor, probe: nn.Module) -> Tensor:
     """Scores of the patches, B×D×h×w → B×C×h×w float32, whose argmax is the probe's class.
 
     They are linear in the features, so upsampling the scores equals upsampling the features. A cluster probe's are
-    inner products with the centres: the norm of the features does not change which centre is nearest.
+    inner products with the centres: the norm of the features does not change which centre is nearest. Those of a cut of
+    a tree are probabilities.
     """
+    if isinstance(probe, ClusterCut):
+        return probe.probabilities(features)
     if isinstance(probe, ClusterLookup):
         return probe.inner(features)
     with torch.autocast(features.device.type, enabled=False):
@@ -138,8 +149,12 @@ def linear_scores(features: Tensor, probe: nn.Module) -> Tensor:
 
 def patch_probabilities(features: Tensor, probe: nn.Module, alpha: float, steps: Sequence[str] = ()) -> Tensor:
     """Class probabilities of the patches after steps on the patch grid, B×D×h×w → B×C×h×w."""
-    logits = alpha * probe.similarity(features) if isinstance(probe, ClusterLookup) else linear_scores(features, probe)
-    probs = logits.softmax(dim=1)
+    if isinstance(probe, ClusterCut):
+        probs = probe.probabilities(features)
+    elif isinstance(probe, ClusterLookup):
+        probs = (alpha * probe.similarity(features)).softmax(dim=1)
+    else:
+        probs = linear_scores(features, probe).softmax(dim=1)
     for step in steps:
         probs = patch_step(step)(probs, features)
     return probs
@@ -154,13 +169,14 @@ def log_probabilities(
         features: B×D×h×w.
         probe: linear or cluster probe.
         alpha: sharpness of a cluster probe's softmax.
-        resample: from the patch grid to pixels. Without steps, features are resampled; with steps, probabilities.
+        resample: from the patch grid to pixels. Without steps, features are resampled; with steps, and for a cut of a
+            tree, probabilities.
         steps: steps on the patch grid.
 
     Returns:
         B×C×H×W.
     """
-    if steps:
+    if steps or isinstance(probe, ClusterCut):
         return _logarithm(resample(patch_probabilities(features, probe, alpha, steps)))
     if isinstance(probe, ClusterLookup):
         return F.log_softmax(alpha * probe.resampled_similarity(features, resample), dim=1)
@@ -197,5 +213,7 @@ def n_scores(probe: nn.Module) -> int:
     """Number of classes or clusters of a linear or cluster probe."""
     if isinstance(probe, ClusterLookup):
         return len(probe.clusters)
+    if isinstance(probe, ClusterCut):
+        return probe.n_clusters
     assert isinstance(probe, nn.Conv2d)
     return probe.out_channels

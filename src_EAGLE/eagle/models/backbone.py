@@ -1,4 +1,4 @@
-"""The frozen vision transformer and the attention keys K of its last blocks (method §1; paper section 3.1)."""
+"""The frozen vision transformer and the attention keys K of its last blocks (docs/method.md §1; paper section 3.1)."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Segmentation head: from keys K to codes S (method §2)."""
+"""Segmentation head: from keys K to codes S (docs/method.md §2)."""
 
 from torch import Tensor, nn
 

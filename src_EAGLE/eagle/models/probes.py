@@ -1,4 +1,4 @@
-"""ClusterLookup: cosine k-means by gradient descent, the cluster probe and the EiCue codebooks (method §6)."""
+"""ClusterLookup: cosine k-means by gradient descent, the cluster probe and the EiCue codebooks (docs/method.md §6)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Affinities A_f (codes) and A_c (colours) between the patches of an image (method §4; paper equations 3 and 4)."""
+"""Affinities A_f (codes) and A_c (colours) between the patches of an image (docs/method.md §4, eq. 3 and 4)."""
 
 import torch
 from torch import Tensor

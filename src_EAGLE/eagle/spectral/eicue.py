@@ -1,4 +1,4 @@
-"""EiCue: object cues from the eigenvectors of an image's graph Laplacian (method §4; paper section 3.2)."""
+"""EiCue: object cues from the eigenvectors of an image's graph Laplacian (docs/method.md §4; paper section 3.2)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

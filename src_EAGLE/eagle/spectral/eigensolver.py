@@ -1,4 +1,4 @@
-"""Smallest eigenpairs of a batch of normalised Laplacians (method §4).
+"""Smallest eigenpairs of a batch of normalised Laplacians (docs/method.md §4).
 
 The smallest eigenpairs of L are the largest of M = I - L = D^-½ A D^-½. Most eigenvalues of M are close to zero, and
 its top eigenvector, ∝ √degree, is known. A few multiplications of a block of vectors by M therefore find the next ones

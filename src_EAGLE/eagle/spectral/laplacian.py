@@ -1,4 +1,4 @@
-"""Symmetric normalised graph Laplacian (method §4; paper equation 5)."""
+"""Symmetric normalised graph Laplacian (docs/method.md §4; paper equation 5)."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,7 @@
 """Caches of a run's keys: check the memory for them, or open a folder named by a hash of all their inputs."""
 
 import hashlib
+import os
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset, 
         if path is None:
             raise ConfigError("cache_features: this dataset does not name its files; use ram or off")
         status = path.stat()
-        digest.update(f"{path.absolute()} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path.absolute()) + f" {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:NAME_LENGTH]
 
 

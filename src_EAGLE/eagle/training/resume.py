@@ -10,19 +10,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig
+from torch import nn
 
 from eagle.checkpoints import read_pickle, stored_cfg
-from eagle.config.schema import TrainConfig, keys_with
+from eagle.config.schema import RANDOM_WEIGHTS, TrainConfig, keys_with
 from eagle.config.validation import plain
 from eagle.console import shell_command
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.data.datasets.catalog import dataset_label
-from eagle.errors import CheckpointError, ConfigError
+from eagle.errors import CheckpointError, ConfigError, DataError
 
 # Value of ckpt_path for the run's own newest checkpoint.
 LAST = "last"
 LAST_NAME, PREVIOUS_NAME = "last.ckpt", "previous.ckpt"
+
+# Prefix of the backbone's tensors in a checkpoint.
+_BACKBONE = "net.model."
 
 # Entry of a checkpoint with the random states of all processes.
 RANDOM_STATES = "random_states"
@@ -80,8 +86,8 @@ def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
 
     Raises:
         CheckpointError: the checkpoint is missing or unreadable, or was not written by our trainer.
-        ConfigError: keys that affect the result differ from the checkpoint's, or ``ckpt_path`` is none and the folder
-            already holds a run.
+        ConfigError: keys that affect the result differ from the checkpoint's, more steps than ``max_steps`` are done,
+            or ``ckpt_path`` is none and the folder already holds a run.
     """
     if cfg.ckpt_path == LAST or (cfg.ckpt_path is None and was_requeued()):
         candidates = [path for name in (LAST_NAME, PREVIOUS_NAME) if (path := run_dir / name).is_file()]
@@ -95,7 +101,40 @@ def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
         candidates = [Path(cfg.ckpt_path)]
     path, content = _first_readable(candidates)
     _check_same_run(cfg, content, path)
-    return Resumption(path, steps_done=int(content["global_step"]))
+    steps_done = int(content["global_step"])
+    if steps_done > cfg.max_steps:
+        raise ConfigError(f"max_steps: {path} has {steps_done} steps, more than {cfg.max_steps}; start a new run")
+    return Resumption(path, steps_done)
+
+
+def check_same_content(path: Path, cfg: DictConfig, backbone: nn.Module, data: SegmentationDataModule) -> None:
+    """Raise ConfigError if a run to resume had another backbone, or DataError if it had other training images.
+
+    Random weights of both depend on the seed alone.
+
+    Args:
+        path: the run's checkpoint.
+        cfg: a validated TrainConfig.
+        backbone: with its weights loaded.
+        data: without bad images that are left out.
+    """
+    content = read_pickle(path)
+    both = (stored_cfg(path, content["hyper_parameters"]).get("pretrained_weights"), cfg.pretrained_weights)
+    if both != (RANDOM_WEIGHTS, RANDOM_WEIGHTS):
+        stored = content["state_dict"]
+        for name, tensor in backbone.state_dict().items():
+            # Almost equal: positions are interpolated, which may differ in the last bit between machines.
+            if not torch.allclose(stored[f"{_BACKBONE}{name}"], tensor.cpu(), rtol=1e-4, atol=1e-6):
+                raise ConfigError(
+                    f"pretrained_weights: {cfg.pretrained_weights} has other weights than the backbone of {path}; "
+                    "resume with the run's weights, or start a new run"
+                )
+    before, now = content.get(type(data).__qualname__), data.state_dict()
+    if before and before != now:
+        raise DataError(
+            f"{path}: was trained on other images than those found now ({before['n_images']} then, {now['n_images']} "
+            "now); restore them, or start a new run"
+        )
 
 
 def changed_keys(stored: Mapping[str, Any], cfg: DictConfig, free: Collection[str]) -> dict[str, tuple[Any, Any]]:

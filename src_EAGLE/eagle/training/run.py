@@ -2,30 +2,32 @@
 
 import logging
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
+from eagle.cluster_fit import fit_checkpoint
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
 from eagle.data.check import list_bad_images
 from eagle.data.datamodule import SegmentationDataModule
-from eagle.distributed import connect_processes, machine_arguments, set_float32_precision
-from eagle.errors import ConfigError
-from eagle.files import nameless_errors_name, remove_unfinished, write_text_atomically
+from eagle.distributed import chosen_precision, connect_processes, machine_arguments, set_float32_precision
+from eagle.errors import ConfigError, DataError
+from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.models.key_cache import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.caches import memory_to_hold, open_caches
 from eagle.training.loggers import finish, make_loggers
 from eagle.training.monitoring import LossLog, NonFiniteStop, RunProgressBar
-from eagle.training.resume import LAST_NAME, find_resumption, resume_command, run_folder
+from eagle.training.resume import LAST_NAME, Resumption, check_same_content, find_resumption, resume_command, run_folder
 from eagle.training.run_record import record_run, write_run_readme
 from eagle.training.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
 from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 
-BEST_NAME = "best.ckpt"
+BEST_NAME, TREE_NAME = "best.ckpt", "last_tree.ckpt"
 
 # Devices and images per device of the released runs.
 RELEASED_BATCHES = {"cocostuff27": (2, 32), "cityscapes": (1, 32)}
@@ -45,9 +47,11 @@ def train(cfg: DictConfig) -> Path:
 
     Raises:
         ConfigError, CheckpointError, DataError, TrainingError, WeightsError: see their one-line messages.
+        EagleError: another process trains in the folder.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     set_float32_precision(cfg.matmul_precision)
+    cfg = with_overrides(cfg, precision=chosen_precision(cfg))
     run_dir = run_folder(cfg)
     resumption = find_resumption(cfg, run_dir)
     steps_done = resumption.steps_done if resumption else 0
@@ -59,6 +63,8 @@ def train(cfg: DictConfig) -> Path:
     _check_patches(cfg, patch_size)
     connect_processes(cfg)
     data.check()
+    if resumption:
+        check_same_content(resumption.path, cfg, segmenter.net.model, data)
     if cfg.compile:
         segmenter.compile_network()
     if cfg.cache_features != "off":
@@ -69,6 +75,19 @@ def train(cfg: DictConfig) -> Path:
         held = memory_to_hold(cfg, segmenter.net.model, *sizes)
         if trainer.is_global_zero:
             logger.info("cache_features: ram will hold up to %.2f GB of keys in memory", held / GIGABYTE)
+    with locked(run_dir / LOCK_NAME, run_dir) if trainer.is_global_zero else nullcontext():
+        return _fit(cfg, run_dir, trainer, segmenter, data, resumption)
+
+
+def _fit(
+    cfg: DictConfig,
+    run_dir: Path,
+    trainer: pl.Trainer,
+    segmenter: LitUnsupervisedSegmenter,
+    data: SegmentationDataModule,
+    resumption: Resumption | None,
+) -> Path:
+    """Describe the run in its folder, train, and return the folder; no other process may write to it."""
     if trainer.is_global_zero:
         remove_unfinished(run_dir)
         places = absolute_paths(TrainConfig, cfg, Path.cwd()) | {"output_root": str(run_dir.parent.resolve())}
@@ -76,7 +95,7 @@ def train(cfg: DictConfig) -> Path:
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
         list_bad_images(run_dir / "bad_images.txt", data.train_set, data.val_set)
-        write_run_readme(run_dir, resume_command(run_dir))
+        write_run_readme(run_dir, resume_command(run_dir), TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME)
     _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
         # Lightning warns of what is intended: the folder holds config.yml, num_workers is the user's choice, the frozen
@@ -93,8 +112,18 @@ def train(cfg: DictConfig) -> Path:
                 finish(trainer.loggers)
     run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
     if trainer.is_global_zero:
+        if cfg.fit_clusters == "tree" and trainer.global_step >= cfg.max_steps:
+            _fit_clusters(run_dir / LAST_NAME, cfg)
         logger.info("run folder: %s", run_dir)
     return run_dir
+
+
+def _fit_clusters(checkpoint: Path, cfg: DictConfig) -> None:
+    """Fit a tree of clusters; images too few for one end no run that has been trained."""
+    try:
+        logger.info("tree of clusters: %s", fit_checkpoint(checkpoint, cfg))
+    except DataError as error:
+        logger.warning("fit_clusters: no tree: %s", error)
 
 
 def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from eagle.config.words import quoted
 from eagle.console import DISTRIBUTION, shell_command
 from eagle.files import write_text_atomically
 
@@ -75,15 +77,18 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
     write_text_atomically(path, json.dumps([*_earlier_entries(path), entry], indent=2) + "\n")
 
 
-def write_run_readme(run_dir: Path, resume: str) -> None:
+def write_run_readme(run_dir: Path, resume: str, checkpoint: str = "best.ckpt") -> None:
     """Write ``README.md``.
 
     Args:
         run_dir: the run's folder.
+        checkpoint: name of the file to use.
         resume: the shell command that resumes the run.
     """
     scripts, folder = Path(__file__).parents[2], run_dir.resolve()
-    best = str(folder / "best.ckpt")
+    best = str(folder / checkpoint)
+    if not re.fullmatch(r"[\w./+-]+", best):
+        best = quoted(best)  # Hydra's grammar gives a meaning to = , ( [ and others, as in the names of a sweep's jobs
     text = _README.format(
         name=folder.name,
         evaluate=shell_command(scripts / "eval_segmentation.py", f"model_paths=[{best}]"),

@@ -1,4 +1,4 @@
-"""Dense CRF refinement of class probabilities (method §9).
+"""Dense CRF refinement of class probabilities (docs/method.md §9).
 
 Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (NIPS 2011): a
 Gaussian and a bilateral pairwise term with Potts compatibility, ten mean-field iterations.
@@ -99,7 +99,8 @@ def _bgr_bytes(image: Tensor) -> Tensor:
 
 def _log_unary(log_probs: Tensor, size: torch.Size) -> Tensor:
     """Negative unary energy: log of the upsampled probabilities, floored at 1e-5, B×C×H×W."""
-    upsampled = F.interpolate(log_probs.float(), size=tuple(size), mode="bilinear", align_corners=False)
+    finite = log_probs.float().clamp(-1e4, 1e4)  # the log of a one-hot map has −inf, which interpolation turns into NaN
+    upsampled = F.interpolate(finite, size=tuple(size), mode="bilinear", align_corners=False)
     return upsampled.softmax(1).clamp(1e-5, 1).log()
 
 

@@ -1,0 +1,220 @@
+"""Fit a tree of clusters to the codes of a trained segmenter, without labels.
+
+The cluster probe learns while the codes still change, from random centres. After training, Ward's method finds more in
+the same codes: image regions, each one mean code, are joined to leaves, and the leaves to ever fewer clusters. It has
+no random start. A leaf counts by the square root of its area: by area itself, small classes would vanish in large ones;
+without it, large classes would be cut into many clusters.
+"""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+from scipy import ndimage
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.functional import to_pil_image
+from tqdm import tqdm
+
+from eagle.checkpoints import build_segmenter, dataset_config, read_stored, write_stored
+from eagle.data.check import readable_part
+from eagle.data.datamodule import evaluation_loader
+from eagle.data.datasets.base import DatasetPart
+from eagle.data.datasets.catalog import open_dataset
+from eagle.data.labels import distinct_palette
+from eagle.data.views import EvaluationViews, unnormalize
+from eagle.distributed import named_devices
+from eagle.errors import DataError
+from eagle.evaluation.kmeans import sampled_vectors
+from eagle.figures.cluster_tree import tree_figure
+from eagle.figures.confusion import write_figure
+from eagle.maps.probe_maps import patch_probabilities
+from eagle.models.cluster_tree import ClusterTree
+from eagle.models.probes import ClusterLookup
+from eagle.segmenter import LitUnsupervisedSegmenter
+
+# Images whose regions are joined; memory grows with them.
+MOST_IMAGES = 400
+# Ward's method takes time and memory in the square of the regions.
+MOST_REGIONS = 4_000
+LEAST_PATCHES = 6
+# Leaves and centres of the over-clustering that finds regions, as multiples of the number of clusters.
+LEAVES, CENTRES = 6, 4
+REGION_ALPHA = 20.0
+MOST_VECTORS = 60_000
+KMEANS_ROUNDS = 50
+# Example patches of each leaf in the drawing of the tree, and their size in pixels.
+EXAMPLES, EXAMPLE_SIZE = 8, (48, 48)
+
+logger = logging.getLogger(__name__)
+
+
+def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
+    """Fit a tree to a checkpoint and write ``NAME_tree`` beside it, which every command uses as any checkpoint.
+
+    The same checkpoint and images give the same tree.
+
+    Args:
+        checkpoint: released or ours, .ckpt or .safetensors.
+        cfg: a validated FitConfig or TrainConfig.
+
+    Returns:
+        The new checkpoint, without the optimiser's state; ``NAME_tree.png`` draws the tree.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        DataError: training images are missing or bad, or too few for that many leaves.
+    """
+    stored = read_stored(checkpoint)
+    segmenter = build_segmenter(stored, checkpoint).eval()
+    # One process, whatever started this one.
+    with named_devices(cfg):
+        keys = {"accelerator": cfg.accelerator, "devices": 1, "precision": cfg.precision}
+        machine = Fabric(**keys, plugins=[LightningEnvironment()])
+    machine.to_device(segmenter)
+    dataset = open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train")
+    chosen = np.random.default_rng(cfg.seed).choice(len(dataset), min(MOST_IMAGES, len(dataset)), replace=False)
+    images = readable_part(DatasetPart(dataset, sorted(chosen.tolist())), cfg.on_bad_image, "training images")
+    views = EvaluationViews(images, segmenter.cfg.val_res)
+    codes = training_codes(segmenter, views, machine, cfg.batch_size, cfg.num_workers)
+    n_clusters = len(segmenter.cluster_probe.clusters)
+    segmenter.cluster_tree = fit_tree(codes, n_clusters, cfg.seed)
+    logger.info("a tree of %d leaves, from %d images", segmenter.cluster_tree.n_leaves, len(views))
+    target = checkpoint.with_name(f"{checkpoint.stem}_tree{checkpoint.suffix}")
+    write_stored(dataclasses.replace(stored, tensors=segmenter.state_dict(), class_map=None), target)
+    _draw(segmenter.cluster_tree, n_clusters, codes, views, target.with_suffix(".png"))
+    return target
+
+
+def _draw(tree: ClusterTree, n_clusters: int, codes: Tensor, views: EvaluationViews, path: Path) -> None:
+    """Draw the tree with the patches nearest to each leaf, at most one of an image, and their surroundings."""
+    leaves = F.normalize(tree.leaves, dim=1)
+    nearest = [
+        torch.einsum("dhw,ld->lhw", F.normalize(code.float(), dim=0), leaves).flatten(1).max(dim=1) for code in codes
+    ]
+    best = torch.stack([found.values for found in nearest]).topk(min(EXAMPLES, len(codes)), dim=0).indices.T
+    patch = views.res // codes.shape[3]
+    examples = np.zeros((tree.n_leaves, best.shape[1], *EXAMPLE_SIZE, 3), dtype=np.uint8)
+    for image in best.unique().tolist():
+        pixels = to_pil_image(unnormalize(views[image]["img"]))
+        for leaf, column in (best == image).nonzero().tolist():
+            row, col = divmod(int(nearest[image].indices[leaf]), codes.shape[3])
+            left, top = (min(max(0, (at - 1) * patch), max(0, views.res - 3 * patch)) for at in (col, row))
+            box = (left, top, left + 3 * patch, top + 3 * patch)
+            examples[leaf, column] = np.asarray(pixels.crop(box).resize(EXAMPLE_SIZE))
+    cluster_of_leaf = tree.cluster_of_leaf(min(n_clusters, tree.n_leaves))
+    id_of_leaf, palette = tree.cluster_of_leaf(tree.n_leaves), distinct_palette(max(cluster_of_leaf) + 1)
+    write_figure(path, tree_figure(tree.merges.numpy(), cluster_of_leaf, id_of_leaf, examples, palette))
+
+
+@torch.no_grad()
+def training_codes(
+    segmenter: LitUnsupervisedSegmenter, views: EvaluationViews, machine: Fabric, batch_size: int, num_workers: int
+) -> Tensor:
+    """Codes of all views, B×dim×h×w float16 on the CPU."""
+    codes = []
+    loader = evaluation_loader(views, batch_size, num_workers)
+    for batch in tqdm(loader, desc="codes of training images", unit="batch"):
+        with machine.autocast():
+            codes.append(segmenter(machine.to_device(batch["img"])).half().cpu())
+    return torch.cat(codes)
+
+
+def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
+    """Fit a tree of clusters to codes; deterministic.
+
+    Args:
+        codes: B×dim×h×w.
+        n_clusters: the number of clusters that is wanted most; the tree has ``LEAVES`` times as many leaves, or as many
+            as there are regions.
+        seed: of the k-means that finds the regions, and of the draw where there are too many.
+
+    Raises:
+        DataError: there are fewer regions than clusters.
+    """
+    with threadpool_limits(1):  # sums of several threads come in any order
+        means, areas = code_regions(codes, n_clusters * CENTRES, seed)
+        if len(means) < n_clusters:
+            raise DataError(
+                f"{len(means)} regions of at least {LEAST_PATCHES} patches in {len(codes)} training images are too few "
+                f"for {n_clusters} clusters; name a folder with more images"
+            )
+        if len(means) > MOST_REGIONS:
+            kept = np.sort(np.random.default_rng(seed).choice(len(means), MOST_REGIONS, replace=False))
+            means, areas = means[kept], areas[kept]
+        n_leaves = min(n_clusters * LEAVES, len(means))
+        leaf = (
+            AgglomerativeClustering(n_leaves, linkage="ward").fit_predict(means) if n_leaves > 1 else [0] * len(means)
+        )
+    leaves = np.stack([means[leaf == i].mean(axis=0) for i in range(n_leaves)])
+    leaf_areas = np.bincount(leaf, weights=areas, minlength=n_leaves)
+    merges = weighted_ward(leaves, np.sqrt(leaf_areas))
+    return ClusterTree(*(torch.from_numpy(part) for part in (leaves.astype(np.float32), leaf_areas, merges)))
+
+
+def code_regions(codes: Tensor, n_centres: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Connected regions of images in an over-clustering of the codes, after spectral refinement.
+
+    Returns:
+        The unit-length mean code of each region of at least ``LEAST_PATCHES`` patches, R×dim, and its patches, R.
+    """
+    per_image = max(1, MOST_VECTORS // len(codes))
+    sample = np.concatenate([drawn for _, drawn in sampled_vectors(codes, range(len(codes)), per_image, seed)])
+    n_centres = min(n_centres, len(sample))
+    fitted = KMeans(n_centres, n_init=1, max_iter=KMEANS_ROUNDS, random_state=seed).fit(sample)
+    centres = ClusterLookup(codes.shape[1], n_centres)
+    centres.load_state_dict({"clusters": torch.from_numpy(np.asarray(fitted.cluster_centers_, dtype=np.float32))})
+    means, areas = [np.zeros((0, codes.shape[1]), np.float32)], [0]
+    for code in tqdm(codes.split(1), desc="regions", unit="image"):
+        with torch.no_grad():
+            labels = patch_probabilities(code, centres, REGION_ALPHA, ("spectral",)).argmax(dim=1)[0].numpy()
+        image_means, image_areas = _region_means(F.normalize(code[0].float(), dim=0).numpy(), labels)
+        means.append(image_means)
+        areas += image_areas
+    regions = np.concatenate(means)
+    return regions / np.linalg.norm(regions, axis=1, keepdims=True), np.array(areas[1:], dtype=np.float64)
+
+
+def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Mean code (R×dim) and patches of the connected regions of equal labels in one image, dim×h×w and h×w."""
+    regions, n_regions = np.zeros(labels.shape, dtype=np.int64), 0
+    for label in np.unique(labels):
+        parts, n_parts = ndimage.label(labels == label)
+        regions += np.where(parts > 0, parts + n_regions, 0)
+        n_regions += n_parts
+    areas = np.bincount(regions.ravel())[1:]
+    sums = np.zeros((n_regions, len(code)), dtype=np.float32)
+    np.add.at(sums, regions.ravel() - 1, code.reshape(len(code), -1).T)
+    large = areas >= LEAST_PATCHES
+    return (sums / areas[:, None])[large], areas[large].tolist()
+
+
+def weighted_ward(centres: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Ward's merges of weighted centres, L×dim and L, → (L − 1)×2 int64 nodes as in ``ClusterTree``.
+
+    Each merge is the one that adds least to the weighted sum of squared distances to the cluster means,
+    wᵢwⱼ/(wᵢ + wⱼ) ‖μᵢ − μⱼ‖².
+    """
+    means, weights = centres.astype(np.float64), weights.astype(np.float64)
+    nodes: np.ndarray = np.arange(len(centres))
+    merges = []
+    for node in range(len(centres), 2 * len(centres) - 1):
+        squares = np.einsum("id,id->i", means, means)
+        distances = squares[:, None] + squares - 2 * means @ means.T
+        costs = distances * (weights[:, None] * weights) / (weights[:, None] + weights)
+        costs[np.tril_indices(len(nodes))] = np.inf
+        i, j = np.unravel_index(costs.argmin(), costs.shape)
+        merges.append((nodes[i], nodes[j]))
+        total = weights[i] + weights[j]
+        means[i] = (weights[i] * means[i] + weights[j] * means[j]) / total
+        weights[i], nodes[i] = total, node
+        means, weights = np.delete(means, j, axis=0), np.delete(weights, j)
+        nodes = np.delete(nodes, j)
+    return np.array(merges, dtype=np.int64).reshape(-1, 2)

@@ -1,0 +1,117 @@
+"""A tree of clusters: leaf centres, and the merges that join them to ever fewer, larger clusters.
+
+``fit_clusters.py`` fits a tree to the codes of a trained segmenter. It can be cut at any number of clusters without
+another fit. A cluster's probability is the sum of its leaves', so a cluster may have several centres.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Sharpness of the softmax over the leaves' cosine similarities.
+LEAF_ALPHA = 20.0
+
+
+class ClusterTree(nn.Module):
+    """Leaves and merges of a hierarchical clustering.
+
+    Args:
+        leaves: centres of the leaves, L×dim.
+        areas: number of patches of each leaf, L.
+        merges: the pairs of nodes joined one after another, (L − 1)×2 int64. Nodes 0 to L − 1 are leaves; merge i makes
+            node L + i, as in ``scipy.cluster.hierarchy``.
+
+    Raises:
+        ValueError: shapes differ, or the merges do not join all leaves in one tree.
+
+    Example:
+        >>> import torch
+        >>> from eagle.models.cluster_tree import ClusterTree
+        >>> leaves = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+        >>> tree = ClusterTree(leaves, torch.tensor([5.0, 2.0, 3.0]), torch.tensor([[0, 1], [2, 3]]))
+        >>> tree.cluster_of_leaf(3), tree.cluster_of_leaf(2)
+        ([0, 2, 1], [0, 0, 1])
+        >>> tree.cut(2).probabilities(torch.rand(1, 2, 4, 6)).shape
+        torch.Size([1, 2, 4, 6])
+    """
+
+    leaves: Tensor
+    areas: Tensor
+    merges: Tensor
+
+    def __init__(self, leaves: Tensor, areas: Tensor, merges: Tensor) -> None:
+        super().__init__()
+        n = len(leaves)
+        joined = sorted(merges.flatten().tolist())
+        if areas.shape != (n,) or merges.shape != (n - 1, 2) or joined != list(range(2 * n - 2)):
+            raise ValueError(f"{tuple(leaves.shape)} leaves, {tuple(areas.shape)} areas and {merges.tolist()} no tree")
+        self.register_buffer("leaves", leaves.float())
+        self.register_buffer("areas", areas.float())
+        self.register_buffer("merges", merges.long())
+
+    @property
+    def n_leaves(self) -> int:
+        """The largest number of clusters."""
+        return len(self.leaves)
+
+    def cluster_of_leaf(self, n_clusters: int) -> list[int]:
+        """The cluster of each leaf where the tree is cut at ``n_clusters``, 1 to ``n_leaves``.
+
+        Ids are stable: where one more cluster splits a cluster, the part with the larger area keeps the id and the
+        other takes the new, highest id.
+        """
+        if not 1 <= n_clusters <= self.n_leaves:
+            raise ValueError(f"a tree of {self.n_leaves} leaves cannot be cut at {n_clusters} clusters")
+        areas, merges = self._node_areas(), self.merges.tolist()
+        nodes = [2 * self.n_leaves - 2]
+        for node in range(2 * self.n_leaves - 2, 2 * self.n_leaves - 1 - n_clusters, -1):
+            first, second = sorted(merges[node - self.n_leaves], key=lambda child: (-areas[child], child))
+            nodes[nodes.index(node)] = first
+            nodes.append(second)
+        cluster_of_node = {node: cluster for cluster, node in enumerate(nodes)}
+        for node in range(2 * self.n_leaves - 2, self.n_leaves - 1, -1):
+            if node in cluster_of_node:
+                cluster_of_node |= dict.fromkeys(merges[node - self.n_leaves], cluster_of_node[node])
+        return [cluster_of_node[leaf] for leaf in range(self.n_leaves)]
+
+    def cut(self, n_clusters: int) -> "ClusterCut":
+        """The probe of ``n_clusters`` clusters."""
+        return ClusterCut(self.leaves, self.cluster_of_leaf(n_clusters))
+
+    def _node_areas(self) -> list[float]:
+        areas = self.areas.tolist()
+        for first, second in self.merges.tolist():
+            areas.append(areas[first] + areas[second])
+        return areas
+
+
+class ClusterCut(nn.Module):
+    """A cluster probe whose clusters are groups of leaves.
+
+    Args:
+        leaves: centres, L×dim.
+        cluster_of_leaf: the cluster of each leaf.
+    """
+
+    leaves: Tensor
+    groups: Tensor
+
+    def __init__(self, leaves: Tensor, cluster_of_leaf: Sequence[int]) -> None:
+        super().__init__()
+        self.n_clusters = max(cluster_of_leaf) + 1
+        self.register_buffer("leaves", F.normalize(leaves.float(), dim=1), persistent=False)
+        self.register_buffer("groups", torch.tensor(cluster_of_leaf, device=leaves.device), persistent=False)
+
+    def joined(self, new_ids: Sequence[int]) -> "ClusterCut":
+        """The probe in which clusters with the same new id are one cluster."""
+        return ClusterCut(self.leaves, [new_ids[cluster] for cluster in self.groups.tolist()])
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Sums of the leaves' probabilities, B×dim×h×w → B×n_clusters×h×w float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            similarity = torch.einsum("bdhw,ld->blhw", F.normalize(features.float(), dim=1), self.leaves)
+            probs = (LEAF_ALPHA * similarity).softmax(dim=1)
+        size = (len(probs), self.n_clusters, *probs.shape[2:])
+        return probs.new_zeros(size).index_add_(1, self.groups, probs)

@@ -1,0 +1,157 @@
+"""fit_clusters.py: a tree from the codes of a trained model, and what the other commands do with it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import eagle
+from eagle.checkpoint_evaluation import evaluate_checkpoint
+from eagle.checkpoints import convert, load_segmenter, read_stored
+from eagle.cluster_fit import LEAST_PATCHES, code_regions, fit_checkpoint, fit_tree
+from eagle.commands.runs import FitConfig
+from eagle.config.schema import EvalConfig
+from eagle.config.validation import validated
+from eagle.errors import CheckpointError, ConfigError, DataError
+from eagle.training.run import train
+from miniatures import picture
+
+
+def scenes(n_images=12, n_classes=4, size=16, dim=8, noise=0.05):
+    """Codes of scenes of four quadrants, each quadrant one class; the last class has a strip of 16 patches only."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.eye(dim)[:n_classes]
+    codes, labels = [], []
+    for image in range(n_images):
+        label = torch.zeros(size, size, dtype=torch.long)
+        label[: size // 2, size // 2 :] = 1
+        label[size // 2 :] = 2
+        if image % 3 == 0:
+            label[-1] = n_classes - 1
+        labels.append(label)
+        codes.append(centres[label].permute(2, 0, 1) + noise * torch.randn(dim, size, size, generator=generator))
+    return torch.stack(codes), torch.stack(labels)
+
+
+def test_fit_tree__finds_large_and_small_classes():
+    codes, labels = scenes()
+    found = fit_tree(codes, 4).cut(4).probabilities(codes).argmax(dim=1)
+    for label in range(4):
+        _, counts = found[labels == label].unique(return_counts=True)
+        assert counts.max() / counts.sum() > 0.99, f"class {label} is one cluster"
+    assert len({int(found[labels == label].mode().values) for label in range(4)}) == 4
+
+
+def test_fit_tree__is_the_same_for_the_same_codes_and_seed():
+    codes, _ = scenes(noise=0.4)
+    first, again = fit_tree(codes, 4, seed=3).state_dict(), fit_tree(codes, 4, seed=3).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_regions__are_connected_and_large_enough():
+    code = torch.zeros(1, 2, 9, 9)
+    code[:, 0] = 1
+    code[0, :, :2, :3] = code[0, :, -2:, -3:] = torch.tensor([0.0, 1.0])[:, None, None]  # two corners of six patches
+    code[0, :, 4, 4] = torch.tensor([0.0, 1.0])  # one patch
+    means, areas = code_regions(code, 2, seed=0)
+    assert sorted(areas)[:2] == [LEAST_PATCHES, LEAST_PATCHES]
+    assert len(areas) == 3, "the two corners are two regions, and one patch is none"
+    np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1, atol=1e-6)
+
+
+def test_fit_tree__too_few_regions_is_one_line():
+    with pytest.raises(DataError, match="2 regions of at least 6 patches in 2 training images are too few for 3"):
+        fit_tree(torch.ones(2, 4, 2, 4), 3)
+
+
+@pytest.fixture
+def fitted(make_run):
+    path = train(make_run(max_steps=1, res=64, val_res=64, extra_clusters=0)) / "last.ckpt"
+    return path, fit_checkpoint(path, validated(FitConfig, {"checkpoint": str(path), "num_workers": 0}))
+
+
+def test_fit_checkpoint__is_a_checkpoint_for_every_command(fitted):
+    path, target = fitted
+    assert target.name == "last_tree.ckpt"
+    assert target.with_suffix(".png").stat().st_size > 0
+    segmenter, trained = load_segmenter(target), load_segmenter(path)
+    assert segmenter.cluster_tree is not None
+    assert torch.equal(segmenter.cluster_probe.clusters, trained.cluster_probe.clusters)
+    cfg = validated(EvalConfig, {"num_workers": 0, "n_images": 1, "refine": "spectral", "accelerator": "cpu"})
+    content = evaluate_checkpoint(target, cfg)
+    n_classes = segmenter.n_classes
+    cuts = [n for n in (2 * n_classes, 3 * n_classes, 4 * n_classes) if n <= segmenter.cluster_tree.n_leaves]
+    assert [content["scores"][f"cluster@{n}+spectral"]["clusters"] for n in cuts] == cuts
+    accuracies = [content["scores"][name]["many_to_one"]["accuracy"] for name in ("cluster", f"cluster@{cuts[0]}")]
+    assert accuracies == sorted(accuracies), "named clusters of a finer cut are at least as pure"
+    assert json.loads((target.parent / "last_tree_eval.json").read_text())["class_map"] == content["class_map"]
+    assert read_stored(target).class_map is not None
+    convert(target, target.with_suffix(".safetensors"))
+    slim = load_segmenter(target.with_suffix(".safetensors"))
+    assert torch.equal(slim.cluster_tree.merges, segmenter.cluster_tree.merges)
+
+
+def test_n_clusters__cuts_the_tree_and_needs_one(fitted):
+    path, target = fitted
+    cfg = {"num_workers": 0, "n_images": 1, "run_crf": False, "report": False, "accelerator": "cpu"}
+    for n in (1, 3):
+        content = evaluate_checkpoint(target, validated(EvalConfig, cfg | {"n_clusters": n}))
+        assert content["scores"]["cluster"]["clusters"] == n
+    with pytest.raises(ConfigError, match="n_clusters: 999 is not from 1 to"):
+        evaluate_checkpoint(target, validated(EvalConfig, cfg | {"n_clusters": 999}))
+    with pytest.raises(ConfigError, match=r"fit a tree .*fit_clusters.py"):
+        evaluate_checkpoint(path, validated(EvalConfig, cfg | {"n_clusters": 3}))
+
+
+def test_damaged_tree__is_refused(fitted):
+    _, target = fitted
+    content = torch.load(target, weights_only=True)
+    content["state_dict"]["cluster_tree.merges"][0] = 0
+    torch.save(content, target)
+    with pytest.raises(CheckpointError, match="its tree of clusters is damaged"):
+        load_segmenter(target)
+
+
+@pytest.fixture
+def photographs(fitted):
+    return eagle.load_segmenter(fitted[1], device="cpu"), np.asarray(picture(3, (96, 64)))
+
+
+def test_segment__a_finer_cut_splits_masks_and_codes_give_the_same(photographs):
+    segmenter, photograph = photographs
+    masks = {n: segmenter.segment(photograph, n_clusters=n, refine="spectral") for n in (2, 5)}
+    assert [len(mask.names) for mask in masks.values()] == [2, 5]
+    code = segmenter.codes(photograph)
+    for n, mask in masks.items():
+        again = segmenter.segment_codes(Image.fromarray(photograph), code, n_clusters=n, refine="spectral")
+        np.testing.assert_array_equal(again.ids, mask.ids)
+    np.testing.assert_array_equal(masks[5].palette[:2], masks[2].palette)
+
+
+def test_segment__equal_names_are_one_class_whose_probabilities_add_up(photographs, tmp_path):
+    segmenter, photograph = photographs
+    names = tmp_path / "names.txt"
+    names.write_text("one\nother\none\n\none\n")
+    result = segmenter.segment(photograph, cluster_names=names)
+    assert result.names == ("one", "other")
+    probs = segmenter.model.cluster_tree.cut(5).probabilities(segmenter.codes(photograph))
+    joined = torch.stack([probs[:, [0, 2, 4]].sum(dim=1), probs[:, 1], probs[:, 3]], dim=1)
+    expected = torch.nn.functional.interpolate(joined, photograph.shape[:2], mode="bilinear").argmax(dim=1)[0].numpy()
+    agreement = (result.ids == np.where(expected == 2, -1, expected)).mean()
+    assert agreement > 0.999, "up to rounding at borders"
+
+
+def test_segment__more_clusters_than_leaves_or_none_to_cut_is_one_line(photographs):
+    segmenter, photograph = photographs
+    with pytest.raises(ConfigError, match="n_clusters: 999 is not from 1 to"):
+        segmenter.segment(photograph, n_clusters=999)
+    with pytest.raises(ConfigError, match="the linear probe has classes"):
+        segmenter.segment(photograph, n_clusters=2, probe="linear")
+
+
+def test_train__fits_a_tree_at_its_end(make_run):
+    run_dir = train(make_run(max_steps=1, res=64, val_res=64, fit_clusters="tree"))
+    assert load_segmenter(run_dir / "last_tree.ckpt").cluster_tree is not None
+    assert load_segmenter(run_dir / "last.ckpt").cluster_tree is None
