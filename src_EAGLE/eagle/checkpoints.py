@@ -156,7 +156,7 @@ def convert(source: Path, target: Path) -> None:
         CheckpointError: as for ``load_segmenter``, the target's suffix is neither .ckpt nor .safetensors, or the target
             is the source.
     """
-    if _resolved_files(source) & _resolved_files(target):
+    if set(map(Path.resolve, checkpoint_files(source))) & set(map(Path.resolve, checkpoint_files(target))):
         raise CheckpointError(f"target: {target} is the source, which would be replaced; name another file")
     stored = read_stored(source)
     segmenter = build_segmenter(stored, source)
@@ -216,9 +216,9 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
         raise CheckpointError(f"{path}: a checkpoint's name ends in {CKPT} or {SLIM}")
 
 
-def _resolved_files(path: Path) -> set[Path]:
-    """The files of a checkpoint, without symbolic links."""
-    return {file.resolve() for file in ([path, path.with_suffix(".yml")] if path.suffix == SLIM else [path])}
+def checkpoint_files(path: Path) -> list[Path]:
+    """The file of a checkpoint, and its .yml if it is slim."""
+    return [path, path.with_suffix(".yml")] if path.suffix == SLIM else [path]
 
 
 def evaluation_file(path: Path) -> Path:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,7 +97,7 @@ class Handlers:
         path = bundled_photographs()[event.index]
         return Photograph(path.stem, read_photograph(path)), None
 
-    @property
+    @cached_property
     def clusters(self) -> tuple[int, int]:
         """Numbers of clusters at first and at most; equal for a checkpoint without a tree."""
         model = self.segmenter.model

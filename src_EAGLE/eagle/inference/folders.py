@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from torch import nn
 from tqdm import tqdm
 
-from eagle.checkpoints import SLIM
+from eagle.checkpoints import checkpoint_files
 from eagle.config.refinement import refinement
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, VOID_COLOR
@@ -146,10 +146,8 @@ def _settings(cfg: DictConfig, view: View, legend: Legend, probe: nn.Module) -> 
 
     Left out are batch size and devices: they can change scores in the last bit.
     """
-    path = Path(cfg.checkpoint)
-    stored = [path, path.with_suffix(".yml")] if path.suffix == SLIM else [path]
     content = {
-        "checkpoint": [sha256_of(file) for file in stored],
+        "checkpoint": [sha256_of(file) for file in checkpoint_files(Path(cfg.checkpoint))],
         "probe": cfg.probe,
         "view": dataclasses.asdict(view),
         "cluster_of_leaf": probe.groups.tolist() if isinstance(probe, ClusterCut) else None,
