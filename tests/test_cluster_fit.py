@@ -50,6 +50,12 @@ def test_fit_tree__is_the_same_for_the_same_codes_and_seed():
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+def test_fit_tree__of_one_region_has_one_leaf():
+    tree = fit_tree(torch.ones(1, 4, 3, 4), 1)
+    assert tree.n_leaves == 1
+    assert tree.leaves.isfinite().all()
+
+
 def test_regions__are_connected_and_large_enough():
     code = torch.zeros(1, 2, 9, 9)
     code[:, 0] = 1
@@ -88,6 +94,7 @@ def test_fit_checkpoint__is_a_checkpoint_for_every_command(fitted):
     assert accuracies == sorted(accuracies), "named clusters of a finer cut are at least as pure"
     assert json.loads((target.parent / "last_tree_eval.json").read_text())["class_map"] == content["class_map"]
     assert read_stored(target).class_map is not None
+    assert "cluster@" not in target.with_name("last_tree_report.html").read_text(), "the report is of the cut at C"
     convert(target, target.with_suffix(".safetensors"))
     slim = load_segmenter(target.with_suffix(".safetensors"))
     assert torch.equal(slim.cluster_tree.merges, segmenter.cluster_tree.merges)

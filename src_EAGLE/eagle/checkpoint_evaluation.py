@@ -32,7 +32,7 @@ from eagle.evaluation.score_tables import class_table, comparison_table, cuts_ta
 from eagle.figures.confusion import confusion_figure, write_figure
 from eagle.figures.grids import segmentation_grid
 from eagle.maps.crf.pool import CrfPool
-from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps
+from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, without_cuts
 from eagle.models.probes import ClusterLookup
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.run_record import code_version
@@ -190,7 +190,7 @@ def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, pref
     confusion = confusion_figure(scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
     write_figure(folder / f"{prefix}confusion.png", confusion)
     if evaluation.pictures:
-        columns = {name: metric.class_of_cluster() for name, metric in metrics.items() if CUT_SIGN not in name}
+        columns = {name: metrics[name].class_of_cluster() for name in without_cuts(metrics)}
         write_figure(folder / f"{prefix}grid.png", segmentation_grid(evaluation.pictures, columns, classes))
 
 

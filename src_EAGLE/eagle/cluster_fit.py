@@ -26,13 +26,12 @@ from tqdm import tqdm
 from eagle.checkpoints import build_segmenter, dataset_config, read_stored, write_stored
 from eagle.data.check import readable_part
 from eagle.data.datamodule import evaluation_loader
-from eagle.data.datasets.base import DatasetPart
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.labels import distinct_palette
 from eagle.data.views import EvaluationViews, unnormalize
 from eagle.distributed import named_devices
 from eagle.errors import DataError
-from eagle.evaluation.kmeans import sampled_vectors
+from eagle.evaluation.kmeans import MOST_VECTORS, sampled_images, sampled_vectors
 from eagle.figures.cluster_tree import tree_figure
 from eagle.figures.confusion import write_figure
 from eagle.maps.probe_maps import patch_probabilities
@@ -48,7 +47,6 @@ LEAST_PATCHES = 6
 # Leaves and centres of the over-clustering that finds regions, as multiples of the number of clusters.
 LEAVES, CENTRES = 6, 4
 REGION_ALPHA = 20.0
-MOST_VECTORS = 60_000
 KMEANS_ROUNDS = 50
 # Example patches of each leaf in the drawing of the tree, and their size in pixels.
 EXAMPLES, EXAMPLE_SIZE = 8, (48, 48)
@@ -80,9 +78,8 @@ def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
         machine = Fabric(**keys, plugins=[LightningEnvironment()])
     machine.to_device(segmenter)
     dataset = open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train")
-    chosen = np.random.default_rng(cfg.seed).choice(len(dataset), min(MOST_IMAGES, len(dataset)), replace=False)
-    images = readable_part(DatasetPart(dataset, sorted(chosen.tolist())), cfg.on_bad_image, "training images")
-    views = EvaluationViews(images, segmenter.cfg.val_res)
+    images = sampled_images(dataset, cfg.seed, MOST_IMAGES)
+    views = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), segmenter.cfg.val_res)
     codes = training_codes(segmenter, views, machine, cfg.batch_size, cfg.num_workers)
     n_clusters = len(segmenter.cluster_probe.clusters)
     segmenter.cluster_tree = fit_tree(codes, n_clusters, cfg.seed)
@@ -150,9 +147,9 @@ def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
             kept = np.sort(np.random.default_rng(seed).choice(len(means), MOST_REGIONS, replace=False))
             means, areas = means[kept], areas[kept]
         n_leaves = min(n_clusters * LEAVES, len(means))
-        leaf = (
-            AgglomerativeClustering(n_leaves, linkage="ward").fit_predict(means) if n_leaves > 1 else [0] * len(means)
-        )
+        leaf = np.zeros(len(means), dtype=np.int64)
+        if n_leaves > 1:
+            leaf = AgglomerativeClustering(n_leaves, linkage="ward").fit_predict(means)
     leaves = np.stack([means[leaf == i].mean(axis=0) for i in range(n_leaves)])
     leaf_areas = np.bincount(leaf, weights=areas, minlength=n_leaves)
     merges = weighted_ward(leaves, np.sqrt(leaf_areas))
@@ -171,7 +168,8 @@ def code_regions(codes: Tensor, n_centres: int, seed: int) -> tuple[np.ndarray, 
     fitted = KMeans(n_centres, n_init=1, max_iter=KMEANS_ROUNDS, random_state=seed).fit(sample)
     centres = ClusterLookup(codes.shape[1], n_centres)
     centres.load_state_dict({"clusters": torch.from_numpy(np.asarray(fitted.cluster_centers_, dtype=np.float32))})
-    means, areas = [np.zeros((0, codes.shape[1]), np.float32)], [0]
+    means: list[np.ndarray] = []
+    areas: list[int] = []
     for code in tqdm(codes.split(1), desc="regions", unit="image"):
         with torch.no_grad():
             labels = patch_probabilities(code, centres, REGION_ALPHA, ("spectral",)).argmax(dim=1)[0].numpy()
@@ -179,7 +177,7 @@ def code_regions(codes: Tensor, n_centres: int, seed: int) -> tuple[np.ndarray, 
         means.append(image_means)
         areas += image_areas
     regions = np.concatenate(means)
-    return regions / np.linalg.norm(regions, axis=1, keepdims=True), np.array(areas[1:], dtype=np.float64)
+    return regions / np.linalg.norm(regions, axis=1, keepdims=True), np.array(areas, dtype=np.float64)
 
 
 def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, list[int]]:

@@ -19,7 +19,7 @@ from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss, lambda_at
 from eagle.losses.patch_weights import patch_weights
 from eagle.maps.crf.pool import CrfPool
-from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, linear_scores
+from eagle.maps.probe_maps import MapSettings, ProbeMaps, cut_map, linear_scores
 from eagle.models.backbone import build_backbone
 from eagle.models.cluster_tree import ClusterCut, ClusterTree
 from eagle.models.head import Featurizer
@@ -143,7 +143,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             further_cuts: numbers of clusters at which the tree is cut as well, as maps "cluster@N".
         """
         probes = {"linear": self.linear_probe, "cluster": self.clusters(n_clusters)}
-        probes |= {f"cluster{CUT_SIGN}{n}": self.clusters(n) for n in further_cuts}
+        probes |= {cut_map(n): self.clusters(n) for n in further_cuts}
         return ProbeMaps(self, self.net.model.patch_size, probes, settings, pool)
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from eagle.distributed import all_gather_objects
 from eagle.errors import DataError
 from eagle.evaluation.details import Details, Picture
 from eagle.evaluation.metrics import UnsupervisedMetrics
-from eagle.maps.probe_maps import CUT_SIGN, ProbeMaps
+from eagle.maps.probe_maps import ProbeMaps, without_cuts
 from eagle.models.cluster_tree import ClusterCut
 
 
@@ -75,7 +75,7 @@ def plain_name(map_name: str) -> str:
 
 def most_refined(map_names: Sequence[str]) -> str:
     """The last map that is not of a further cut."""
-    return [name for name in map_names if CUT_SIGN not in name][-1]
+    return without_cuts(map_names)[-1]
 
 
 class Evaluator(pl.LightningModule):

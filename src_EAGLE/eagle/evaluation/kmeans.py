@@ -25,9 +25,9 @@ STARTS = 10
 Sample = list[tuple[int, np.ndarray]]
 
 
-def sampled_images(dataset: SegmentationDataset, seed: int) -> DatasetPart:
-    """Draw at most ``MOST_IMAGES`` images without replacement, in dataset order."""
-    n = min(MOST_IMAGES, len(dataset))
+def sampled_images(dataset: SegmentationDataset, seed: int, most: int | None = None) -> DatasetPart:
+    """Draw at most ``most`` images (None: ``MOST_IMAGES``) without replacement, in dataset order."""
+    n = min(most or MOST_IMAGES, len(dataset))
     return DatasetPart(dataset, sorted(np.random.default_rng(seed).choice(len(dataset), n, replace=False).tolist()))
 
 

@@ -21,6 +21,7 @@ from eagle.evaluation.evaluator import Evaluation
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.evaluation.score_tables import PROTOCOLS
 from eagle.files import write_text_atomically
+from eagle.maps.probe_maps import without_cuts
 
 TEMPLATE = "report.html.jinja"
 IMAGES_EACH = 3
@@ -58,7 +59,7 @@ def write_report(
     scores, metrics, classes = content["scores"], evaluation.metrics, views.dataset.classes
     refined = metrics[details.map_name]
     # The last map, which is the most refined one, is the headline.
-    names = [*reversed(scores)]
+    names = without_cuts(reversed(scores))
     differ = any(entry["published"] != entry["strict"] for entry in scores.values())
     environment = Environment(
         loader=PackageLoader("eagle", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,

@@ -20,7 +20,7 @@ from eagle.config.schema import EvalConfig, TrainConfig, keys_with
 from eagle.config.validation import absolute_paths, complete_config, plain
 from eagle.console import mean_and_deviation, text_table
 from eagle.files import sha256_of, write_csv_atomically, written_atomically
-from eagle.maps.probe_maps import CUT_SIGN
+from eagle.maps.probe_maps import without_cuts
 
 CSV_NAME, FIGURE_NAME = "runs.csv", "runs.png"
 SEED, CHECKPOINT, KMEANS = "seed", "checkpoint", "k-means on K"
@@ -174,7 +174,7 @@ def dots_figure(runs: Sequence[Run]) -> Figure:
 
 def _settings_and_maps(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Settings and maps of the tables; maps of further cuts of a tree are in the CSV alone."""
-    return list(dict.fromkeys((run.name, name) for run in runs for name in run.scores if CUT_SIGN not in name))
+    return list(dict.fromkeys((run.name, name) for run in runs for name in without_cuts(run.scores)))
 
 
 def _scores(scores: Mapping[str, Any]) -> dict[str, Scores]:

@@ -12,7 +12,7 @@ from eagle.console import text_table
 from eagle.data.datasets.base import Classes
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.files import write_text_atomically
-from eagle.maps.probe_maps import CUT_SIGN
+from eagle.maps.probe_maps import CUT_SIGN, without_cuts
 
 # Protocol → whether pixels of unmatched extra clusters count as errors.
 PROTOCOLS = {"published": False, "strict": True}
@@ -47,9 +47,8 @@ def summary_table(report: Mapping[str, Any]) -> str:
     """Mean IoU and accuracy of every map under both protocols."""
     header = ["map", "mIoU", "accuracy", "strict mIoU", "strict accuracy"]
     rows = [
-        [name, *(_shown(entry[protocol][score]) for protocol in PROTOCOLS for score in ("mIoU", "accuracy"))]
-        for name, entry in report.items()
-        if CUT_SIGN not in name
+        [name, *(_shown(report[name][protocol][score]) for protocol in PROTOCOLS for score in ("mIoU", "accuracy"))]
+        for name in without_cuts(report)
     ]
     return text_table(header, rows)
 
@@ -77,16 +76,16 @@ def cuts_table(report: Mapping[str, Any]) -> str:
 
 def class_table(report: Mapping[str, Any], classes: Classes) -> str:
     """IoU of every class for every map (published protocol)."""
-    shown = {name: entry for name, entry in report.items() if CUT_SIGN not in name}
-    rows = [[name, *(_shown(entry["published"]["IoU"][name]) for entry in shown.values())] for name in classes.names]
-    return text_table(["class IoU", *shown], rows)
+    maps = without_cuts(report)
+    rows = [[name, *(_shown(report[shown]["published"]["IoU"][name]) for shown in maps)] for name in classes.names]
+    return text_table(["class IoU", *maps], rows)
 
 
 def comparison_table(report: Mapping[str, Any]) -> str:
     """Mean IoU and accuracy (published protocol) of every method's maps, unrefined, then refined by the CRF."""
     maps: list[str] = []
     for scores in report.values():
-        maps += [name for name in scores if name not in maps and not name.startswith("kmeans") and CUT_SIGN not in name]
+        maps += [name for name in without_cuts(scores) if name not in maps and not name.startswith("kmeans")]
     shown = {name: name.replace("cluster", "kmeans") for name in maps}
     header = ["mIoU / accuracy", *maps]
     rows = [

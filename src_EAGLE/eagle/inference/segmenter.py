@@ -24,7 +24,7 @@ from eagle.errors import ConfigError, DataError, one_line, unknown_name_message
 from eagle.inference.decomposition import eigenvectors_and_cue, input_of_size, whole_patch_size
 from eagle.inference.photograph import PhotographSegmenter, View
 from eagle.inference.segmentation import Legend, Segmentation
-from eagle.maps.probe_maps import CUT_SIGN, n_scores
+from eagle.maps.probe_maps import cut_map, n_scores
 from eagle.models.cluster_tree import ClusterCut
 from eagle.segmenter import LitUnsupervisedSegmenter
 
@@ -343,8 +343,8 @@ class Segmenter:
             n_clusters = len(name_lines(names))
         module = model.linear_probe if probe == "linear" else model.clusters(n_clusters)
         n = n_scores(module)
-        cut = f"{CUT_SIGN}{n}" if n_clusters and n != len(model.cluster_probe.clusters) else ""
-        map_name = probe + cut + refinement.suffix
+        cut = n_clusters is not None and n != len(model.cluster_probe.clusters)
+        map_name = (cut_map(n) if cut else probe) + refinement.suffix
         class_map = named_clusters(names, map_name, n) if names else self.class_map
         legend = Legend(class_map, map_name, n, known_classes(self.cfg))
         return legend.joining(module) if isinstance(module, ClusterCut) else (module, legend)

@@ -4,7 +4,7 @@ Features are codes S for the probes of a segmenter, keys K for k-means on K. Sco
 pixels; refinement steps follow on the patch grid and on pixels (docs/method.md §9).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module  # noqa: TID251 modules of the tables of steps only
@@ -94,7 +94,7 @@ class ProbeMaps(nn.Module):
         latest = dict(self.n_clusters)
         for step in settings.refinement.steps:
             if step in PIXEL_STEPS:
-                latest = {name: size for name, size in latest.items() if CUT_SIGN not in name}
+                latest = {name: latest[name] for name in without_cuts(latest)}
             latest = {f"{name}+{step}": size for name, size in latest.items()}
             self.n_clusters |= latest
 
@@ -123,13 +123,23 @@ class ProbeMaps(nn.Module):
             latest = {name: _logarithm(resample(part)) for name, part in probs.items()}
             maps |= {name + suffix: scores for name, scores in latest.items()}
         if refinement.on_pixels:
-            latest = {name: scores for name, scores in latest.items() if CUT_SIGN not in name}
+            latest = {name: latest[name] for name in without_cuts(latest)}
         for step in refinement.on_pixels:
             suffix += f"+{step}"
             refined = pixel_step(step, self.settings.crf_backend, self._pool)(img, list(latest.values()))
             latest = dict(zip(latest, refined, strict=True))
             maps |= {name + suffix: scores for name, scores in latest.items()}
         return maps
+
+
+def cut_map(n_clusters: int) -> str:
+    """The name of the map of a further cut of the tree of clusters."""
+    return f"cluster{CUT_SIGN}{n_clusters}"
+
+
+def without_cuts(map_names: Iterable[str]) -> list[str]:
+    """The names of maps that are not of further cuts, in order."""
+    return [name for name in map_names if CUT_SIGN not in name]
 
 
 def linear_scores(features: Tensor, probe: nn.Module) -> Tensor:
