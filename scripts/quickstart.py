@@ -32,7 +32,7 @@ class QuickstartConfig:
 
 def quickstart(config: DictConfig) -> None:
     """Write the mosaics, fetch the backbone, train EAGLE, and score its clusters and k-means of the backbone's keys."""
-    from eagle.checkpoint_evaluation import compare
+    from eagle.checkpoint_evaluation import evaluate_checkpoints
     from eagle.training.resume import LAST, LAST_NAME
     from eagle.training.run import TREE_NAME, train
 
@@ -51,9 +51,8 @@ def quickstart(config: DictConfig) -> None:
     }
     arguments = [f"--{key}={value}" for key, value in values.items()]
     run = train(parse_command_line(TrainConfig, arguments, "train_config_quickstart"))
-    checkpoints = {"EAGLE, trained cluster probe": run / LAST_NAME, "EAGLE, tree of clusters": run / TREE_NAME}
-    print(compare(checkpoints, output_dir, validated(EvalConfig, {"num_workers": 2, "refine": "both"})))
-    print(f"\npictures and metrics: {output_dir}")
+    evaluation = {"num_workers": 2, "refine": "both", "kmeans": True}
+    evaluate_checkpoints([run / LAST_NAME, run / TREE_NAME], validated(EvalConfig, evaluation))
 
 
 if __name__ == "__main__":

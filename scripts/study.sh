@@ -36,14 +36,6 @@ train lambda0 momentum_limit=0 prototype_scope=batch "$@"
 train released momentum_limit=0.7 prototype_scope=batch eigen_signs=released "$@"
 train image momentum_limit=0.7 prototype_scope=image "$@"
 
-# The last checkpoint and its tree, without mirrored copy and CRF.
-SCORED=(refine=spectral flip=false report=false n_images=0 num_workers=0)
-for run in "$OUT"/lambda0/*/; do
-    if [[ ! -e ${run}kmeans/metrics.json ]]; then
-        echo "== k-means on K: $run"
-        "$PYTHON" ../scripts/compare_with_kmeans.py "model_paths=['${run}last.ckpt']" "output_dir='${run}kmeans'" \
-            "${SCORED[@]}"
-    fi
-done
-"$PYTHON" eval_segmentation.py "$OUT/lambda0/*/last*.ckpt" "$OUT/released/*/last*.ckpt" "$OUT/image/*/last*.ckpt" \
-    "${SCORED[@]}"
+# The last checkpoint and its tree, without mirrored copy and CRF; k-means on K with each run's seed.
+"$PYTHON" eval_segmentation.py "$OUT/*/*/last*.ckpt" refine=spectral flip=false kmeans=true report=false n_images=0 \
+    num_workers=0

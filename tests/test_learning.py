@@ -7,7 +7,6 @@ lie within one image, would teach the style and are switched off.
 """
 
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from scripts.make_mosaics import MOSAIC_CLASSES, write_mosaics
 from torch import nn
 from torch.nn import functional as F
 
-from eagle.checkpoint_evaluation import KMEANS, compare
+from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.catalog import open_dataset
@@ -44,6 +43,7 @@ class StoredKeys(nn.Module):
 
     def __init__(self, images, keys):
         super().__init__()
+        self.normalization = nn.Identity()
         self.register_buffer("_patches", self._patch_means(images), persistent=False)
         self.register_buffer("_keys", keys, persistent=False)
 
@@ -98,9 +98,8 @@ def learn(folder, monkeypatch, **overrides):
     monkeypatch.setattr("eagle.segmenter.build_backbone", lambda *_, **__: backbone)
     run_dir = train(cfg)
     evaluation = {"run_crf": False, "report": False, "n_images": 0, "num_workers": 0, "accelerator": "cpu"}
-    compare({"EAGLE": run_dir / "last.ckpt"}, folder, validated(EvalConfig, evaluation))
-    report = json.loads((folder / "metrics.json").read_text())
-    maps = {**report[KMEANS], **report["EAGLE"]}
+    content = evaluate_checkpoint(run_dir / "last.ckpt", validated(EvalConfig, {**evaluation, "kmeans": True}))
+    maps = {"kmeans": content["kmeans"]["cluster"], **content["scores"]}
     rows = list(csv.DictReader((run_dir / "metrics.csv").open()))
     logged = {name: [float(row[name]) for row in rows if row[name]] for name in rows[0] if name.startswith("loss/")}
     return {name: scores["published"]["mIoU"] for name, scores in maps.items()}, logged

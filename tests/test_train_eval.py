@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from eagle import checkpoint_evaluation
-from eagle.checkpoint_evaluation import compare, evaluate_checkpoint, evaluate_checkpoints
+from eagle.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
 from eagle.checkpoints import load_segmenter
 from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import EvalConfig, TrainConfig
@@ -202,8 +202,6 @@ def test_evaluate__refine_takes_precedence_over_run_crf(run_dir, tmp_path, keys,
     content = evaluate_checkpoint(path, eval_config(**keys))
     assert list(content["scores"]) == names
     assert content["class_map"]["assignments"][f"linear{suffixes[-1]}"] == [0, 1], "the linear probe is not matched"
-    table = compare({"ours": path}, tmp_path / "comparison", eval_config(**keys))
-    assert table.count("–") == len(suffixes), "k-means is refined in the same way, and has no linear probe"
 
 
 def test_evaluate__spectral_maps_are_probabilities_smoothed_on_the_patch_graph(run_dir):
@@ -298,15 +296,19 @@ def test_evaluate__dataset_with_other_classes_is_refused(run_dir):
         evaluate_checkpoint(run_dir / "other.ckpt", eval_config(run_crf=False))
 
 
-def test_compare__k_means_stands_beside_the_trained_probes(run_dir, tmp_path):
-    table = compare(
-        {"ours": run_dir / "last.ckpt"}, tmp_path / "comparison", eval_config(run_crf=False, n_images=2, report=True)
-    )
-    rows = table.splitlines()
-    assert rows[2].startswith("k-means on K")
-    assert rows[3].startswith("ours")
-    report = json.loads((tmp_path / "comparison/metrics.json").read_text())
+def test_evaluate__k_means_stands_beside_the_trained_probes(run_dir, trained, monkeypatch, capsys):
+    """Of two checkpoints with one backbone, k-means is fitted once, and no image passes the backbone twice."""
+    images = []
+    compute = KeyBackbone.forward
+    monkeypatch.setattr(KeyBackbone, "forward", lambda self, img: images.append(len(img)) or compute(self, img))
+    evaluate_checkpoints([run_dir / "best.ckpt", run_dir / "last.ckpt"], eval_config(run_crf=False, kmeans=True))
+    assert "k-means on K" in capsys.readouterr().out
+    content = json.loads((run_dir / "last_eval.json").read_text())
     # The halves differ in colour, so k-means separates them on any keys.
-    assert report["k-means on K"]["kmeans"]["strict"]["accuracy"] > 50
-    assert (tmp_path / "comparison/grid.png").is_file()
-    assert (run_dir / "last_report.html").is_file()
+    assert content["kmeans"]["cluster"]["strict"]["accuracy"] > 50
+    assert content["kmeans"] == json.loads((run_dir / "best_eval.json").read_text())["kmeans"]
+    n_train = len(list((trained.parents[1] / "data/halves/imgs/train").iterdir()))
+    assert sum(images) == 2 * 4 + n_train, "four validation images and their mirror images, and those of k-means"
+    (run_dir / "last_eval.json").unlink()
+    alone = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False))
+    assert alone["scores"] == content["scores"]

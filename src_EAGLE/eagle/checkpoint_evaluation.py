@@ -27,17 +27,17 @@ from eagle.evaluation.evaluator import Evaluation, PredictionFolder, evaluate, m
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
 from eagle.evaluation.metrics import name_by_majority
 from eagle.evaluation.report import write_report
-from eagle.evaluation.run_tables import evaluation_record, runs_report, stored_evaluation, with_kmeans
-from eagle.evaluation.score_tables import class_table, comparison_table, cuts_table, results, summary_table, write_json
+from eagle.evaluation.run_tables import KMEANS, evaluation_record, runs_report, stored_evaluation
+from eagle.evaluation.score_tables import class_table, cuts_table, results, summary_table, write_json
 from eagle.figures.confusion import confusion_figure, write_figure
 from eagle.figures.grids import segmentation_grid
 from eagle.maps.crf.pool import CrfPool
 from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, without_cuts
-from eagle.models.probes import ClusterLookup
+from eagle.models.key_cache import KeyMemory, weights_digest
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.training.caches import available_memory
 from eagle.training.run_record import code_version
 
-KMEANS = "k-means on K"
 # Cuts of a tree that are scored as well, as multiples of the number of classes.
 FURTHER_CUTS = (2, 3, 4)
 
@@ -59,14 +59,15 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
         evaluate_checkpoint(paths[0], cfg)
         return
     shared = Path(os.path.commonpath([path.resolve().parent for path in paths]))
-    folder, contents = Path(cfg.output_dir or shared), {}
+    folder, contents, memory = Path(cfg.output_dir or shared), {}, KeyMemory(available_memory() // 2)
+    kmeans: dict[Any, dict[str, Any]] = {}
     require_writable(folder)
     for number, path in enumerate(paths, 1):
         place = folder / path.resolve().relative_to(shared) if cfg.output_dir else path
         stored = stored_evaluation(path, cfg, place)
         done = f", scored before: delete {evaluation_file(place)} to score it again" if stored else ""
         rank_zero_only(logger.info)("%d of %d: %s%s", number, len(paths), path, done)
-        contents[str(path)] = with_kmeans(path, stored or evaluate_checkpoint(path, cfg, place))
+        contents[str(path)] = stored or evaluate_checkpoint(path, cfg, place, memory, kmeans)
     rank_zero_only(lambda: print(f"\n{runs_report(contents, folder)}"))()
 
 
@@ -80,8 +81,14 @@ def require_writable(folder: Path) -> None:
         raise ConfigError(f"output_dir: {folder} is not writable ({error.strerror}); name another folder") from error
 
 
-def evaluate_checkpoint(path: Path, cfg: DictConfig, place: Path | None = None) -> dict[str, Any]:
-    """Score a checkpoint's probes on its validation split.
+def evaluate_checkpoint(
+    path: Path,
+    cfg: DictConfig,
+    place: Path | None = None,
+    memory: KeyMemory | None = None,
+    kmeans: dict[Any, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Score a checkpoint's probes on its validation split, and with ``kmeans`` k-means on its keys.
 
     Prints the tables and writes ``<name>_eval.json``, ``<name>_grid.png`` and ``<name>_confusion.png`` to
     ``output_dir``, or beside the checkpoint; with ``report`` also ``<name>_report.html``, with ``run_prediction`` also
@@ -91,6 +98,8 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig, place: Path | None = None) 
         path: the checkpoint.
         cfg: a validated EvalConfig.
         place: where the checkpoint would lie beside these files; None to follow ``output_dir``.
+        memory: keeps keys for further checkpoints.
+        kmeans: scores of k-means that further checkpoints of the same data, keys and seed share; filled here.
 
     Returns:
         The JSON's content.
@@ -102,20 +111,25 @@ def evaluate_checkpoint(path: Path, cfg: DictConfig, place: Path | None = None) 
     place = place or Path(cfg.output_dir or path.parent) / path.name
     require_writable(place.parent)
     segmenter = load_segmenter(path)
+    if memory:
+        memory.attach(segmenter.net.model)
     views = validation_views(segmenter, cfg)
     dataset = views.dataset
     predictions = PredictionFolder(place.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
     with CrfPool(cfg.crf_processes) as pool:
         maps = segmenter.probe_maps(map_settings(cfg), pool, cfg.n_clusters, _further_cuts(segmenter, cfg))
         evaluation = _evaluated(maps, views, cfg, predictions, cfg.report)
-    content = evaluation_content(path, segmenter, views, evaluation, cfg)
+        content = evaluation_content(path, segmenter, views, evaluation, cfg)
+        if cfg.kmeans:
+            content["kmeans"] = _kmeans_scores(segmenter, views, cfg, pool, {} if kmeans is None else kmeans)
     scores = content["scores"]
+    baseline = {name.replace("cluster", KMEANS): entry for name, entry in content.get("kmeans", {}).items()}
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
     left_out = f" ({len(dataset.skipped)} bad ones left out)" if dataset.skipped else ""
     lines = [f"\n{path}: {content['dataset']}, {len(dataset)} images{left_out}, {extent}\n"]
     if segmenter.training_record:
         lines += [", ".join(f"{name} {value}" for name, value in segmenter.training_record.items()) + "\n"]
-    lines += [f"{class_table(scores, dataset.classes)}\n\n{summary_table(scores)}"]
+    lines += [f"{class_table(scores, dataset.classes)}\n\n{summary_table({**baseline, **scores})}"]
     if cuts := cuts_table(scores):
         lines += [
             f"\nThe tree of clusters, cut at other numbers. Many to one: named by the class most pixels have.\n\n{cuts}"
@@ -251,59 +265,23 @@ def _evaluated(
     return evaluate(evaluation_trainer(cfg), maps, views, *loading, cfg.n_images, predictions, detailed)
 
 
-def compare(checkpoints: Mapping[str, Path], output_dir: Path, cfg: DictConfig) -> str:
-    """Score segmenters of one dataset and k-means on the first segmenter's keys.
-
-    Writes ``metrics.json`` with every score, and ``grid.png`` and ``confusion.png`` of the first segmenter. Writes each
-    checkpoint's ``<name>_eval.json`` and, with ``report``, ``<name>_report.html`` beside it.
-
-    Args:
-        checkpoints: files by the name shown in tables.
-        output_dir: folder for the files.
-        cfg: a validated EvalConfig.
-
-    Returns:
-        A table of mIoU and accuracy, without and with refinement.
-
-    Raises:
-        CheckpointError: a checkpoint cannot be loaded.
-        ConfigError, DataError: as in ``validation_views``.
-    """
-    for folder in {output_dir, *(path.parent for path in checkpoints.values())}:
-        require_writable(folder)
-    segmenters = {name: load_segmenter(path) for name, path in checkpoints.items()}
-    first = next(iter(segmenters.values()))
-    views = validation_views(first, cfg)
-    centres = _centres(first, cfg)
-    settings, backbone = map_settings(cfg), first.net.model
-    with CrfPool(cfg.crf_processes) as pool:
-        kmeans = ProbeMaps(backbone, backbone.patch_size, {"kmeans": centres}, settings, pool)
-        evaluations = {KMEANS: _evaluated(kmeans, views, cfg)} | {
-            name: _evaluated(segmenter.probe_maps(settings, pool), views, cfg, detailed=cfg.report)
-            for name, segmenter in segmenters.items()
-        }
-    for name, path in checkpoints.items():
-        content = evaluation_content(path, segmenters[name], views, evaluations[name], cfg)
-        write_evaluation(path, content, segmenters[name], views, evaluations[name], cfg)
-    classes = views.dataset.classes
-    report = {name: results(evaluation.metrics, classes) for name, evaluation in evaluations.items()}
-    skipped = {"skipped_images": list(views.dataset.skipped)} if views.dataset.skipped else {}
-    write_json(output_dir / "metrics.json", {**report, **skipped})
-    draw_evaluation(evaluations[next(iter(segmenters))], classes, output_dir)
-    return comparison_table(report)
-
-
-def _centres(segmenter: LitUnsupervisedSegmenter, cfg: DictConfig) -> ClusterLookup:
-    """k-means centres of the training images' keys, as many as the cluster probe has clusters."""
-    seed = segmenter.cfg.seed
-    images = sampled_images(open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train"), seed)
-    views = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), segmenter.cfg.res)
-    return kmeans_centres(
-        evaluation_trainer(cfg),
-        segmenter.net.model,
-        views,
-        len(segmenter.cluster_probe.clusters),
-        seed,
-        cfg.batch_size,
-        cfg.num_workers,
-    )
+def _kmeans_scores(
+    segmenter: LitUnsupervisedSegmenter,
+    views: EvaluationViews,
+    cfg: Any,
+    pool: CrfPool,
+    known: dict[Any, dict[str, Any]],
+) -> dict[str, Any]:
+    """Scores of k-means on the training images' keys, with as many centres as the cluster probe has."""
+    source, backbone = dataset_config(segmenter, cfg.pytorch_data_dir), segmenter.net.model
+    n_clusters, seed, res = len(segmenter.cluster_probe.clusters), source.seed, source.res
+    inputs = dataset_label(source), source.pytorch_data_dir, source.crop_type, source.crop_ratio
+    key = *inputs, n_clusters, seed, res, views.res, weights_digest(backbone)
+    if key not in known:
+        images = sampled_images(open_dataset(source, "train"), seed)
+        samples = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), res)
+        loading = cfg.batch_size, cfg.num_workers
+        centres = kmeans_centres(evaluation_trainer(cfg), backbone, samples, n_clusters, seed, *loading)
+        maps = ProbeMaps(backbone, backbone.patch_size, {"cluster": centres}, map_settings(cfg), pool)
+        known[key] = results(_evaluated(maps, views, cfg).metrics, views.dataset.classes)
+    return known[key]

@@ -36,6 +36,7 @@ from eagle.figures.cluster_tree import tree_figure
 from eagle.figures.confusion import write_figure
 from eagle.maps.probe_maps import patch_probabilities
 from eagle.models.cluster_tree import ClusterTree
+from eagle.models.key_cache import KeyMemory
 from eagle.models.probes import ClusterLookup
 from eagle.segmenter import LitUnsupervisedSegmenter
 
@@ -54,7 +55,7 @@ EXAMPLES, EXAMPLE_SIZE = 8, (48, 48)
 logger = logging.getLogger(__name__)
 
 
-def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
+def fit_checkpoint(checkpoint: Path, cfg: Any, memory: KeyMemory | None = None) -> Path:
     """Fit a tree to a checkpoint and write ``NAME_tree`` beside it, which every command uses as any checkpoint.
 
     The same checkpoint and images give the same tree.
@@ -62,6 +63,7 @@ def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
     Args:
         checkpoint: released or ours, .ckpt or .safetensors.
         cfg: a validated FitConfig or TrainConfig.
+        memory: keeps keys for further checkpoints.
 
     Returns:
         The new checkpoint, without the optimiser's state; ``NAME_tree.png`` draws the tree.
@@ -72,6 +74,8 @@ def fit_checkpoint(checkpoint: Path, cfg: Any) -> Path:
     """
     stored = read_stored(checkpoint)
     segmenter = build_segmenter(stored, checkpoint).eval()
+    if memory:
+        memory.attach(segmenter.net.model)
     # One process, whatever started this one.
     with named_devices(cfg):
         keys = {"accelerator": cfg.accelerator, "devices": 1, "precision": cfg.precision}

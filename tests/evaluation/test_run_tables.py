@@ -19,7 +19,6 @@ from conftest import ROOT, run_values
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import plain, validated
 from eagle.evaluation.run_tables import KMEANS, collect, differences_table, runs_report, scores_table, stored_evaluation
-from eagle.evaluation.score_tables import comparison_table
 from miniatures import write_halves
 
 
@@ -32,7 +31,7 @@ def content(miou, dataset="a", kmeans=None, **keys):
 
     found = {"dataset": dataset, "config": plain(validated(TrainConfig, keys))}
     found["scores"] = {"cluster": entry(miou), "cluster+spectral": entry(None if miou is None else miou + 2)}
-    return found | ({"kmeans": {"kmeans": entry(kmeans)}} if kmeans is not None else {})
+    return found | ({"kmeans": {"cluster": entry(kmeans)}} if kmeans is not None else {})
 
 
 def sweep(*rows):
@@ -54,8 +53,8 @@ def cells(table, *first):
 def test_tables__settings_are_the_keys_that_differ_but_for_the_seed_and_the_machine():
     runs = collect(TWO)
     assert [run.setting for run in runs] == [{"lr": "0.1"}] * 3 + [{"lr": "0.2"}] * 2
-    assert cells(scores_table(runs), "lr=0.1", "cluster")[:3] == ["3", "34.00 ± 4.00", "50.00 ± 0.00"]
-    assert cells(scores_table(runs), "lr=0.2", "cluster+spectral")[:2] == ["2", "24.50 ± 3.54"]
+    assert cells(scores_table(runs), "lr=0.1")[:2] == ["3", "34.00 ± 4.00 / 50.00 ± 0.00"]
+    assert cells(scores_table(runs), "lr=0.2")[2] == "24.50 ± 3.54 / 50.00 ± 0.00"
     same = collect(sweep((1.0, {"seed": 0}), (2.0, {"seed": 1})))
     assert {run.name for run in same} == {"all"}
 
@@ -69,7 +68,7 @@ def test_tables__another_fixed_key_is_another_setting_and_a_data_set_a_table_of_
     names = [(run.dataset, run.name) for run in collect(contents)]
     assert names == [("a", "max_steps=10000"), ("a", "max_steps=9"), ("b", "max_steps=10000")]
     text = runs_report(contents, tmp_path)
-    assert [line.split()[0] for line in text.splitlines() if "strict mIoU" in line] == ["a", "b"]
+    assert [line.split()[0] for line in text.splitlines() if "mIoU / accuracy" in line] == ["a:", "b:"]
     with (tmp_path / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["dataset"], row["max_steps"], row["map"], row["mIoU"]) for row in rows[:3]] == [
@@ -82,7 +81,7 @@ def test_tables__an_undefined_score_is_counted_not_dropped(tmp_path):
     runs = collect(
         sweep((20.0, {"seed": 0}), (None, {"seed": 1}), (7.0, {"seed": 0, "lr": 0.2}), (8.0, {"seed": 1, "lr": 0.2}))
     )
-    assert cells(scores_table(runs), "lr=0.0005", "cluster")[:2] == ["2", "20.00 (1 of 2)"]
+    assert cells(scores_table(runs), "lr=0.0005")[1] == "20.00 (1 of 2) / 50.00 ± 0.00"
     assert cells(differences_table(runs), "lr=0.2", "cluster") == ["-13.0 (1 of 2)"]
     runs_report({path: content(None, seed=seed) for seed, path in enumerate(("x/last.ckpt", "y/last.ckpt"))}, tmp_path)
     assert ",cluster,,50.0," in (tmp_path / "runs.csv").read_text()
@@ -125,11 +124,6 @@ def test_stored_evaluation__counts_only_for_the_same_weights_settings_and_files(
     assert stored_evaluation(path, cfg()) is None
 
 
-def test_comparison_table__a_collapsed_model_has_no_score():
-    scores = {"cluster": {"published": {"mIoU": None, "accuracy": 12.0}}}
-    assert "– / 12.0" in comparison_table({"collapsed": scores})
-
-
 @pytest.mark.slow
 def test_sweep__killed_in_the_middle_goes_on_and_is_evaluated_once(tmp_path):
     write_halves(tmp_path / "data" / "halves")
@@ -155,10 +149,10 @@ def test_sweep__killed_in_the_middle_goes_on_and_is_evaluated_once(tmp_path):
     evaluation = [sys.executable, str(ROOT / "src_EAGLE" / "eval_segmentation.py"), f"{folder}/*/last.ckpt"]
     evaluation += ["run_crf=false", "report=false", "n_images=0", "num_workers=0", "accelerator=cpu", "res=32"]
     texts = [subprocess.run(evaluation, capture_output=True, text=True, check=True, env=os.environ) for _ in range(2)]
-    tables = [text.stdout[text.stdout.rindex("strict mIoU") :] for text in texts]
+    tables = [text.stdout[text.stdout.rindex("mIoU / accuracy") :] for text in texts]
     assert tables[0] == tables[1]
     assert texts[1].stderr.count("scored before") == 4
-    assert "lr_cluster=0.005  cluster     2" in tables[0]
+    assert cells(tables[0], "lr_cluster=0.005")[0] == "2"
     assert len((folder / "runs.csv").read_text().splitlines()) == 1 + 4 * 2
 
 

@@ -1,12 +1,13 @@
 """Commands about training runs: train, evaluate checkpoints, draw curves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from eagle.config.application import run_command
-from eagle.config.schema import MOST_SEED, PRECISIONS, REQUIRED, BadImageConfig, EvalConfig, TrainConfig, option
+from eagle.config.schema import MOST_SEED, PRECISIONS, BadImageConfig, EvalConfig, TrainConfig, option
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -33,24 +34,30 @@ def eval_segmentation(cfg: DictConfig) -> None:
     Several checkpoints, e.g. model_paths=[../outputs/sweep/*/last.ckpt], are also compared by setting: mean ± standard
     deviation over seeds and paired differences. Those that have been scored with the same keys are not scored again.
     """
-    paths = [path for named in cfg.model_paths for path in matching(named)]
-    if not paths:
-        raise ConfigError("model_paths: name at least one checkpoint, e.g. model_paths=[../outputs/RUN/best.ckpt]")
-    for path in paths:
-        require_checkpoint(path, "model_paths")
+    paths = checkpoints("model_paths", cfg.model_paths)
     from eagle.checkpoint_evaluation import evaluate_checkpoints
 
-    evaluate_checkpoints(list(dict.fromkeys(paths)), cfg)
+    evaluate_checkpoints(paths, cfg)
 
 
-def matching(named: str) -> list[Path]:
+def checkpoints(key: str, names: Sequence[str]) -> list[Path]:
+    """The checkpoints that a key names, each once; raises before torch is imported if one is missing."""
+    if not names:
+        raise ConfigError(f"{key}: name at least one checkpoint, e.g. {key}=[../outputs/RUN/best.ckpt]")
+    paths = list(dict.fromkeys(path for named in names for path in matching(key, named)))
+    for path in paths:
+        require_checkpoint(path, key)
+    return paths
+
+
+def matching(key: str, named: str) -> list[Path]:
     """The files that a name with ``*`` stands for, sorted; any other name, or one of a file that exists, as it is."""
     path = Path(named)
     if path.exists() or not any(sign in named for sign in "*?["):
         return [path]
     found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
     if not found:
-        raise ConfigError(f"model_paths: no file matches {named}")
+        raise ConfigError(f"{key}: no file matches {named}")
     return found
 
 
@@ -63,7 +70,7 @@ def eval_segmentation_main() -> None:
 class FitConfig(BadImageConfig):
     """Keys of ``fit_clusters.py``."""
 
-    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
+    checkpoint: list[str] = option([], "Trained segmenters: .ckpt (released or ours) or .safetensors with their .yml")
     pytorch_data_dir: str | None = option(
         None,
         "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",
@@ -79,16 +86,19 @@ class FitConfig(BadImageConfig):
 
 
 def fit_clusters(cfg: DictConfig) -> None:
-    """Fit a tree of clusters to a trained segmenter's codes, without labels, and write it with the segmenter.
+    """Fit a tree of clusters to the codes of each trained segmenter, without labels, and write it with the segmenter.
 
     The result, NAME_tree beside the checkpoint, is a checkpoint for every command. Its tree can be cut at any number of
     clusters (n_clusters) without another fit.
     """
-    checkpoint = Path(cfg.checkpoint)
-    require_checkpoint(checkpoint, "checkpoint")
+    paths = checkpoints("checkpoint", cfg.checkpoint)
     from eagle.cluster_fit import fit_checkpoint
+    from eagle.models.key_cache import KeyMemory
+    from eagle.training.caches import available_memory
 
-    print(fit_checkpoint(checkpoint, cfg))
+    memory = KeyMemory(available_memory() // 2 if len(paths) > 1 else 0)
+    for path in paths:
+        print(fit_checkpoint(path, cfg, memory), flush=True)
 
 
 def fit_clusters_main() -> None:

@@ -482,6 +482,11 @@ class EvalConfig(MachineConfig, BadImageConfig):
         minimum=1,
         role="method",
     )
+    kmeans: bool = key(
+        False,
+        "Also score k-means on the backbone's keys K, with the checkpoint's seed and number of clusters",
+        role="method",
+    )
     run_crf: bool = key(True, "Also score both probes after a dense CRF (published key; see refine)", role="method")
     refine: str = key(
         "auto",

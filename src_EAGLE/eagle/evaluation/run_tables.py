@@ -62,7 +62,7 @@ def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
 
     Args:
         contents: by checkpoint, what ``evaluate_checkpoint`` returns, with the training configuration as ``config``
-            and, if they are known, the scores of k-means on the same keys as ``kmeans``.
+            and, with the key ``kmeans``, the scores of k-means on the same keys.
         folder: for the files.
     """
     runs = collect(contents)
@@ -107,19 +107,18 @@ def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
         dataset, seed = content["dataset"], configs[path].seed
         runs.append(Run(dataset, setting, seed, _scores(content["scores"])))
         if "kmeans" in content:
-            scores = {name.replace("kmeans", "cluster"): entry for name, entry in content["kmeans"].items()}
-            baselines[dataset, seed] = Run(dataset, {KMEANS: ""}, seed, _scores(scores))
+            baselines[dataset, seed] = Run(dataset, {KMEANS: ""}, seed, _scores(content["kmeans"]))
     return [*baselines.values(), *runs]
 
 
 def scores_table(runs: Sequence[Run]) -> str:
-    """Mean ± standard deviation over the runs of each setting and map of one data set."""
+    """Mean ± standard deviation over the runs of one data set: a row for each setting, a column for each map."""
+    maps = list(dict.fromkeys(name for _, name in _settings_and_maps(runs)))
     rows = []
-    for setting, name in _settings_and_maps(runs):
-        found = [run.scores[name] for run in runs if run.name == setting and name in run.scores]
-        cells = [_mean_and_deviation([scores[column] for scores in found]) for column in COLUMNS]
-        rows.append([setting, name, str(len(found)), *cells])
-    return text_table([runs[0].dataset, "map", "runs", *COLUMNS], rows)
+    for setting in dict.fromkeys(run.name for run in runs):
+        part = [run for run in runs if run.name == setting]
+        rows.append([setting, str(len(part)), *(_scores_cell(part, name) for name in maps)])
+    return text_table([f"{runs[0].dataset}: mIoU / accuracy", "runs", *maps], rows)
 
 
 def differences_table(runs: Sequence[Run]) -> str:
@@ -203,6 +202,13 @@ def _mean_and_deviation(values: Sequence[float | None]) -> str:
     return mean_and_deviation(known) + undefined
 
 
+def _scores_cell(runs: Sequence[Run], name: str) -> str:
+    """MIoU / accuracy of a map over runs; – if they do not have it."""
+    found = [run.scores[name] for run in runs if name in run.scores]
+    columns = ("mIoU", "accuracy")
+    return " / ".join(_mean_and_deviation([part[column] for part in found]) for column in columns) if found else "–"
+
+
 def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
     """``mean ± half width`` over common seeds; without a width for a single pair, empty without any."""
     pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
@@ -244,11 +250,3 @@ def stored_evaluation(path: Path, cfg: DictConfig, place: Path | None = None) ->
     if not written or "config" not in content or not evaluation_record(path, cfg).items() <= content.items():
         return None
     return dict(content)
-
-
-def with_kmeans(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the scores that ``scripts/compare_with_kmeans.py output_dir=RUN/kmeans`` wrote beside a checkpoint."""
-    metrics = path.parent / "kmeans" / "metrics.json"
-    if not metrics.is_file():
-        return dict(content)
-    return {**content, "kmeans": json.loads(metrics.read_text(encoding="utf-8"))[KMEANS]}

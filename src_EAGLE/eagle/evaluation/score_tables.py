@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_only
@@ -44,12 +45,24 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def summary_table(report: Mapping[str, Any]) -> str:
-    """Mean IoU and accuracy of every map under both protocols."""
-    header = ["map", "mIoU", "accuracy", "strict mIoU", "strict accuracy"]
-    rows = [
-        [name, *(_shown(report[name][protocol][score]) for protocol in PROTOCOLS for score in ("mIoU", "accuracy"))]
-        for name in without_cuts(report)
-    ]
+    """Mean IoU with the number of classes that it averages, and accuracy, of every map; strict ones where they differ.
+
+    Where classes have no label, a further column is the mean IoU of those that have one.
+    """
+    maps = {name: report[name] for name in without_cuts(report)}
+    protocols = ["published", "strict"][: 1 + any(entry["published"] != entry["strict"] for entry in maps.values())]
+    header, rows = ["map"], [[name] for name in maps]
+    for protocol in protocols:
+        sign = "strict " if protocol == "strict" else ""
+        absent = any(None in entry[protocol]["class_accuracy"].values() for entry in maps.values())
+        header += [f"{sign}mIoU", "classes", *(["mIoU of labelled classes"] if absent else []), f"{sign}accuracy"]
+        for row, entry in zip(rows, maps.values(), strict=True):
+            scores = entry[protocol]
+            row += [_shown(scores["mIoU"]), str(sum(iou is not None for iou in scores["IoU"].values()))]
+            if absent:
+                labelled = [name for name, value in scores["class_accuracy"].items() if value is not None]
+                row.append(_shown(fmean(scores["IoU"][name] for name in labelled) if labelled else None))
+            row.append(_shown(scores["accuracy"]))
     return text_table(header, rows)
 
 
@@ -81,27 +94,9 @@ def class_table(report: Mapping[str, Any], classes: Classes) -> str:
     return text_table(["class IoU", *maps], rows)
 
 
-def comparison_table(report: Mapping[str, Any]) -> str:
-    """Mean IoU and accuracy (published protocol) of every method's maps, unrefined, then refined by the CRF."""
-    maps: list[str] = []
-    for scores in report.values():
-        maps += [name for name in without_cuts(scores) if name not in maps and not name.startswith("kmeans")]
-    shown = {name: name.replace("cluster", "kmeans") for name in maps}
-    header = ["mIoU / accuracy", *maps]
-    rows = [
-        [method, *(_cell(scores.get(name) or scores.get(shown[name])) for name in maps)]
-        for method, scores in report.items()
-    ]
-    return text_table(header, rows)
-
-
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _shown(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _cell(entry: Mapping[str, Any] | None) -> str:
-    return " / ".join(_shown(entry["published"][score], 1) for score in ("mIoU", "accuracy")) if entry else "–"
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

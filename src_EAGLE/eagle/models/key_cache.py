@@ -1,5 +1,6 @@
 """Caches of the frozen backbone's keys, in memory or on disk: each cached image passes the backbone once."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -160,6 +161,50 @@ class KeyCaches:
     clean: KeyCache
     views: KeyCache | None
     validation: KeyCache
+
+
+class KeyMemory:
+    """Remembers keys by pixels and weights, for passes of several segmenters with one backbone over the same images.
+
+    Args:
+        most_bytes: of all keys together; further ones are computed each time.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._keys: dict[bytes, Tensor] = {}
+        self._free = most_bytes
+
+    def attach(self, backbone: KeyBackbone) -> None:
+        """Let a backbone take the keys that it, or another with the same weights, computed before."""
+        weights, compute = weights_digest(backbone), backbone.forward
+
+        def forward(img: Tensor) -> Tensor:
+            shape = f"{tuple(img.shape[1:])} {img.dtype}".encode()
+            names = [
+                hashlib.sha256(weights + shape + pixels.tobytes()).digest()
+                for pixels in img.contiguous().view(torch.uint8).cpu().numpy()
+            ]
+            missing = [row for row, name in enumerate(names) if name not in self._keys]
+            computed = compute(rows_of(img, missing)) if missing else ()
+            fresh = {names[row]: keys for row, keys in zip(missing, computed, strict=True)}
+            batch = torch.stack([fresh[name] if name in fresh else self._keys[name].to(img.device) for name in names])
+            for name, keys in fresh.items():
+                if keys.nbytes <= self._free:
+                    self._keys[name] = keys.to("cpu", copy=True)
+                    self._free -= keys.nbytes
+            return batch
+
+        backbone.forward = forward  # type: ignore[method-assign]
+
+
+def weights_digest(backbone: KeyBackbone) -> bytes:
+    """SHA-256 of a backbone's weights, normalisation and key blocks."""
+    digest = hashlib.sha256(repr(backbone.key_blocks).encode())
+    # The renormalisation is not in the state dict. ImageNet's is the identity, which has no buffers.
+    for name, tensor in (*backbone.state_dict().items(), *backbone.normalization.named_buffers()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.digest()
 
 
 def rows_of(batch: Tensor, rows: Sequence[int]) -> Tensor:

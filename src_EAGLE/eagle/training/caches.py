@@ -14,7 +14,7 @@ from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.views import AUGMENTATION, CLEAN_VIEW
 from eagle.errors import ConfigError
 from eagle.models.backbone import KeyBackbone
-from eagle.models.key_cache import BYTES_PER_VALUE, GIGABYTE, KeyCache, KeyCaches, KeyFiles
+from eagle.models.key_cache import BYTES_PER_VALUE, GIGABYTE, KeyCache, KeyCaches, KeyFiles, weights_digest
 
 # Hexadecimal digits of the SHA-256 in a folder's name.
 NAME_LENGTH = 24
@@ -102,15 +102,12 @@ def _key_shape(res: int, backbone: KeyBackbone) -> tuple[int, int, int]:
 def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset, res: int, view: str) -> str:
     """Hash all that keys depend on: model, weights, normalisation, view, and each image's path, size and time."""
     digest = hashlib.sha256()
-    values = plain(cfg) | {"key_blocks": backbone.key_blocks}
+    values = plain(cfg)
     model, numerics = (
         tuple(values[name] for name in keys_with(TrainConfig, role)) for role in ("backbone", "numerics")
     )
     digest.update(repr((model, view, res, *numerics)).encode())
-    # The renormalisation is not in the state dict. ImageNet's is the identity, which has no buffers.
-    for name, tensor in (*backbone.state_dict().items(), *backbone.normalization.named_buffers()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(weights_digest(backbone))
     for index in range(len(dataset)):
         path = dataset.image_path(index)
         if path is None:
