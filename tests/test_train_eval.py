@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+import eagle
+from conftest import run_values
 from eagle import checkpoint_evaluation
 from eagle.checkpoint_evaluation import evaluate_checkpoint, evaluate_checkpoints
 from eagle.checkpoints import load_segmenter
@@ -42,6 +44,15 @@ def test_train__leaves_checkpoints_config_and_metrics(run_dir):
     assert any(row["test/cluster/mIoU"] for row in rows)
     checkpoint = torch.load(run_dir / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 3
+
+
+def test_train__from_python_takes_a_configuration_and_keys_as_the_command_does(make_run, tmp_path):
+    make_run()  # writes the data
+    values = run_values(tmp_path) | {"max_steps": 1, "model_type": "vit_small"}
+    folder = eagle.train("train_config_directory", **values)
+    assert (folder / "last.ckpt").is_file()
+    with pytest.raises(ConfigError, match="max_steps"):
+        eagle.train("train_config_directory", max_step=3)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ if sys.platform == "win32":
     raise SystemExit("error: EAGLE runs on Linux and macOS; on Windows, run it in WSL (wsl --install)")
 
 if TYPE_CHECKING:
+    from eagle.commands.runs import train as train
     from eagle.evaluation.metrics import UnsupervisedMetrics as UnsupervisedMetrics
     from eagle.inference.segmentation import Segmentation as Segmentation
     from eagle.inference.segmenter import Segmenter as Segmenter
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from eagle.spectral.laplacian import normalized_laplacian as normalized_laplacian
 
 _MODULE_OF = {
+    "train": "commands.runs",
     "load_segmenter": "inference.segmenter",
     "Segmenter": "inference.segmenter",
     "Segmentation": "inference.segmentation",

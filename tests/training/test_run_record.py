@@ -1,5 +1,6 @@
 """README.md and run.json of a run folder."""
 
+import csv
 import importlib.metadata
 import json
 import re
@@ -30,6 +31,10 @@ def test_readme__names_every_file_of_the_run_and_commands_that_exist(make_run):
     commands = [shlex.split(line) for line in text.split("```")[1].splitlines()[1:] if not line.startswith("#")]
     assert len(commands) == 5
     assert all(Path(words[1]).is_file() for words in commands)
+    with (run_dir / "metrics.csv").open() as file:
+        scores = [row["test/cluster/mIoU"] for row in csv.DictReader(file) if row["test/cluster/mIoU"]]
+    assert f"cluster mIoU {max(map(float, scores)):.2f}" in text
+    assert "halves: 4 training images, 4 validation images" in text
 
 
 @pytest.mark.parametrize("name", ["lr=0.1,seed=0", "it's", "a (1)", "a[b", "ü $x {y"])
@@ -38,12 +43,12 @@ def test_readme__commands_of_a_folder_with_an_odd_name_arrive_as_typed(tmp_path,
     run_dir.mkdir()
     for file in ("config.yml", "best.ckpt"):
         (run_dir / file).write_text("seed: 3\n")
-    write_run_readme(run_dir, resume_command(run_dir))
+    write_run_readme(run_dir, resume_command(run_dir), "mine: 3 images", "`vit`", None)
     lines = [line for line in (run_dir / "README.md").read_text().split("```")[1].splitlines() if "python" in line]
     evaluate, segment, visualize, plot, resume = (shlex.split(line)[2:] for line in lines)
     best = str(run_dir / "best.ckpt")
     assert list(parse_command_line(EvalConfig, evaluate, None, "model_paths").model_paths) == [best]
-    assert matching(best) == [Path(best)]
+    assert matching("model_paths", best) == [Path(best)]
     assert parse_command_line(SegmentConfig, segment, None, "images").checkpoint == best
     assert parse_command_line(VisualizeConfig, visualize, None, "images").checkpoint == best
     assert list(parse_command_line(PlotConfig, plot, None, "runs").runs) == [str(run_dir)]

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
-from eagle.config.application import run_command
+from eagle.config.application import parse_command_line, run_command
 from eagle.config.schema import MOST_SEED, PRECISIONS, BadImageConfig, EvalConfig, TrainConfig, option
+from eagle.config.validation import validated
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -21,6 +23,33 @@ def train_segmentation(cfg: DictConfig) -> None:
     from eagle.training.run import train
 
     train(cfg)
+
+
+def train(config_name: str = "train_config_directory", **keys: Any) -> Path:
+    """Train as ``train_segmentation_eigen.py --config-name`` does, for notebooks.
+
+    Args:
+        config_name: name in ``configs/``, or a YAML file.
+        keys: values in place of the configuration's, e.g. ``dir_dataset_name="mine", max_steps=400``.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConfigError: a key is unknown or has a wrong value.
+        EagleError: as the command's one-line errors.
+
+    Example:
+        >>> import eagle
+        >>> eagle.train(dir_dataset_name="mine", max_step=400)
+        Traceback (most recent call last):
+        ...
+        eagle.errors.ConfigError: unknown key 'max_step': did you mean 'max_steps'?
+    """
+    from eagle.training.run import train as run
+
+    cfg = parse_command_line(TrainConfig, ["--config-name", config_name])
+    return run(validated(TrainConfig, {**cfg, **keys}))
 
 
 def train_segmentation_main() -> None:

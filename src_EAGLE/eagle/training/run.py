@@ -14,16 +14,18 @@ from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
 from eagle.data.check import list_bad_images
 from eagle.data.datamodule import SegmentationDataModule
+from eagle.data.datasets.catalog import dataset_label
 from eagle.distributed import chosen_precision, connect_processes, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError, DataError
 from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
+from eagle.models.backbone import timm_name
 from eagle.models.key_cache import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.caches import memory_to_hold, open_caches
 from eagle.training.loggers import finish, make_loggers
 from eagle.training.monitoring import LossLog, NonFiniteStop, RunProgressBar
 from eagle.training.resume import LAST_NAME, Resumption, check_same_content, find_resumption, resume_command, run_folder
-from eagle.training.run_record import record_run, write_run_readme
+from eagle.training.run_record import best_validation, record_run, write_run_readme
 from eagle.training.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
 from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
 
@@ -95,7 +97,7 @@ def _fit(
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
         list_bad_images(run_dir / "bad_images.txt", data.train_set, data.val_set)
-        write_run_readme(run_dir, resume_command(run_dir), TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME)
+        _describe(cfg, run_dir, data)
     _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
         # Lightning warns of what is intended: the folder holds config.yml, num_workers is the user's choice, the frozen
@@ -114,8 +116,26 @@ def _fit(
     if trainer.is_global_zero:
         if cfg.fit_clusters == "tree" and trainer.global_step >= cfg.max_steps:
             _fit_clusters(run_dir / LAST_NAME, cfg)
-        logger.info("run folder: %s", run_dir)
+        best, evaluate = _describe(cfg, run_dir, data)
+        logger.info("best validation %s\nscore it: %s\nrun folder: %s", best, evaluate, run_dir)
     return run_dir
+
+
+def _describe(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> tuple[str | None, str]:
+    """Write the run's README; returns its best validation so far, and the command that evaluates the run."""
+    labels = "with labels for the scores" if data.val_set.has_labels else "no labels"
+    described = (
+        f"{dataset_label(cfg)}: {len(data.train_set)} training images, {len(data.val_set)} validation images, {labels}"
+    )
+    best = best_validation(run_dir, *_monitor(data))
+    backbone = f"`{timm_name(cfg.model_type, cfg.dino_patch_size)[0]}`"
+    checkpoint = TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME
+    return best, write_run_readme(run_dir, resume_command(run_dir), described, backbone, best, checkpoint)
+
+
+def _monitor(data: SegmentationDataModule) -> tuple[str, str]:
+    """The score that selects ``best.ckpt``, and whether its maximum or its minimum is best."""
+    return (LABELLED_MONITOR, "max") if data.val_set.has_labels else (LABEL_FREE_MONITOR, "min")
 
 
 def _fit_clusters(checkpoint: Path, cfg: DictConfig) -> None:
@@ -127,12 +147,7 @@ def _fit_clusters(checkpoint: Path, cfg: DictConfig) -> None:
 
 
 def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
-    labelled = data.val_set.has_labels
-    best = BestCheckpoint(
-        run_dir / BEST_NAME,
-        LABELLED_MONITOR if labelled else LABEL_FREE_MONITOR,
-        mode="max" if labelled else "min",
-    )
+    best = BestCheckpoint(run_dir / BEST_NAME, *_monitor(data))
     # A run shorter than val_freq is validated at its end, so that it has a best checkpoint.
     val_interval = min(cfg.val_freq, cfg.max_steps)
     last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, val_interval, resume_command(run_dir))

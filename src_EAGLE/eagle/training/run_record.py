@@ -1,5 +1,6 @@
-"""Describe a run in its folder: ``run.json`` says how it was made, ``README.md`` what its files are."""
+"""Describe a run in its folder: ``run.json`` says how it was made, ``README.md`` what its model and its files are."""
 
+import csv
 import json
 import platform
 import re
@@ -22,9 +23,27 @@ PACKAGES = (
 )  # fmt: skip
 _ROOT = Path(__file__).resolve().parents[3]
 _SHOWN_DIGITS = 7
+# Scores of a validation as the README shows them, by logged name.
+VALIDATED = {
+    "cluster mIoU": "test/cluster/mIoU",
+    "accuracy": "test/cluster/Accuracy",
+    "linear mIoU": "test/linear/mIoU",
+    "label-free loss": "val/loss",
+}
 
 _README = """\
 # Training run {name}
+
+## Model card
+
+- **Method**: EAGLE, trained without labels. The labels of `best_eval.json` or a person name the clusters afterwards.
+- **Data**: {data}. The images keep the licence of their source.
+- **Backbone**: {backbone}, frozen. Its weights keep their publisher's licence, which holds for this model too.
+- **Best validation**: {best}.
+- **Limits**: one seed. Rare and small things share clusters with others, and images unlike the training images have no
+  meaningful clusters. Look at masks of your own images before you rely on shares or counts.
+
+## Files
 
 | File | Content |
 | --- | --- |
@@ -77,27 +96,60 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
     write_text_atomically(path, json.dumps([*_earlier_entries(path), entry], indent=2) + "\n")
 
 
-def write_run_readme(run_dir: Path, resume: str, checkpoint: str = "best.ckpt") -> None:
+def best_validation(run_dir: Path, monitor: str, mode: str) -> str | None:
+    """Steps and scores of the best validation in ``metrics.csv``; None before the first.
+
+    Args:
+        run_dir: the run's folder.
+        monitor: the score that selects it.
+        mode: "max" or "min".
+    """
+    try:
+        with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row.get(monitor)]
+    except FileNotFoundError:
+        return None
+    if not rows:
+        return None
+    best = (max if mode == "max" else min)(rows, key=lambda row: float(row[monitor]))
+    shown = [f"{name} {float(best[key]):.2f}" for name, key in VALIDATED.items() if best.get(key)]
+    return f"after {int(best['step']) + 1} steps: {', '.join(shown)}"
+
+
+def write_run_readme(
+    run_dir: Path, resume: str, data: str, backbone: str, best: str | None, checkpoint: str = "best.ckpt"
+) -> str:
     """Write ``README.md``.
 
     Args:
         run_dir: the run's folder.
-        checkpoint: name of the file to use.
         resume: the shell command that resumes the run.
+        data: what the model was trained on.
+        backbone: its backbone.
+        best: see ``best_validation``.
+        checkpoint: name of the file to use.
+
+    Returns:
+        The shell command that evaluates the checkpoint.
     """
     scripts, folder = Path(__file__).parents[2], run_dir.resolve()
-    best = str(folder / checkpoint)
-    if not re.fullmatch(r"[\w./+-]+", best):
-        best = quoted(best)  # Hydra's grammar gives a meaning to = , ( [ and others, as in the names of a sweep's jobs
+    path = str(folder / checkpoint)
+    if not re.fullmatch(r"[\w./+-]+", path):
+        path = quoted(path)  # Hydra's grammar gives a meaning to = , ( [ and others, as in the names of a sweep's jobs
+    evaluate = shell_command(scripts / "eval_segmentation.py", f"model_paths=[{path}]")
     text = _README.format(
         name=folder.name,
-        evaluate=shell_command(scripts / "eval_segmentation.py", f"model_paths=[{best}]"),
-        segment=shell_command(scripts / "segment_images.py", "IMAGES", f"checkpoint={best}"),
-        visualize=shell_command(scripts / "visualize_eigen.py", f"checkpoint={best}"),
+        data=data,
+        backbone=backbone,
+        best=best or "none yet",
+        evaluate=evaluate,
+        segment=shell_command(scripts / "segment_images.py", "IMAGES", f"checkpoint={path}"),
+        visualize=shell_command(scripts / "visualize_eigen.py", f"checkpoint={path}"),
         plot=shell_command(scripts / "plot_run.py", str(folder)),
         resume=resume,
     )
     write_text_atomically(run_dir / "README.md", text)
+    return evaluate
 
 
 def code_version() -> str | None:
