@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 INSTALL = $(BIN)/python -m $$($(BIN)/python -c "import uv" 2>/dev/null && echo uv) pip install --quiet \
 	--constraint constraints.txt --editable
 
-.PHONY: help quickstart test test-slow lint
+.PHONY: help quickstart test test-slow fuzz lint
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ test: .venv/installed lint ## lint, type-check and test
 
 test-slow: .venv/installed ## whole flows, killed and resumed runs
 	$(PYTEST) -m slow
+
+fuzz: .venv/installed ## 2,000 commands with odd words and damaged files, killed, or two at once
+	EAGLE_FUZZ=2000 $(PYTEST) tests/fuzz
 
 lint: .venv/installed ## ruff, mypy and the import rules
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READING = ("eagle.commands.runs", "eagle.commands.provisions", "eagle.commands.photographs")
 RUNNING = (*READING, "eagle.training.run", "eagle.inference.folders", "eagle.inference.eigen_pictures",
            "eagle.checkpoint_evaluation", "eagle.cluster_fit", "eagle.figures.curves")  # fmt: skip
-# Of a command's memory, in bytes; and seconds that it may take on a busy machine, and that its processes may outlive it.
+# A command's memory in bytes, its seconds on a busy machine, and those that its processes may outlive it.
 MOST_MEMORY, MOST_SECONDS, MOST_LINGERING = 12 << 30, 240, 10
 # Cases in all families together; `make fuzz` sets it.
 N_CASES = int(os.environ.get("EAGLE_FUZZ", 300))
@@ -88,7 +88,8 @@ class Runner:
         self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
     def run(self, *jobs: Job) -> list[Ended]:
-        assert self._server.stdin and self._server.stdout
+        assert self._server.stdin
+        assert self._server.stdout
         self._server.stdin.write(json.dumps([vars(job) for job in jobs], default=str).encode() + b"\n")
         self._server.stdin.flush()
         return [Ended(**ended) for ended in json.loads(self._server.stdout.readline())]
@@ -100,7 +101,7 @@ class Runner:
         check(job, ended)
         for folder, content in zip(inputs, before, strict=True):
             assert content.items() <= content_of(folder).items(), told(job, ended, "changed an input")
-        assert not os.listdir(self._scratch.name), told(job, ended, "left temporary files")
+        assert not list(Path(self._scratch.name).iterdir()), told(job, ended, "left temporary files")
         return ended
 
 
@@ -130,11 +131,11 @@ def content_of(folder: Path) -> dict[Path, str]:
 
 
 def seeds(family: str, share: float) -> list[Any]:
-    """One random generator a case of a family, which has a share of all cases; a longer run begins as a shorter one."""
+    """Number and random generator of each case of a family, which has a share of all; longer runs begin as shorter."""
     import pytest
 
     n = round(share * N_CASES)
-    return [pytest.param(random.Random(f"{family} {index}"), id=str(index)) for index in range(n)]
+    return [pytest.param(index, random.Random(f"{family} {index}"), id=str(index)) for index in range(n)]
 
 
 @cache

@@ -43,15 +43,15 @@ def check_killed(random, folder, words, expected, seconds, kept=()):
     assert all(path.stat().st_mtime_ns == then for path, then in finished.items()), told(job, ended, "wrote it again")
 
 
-@pytest.mark.parametrize("random", seeds("killed", 0.03))
-def test_killed__then_run_again(random, folder, request):
-    name = list(CHANGED)[int(request.node.callspec.id) % len(CHANGED)]
+@pytest.mark.parametrize(("number", "random"), seeds("killed", 0.03))
+def test_killed__then_run_again(number, random, folder):
+    name = list(CHANGED)[number % len(CHANGED)]
     kept = ["in/data/cropped/*/*/*/[0-9]*"] if name == "crop" else []
     check_killed(random, folder, CHANGED[name], *undisturbed(CHANGED[name]), kept)
 
 
-@pytest.mark.parametrize("random", seeds("cut", 0.005))
-def test_killed__download_goes_on(random, folder):
+@pytest.mark.parametrize(("number", "random"), seeds("cut", 0.005))
+def test_killed__download_goes_on(number, random, folder):
     content = np.random.default_rng(0).bytes(2_000_000)
     with served({MODELS[MODEL].public_path: content}, pause_per_chunk=0.02) as (url, server):
         server.cuts, server.cut_after = random.randrange(3), random.randrange(len(content))
@@ -60,16 +60,16 @@ def test_killed__download_goes_on(random, folder):
     assert [path.read_bytes() for path in (folder / "out").iterdir()] == [content]
 
 
-@pytest.mark.parametrize("random", seeds("sweep", 0.0005))
-def test_killed__sweep_goes_on(random, folder):
+@pytest.mark.parametrize(("number", "random"), seeds("sweep", 0.0005))
+def test_killed__sweep_goes_on(number, random, folder):
     words = COMMANDS["train"].replace("train_segmentation", "train_segmentation -m seed=0,1")
     check_killed(random, folder, words, *undisturbed(words))
 
 
-@pytest.mark.parametrize("random", seeds("pairs", 0.01))
-def test_two_at_once__the_result_is_that_of_one(random, folder, request):
+@pytest.mark.parametrize(("number", "random"), seeds("pairs", 0.01))
+def test_two_at_once__the_result_is_that_of_one(number, random, folder):
     """One of them may end with the line that names the other."""
-    words = list(CHANGED.values())[int(request.node.callspec.id) % len(CHANGED)]
+    words = list(CHANGED.values())[number % len(CHANGED)]
     expected, seconds = undisturbed(words)
     jobs = [job_of(words, folder, start_after=random.choice((0, 0, random.uniform(0, seconds)))) for _ in range(2)]
     both = runner().run(*jobs)

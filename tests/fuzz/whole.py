@@ -29,8 +29,9 @@ _LOADED = f"pytorch_data_dir=in/data {_CPU} num_workers=0 on_bad_image=error"
 # Words of each command, run in the folder that holds the whole files as ``in``; results go to ``out``.
 COMMANDS = {
     "train": f"train_segmentation --config-name train_config_directory {_MINE} {_CPU} model_type=vit_small "
-    f"pretrained_weights=random backbone_kwargs={_VIT} res=32 val_res=32 dim=32 extra_clusters=1 batch_size=2 num_workers=0 "
-    "max_steps=5 val_freq=2 checkpoint_freq=1 scalar_log_freq=1 n_images=0 output_root=out experiment_name=run",
+    f"pretrained_weights=random backbone_kwargs={_VIT} res=32 val_res=32 dim=32 extra_clusters=1 batch_size=2 "
+    "num_workers=0 max_steps=5 val_freq=2 checkpoint_freq=1 scalar_log_freq=1 n_images=0 output_root=out "
+    "experiment_name=run",
     "eval": f"eval_segmentation in/run/best.ckpt {_LOADED} output_dir=out run_crf=false",
     "fit": f"fit_clusters in/run/best.ckpt {_LOADED}",
     "plot": "plot_run in/run output_dir=out",
