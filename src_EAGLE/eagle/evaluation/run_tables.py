@@ -19,10 +19,11 @@ from scipy.stats import ttest_rel
 from eagle.config.schema import EvalConfig, TrainConfig, keys_with
 from eagle.config.validation import absolute_paths, complete_config, plain
 from eagle.console import mean_and_deviation, text_table
+from eagle.evaluation.score_tables import write_json
 from eagle.files import sha256_of, write_csv_atomically, written_atomically
 from eagle.maps.probe_maps import without_cuts
 
-CSV_NAME, FIGURE_NAME = "runs.csv", "runs.png"
+CSV_NAME, JSON_NAME, FIGURE_NAME = "runs.csv", "runs.json", "runs.png"
 SEED, CHECKPOINT, KMEANS = "seed", "checkpoint", "k-means on K"
 MOST_REFERENCES = 4
 COLUMNS = {
@@ -57,13 +58,14 @@ class Run:
         return ", ".join(f"{key}={value}" if value else key for key, value in self.setting.items()) or "all"
 
 
-def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
-    """Write ``runs.csv`` and ``runs.png``, and return the tables.
+def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin: Mapping[str, Any]) -> str:
+    """Write ``runs.csv``, ``runs.json`` and ``runs.png``, and return the tables.
 
     Args:
         contents: by checkpoint, what ``evaluate_checkpoint`` returns, with the training configuration as ``config``
             and, with the key ``kmeans``, the scores of k-means on the same keys.
         folder: for the files.
+        origin: what made them, for the JSON.
     """
     runs = collect(contents)
     keys = list(dict.fromkeys(key for run in runs for key in run.setting))
@@ -74,6 +76,8 @@ def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
         for name, scores in run.scores.items()
     ]
     write_csv_atomically(folder / CSV_NAME, ["dataset", *keys, SEED, "map", *COLUMNS], rows)
+    found = [{"dataset": run.dataset, "setting": run.setting, "seed": run.seed, "scores": run.scores} for run in runs]
+    write_json(folder / JSON_NAME, {**origin, "runs": found})
     with written_atomically(folder / FIGURE_NAME) as temporary:
         dots_figure(runs).savefig(temporary, format="png", dpi=130)
     parts = []
