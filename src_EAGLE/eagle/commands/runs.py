@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from eagle.config.application import parse_command_line, run_command
 from eagle.config.schema import MOST_SEED, PRECISIONS, BadImageConfig, EvalConfig, TrainConfig, option
-from eagle.config.validation import validated
+from eagle.config.validation import plain, validated
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -49,7 +49,7 @@ def train(config_name: str = "train_config_directory", **keys: Any) -> Path:
     from eagle.training.run import train as run
 
     cfg = parse_command_line(TrainConfig, ["--config-name", config_name])
-    return run(validated(TrainConfig, {**cfg, **keys}))
+    return run(validated(TrainConfig, plain(cfg) | keys))
 
 
 def train_segmentation_main() -> None:

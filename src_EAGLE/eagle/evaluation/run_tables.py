@@ -191,17 +191,19 @@ def tree_figure(runs: Sequence[Run]) -> Figure | None:
     def miou(run: Run) -> float | None:
         return run.scores[[name for name in without_cuts(run.scores) if name.startswith("cluster")][-1]]["mIoU"]
 
-    trained = {(*place(run), run.setting.get(CHECKPOINT)): miou(run) for run in runs}
+    trained: dict[tuple[str, ...], float | None] = {
+        (*place(run), run.setting.get(CHECKPOINT, "")): miou(run) for run in runs
+    }
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
-    ends = []
+    ends: list[float] = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         pairs = []
         for run in runs:
-            stem = run.setting.get(CHECKPOINT, "").removesuffix("_tree")
-            pair = trained.get((*place(run), stem)), miou(run)
-            if run.dataset == dataset and stem != run.setting.get(CHECKPOINT) and None not in pair:
-                pairs.append(pair)
+            checkpoint = run.setting.get(CHECKPOINT, "")
+            ours, theirs = miou(run), trained.get((*place(run), checkpoint.removesuffix("_tree")))
+            if run.dataset == dataset and checkpoint.endswith("_tree") and ours is not None and theirs is not None:
+                pairs.append((theirs, ours))
         if pairs:
             axes.plot(*zip(*pairs, strict=True), "o", alpha=0.7, label=dataset.replace("$", r"\$"))
             ends += [value for pair in pairs for value in pair]
@@ -209,9 +211,7 @@ def tree_figure(runs: Sequence[Run]) -> Figure | None:
         return None
     span = [min(ends) - 2, max(ends) + 2]
     axes.plot(span, span, "-", color="0.6", linewidth=1, zorder=0)
-    axes.set(
-        xlabel="mIoU of the trained probe (%)", ylabel="mIoU of the tree (%)", xlim=span, ylim=span, aspect="equal"
-    )
+    axes.set(xlabel="trained probe: mIoU (%)", ylabel="tree: mIoU (%)", xlim=span, ylim=span, aspect="equal")
     axes.legend(frameon=False)
     return figure
 
