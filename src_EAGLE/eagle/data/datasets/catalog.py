@@ -71,15 +71,12 @@ def known_classes(cfg: Any) -> Classes | None:
 
 
 def crop_set(cfg: Any) -> CropSet:
-    """Where a configuration's crops lie, and how they are made."""
-    return CropSet(
-        Path(cfg.pytorch_data_dir),
-        cfg.dataset_name,
-        dataset_label(cfg),
-        cfg.dir_dataset_n_classes,
-        str(cfg.crop_type),
-        float(cfg.crop_ratio),
-    )
+    """Where a configuration's crops lie, and the command that makes them."""
+    keys = ["dataset_name", "crop_type", "crop_ratio", "pytorch_data_dir"]
+    keys += ["dir_dataset_name", "dir_dataset_n_classes"] if cfg.dataset_name == "directory" else []
+    words = " ".join(f"{key}={cfg[key]}" for key in keys if cfg[key] is not None)
+    folder = Path(cfg.pytorch_data_dir) / "cropped" / f"{dataset_label(cfg)}_{cfg.crop_type}_crop_{cfg.crop_ratio}"
+    return CropSet(folder, f"`python crop_datasets.py {words}`")
 
 
 def dataset_label(cfg: Any) -> str:
