@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from eagle.errors import DataError, one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+UPRIGHT = 1  # EXIF orientation
 LABEL_MODES = ("L", "P", "I", "I;16", "I;16B", "1")
 
 # The formats of those suffixes, and GIF, which web files often hold under .jpg. Pillow must not choose among all its
@@ -104,7 +105,7 @@ def read_label(path: Path) -> np.ndarray:
 def read_header(path: Path) -> Header:
     """Read pixel format and EXIF orientation; raises DataError if the file is missing or not an image."""
     with _open(path) as image:
-        return Header(image.mode, int(image.getexif().get(ExifTags.Base.Orientation, 1)), image.size)
+        return Header(image.mode, int(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)), image.size)
 
 
 def image_files(folder: Path, extra_suffixes: tuple[str, ...] = ()) -> list[Path]:

@@ -21,6 +21,8 @@ from eagle.downloads.fetching import fetch_file
 from eagle.errors import DataError, DownloadError
 from eagle.files import write_text_atomically
 
+logger = logging.getLogger(__name__)
+
 _COCO_FILE = re.compile(r"(?:.*/)?((?:train|val)2017)/(\d{12}\.(jpg|png))")
 _COCO_LIST = re.compile(r"(?:.*/)?(curated/(?:train|val)2017/\w+\.txt)")
 _COCO_EXPECTED = "train2017/ID.jpg or ID.png, val2017/ID.jpg or ID.png, curated/train2017/LIST.txt"
@@ -41,12 +43,8 @@ def prepare_cocostuff(archives: Iterable[Path], root: Path) -> str:
     """Build ``root``, laid out like STEGO's ``cocostuff.zip``, from four archives.
 
     ``train2017.zip`` and ``val2017.zip`` (COCO) contain the images, ``stuffthingmaps_trainval2017.zip`` (COCO-Stuff)
-    the annotations with values 0 to 181 and 255, and PiCIE's repository the curated lists.
-
-    Args:
-        archives: paths, which may be fetched one at a time while they are unpacked. The archive of the curated lists
-            comes first, so that a missing list shows before the rest is fetched.
-        root: the folder to create.
+    the annotations, and PiCIE's repository the curated lists. It comes first, so that a missing list shows before the
+    rest, which may be fetched while the first are unpacked.
     """
     with staged(root) as folder:
         remaining = iter(archives)
@@ -63,7 +61,8 @@ def prepare_cocostuff(archives: Iterable[Path], root: Path) -> str:
 def prepare_cityscapes(archives: Sequence[Path], root: Path) -> str:
     """Build ``root`` from ``leftImg8bit_trainvaltest.zip`` and ``gtFine_trainvaltest.zip``, in any order."""
     with staged(root) as folder:
-        merge_archives(archives, folder, _cityscapes_place, _CITYSCAPES_EXPECTED)
+        wanted = _CITYSCAPES_FILE.fullmatch
+        merge_archives(archives, folder, lambda name: name if wanted(name) else None, _CITYSCAPES_EXPECTED)
         image_folders = [folder / "leftImg8bit" / split for split in ("train", "val")]
         require_unpacked(folder, image_folders, archives)
         train, val = (sorted(images.glob("*/*.png")) for images in image_folders)
@@ -107,10 +106,6 @@ def _listed_files(folder: Path, listings: Iterable[Path]) -> Iterator[Path]:
         yield folder / "annotations" / split / f"{image_id}.png"
 
 
-def _cityscapes_place(name: str) -> str | None:
-    return name if _CITYSCAPES_FILE.fullmatch(name) else None
-
-
 def _cityscapes_label(folder: Path, image: Path) -> Path:
     split_and_city = image.parent.relative_to(folder / "leftImg8bit")
     return folder / "gtFine" / split_and_city / image.name.replace("_leftImg8bit.png", "_gtFine_labelIds.png")
@@ -138,16 +133,12 @@ _PREPARERS: dict[str, Callable[[Any, Path], str]] = {
     "potsdam": prepare_potsdam,
 }
 
-logger = logging.getLogger(__name__)
-
 
 def archive_addresses(name: str, source: str, base_url: str | None = None) -> dict[str, str]:
     """URLs of a dataset's archives by file, relative to the folder of all datasets; empty without an open download.
 
-    Args:
-        name: a key of ``DATASETS``.
-        source: "mirror" or "originals"; a dataset that is not on the mirror always comes from its publisher.
-        base_url: URL of a folder that contains all archives; None for the source's own addresses.
+    A dataset that is not on the mirror comes from its publisher also with source "mirror". ``base_url`` is a folder
+    that contains all archives; None takes the source's own addresses.
     """
     if source == "mirror" and name in MIRRORED_DATASETS:
         return {f"{name}.zip": f"{(base_url or STEGO_DATA_URL).rstrip('/')}/{name}.zip"}
@@ -160,11 +151,7 @@ def archive_addresses(name: str, source: str, base_url: str | None = None) -> di
 def fetch_dataset(name: str, data_dir: Path, addresses: dict[str, str], unzip: bool) -> Path:
     """Download a dataset if needed; return its folder if it exists or was built, else STEGO's archive.
 
-    Args:
-        name: a key of ``DATASETS``.
-        data_dir: folder that holds all datasets; originals are kept in its sub-folder ``originals``.
-        addresses: what ``archive_addresses`` returns.
-        unzip: whether to unpack STEGO's archive.
+    ``addresses`` are those of ``archive_addresses``; ``unzip`` also unpacks STEGO's archive.
 
     Raises:
         DownloadError: the download fails, the publisher offers none, or an archive is damaged or unsafe.
@@ -179,8 +166,13 @@ def fetch_dataset(name: str, data_dir: Path, addresses: dict[str, str], unzip: b
     archives = (fetch_file(url, data_dir / file) for file, url in addresses.items())
     if f"{name}.zip" not in addresses:
         return _built(name, archives, folder)
-    archive = next(archives)
-    return _unpacked(archive, folder) if unzip else archive
+    archive, prefix = next(archives), f"{name}/"
+    if not unzip:
+        return archive
+    with staged(folder) as unfinished:
+        inside = re.compile(f"{prefix}(.+)").fullmatch
+        merge_archives([archive], unfinished, lambda name: found[1] if (found := inside(name)) else None, f"{prefix}…")
+    return folder
 
 
 def prepare_dataset(name: str, data_dir: Path, archives: Sequence[Path]) -> Path:
@@ -199,16 +191,4 @@ def prepare_dataset(name: str, data_dir: Path, archives: Sequence[Path]) -> Path
 
 def _built(name: str, archives: Iterable[Path], folder: Path) -> Path:
     logger.info("%s: %s", name, _PREPARERS[name](archives, folder))
-    return folder
-
-
-def _unpacked(archive: Path, folder: Path) -> Path:
-    """Unpack the folder of STEGO's archive."""
-    prefix = f"{folder.name}/"
-
-    def place(name: str) -> str | None:
-        return name.removeprefix(prefix) if name.startswith(prefix) else None
-
-    with staged(folder) as unfinished:
-        merge_archives([archive], unfinished, place, f"{prefix}…")
     return folder

@@ -26,12 +26,7 @@ _UNKNOWN = -2
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a dataset.
-
-    Attributes:
-        names: class names by class id.
-        palette: RGB colours by class id, n×3 uint8.
-    """
+    """Names of a dataset's classes by class id, and their RGB colours, n×3 uint8."""
 
     names: tuple[str, ...]
     palette: np.ndarray
@@ -81,10 +76,7 @@ class SegmentationDataset(ABC):
 class ImageFileDataset(SegmentationDataset):
     """Dataset that stores one image and one label map per file; the image's name is its file's stem.
 
-    Args:
-        classes: class names and palette.
-        images: the images' files.
-        labels: the label maps' files, None for an image without one; None for a dataset without labels.
+    ``labels`` is None for a dataset without labels, and has None for an image without a label map.
     """
 
     def __init__(self, classes: Classes, images: Sequence[Path], labels: Sequence[Path | None] | None) -> None:
@@ -125,13 +117,7 @@ class ImageFileDataset(SegmentationDataset):
 
 
 class DatasetPart(SegmentationDataset):
-    """A subset of a dataset.
-
-    Args:
-        dataset: the whole dataset.
-        indices: indices of the images to keep, in order.
-        skipped: one error message for each image left out because it cannot be read.
-    """
+    """The images of a dataset at ``indices``, in that order; ``skipped`` as in SegmentationDataset."""
 
     def __init__(self, dataset: SegmentationDataset, indices: Sequence[int], skipped: Iterable[str] = ()) -> None:
         self._dataset = dataset
@@ -180,12 +166,7 @@ def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, 
 
 
 class IdTable:
-    """Lookup table from non-negative file ids to class ids.
-
-    Args:
-        classes: class id, or VOID, by file id.
-        otherwise: class id of all other file ids, e.g. VOID; None to raise an error for them.
-    """
+    """Lookup table from non-negative file ids to class ids or VOID; other file ids are ``otherwise``, or an error."""
 
     def __init__(self, classes: Mapping[int, int], otherwise: int | None = None) -> None:
         self._last = max(classes) + 1
@@ -205,11 +186,7 @@ class IdTable:
 
 
 def fetch_commands(root: Path) -> str:
-    """Commands that fetch the dataset in ``root`` from STEGO's mirror, or from its publisher where that is possible.
-
-    Args:
-        root: the dataset's folder, which has the archive's name.
-    """
+    """Commands that fetch the dataset in ``root`` from STEGO's mirror, or from its publisher where that is possible."""
     place = f"pytorch_data_dir={root.parent}"
     mirror = f"`python download_datasets.py datasets=[{root.name}] unzip=true {place}`"
     way = _PUBLISHERS_WAYS.get(root.name)

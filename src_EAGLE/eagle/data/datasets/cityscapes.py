@@ -51,15 +51,7 @@ _IMAGE_SUFFIX, _LABEL_SUFFIX = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
 class Cityscapes(ImageFileDataset):
-    """One split, sorted by city and name.
-
-    Args:
-        root: the folder ``cityscapes``.
-        split: "train" or "val".
-
-    Raises:
-        DataError: there are no images, or a fine label map is missing.
-    """
+    """One split, sorted by city and name; raises DataError if there are no images, or a fine label map is missing."""
 
     def __init__(self, root: Path, split: str) -> None:
         folder = require_folder(root, root / "leftImg8bit" / split)

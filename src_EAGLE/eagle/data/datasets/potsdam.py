@@ -70,18 +70,14 @@ class Potsdam(ImageFileDataset):
 def open_potsdam(root: Path, split: str, include_unlabelled: bool = False) -> Potsdam:
     """Open a split of ``potsdam``; raises DataError if a list or a listed file is missing.
 
-    Args:
-        root: the dataset's folder.
-        split: "train" or "val".
-        include_unlabelled: whether the training split includes the tiles without labels.
+    With ``include_unlabelled`` the training split includes the tiles without labels.
     """
     labelled = read_listing(root, root / ("labelled_train.txt" if split == "train" else "labelled_test.txt"))
-    include_unlabelled = include_unlabelled and split == "train"
-    unlabelled = read_listing(root, root / "unlabelled_train.txt") if include_unlabelled else []
+    with_unlabelled = include_unlabelled and split == "train"
+    unlabelled = read_listing(root, root / "unlabelled_train.txt") if with_unlabelled else []
     images = [root / "imgs" / f"{name}.mat" for name in (*labelled, *unlabelled)]
     labels = [root / "gt" / f"{name}.mat" for name in labelled]
-    require_files(root, images)
-    require_files(root, labels)
+    require_files(root, [*images, *labels])
     return Potsdam(POTSDAM_CLASSES, images, [*labels, *(None for _ in unlabelled)])
 
 
