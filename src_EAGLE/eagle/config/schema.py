@@ -51,15 +51,12 @@ def key(
     Args:
         default: value if neither YAML nor command line sets the key; lists and dicts are copied per instance.
         meaning: one sentence for ``--help``.
-        role: what the key decides (see ``Role``).
+        role: what the key decides (see ``Role``); TypeError if it is none.
         choices: allowed strings; empty allows any.
         minimum: smallest allowed value.
         above: exclusive lower bound.
         maximum: largest allowed value.
         path: the value is a file or folder, or a list of them.
-
-    Raises:
-        TypeError: ``role`` is missing or unknown.
     """
     if role not in get_args(Role):
         raise TypeError(f"{meaning!r}: key(…, role=…) takes one of {', '.join(get_args(Role))}")
