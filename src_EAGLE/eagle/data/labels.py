@@ -45,12 +45,7 @@ _VISIONS = (_NORMAL, (1.0, _PROTANOPIA), (1.0, _DEUTERANOPIA), (1.5, _TRITANOPIA
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Classes and, for each scored map, the class assigned to each cluster.
-
-    Attributes:
-        classes: names and palette.
-        assignments: map name ("linear", "cluster", "cluster+crf", …) → one class id per cluster, −1 for no class.
-    """
+    """Classes and, by name of each scored map ("linear", "cluster+crf", …), a class id per cluster, −1 for no class."""
 
     classes: Classes
     assignments: dict[str, list[int]] = field(default_factory=dict)
@@ -129,12 +124,9 @@ def colored(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def write_ids(path: Path, ids: np.ndarray, n_ids: int) -> None:
-    """Write H×W class or cluster ids as a greyscale PNG: 8 bits for up to 255 ids, else 16 bits.
+    """Write H×W ids in [0, n_ids) as a greyscale PNG: 8 bits for up to 255 ids, else 16 bits, so all images share it.
 
-    Args:
-        path: output file.
-        ids: in [0, n_ids); −1 (no class) is written as the highest value, 255 or 65535.
-        n_ids: number of classes or clusters; it fixes the bit depth, so all images share it.
+    −1 (no class) is written as the highest value, 255 or 65535.
     """
     write_image(path, _id_image(ids, n_ids))
 

@@ -1,5 +1,6 @@
 """Training and evaluation views: resizing, cropping, photometric augmentation, ImageNet normalisation."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -89,10 +90,8 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(self, dataset: SegmentationDataset, res: int, fidelity: str, n_views: int = 0) -> None:
-        self._dataset = dataset
-        self._res = res
+        self._dataset, self._res, self._n_views = dataset, res, n_views
         self._photometric = Photometric(fidelity)
-        self._n_views = n_views
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -117,13 +116,13 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
         return sample
 
 
+@dataclass(eq=False)
 class EvaluationViews(Dataset[dict[str, Tensor]]):
     """Evaluation samples with ``img``, ``label`` and ``index`` as in TrainingViews; uncropped ones differ in shape."""
 
-    def __init__(self, dataset: SegmentationDataset, res: int, crop: bool = True) -> None:
-        self.dataset = dataset
-        self.res = res
-        self.crop = crop
+    dataset: SegmentationDataset
+    res: int
+    crop: bool = True
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -15,12 +15,6 @@ from eagle.errors import DataError
 VOID = -1
 SPLITS = ("train", "val")
 
-# The ways round STEGO's mirror, by dataset.
-_PUBLISHERS_WAYS = {
-    "cocostuff": "download_datasets.py datasets=[cocostuff] source=originals",
-    "cityscapes": "download_datasets.py cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip",
-    "potsdam": "download_datasets.py potsdam=2_Ortho_RGB.zip,5_Labels_all.zip",
-}
 _UNKNOWN = -2
 
 
@@ -105,10 +99,10 @@ class ImageFileDataset(SegmentationDataset):
         return read_image(self.image_path(index))
 
     def label(self, index: int) -> np.ndarray:
-        """Class ids; must not be called for an image without a label map."""
+        """Class ids, all void for an image without a label map."""
         path = self.label_path(index)
         if path is None:
-            raise DataError(f"{self.image_path(index)}: has no label map")
+            return np.full(self.image(index).size[::-1], VOID, dtype=np.int32)
         return self.class_ids(path)
 
     @abstractmethod
@@ -185,25 +179,17 @@ class IdTable:
         return mapped
 
 
-def fetch_commands(root: Path) -> str:
-    """Commands that fetch the dataset in ``root`` from STEGO's mirror, or from its publisher where that is possible."""
-    place = f"pytorch_data_dir={root.parent}"
-    mirror = f"`python download_datasets.py datasets=[{root.name}] unzip=true {place}`"
-    way = _PUBLISHERS_WAYS.get(root.name)
-    return f"{mirror}, or from its publisher with `python {way} {place}`" if way else mirror
-
-
-def refetch(root: Path) -> str:
-    """What to do about an incomplete folder, as the end of an error message."""
-    return f"move {root} away and fetch it again with {fetch_commands(root)}"
+def incomplete(root: Path, problem: str) -> DataError:
+    """An error that tells how to fetch the dataset in ``root``, again if the folder exists."""
+    again = f"move {root} away and fetch it again" if root.is_dir() else "fetch it"
+    command = f"python download_datasets.py datasets=[{root.name}] unzip=true pytorch_data_dir={root.parent}"
+    return DataError(f"{problem}; {again} with `{command}`, or build it from its publisher's files (docs/data.md)")
 
 
 def require_folder(root: Path, folder: Path) -> Path:
-    """Return ``folder``; raises DataError if it or ``root`` does not exist."""
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; fetch it with {fetch_commands(root)}")
+    """Return ``folder`` of the dataset in ``root``; raises DataError if it does not exist."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {refetch(root)}")
+        raise incomplete(root, f"{folder if root.is_dir() else root}: no such folder")
     return folder
 
 
@@ -214,7 +200,7 @@ def require_files(root: Path, files: Sequence[Path]) -> None:
         names.setdefault(file.parent, []).append(file.name)
     if missing := [file for folder, wanted in names.items() for file in missing_files(folder, wanted)]:
         require_folder(root, missing[0].parent)
-        raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(files)} are missing); {refetch(root)}")
+        raise incomplete(root, f"{missing[0]}: no such file ({len(missing)} of {len(files)} are missing)")
 
 
 def missing_files(folder: Path, names: Iterable[str]) -> list[Path]:
@@ -225,13 +211,10 @@ def missing_files(folder: Path, names: Iterable[str]) -> list[Path]:
 
 def read_listing(root: Path, listing: Path) -> list[str]:
     """Read names from a text file, one per line; raises DataError if it is missing or empty."""
-    require_folder(root, listing.parent)
-    if not listing.is_file():
-        raise DataError(f"{listing}: no such file; {refetch(root)}")
-    names = read_names(listing)
-    if not names:
-        raise DataError(f"{listing}: contains no image names; {refetch(root)}")
-    return names
+    require_files(root, [listing])
+    if names := read_names(listing):
+        return names
+    raise incomplete(root, f"{listing}: contains no image names")
 
 
 def read_names(path: Path) -> list[str]:
