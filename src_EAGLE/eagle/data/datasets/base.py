@@ -58,10 +58,6 @@ class SegmentationDataset(ABC):
         """The image's file; None if the dataset does not store one image per file."""
         return None
 
-    def label_path(self, index: int) -> Path | None:  # noqa: ARG002
-        """The label map's file; None without one."""
-        return None
-
     @abstractmethod
     def label(self, index: int) -> np.ndarray:
         """Class ids, H×W int32 in the image's size, −1 for void; raises DataError that names the file."""
@@ -131,10 +127,6 @@ class DatasetPart(SegmentationDataset):
         """The image's file."""
         return self._dataset.image_path(self._indices[index])
 
-    def label_path(self, index: int) -> Path | None:
-        """The label map's file."""
-        return self._dataset.label_path(self._indices[index])
-
     def image(self, index: int) -> Image.Image:
         """The RGB image."""
         return self._dataset.image(self._indices[index])
@@ -162,11 +154,10 @@ def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, 
 class IdTable:
     """Lookup table from non-negative file ids to class ids or VOID; other file ids are ``otherwise``, or an error."""
 
-    def __init__(self, classes: Mapping[int, int], otherwise: int | None = None) -> None:
+    def __init__(self, classes: Mapping[int, int], otherwise: int = _UNKNOWN) -> None:
         self._last = max(classes) + 1
-        self._table = np.full(self._last + 1, _UNKNOWN if otherwise is None else otherwise, dtype=np.int32)
-        for file_id, class_id in classes.items():
-            self._table[file_id] = class_id
+        self._table = np.full(self._last + 1, otherwise, dtype=np.int32)
+        self._table[list(classes)] = list(classes.values())
 
     def __call__(self, ids: np.ndarray, path: Path) -> np.ndarray:
         """Map ``ids`` to int32 class ids of the same shape; raises DataError that names ``path`` for an unknown id."""
@@ -183,7 +174,7 @@ def incomplete(root: Path, problem: str) -> DataError:
     """An error that tells how to fetch the dataset in ``root``, again if the folder exists."""
     again = f"move {root} away and fetch it again" if root.is_dir() else "fetch it"
     command = f"python download_datasets.py datasets=[{root.name}] unzip=true pytorch_data_dir={root.parent}"
-    return DataError(f"{problem}; {again} with `{command}`, or build it from its publisher's files (docs/data.md)")
+    return DataError(f"{problem}; {again} with `{command}`, or from a source in docs/data.md")
 
 
 def require_folder(root: Path, folder: Path) -> Path:
