@@ -14,8 +14,8 @@ from eagle.data.check import Inspection, class_shares_table, inspect_dataset, re
 from eagle.data.crops import crop_split
 from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
-from eagle.data.datasets.cropped import CROPS_PER_IMAGE, JpegSettings
-from eagle.data.publishers import archive_addresses, fetch_dataset, prepare_dataset
+from eagle.data.datasets.cropped import CROPS_PER_IMAGE
+from eagle.data.publishers import archive_addresses, fetch_dataset
 from eagle.downloads.catalog import DATASETS, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights
 from eagle.downloads.fetching import DERIVED, fetch_model
 from eagle.errors import DataError, DownloadError, EagleError
@@ -118,11 +118,8 @@ def download_datasets(config: DictConfig) -> None:
     failed: list[str] = []
     for name in dict.fromkeys(wanted):
         try:
-            if name in given:
-                path = prepare_dataset(name, data_dir, given[name])
-            else:
-                addresses = archive_addresses(name, config.source, config.base_url)
-                path = fetch_dataset(name, data_dir, addresses, config.unzip)
+            addresses = archive_addresses(name, config.source, config.base_url)
+            path = fetch_dataset(name, data_dir, addresses, config.unzip, given.get(name, ()))
             present.append(f"{name} -> {path}")
         except (DownloadError, DataError) as error:
             failed.append(f"{name} ({error})")
@@ -183,12 +180,11 @@ def crop_datasets(config: DictConfig) -> None:
     datasets = [validated(DatasetConfig, {**shared, "dataset_name": name}) for name in config.dataset_name]
     # Open all datasets first, so that missing files are reported before any cropping.
     opened = [(cfg, split, open_whole_dataset(cfg, split)) for cfg in datasets for split in config.splits]
-    jpeg = JpegSettings(config.jpeg_quality, config.jpeg_subsampling)
     summary = []
     for cfg, split, whole in opened:
         crops = crop_set(cfg)
         dataset = readable_part(whole, config.on_bad_image, f"{split} images")
-        n_written = crop_split(dataset, split, crops, jpeg, config.seed, config.num_processes)
+        n_written = crop_split(dataset, split, crops, config)
         left_out = f"; bad images left out: {len(dataset.skipped)}" if dataset.skipped else ""
         summary.append(f"{crops.folder} {split}: {CROPS_PER_IMAGE * len(dataset)} crops, {n_written} written{left_out}")
     print("\n".join(summary))
