@@ -95,7 +95,10 @@ def _record_split(dataset: SegmentationDataset, split: str, crops: CropSet, cfg:
     differing = [
         f"{name} {then.get(name)} instead of {value}" for name, value in parameters.items() if then.get(name) != value
     ]
-    recorded = {"labels": dataset.has_labels, "images": [_stamp(dataset, index) for index in range(len(dataset))]}
+    recorded: dict[str, Any] = {
+        "labels": dataset.has_labels,
+        "images": [_stamp(dataset, index) for index in range(len(dataset))],
+    }
     before = found["splits"].get(split, recorded)
     if [stamp[0] for stamp in before["images"]] != [stamp[0] for stamp in recorded["images"]]:
         differing.append("other images")
