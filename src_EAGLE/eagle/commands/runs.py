@@ -84,6 +84,8 @@ def matching(key: str, named: str) -> list[Path]:
     path = Path(named)
     if path.exists() or not any(sign in named for sign in "*?["):
         return [path]
+    if named.startswith("["):
+        raise ConfigError(f"{key}: quote names with = or commas: \"{key}=['{named.strip('[]')}']\"")
     found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
     if not found:
         raise ConfigError(f"{key}: no file matches {named}")

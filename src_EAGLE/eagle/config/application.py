@@ -42,6 +42,17 @@ SCHEMA, PRIMARY, VERSION = "eagle_schema", "eagle_command", "1.3"
 # In a run's folder: the configuration of a job that a sweep has finished.
 JOB_NAME = "sweep_job.yml"
 
+HELP = ("--help", "-h")
+# Headings of the help and the roles of the keys below them.
+HEADINGS = {
+    "Data": ("data",),
+    "Backbone": ("backbone",),
+    "Model and method": ("model", "method"),
+    "Run": ("seed", "adjustable"),
+    "Precision": ("numerics",),
+    "Machine and output": ("machine",),
+}
+
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; make room and run the command again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "; choose a writable folder, or change its permissions"),
@@ -66,7 +77,7 @@ def run_command(
     if not CONFIG_DIR.is_dir():
         default_config = None  # an installed copy: the defaults of the schema apply
     try:
-        if {"--help", "-h"} & {*sys.argv[1:]}:
+        if {*HELP} & {*sys.argv[1:]}:
             print(help_text(schema, command, default_config, positional))
         elif "--version" in sys.argv[1:]:
             print(version_and_citation())
@@ -204,6 +215,11 @@ def _one_line_errors() -> Iterator[None]:
             found = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
             reason = str(found).partition("composing config:")[2] or str(found)
             raise ConfigError(f"{key[1]}: {reason.strip().splitlines()[0]}") from error
+        if sweep := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", reason):
+            name, value = sweep.groups()
+            raise ConfigError(
+                f"{name}: add --multirun to run each of {value}; one value with commas is {name}=\"'{value}'\""
+            ) from error
         if "hydra/launcher" in reason:
             reason += "; pip install -e .[sweep] installs the launchers joblib and submitit_slurm"
         raise ConfigError(reason) from error
@@ -217,20 +233,29 @@ def _is_no_hint(record: logging.LogRecord) -> bool:
 def help_text(
     schema: type, command: Callable[[DictConfig], None], default_config: str | None, positional: str | None = None
 ) -> str:
-    """Describe the command, then every key with its default, choices and meaning."""
+    """Describe the command, then every key with its value, choices and meaning, grouped by role."""
+    words = [word for word in sys.argv[1:] if word not in HELP]
+    line = read_command_line(schema, words, default_config, positional)
     first = f"{positional.upper()} … " if positional else ""
     program = Path(sys.argv[0]).name
     program = f"python {program}" if program.endswith(".py") else program
     lines = [f"usage: {program} {first}[--config-name NAME] [key=value | --key value] …", ""]
-    lines += [(command.__doc__ or "").strip(), ""]
-    if default_config:
-        lines += [f"Values in configs/{default_config}.yml take precedence over the defaults in this list:", ""]
-    defaults = OmegaConf.structured(schema)
-    for item in dataclasses.fields(schema):
-        default = "(must be given)" if OmegaConf.is_missing(defaults, item.name) else defaults[item.name]
-        choices = f" ({' | '.join(item.metadata['choices'])})" if item.metadata["choices"] else ""
-        lines.append(f"  {item.name}={'none' if default is None else default}{choices}")
-        lines.append(f"      {item.metadata['meaning']}")
+    lines += [(command.__doc__ or "").strip()]
+    config_name = line.config_options[-1] if line.config_options else default_config
+    if config_name:
+        lines += ["", f"Values are those of {config_name}; keys that it does not set have their defaults."]
+    defaults, items = OmegaConf.structured(schema), dataclasses.fields(schema)
+    roles = {item.metadata["role"] for item in items}
+    for heading, members in HEADINGS.items():
+        group = [item for item in items if item.metadata["role"] in members]
+        if group:
+            lines += ["", *([f"{heading}:"] if len(roles) > 1 else [])]
+        for item in group:
+            missing = OmegaConf.is_missing(defaults, item.name)
+            value = line.yaml.get(item.name, "(must be given)" if missing else defaults[item.name])
+            choices = f" ({' | '.join(item.metadata['choices'])})" if item.metadata["choices"] else ""
+            lines.append(f"  {item.name}={'none' if value is None else value}{choices}")
+            lines.append(f"      {item.metadata['meaning']}")
     lines += ["", "Hydra's options: --multirun (key=a,b,c runs every combination), --cfg job, --config-dir DIR, --info"]
     lines += ["searchpath, --shell-completion install=bash; https://hydra.cc/docs/advanced/hydra-command-line-flags"]
     return "\n".join(lines)
