@@ -21,8 +21,8 @@ class BenchmarkConfig:
     repeats: int = option(5, "Timed runs of each side, in turn; the median is reported", minimum=1)
     sections: list[str] = option(
         ["all"],
-        "What to measure: all, or some of data, backbone, eigen, eicue, correspondence, object_nce, step, cached, "
-        "views, bf16, crf, evaluation, scaling, floor",
+        "What to measure: all, or some of backbone, eigen, correspondence, object_nce, step, cached, views, bf16, crf, "
+        "evaluation",
     )
     out: str = option(default_folder("outputs/benchmark"), "Folder of benchmark.json and benchmark.md", path=True)
 
