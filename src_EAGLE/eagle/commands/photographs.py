@@ -1,6 +1,7 @@
 """Commands about photographs: write masks, draw eigenvectors, serve the web page."""
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,11 +55,6 @@ class SegmentConfig(MachineConfig):
         "Side of the windows that larger images are split into; none = val_res with full_resolution, else no windows",
         minimum=1,
     )
-    frame_rate: float | None = option(
-        None,
-        "Also join each folder's overlays, in order of file names, to a video with this many frames per second",
-        above=0,
-    )
     run_crf: bool = option(False, "Refine borders with a dense CRF (on at most 640×480 pixels); see refine")
     refine: str = option(
         "auto",
@@ -95,9 +91,7 @@ def segment_images(cfg: DictConfig) -> None:
     print(f"{', '.join(shown)}, {left_out} left out: {cfg.output_dir}/{JSON_NAME}")
 
 
-def segment_images_main() -> None:
-    """Run the command."""
-    run_command(SegmentConfig, segment_images, positional="images")
+segment_images_main = partial(run_command, SegmentConfig, segment_images, positional="images")
 
 
 @dataclass
@@ -160,9 +154,7 @@ def visualize_eigen(cfg: DictConfig) -> None:
     print(visualize(cfg))
 
 
-def visualize_eigen_main() -> None:
-    """Run the command."""
-    run_command(VisualizeConfig, visualize_eigen, positional="images")
+visualize_eigen_main = partial(run_command, VisualizeConfig, visualize_eigen, positional="images")
 
 
 @dataclass
@@ -194,6 +186,4 @@ def demo(cfg: DictConfig) -> None:
     serve(cfg)
 
 
-def demo_main() -> None:
-    """Run the command."""
-    run_command(DemoConfig, demo)
+demo_main = partial(run_command, DemoConfig, demo)

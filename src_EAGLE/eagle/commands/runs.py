@@ -1,6 +1,7 @@
 """Commands about training runs: train, evaluate checkpoints, draw curves."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -22,9 +23,7 @@ def train_segmentation(cfg: DictConfig) -> None:
     train(cfg)
 
 
-def train_segmentation_main() -> None:
-    """Run the command."""
-    run_command(TrainConfig, train_segmentation, default_config="train_config_cocostuff")
+train_segmentation_main = partial(run_command, TrainConfig, train_segmentation, default_config="train_config_cocostuff")
 
 
 def eval_segmentation(cfg: DictConfig) -> None:
@@ -54,9 +53,9 @@ def matching(named: str) -> list[Path]:
     return found
 
 
-def eval_segmentation_main() -> None:
-    """Run the command."""
-    run_command(EvalConfig, eval_segmentation, default_config="eval_config", positional="model_paths")
+eval_segmentation_main = partial(
+    run_command, EvalConfig, eval_segmentation, default_config="eval_config", positional="model_paths"
+)
 
 
 @dataclass
@@ -91,9 +90,7 @@ def fit_clusters(cfg: DictConfig) -> None:
     print(fit_checkpoint(checkpoint, cfg))
 
 
-def fit_clusters_main() -> None:
-    """Run the command."""
-    run_command(FitConfig, fit_clusters, positional="checkpoint")
+fit_clusters_main = partial(run_command, FitConfig, fit_clusters, positional="checkpoint")
 
 
 SEVERAL_RUNS_DIR = default_folder("outputs/curves")
@@ -130,6 +127,4 @@ def plot_run(cfg: DictConfig) -> None:
     print(path)
 
 
-def plot_run_main() -> None:
-    """Run the command."""
-    run_command(PlotConfig, plot_run, positional="runs")
+plot_run_main = partial(run_command, PlotConfig, plot_run, positional="runs")

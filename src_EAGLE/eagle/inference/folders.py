@@ -38,7 +38,7 @@ from eagle.files import LOCK_NAME, locked, remove_unfinished, sha256_of, write_t
 from eagle.inference.photograph import PhotographSegmenter, Prepared, View, ordered
 from eagle.inference.segmentation import Legend, Segmentation, mask_files
 from eagle.inference.segmenter import open_segmenter
-from eagle.inference.video import VIDEO_SUFFIXES, join_overlays, segment_video
+from eagle.inference.video import VIDEO_SUFFIXES, segment_video
 from eagle.models.cluster_tree import ClusterCut
 
 JSON_NAME = "segments.json"
@@ -57,11 +57,11 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
     """Write masks for all files named by ``cfg.images`` and ``cfg.bundled``, and ``segments.json``.
 
     Each image gives ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png`` in its own size, and each video
-    ``NAME_overlay.mp4``. With ``cfg.frame_rate``, each folder of images also gives ``FOLDER_overlay.mp4``.
-    ``legend.png`` shows each class's colour and mean share. Unreadable files are listed in the JSON and logged.
+    ``NAME_overlay.mp4``. ``legend.png`` shows each class's colour and mean share. Unreadable files are listed in the
+    JSON and logged.
 
     Files that an earlier run finished are skipped if neither they nor the settings have changed; ``segments.jsonl``
-    records them. The process of rank 0 writes the JSON, the legend and the folders' videos.
+    records them. The process of rank 0 writes the JSON and the legend.
 
     Args:
         cfg: a validated SegmentConfig.
@@ -74,8 +74,7 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
         CheckpointError: the checkpoint cannot be loaded.
         ConfigError: no input is named, results could replace inputs, a size is not a multiple of the patch size, or a
             device is missing.
-        DataError: a named path does not exist, processes do not share the output folder, or a folder's overlays cannot
-            be joined to a video.
+        DataError: a named path does not exist, or processes do not share the output folder.
         EagleError: another run writes to the output folder.
     """
     files = _files(cfg)
@@ -292,7 +291,7 @@ def _join_logs(folder: Path, settings: str, names: Mapping[str, str]) -> tuple[d
 
 
 def _summary(folder: Path, settings: str, names: Mapping[str, str], legend: Legend, cfg: DictConfig) -> dict[str, Any]:
-    """Write ``segments.json``, the legend and the folders' videos from the records of all processes."""
+    """Write ``segments.json`` and the legend from the records of all processes."""
     records, n_new = _join_logs(folder, settings, names)
     if missing := [path for path in names if path not in records]:
         raise DataError(
@@ -307,14 +306,11 @@ def _summary(folder: Path, settings: str, names: Mapping[str, str], legend: Lege
         "images": {path: record["entry"] for path, record in records.items() if "entry" in record},
         "unreadable": {path: record["unreadable"] for path, record in records.items() if "entry" not in record},
     }
-    _write_json(folder / JSON_NAME, content)
+    write_text_atomically(folder / JSON_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
     for reason in content["unreadable"].values():
         logger.warning("left out: %s", reason)
     if content["images"]:
         write_legend(folder / LEGEND_NAME, legend, [entry["shares"] for entry in content["images"].values()])
-    if cfg.frame_rate is not None:
-        content["videos"] = join_overlays(content["images"], folder, cfg.frame_rate)
-        _write_json(folder / JSON_NAME, content)
     return content | {"already_done": len(names) - n_new}
 
 
@@ -337,10 +333,6 @@ def write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float
 
 def _line(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, allow_nan=False) + "\n").encode()
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_text_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _stamp(path: Path) -> list[int] | None:
