@@ -17,15 +17,13 @@ from eagle.config.validation import validated
 from eagle.data.datamodule import HOST_ENTRIES
 from eagle.data.views import normalize
 from eagle.errors import ConfigError, EagleError
-from eagle.losses.patch_weights import patch_weights
 from eagle.maps.crf.dense_crf import dense_crf_maps
 from eagle.maps.crf.pool import CrfPool, require_pydensecrf
 from eagle.maps.probe_maps import CLUSTER_ALPHA, MapSettings
 from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.spectral.eicue import eicue, laplacian_eigenvectors
+from eagle.spectral.eicue import laplacian_eigenvectors
 from eagle_benchmarks.released import Released
-from eagle_benchmarks.released_losses import correspondence, object_nce
 
 # A step after step_schedulers, so that the object-centric loss is on.
 STEP = 500
@@ -95,7 +93,7 @@ def smooth_pictures(n: int, res: int) -> Tensor:
 def sides(section: str, case: Case) -> dict[str, Side]:
     """The computations ``released`` and ``ours`` of a part; the released CRF is missing without pydensecrf."""
     released, ours = PARTS[section](case)
-    if section in ("crf", "evaluation"):
+    if section == "evaluation":
         try:
             require_pydensecrf()
         except ConfigError:
@@ -154,38 +152,6 @@ def eigen(case: Case) -> Sides:
     )
 
 
-def correspondence_loss(case: Case) -> Sides:
-    """Correspondence distillation, forward and backward."""
-    keys, keys_aug = case.segmenter._frozen_keys(case.batch)
-    code, code_aug = (c.requires_grad_() for c in _codes(case))
-
-    def released() -> dict[str, Tensor]:
-        views, codes = (keys, keys, keys_aug), (code, code, code_aug)
-        positive, negative = correspondence(case.segmenter.cfg, views, codes, **case.draws)
-        return {"correspondence loss": _backward(positive + negative)}
-
-    def ours() -> dict[str, Tensor]:
-        pairs = case.segmenter.correspondence_loss(keys, keys, keys_aug, code, code, code_aug, **case.draws)
-        return {"correspondence loss": _backward(pairs["pos_inter_loss"] + pairs["neg_inter_loss"].mean())}
-
-    return released, ours
-
-
-def object_loss(case: Case) -> Sides:
-    """Patch weights, prototypes and ObjNCE of one direction, forward and backward."""
-    cfg, loss = case.segmenter.cfg, case.segmenter.object_nce_loss
-    keys, _ = case.segmenter._frozen_keys(case.batch)
-    tokens = [code.flatten(2).transpose(1, 2).flatten(0, 1) for code in _codes(case)]
-    source, target = (F.normalize(view, dim=1).requires_grad_() for view in tokens)
-    grid = (keys.shape[2], keys.shape[3])
-    labels = eicue(_vectors(case)[0], grid, case.segmenter.train_cluster_probe_eigen)[1]
-    k_out = cfg.eigen_cluster_out
-    return (
-        lambda: {"ObjNCE": _backward(object_nce(cfg, source, target, labels, keys))},
-        lambda: {"ObjNCE": _backward(loss(source, target, labels, patch_weights(keys), k_out))},
-    )
-
-
 def step(case: Case, context: AbstractContextManager[Any] = nullcontext()) -> Sides:  # noqa: B008 it has no state
     """The whole training step: forward, backward and optimisers; our forward pass runs in ``context``."""
     optimizers, optimizer = case.released.optimizers(), case.segmenter.configure_optimizers()
@@ -225,47 +191,32 @@ def bfloat16_step(case: Case) -> Sides:
     return step(case, torch.autocast(case.device.type, dtype=torch.bfloat16))
 
 
-def crf(case: Case) -> Sides:
-    """The CRF of both probes' maps. The released side runs pydensecrf on each map, with one process per core."""
-    maps = list(case.segmenter.eval().probe_maps(MapSettings())(case.batch["img"]).values())
-    return _refined(case, lambda: maps, lambda: maps)
-
-
 def evaluation(case: Case) -> Sides:
-    """Flip-averaged maps of both probes and their CRFs; the released side's CRF is as in ``crf``."""
+    """Flip-averaged maps of both probes and their CRFs; the released side runs pydensecrf, one process per core."""
     img, probes = case.batch["img"], case.segmenter.eval().probe_maps(MapSettings())
+    names = ("linear log-probabilities", "cluster log-probabilities", "CRF of linear", "CRF of cluster")
     case.released.segmenter.eval()
-    return _refined(case, lambda: case.released.evaluation_maps(img, CLUSTER_ALPHA), lambda: list(probes(img).values()))
+
+    def released() -> dict[str, Tensor]:
+        maps = case.released.evaluation_maps(img, CLUSTER_ALPHA)
+        return dict(zip(names, [*maps, *dense_crf_maps(img, maps, "pydensecrf", case.pool)], strict=True))
+
+    def ours() -> dict[str, Tensor]:
+        maps = list(probes(img).values())
+        return dict(zip(names, [*maps, *dense_crf_maps(img, maps)], strict=True))
+
+    return released, ours
 
 
 PARTS: dict[str, Callable[[Case], Sides]] = {
     "backbone": backbone,
     "eigen": eigen,
-    "correspondence": correspondence_loss,
-    "object_nce": object_loss,
     "step": step,
     "cached": cached_step,
     "views": partial(cached_step, views=True),
     "bf16": bfloat16_step,
-    "crf": crf,
     "evaluation": evaluation,
 }
-
-
-def _refined(case: Case, released_maps: Callable[[], list[Tensor]], our_maps: Callable[[], list[Tensor]]) -> Sides:
-    def released() -> dict[str, Tensor]:
-        maps = released_maps()
-        return named(maps, dense_crf_maps(case.batch["img"], maps, "pydensecrf", case.pool))
-
-    def ours() -> dict[str, Tensor]:
-        maps = our_maps()
-        return named(maps, dense_crf_maps(case.batch["img"], maps))
-
-    def named(maps: list[Tensor], refined: list[Tensor]) -> dict[str, Tensor]:
-        names = ("linear log-probabilities", "cluster log-probabilities", "CRF of linear", "CRF of cluster")
-        return dict(zip(names, [*maps, *refined], strict=True))
-
-    return released, ours
 
 
 def _codes(case: Case) -> tuple[Tensor, Tensor]:

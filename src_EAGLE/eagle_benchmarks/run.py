@@ -26,7 +26,6 @@ from eagle_benchmarks.comparisons import PARTS, check, make_case, sides
 
 HEADER = ("", "released s", "ours s", "ratio", "released MB", "ours MB", "ratio")
 BATCH = {"cpu": 8, "cuda": 32}
-EVALUATIONS = {"crf": "CRF of both maps", "evaluation": "evaluation with CRF"}
 EVALUATION_BATCH = {"cpu": 2, "cuda": 16}
 
 
@@ -81,12 +80,10 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def compare(part: str, cfg: Any, device: torch.device) -> dict[str, Any]:
     """Check that both sides of a part agree, time them in turn, and measure the peak memory of each."""
-    if part in EVALUATIONS:
+    if part == "evaluation":
         size, res = EVALUATION_BATCH[device.type], cfg.eval_res
-        name = f"{EVALUATIONS[part]}, {res} pixels, {size} images"
     else:
         size, res = cfg.batch_size or BATCH[device.type], cfg.res
-        name = f"{part}, {res} pixels, batch {size}"
     case = make_case(cfg.model_type, device, size, res)
     with case.pool:
         check(part, case)
@@ -97,7 +94,7 @@ def compare(part: str, cfg: Any, device: torch.device) -> dict[str, Any]:
     if device.type == "cpu":
         arguments = (cfg.model_type, size, res, torch.get_num_threads(), part)
         memory = {side: in_a_process(_cpu_memory, *arguments, side) for side in runs}
-    row: dict[str, Any] = {"name": name, "times": times}
+    row: dict[str, Any] = {"name": f"{part}, {res} pixels, batch {size}", "times": times}
     for side in ("released", "ours"):
         row[f"{side} s"] = statistics.median(times[side]) if side in times else None
         row[f"{side} bytes"] = memory.get(side)

@@ -32,9 +32,9 @@ def run(tmp_path, monkeypatch):
 
 
 def test_run__rows_and_files(run):
-    written, markdown = run(sections=["object_nce"])
+    written, markdown = run(sections=["eigen"])
     (row,) = written["rows"]
-    assert row["name"] == "object_nce, 64 pixels, batch 2"
+    assert row["name"] == "eigen, 64 pixels, batch 2"
     assert {side: len(times) for side, times in row["times"].items()} == {"released": 2, "ours": 2}
     assert min(row["released bytes"], row["ours bytes"]) >= 0
     assert f"| {row['name']} | {row['released s']:.4f} | {row['ours s']:.4f} | " in markdown

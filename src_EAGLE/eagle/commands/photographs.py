@@ -105,9 +105,7 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
         "Split of the named dataset, or of the checkpoint's dataset if nothing is named",
         choices=("train", "val"),
     )
-    max_images: int | None = option(
-        16, "Maximum number of images, evenly spread over those named; none = all", minimum=1
-    )
+    max_images: int = option(16, "Maximum number of images, evenly spread over those named", minimum=1, maximum=200)
 
     checkpoint: str | None = option(
         None, "Trained segmenter; none = bare backbone: normalised keys replace codes, no final clusters"
@@ -139,8 +137,6 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
         False, "Also write each panel as a file; label maps are palette PNGs whose indices are the labels"
     )
     panel_scale: int = option(2, "Size of those files relative to the model input", minimum=1, maximum=32)
-    panel_width: int = option(240, "Width of the panels of a grid in pixels; text scales with it", minimum=32)
-    rows_per_grid: int = option(8, "Maximum number of rows in a grid", minimum=1)
     accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
     precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
 

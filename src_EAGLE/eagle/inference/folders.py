@@ -22,7 +22,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from omegaconf import DictConfig
-from torch import nn
 from tqdm import tqdm
 
 from eagle.checkpoints import checkpoint_files
@@ -35,7 +34,7 @@ from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
 from eagle.files import LOCK_NAME, locked, remove_unfinished, sha256_of, write_text_atomically, written_atomically
-from eagle.inference.photograph import PhotographSegmenter, Prepared, View, ordered
+from eagle.inference.photograph import PhotographSegmenter, Prepared, ordered
 from eagle.inference.segmentation import Legend, Segmentation, mask_files
 from eagle.inference.segmenter import open_segmenter
 from eagle.inference.video import VIDEO_SUFFIXES, segment_video
@@ -82,12 +81,11 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
     fabric = _launched_fabric(cfg)
     files = fabric.broadcast(files)  # processes that list a folder while it grows would disagree
     names = dict(zip(map(str, files), output_names(files), strict=True))
-    path, folder, refined = Path(cfg.checkpoint), Path(cfg.output_dir), refinement(cfg)
-    segmenter = open_segmenter(path, fabric)
-    view = segmenter.view(cfg.res, cfg.full_resolution, cfg.window, refined, cfg.crf_backend)
-    probe, legend = segmenter.probe_and_legend(cfg.probe, refined, cfg.cluster_names, cfg.n_clusters)
-    photographs = segmenter.photographs(probe, view)
-    settings = _settings(cfg, view, legend, probe)
+    folder, names_and_cut = Path(cfg.output_dir), (cfg.cluster_names, cfg.n_clusters)
+    photographs = open_segmenter(Path(cfg.checkpoint), fabric).photographs(
+        refinement(cfg), cfg.probe, cfg.res, cfg.full_resolution, cfg.window, cfg.crf_backend, *names_and_cut
+    )
+    settings = _settings(cfg, photographs)
     with ExitStack() as stack:
 
         def start() -> dict[str, list[int]]:
@@ -97,10 +95,10 @@ def segment(cfg: DictConfig) -> dict[str, Any] | None:
         finished = computed_by_rank_zero(start)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / RANK_LOGS.replace("*", str(fabric.global_rank))).open("ab", buffering=0) as log:
-            share = _Share(cfg, fabric, photographs, legend, settings, finished, log)
+            share = _Share(cfg, fabric, photographs, settings, finished, log)
             share.segment(list(zip(files, names.values(), strict=True)))
         fabric.barrier()
-        return _summary(folder, settings, names, legend, cfg) if fabric.is_global_zero else None
+        return _summary(folder, settings, names, photographs.legend, cfg) if fabric.is_global_zero else None
 
 
 def _files(cfg: DictConfig) -> list[Path]:
@@ -140,18 +138,19 @@ def _launched_fabric(cfg: DictConfig) -> Fabric:
     return fabric
 
 
-def _settings(cfg: DictConfig, view: View, legend: Legend, probe: nn.Module) -> str:
+def _settings(cfg: DictConfig, photographs: PhotographSegmenter) -> str:
     """Hash of what determines an image's masks besides the image.
 
     Left out are batch size and devices: they can change scores in the last bit.
     """
+    probe = photographs.probe
     content = {
         "checkpoint": [sha256_of(file) for file in checkpoint_files(Path(cfg.checkpoint))],
         "probe": cfg.probe,
-        "view": dataclasses.asdict(view),
+        "view": dataclasses.asdict(photographs.view),
         "cluster_of_leaf": probe.groups.tolist() if isinstance(probe, ClusterCut) else None,
         "precision": [cfg.precision, cfg.matmul_precision],
-        "legend": legend.to_plain(),
+        "legend": photographs.legend.to_plain(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -174,7 +173,6 @@ class _Share:
     cfg: DictConfig
     fabric: Fabric
     photographs: PhotographSegmenter
-    legend: Legend
     settings: str
     finished: Mapping[str, list[int]]
     log: FileIO
@@ -221,7 +219,8 @@ class _Share:
 
         def segmented() -> Iterator[tuple[_Job, Prepared, np.ndarray]]:
             for _, chunk in groupby(readable(), key=lambda file: file[0].chunk):
-                yield from self.photographs.segmented(chunk, self.cfg.batch_size, lambda job: not job.finished)
+                results = self.photographs.segmented(chunk, self.cfg.batch_size)
+                yield from (result for result in results if not result[0].finished)
 
         for job, entry in ordered(self._write, segmented(), n_threads, ahead):
             self._record(job, entry=entry)
@@ -231,7 +230,7 @@ class _Share:
             target = self._folder / _video_file(job.name)
             sizes = self.cfg.batch_size, self.cfg.num_workers
             try:
-                self._record(job, entry=segment_video(job.path, target, self.photographs, self.legend, *sizes))
+                self._record(job, entry=segment_video(job.path, target, self.photographs, *sizes))
             except DataError as error:
                 self._record(job, unreadable=str(error))
 
@@ -243,7 +242,8 @@ class _Share:
 
     def _write(self, result: tuple[_Job, Prepared, np.ndarray]) -> tuple[_Job, dict[str, Any]]:
         job, prepared, clusters = result
-        segmented = Segmentation(prepared.photograph, self.legend.ids(clusters), self.legend, job.name)
+        legend = self.photographs.legend
+        segmented = Segmentation(prepared.photograph, legend.ids(clusters), legend, job.name)
         files = {kind: path.name for kind, path in segmented.save(self._folder).items()}
         return job, {"size": list(prepared.photograph.size), "files": files, "shares": segmented.shares()}
 

@@ -15,7 +15,6 @@ from eagle.data.labels import overlay
 from eagle.errors import DataError
 from eagle.files import written_atomically
 from eagle.inference.photograph import PhotographSegmenter, Prepared, ordered
-from eagle.inference.segmentation import Legend
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 # Unit of the times in the videos that are written, in seconds.
@@ -23,7 +22,7 @@ CLOCK = Fraction(1, 90_000)
 
 
 def segment_video(
-    path: Path, target: Path, photographs: PhotographSegmenter, legend: Legend, batch_size: int, n_threads: int
+    path: Path, target: Path, photographs: PhotographSegmenter, batch_size: int, n_threads: int
 ) -> dict[str, Any]:
     """Write the overlays of all frames as a video with the source's timing; return its entry in ``segments.json``.
 
@@ -31,7 +30,6 @@ def segment_video(
         path: the video.
         target: the .mp4 file to write.
         photographs: computes label maps.
-        legend: names and colours.
         batch_size: most frames that are computed together.
         n_threads: threads that prepare frames, and as many that draw overlays, while the model computes.
 
@@ -41,6 +39,7 @@ def segment_video(
 
     def drawn(frame: tuple[Fraction, Prepared, np.ndarray]) -> tuple[Fraction, np.ndarray, dict[str, float]]:
         time, prepared, clusters = frame
+        legend = photographs.legend
         ids = legend.ids(clusters)
         return time, overlay(prepared.photograph, ids, legend.classes.palette), legend.shares(ids)
 
