@@ -1,4 +1,4 @@
-"""Folders of images: what a rerun skips, what a kill costs, how processes share the files, how much waits in memory."""
+"""Folders of images: what a rerun skips, what a kill costs, how much waits in memory."""
 
 import os
 import signal
@@ -149,7 +149,7 @@ def test_segment__full_disk_and_torn_record_cost_only_what_was_in_work(
         with pytest.raises(OSError, match="No space left"):
             segment(config(checkpoint, photos, tmp_path / "masks"))
     assert not (tmp_path / "masks" / "segments.json").exists()
-    log = tmp_path / "masks" / "segments.rank-0.jsonl"
+    log = tmp_path / "masks" / "segments.jsonl"
     log.write_bytes(log.read_bytes()[:-40])
     computed.clear()
     assert 0 < segment(config(checkpoint, photos, tmp_path / "masks"))["already_done"] < 14
@@ -207,7 +207,7 @@ def test_segment__kill_in_the_middle_and_rerun_give_the_same_bytes(checkpoint, p
         photograph(photos / f"{number:03d}.png", number)
     cfg = config(checkpoint, photos, tmp_path / "masks")
     process = subprocess.Popen(command(cfg), stderr=subprocess.DEVNULL)
-    log = tmp_path / "masks" / "segments.rank-0.jsonl"
+    log = tmp_path / "masks" / "segments.jsonl"
     while not (log.exists() and log.read_bytes().count(b"\n") >= 20):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)

@@ -16,7 +16,6 @@ from eagle.config.schema import (
     REQUIRED,
     BackboneConfig,
     DatasetConfig,
-    MachineConfig,
     option,
 )
 from eagle.downloads.catalog import require_checkpoint
@@ -25,7 +24,7 @@ from eagle.files import default_folder
 
 
 @dataclass
-class SegmentConfig(MachineConfig):
+class SegmentConfig:
     """Every key of ``segment_images.py``."""
 
     images: list[str] = option([], "Images, folders of images, or videos")
@@ -63,13 +62,13 @@ class SegmentConfig(MachineConfig):
         choices=REFINEMENTS,
     )
     crf_backend: str = option("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
-    batch_size: int = option(
-        8, "Images of one size that are computed together on each device; more use more memory", minimum=1
-    )
-    num_workers: int = option(4, "Threads per device that read images, and as many that write masks", minimum=1)
-    rank_timeout: float = option(
-        86400, "Seconds that a device's process waits for those of the others at the end", above=0
-    )
+    batch_size: int = option(8, "Images of one size that are computed together; more use more memory", minimum=1)
+    num_workers: int = option(4, "Threads that read images, and as many that write masks", minimum=1)
+    accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
+    precision: str = option(
+        "32-true", "Lightning precision of backbone and head; auto = bf16-mixed where it is native, else 32-true",
+        choices=("auto", *PRECISIONS),
+    )  # fmt: skip
 
 
 def segment_images(cfg: DictConfig) -> None:
@@ -81,8 +80,6 @@ def segment_images(cfg: DictConfig) -> None:
     from eagle.inference.folders import JSON_NAME, segment
 
     content = segment(cfg)
-    if content is None:  # rank 0 says it
-        return
     done, left_out = content["already_done"], len(content["unreadable"])
     if not content["images"]:
         raise DataError(f"none of the {left_out} files could be segmented: {cfg.output_dir}/{JSON_NAME} says why")
