@@ -105,12 +105,6 @@ class PlotConfig:
     output_dir: str | None = option(
         None, f"Folder for {FILE_NAME}; none = the run's folder, or {SEVERAL_RUNS_DIR} for several runs", path=True
     )
-    smoothing: int | None = option(
-        None,
-        "Steps spanned by the running median of the losses (thick line); 0 = no median; none = a twentieth of the "
-        "longest run, at least three logged values",
-        minimum=0,
-    )
 
 
 def plot_run(cfg: DictConfig) -> None:
@@ -123,7 +117,7 @@ def plot_run(cfg: DictConfig) -> None:
     runs = read_runs([Path(run) for run in cfg.runs])
     default = cfg.runs[0] if len(runs) == 1 else SEVERAL_RUNS_DIR
     path = Path(cfg.output_dir or default) / FILE_NAME
-    write_figure(path, curves_figure(runs, cfg.smoothing))
+    write_figure(path, curves_figure(runs))
     print(path)
 
 

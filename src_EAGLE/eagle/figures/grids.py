@@ -40,7 +40,6 @@ def panel_grid(
     rows: Sequence[Mapping[str, Panel]],
     names: Sequence[str] = (),
     legend: Sequence[Patch] = (),
-    legend_title: str = "",
     title: str = "",
     note: str = "",
     bar_below: str = "",
@@ -51,7 +50,6 @@ def panel_grid(
         rows: at least one; the panels of an image by title, the image first. All rows have the same titles.
         names: a name for each row, of one or more lines; none for no names.
         legend: the classes shown, see ``class_legend``.
-        legend_title: which panels the legend explains.
         title: above everything.
         note: a few sentences below everything.
         bar_below: title of the column under which the colour bar of eigenvectors is drawn; "" for no bar.
@@ -63,7 +61,7 @@ def panel_grid(
     width = left + len(titles) * (PANEL_INCHES + GAP_INCHES)
     note_lines = textwrap.wrap(note, int(width / LETTER_INCHES))
     n_legend_columns = _fitting_columns(legend, width)
-    n_legend_lines = (math.ceil(len(legend) / n_legend_columns) + bool(legend_title)) if legend else 0
+    n_legend_lines = math.ceil(len(legend) / n_legend_columns)
     top = TITLE_INCHES * (1 + bool(title)) + GAP_INCHES
     below_bar = LINE_INCHES * (n_legend_lines + len(note_lines)) + 2 * GAP_INCHES
     bottom = below_bar + (BAR_INCHES if bar_below else 0)
@@ -89,13 +87,11 @@ def panel_grid(
     if legend:
         figure.legend(
             handles=legend,
-            title=legend_title,
             loc="upper center",
             bbox_to_anchor=(0.5, (below_bar - GAP_INCHES) / height),
             borderaxespad=0,
             ncols=n_legend_columns,
             fontsize=SMALL_POINTS,
-            title_fontsize=SMALL_POINTS,
             frameon=False,
         )
     figure.text(

@@ -152,10 +152,13 @@ def _decomposition(eigenvectors: np.ndarray, cue: np.ndarray, keys: Tensor, cfg:
     return Decomposition(eigenvectors, cue, numbered_like(kmeans, cue))
 
 
-def whole_patch_size(photograph: Image.Image, res: int, patch_size: int) -> tuple[int, int]:
-    """(width, height) with the short side ``res`` and the long side the nearest multiple of the patch size.
+def whole_patch_input(photograph: Image.Image, res: int, patch_size: int) -> Tensor:
+    """The model's input: short side ``res``, long side the nearest multiple of the patch size, nearest neighbour.
 
     The aspect changes by at most half a patch.
+
+    Returns:
+        1×3×H×W normalised.
 
     Raises:
         DataError: the photograph is so long that it has more than MAX_PATCHES patches.
@@ -164,9 +167,5 @@ def whole_patch_size(photograph: Image.Image, res: int, patch_size: int) -> tupl
     columns, rows = (round(side * res / short / patch_size) for side in photograph.size)
     if columns * rows > MAX_PATCHES:
         raise DataError(f"{columns}×{rows} patches are more than {MAX_PATCHES}; lower res or crop the image")
-    return columns * patch_size, rows * patch_size
-
-
-def input_of_size(photograph: Image.Image, size: tuple[int, int]) -> Tensor:
-    """Resize an RGB photograph to (width, height), nearest neighbour as in training; 1×3×height×width normalised."""
-    return normalize(image_tensor(photograph.resize(size, Image.Resampling.NEAREST)))[None]
+    seen = photograph.resize((columns * patch_size, rows * patch_size), Image.Resampling.NEAREST)
+    return normalize(image_tensor(seen))[None]

@@ -24,7 +24,7 @@ from eagle.distributed import named_devices
 from eagle.errors import ConfigError, DataError
 from eagle.figures.confusion import write_figure
 from eagle.figures.grids import Panel, class_legend, eigenvector_colors, panel_grid
-from eagle.inference.decomposition import decompose, decompose_keys, input_of_size, whole_patch_size
+from eagle.inference.decomposition import decompose, decompose_keys, whole_patch_input
 from eagle.inference.segmenter import Segmenter, open_segmenter
 from eagle.models.backbone import build_backbone
 
@@ -116,18 +116,11 @@ class Viewer:
         check_resolution("res", self._res, self._patch_size)
 
     def __call__(self, photograph: Image.Image) -> EigenPanels:
-        """Decompose and segment an RGB photograph of any size.
-
-        The whole photograph is resized: short side to ``res``, long side to the nearest multiple of the patch size. The
-        aspect changes by at most half a patch.
-
-        Raises:
-            DataError: the photograph is so long that it has too many patches.
-        """
-        seen = whole_patch_size(photograph, self._res, self._patch_size)
-        width, height = (side * self._cfg.panel_scale for side in seen)
+        """Decompose and segment an RGB photograph of any size; raises DataError if it has too many patches."""
+        img = self._fabric.to_device(whole_patch_input(photograph, self._res, self._patch_size))
+        height, width = (side * self._cfg.panel_scale for side in img.shape[2:])
         with self._fabric.autocast():
-            found = self._decompose(self._fabric.to_device(input_of_size(photograph, seen)), self._cfg)
+            found = self._decompose(img, self._cfg)
         palette = distinct_palette(1 + int(max(found.cue.max(), found.kmeans.max())))
         maps = {"eicue": (found.cue, palette), "kmeans": (found.kmeans, palette)}
         if self.segmenter is not None:
@@ -227,7 +220,6 @@ def _draw(path: Path, rows: dict[str, EigenPanels], viewer: Viewer, cfg: DictCon
         [row.by_title() for row in rows.values()],
         [f"{name}\n{int(row.maps['eicue'][0].max()) + 1} labels" for name, row in rows.items()],
         class_legend(shown, viewer.photographs.legend.classes, NO_CLASS_NAME) if viewer.segmenter else (),
-        MAP_TITLES["clusters"],
         note=note,
         bar_below="eigenvector 1",
     )

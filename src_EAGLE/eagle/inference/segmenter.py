@@ -21,7 +21,7 @@ from eagle.data.images import read_photograph, rgb_image
 from eagle.data.labels import ClassMap, name_lines, named_clusters
 from eagle.data.named_files import short_stem
 from eagle.errors import ConfigError, DataError, one_line
-from eagle.inference.decomposition import eigenvectors_and_cue, input_of_size, whole_patch_size
+from eagle.inference.decomposition import eigenvectors_and_cue, whole_patch_input
 from eagle.inference.photograph import PhotographSegmenter, View
 from eagle.inference.segmentation import Legend, Segmentation
 from eagle.maps.probe_maps import cut_map, n_scores
@@ -243,12 +243,10 @@ class Segmenter:
         patch_size, n = self.model.net.model.patch_size, self.cfg.eigen_cluster - 1 if n is None else n
         res = res or self.cfg.val_res
         check_resolution("res", res, patch_size)
-        photograph = photograph_of(image)
-        size = whole_patch_size(photograph, res, patch_size)
-        grid = (size[1] // patch_size, size[0] // patch_size)
-        if n < 1 or max(n + 1, self.cfg.eigen_cluster) > grid[0] * grid[1]:
-            raise ConfigError(f"n: {n} eigenvectors of {grid[0]}×{grid[1]} patches; choose at least 1, or raise res")
-        img = self.machine.to_device(input_of_size(photograph, size))
+        img = self.machine.to_device(whole_patch_input(photograph_of(image), res, patch_size))
+        rows, columns = (side // patch_size for side in img.shape[2:])
+        if n < 1 or max(n + 1, self.cfg.eigen_cluster) > rows * columns:
+            raise ConfigError(f"n: {n} eigenvectors of {rows}×{columns} patches; choose at least 1, or raise res")
         with self.machine.autocast():
             return eigenvectors_and_cue(self.model, self.model(img), img, n, self.cfg.color_affinity)
 
