@@ -84,7 +84,7 @@ class StoredSegmenter:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-def load_lightning_module(path: str | Path, map_location: Any = "cpu") -> LitUnsupervisedSegmenter:
+def load_segmenter(path: str | Path, map_location: Any = "cpu") -> LitUnsupervisedSegmenter:
     """Load the Lightning module of a checkpoint, backbone included.
 
     Args:
@@ -101,10 +101,6 @@ def load_lightning_module(path: str | Path, map_location: Any = "cpu") -> LitUns
             of the wrong shape, which the message lists.
     """
     return build_segmenter(read_stored(Path(path)), Path(path)).to(map_location).eval()
-
-
-# The public name, as STEGO and EAGLE users expect it.
-load_segmenter = load_lightning_module
 
 
 def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegmenter:

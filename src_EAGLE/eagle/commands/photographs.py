@@ -122,9 +122,6 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
         "number of EiCue labels; none = 8",
         minimum=1,
     )
-    color_affinity: str | None = option(
-        None, "Variant of the colour affinity; none = the run's, or released", choices=("released", "paper")
-    )
     run_crf: bool = option(False, "Refine final clusters with a dense CRF")
     crf_backend: str = option("auto", "Dense CRF implementation, see eval_segmentation.py", choices=CRF_BACKENDS)
     seed: int = option(0, "Seed of k-means", minimum=0, maximum=MOST_SEED)

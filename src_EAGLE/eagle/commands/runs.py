@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from glob import glob
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -32,7 +33,8 @@ def eval_segmentation(cfg: DictConfig) -> None:
     Several checkpoints, e.g. model_paths=[../outputs/sweep/*/last.ckpt], are also compared by setting: mean ± standard
     deviation over seeds and paired differences. Those that have been scored with the same keys are not scored again.
     """
-    paths = [path for named in cfg.model_paths for path in matching(named)]
+    # A name without a match stands for itself. Path.glob would refuse absolute ones.
+    paths = [Path(path) for named in cfg.model_paths for path in sorted(glob(named)) or [named]]  # noqa: PTH207
     if not paths:
         raise ConfigError("model_paths: name at least one checkpoint, e.g. model_paths=[../outputs/RUN/best.ckpt]")
     for path in paths:
@@ -40,17 +42,6 @@ def eval_segmentation(cfg: DictConfig) -> None:
     from eagle.checkpoint_evaluation import evaluate_checkpoints
 
     evaluate_checkpoints(list(dict.fromkeys(paths)), cfg)
-
-
-def matching(named: str) -> list[Path]:
-    """The files that a name with ``*`` stands for, sorted; any other name, or one of a file that exists, as it is."""
-    path = Path(named)
-    if path.exists() or not any(sign in named for sign in "*?["):
-        return [path]
-    found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
-    if not found:
-        raise ConfigError(f"model_paths: no file matches {named}")
-    return found
 
 
 eval_segmentation_main = partial(

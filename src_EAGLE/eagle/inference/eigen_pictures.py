@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tqdm import tqdm
 
+from eagle.checkpoints import dataset_config
 from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import BackboneConfig, DatasetConfig
-from eagle.config.validation import check_resolution, with_overrides
+from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
@@ -150,10 +151,8 @@ def visualize(cfg: DictConfig) -> str:
         raise ConfigError("images: name images or folders, set bundled=true, or name a dataset (dir_dataset_name)")
     viewer = Viewer(cfg)
     if not named and viewer.segmenter is not None:
-        run = viewer.segmenter.cfg
-        is_here = Path(run.pytorch_data_dir).is_dir()
-        source = run if is_here else with_overrides(run, pytorch_data_dir=cfg.pytorch_data_dir)
-        named = _dataset_images(source, cfg.split)
+        data_dir = None if cfg.pytorch_data_dir == DatasetConfig.pytorch_data_dir else cfg.pytorch_data_dir
+        named = _dataset_images(dataset_config(viewer.segmenter.model, data_dir), cfg.split)
     n = min(cfg.max_images, len(named))
     folder = Path(cfg.output_dir)
     rows: dict[str, EigenPanels] = {}

@@ -110,14 +110,14 @@ def _settings(cfg: DictConfig, photographs: PhotographSegmenter) -> str:
 
     Left out are batch size and device: they can change scores in the last bit.
     """
-    probe = photographs.probe
+    probe, legend = photographs.probe, photographs.legend
     content = {
         "checkpoint": [sha256_of(file) for file in checkpoint_files(Path(cfg.checkpoint))],
         "probe": cfg.probe,
         "view": dataclasses.asdict(photographs.view),
         "cluster_of_leaf": probe.groups.tolist() if isinstance(probe, ClusterCut) else None,
         "precision": chosen_precision(cfg),
-        "legend": photographs.legend.to_plain(),
+        "legend": [legend.classes.names, legend.classes.palette.tolist(), legend.table.tolist()],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

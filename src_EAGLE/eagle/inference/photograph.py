@@ -71,7 +71,7 @@ class PhotographSegmenter:
     """Compute label maps of photographs with one probe of a segmenter.
 
     Args:
-        segmenter: in eval mode.
+        segmenter: in eval mode, on the fabric's device.
         probe: a linear or cluster probe, or a cut of a tree.
         legend: names and colours of the probe's ids.
         view: resolution, windows and refinement.
@@ -87,8 +87,6 @@ class PhotographSegmenter:
         self._fabric = fabric
         self.probe = fabric.to_device(probe)
         self._maps = segmenter.probe_maps(MapSettings(window=view.window))
-        # Without DistributedDataParallel, whose forward waits for all processes: theirs have images of their own.
-        fabric.to_device(segmenter.eval())
 
     def segmented(
         self, items: Iterable[tuple[Item, Prepared]], batch_size: int

@@ -248,7 +248,7 @@ class Segmenter:
         if n < 1 or max(n + 1, self.cfg.eigen_cluster) > rows * columns:
             raise ConfigError(f"n: {n} eigenvectors of {rows}×{columns} patches; choose at least 1, or raise res")
         with self.machine.autocast():
-            return eigenvectors_and_cue(self.model, self.model(img), img, n, self.cfg.color_affinity)
+            return eigenvectors_and_cue(self.model, self.model(img), img, n)
 
     def photographs(
         self,
