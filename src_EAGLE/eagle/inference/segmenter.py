@@ -304,6 +304,17 @@ def load_segmenter(
         CheckpointError: the file is missing, unreadable or not a segmenter's; or tensors are missing, unknown or
             of the wrong shape, which the message lists.
         ConfigError: this machine lacks the device, or the precision does not exist.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from eagle import LitUnsupervisedSegmenter, load_segmenter
+        >>> vit = {"embed_dim": 48, "depth": 4, "num_heads": 3}
+        >>> trained = LitUnsupervisedSegmenter(3, {"pretrained_weights": "random", "backbone_kwargs": vit, "dim": 32})
+        >>> path = f"{tempfile.mkdtemp()}/best.ckpt"
+        >>> torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
+        >>> segmenter = load_segmenter(path, device="cpu")
+        >>> segmenter(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 32, 8, 8])
     """
     return open_segmenter(Path(checkpoint), _machine(str(device), precision))
 
