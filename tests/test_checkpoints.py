@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from conftest import TINY_VIT
 from eagle.checkpoint_evaluation import evaluate_checkpoint
-from eagle.checkpoints import convert, load_segmenter, read_stored
+from eagle.checkpoints import convert, load_segmenter, probe_entry, read_stored
 from eagle.config.schema import DatasetConfig, EvalConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.cocostuff import CocoStuff
@@ -121,12 +121,13 @@ def test_load_segmenter__values_that_no_longer_exist_are_ignored(make_config, tm
 
 
 def test_convert__slim_and_back_keep_every_tensor_and_the_class_map(make_config, tmp_path):
-    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    segmenter = tiny_checkpoint(make_config, tmp_path / "run.ckpt")
     class_map = {
         "classes": [{"name": f"class {i}", "color": [i, 2 * i, 255]} for i in range(5)],
         "assignments": {"linear": [0, 1, 2, 3, 4], "cluster": [3, 2, 1, 0, 4, -1, -1, -1, -1, -1]},
     }
-    (tmp_path / "run_eval.json").write_text(json.dumps({"class_map": class_map}))
+    evaluation = {"class_map": class_map, **probe_entry(segmenter.state_dict())}
+    (tmp_path / "run_eval.json").write_text(json.dumps(evaluation))
     convert(tmp_path / "run.ckpt", tmp_path / "slim.safetensors")
     convert(tmp_path / "slim.safetensors", tmp_path / "back.ckpt")
     original = load_segmenter(tmp_path / "run.ckpt")

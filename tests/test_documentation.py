@@ -5,6 +5,7 @@ import runpy
 import shlex
 import sys
 import tomllib
+from functools import partial
 
 import pytest
 
@@ -39,8 +40,15 @@ ALL_COMMANDS = sorted({command: page.name for page in PAGES for command in comma
 def arguments_of_run_command(script, monkeypatch):
     """What a script hands to ``run_command``."""
     found = []
-    for module in (eagle.config.application, runs, photographs, provisions):
-        monkeypatch.setattr(module, "run_command", lambda *given, **named: found.append((given, named)))
+
+    def record(*given, **named):
+        found.append((given, named))
+
+    monkeypatch.setattr(eagle.config.application, "run_command", record)
+    for module in (runs, photographs, provisions):
+        for name, main in [*vars(module).items()]:
+            if name.endswith("_main"):
+                monkeypatch.setattr(module, name, partial(record, *main.args, **main.keywords))
     monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])
     runpy.run_path(str(script), run_name="__main__")
     (schema, _, *rest), named = found[0]

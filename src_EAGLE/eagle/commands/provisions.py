@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -67,9 +68,7 @@ def models_overview(output_dir: str) -> str:
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(output_dir).resolve()}"
 
 
-def download_models_main() -> None:
-    """Run the command."""
-    run_command(DownloadModelsConfig, download_models)
+download_models_main = partial(run_command, DownloadModelsConfig, download_models)
 
 
 # Datasets whose publishers hand out the archives on request; each has a key of its own.
@@ -145,9 +144,7 @@ def datasets_overview(config: DictConfig) -> str:
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
 
 
-def download_datasets_main() -> None:
-    """Run the command."""
-    run_command(DownloadDatasetsConfig, download_datasets)
+download_datasets_main = partial(run_command, DownloadDatasetsConfig, download_datasets)
 
 
 @dataclass
@@ -190,9 +187,7 @@ def crop_datasets(config: DictConfig) -> None:
     print("\n".join(summary))
 
 
-def crop_datasets_main() -> None:
-    """Run the command."""
-    run_command(CropConfig, crop_datasets, default_config="crop_config")
+crop_datasets_main = partial(run_command, CropConfig, crop_datasets, default_config="crop_config")
 
 
 @dataclass
@@ -230,6 +225,4 @@ def check_data(cfg: DictConfig) -> None:
         )
 
 
-def check_data_main() -> None:
-    """Run the command."""
-    run_command(CheckConfig, check_data)
+check_data_main = partial(run_command, CheckConfig, check_data)
