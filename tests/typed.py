@@ -19,9 +19,11 @@ def typed(script: Path, *words: object, **environment: str) -> subprocess.Comple
     log.addHandler(messages)
     log.setLevel(logging.INFO)
     try:
-        with redirect_stdout(out), redirect_stderr(err), chdir(script.parent):
-            with mock.patch.object(sys, "argv", command), mock.patch.dict(os.environ, environment):
-                runpy.run_path(command[0], run_name="__main__")
+        with (
+            redirect_stdout(out), redirect_stderr(err), chdir(script.parent),
+            mock.patch.object(sys, "argv", command), mock.patch.dict(os.environ, environment),
+        ):  # fmt: skip
+            runpy.run_path(command[0], run_name="__main__")
     except SystemExit as stopped:  # its code is a status, or the error that Python would print
         status = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
         print(stopped.code if isinstance(stopped.code, str) else "", file=err)

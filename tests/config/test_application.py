@@ -82,9 +82,9 @@ def test_command_line__both_spellings(arguments):
     "value", ["/data/my set (1)/ü.ckpt", "it's", "it\\'s", "end\\", "50%", "C:\\data", "$HOME", "{a"]
 )
 def test_command_line__odd_values_arrive_as_typed(value):
-    assert parse_command_line(TrainConfig, ["--output_root", value]).output_root == value
-    assert parse_command_line(TrainConfig, [f"output_root={value}"]).output_root == value
-    assert parse_command_line(TrainConfig, [f"output_root={quoted(f'{value},x')}"]).output_root == f"{value},x"
+    typed = ["--output_root", value, f"cache_dir={value}", f"project_name={quoted(f'{value},x')}"]
+    cfg = parse_command_line(TrainConfig, typed)
+    assert (cfg.output_root, cfg.cache_dir, cfg.project_name) == (value, value, f"{value},x")
 
 
 @pytest.mark.parametrize(
