@@ -17,10 +17,6 @@ RECIPES = {
 }
 
 
-def test_recipes__all_have_a_patch_and_a_check():
-    assert [[kind for kind, _ in blocks] for blocks in RECIPES.values()] == [["diff", "python"]] * 4
-
-
 @pytest.fixture
 def applied(tmp_path):
     """A copy of the code with the patches, which apply one after the other."""
@@ -31,8 +27,8 @@ def applied(tmp_path):
     return tmp_path
 
 
-def test_recipes__apply_one_after_the_other(applied):
-    assert (applied / "src_EAGLE").is_dir()
+def test_recipes__have_a_patch_and_a_check_and_apply_one_after_the_other(applied):
+    assert [[kind for kind, _ in blocks] for blocks in RECIPES.values()] == [["diff", "python"]] * 4
 
 
 @pytest.mark.slow

@@ -97,11 +97,11 @@ def test_load_segmenter__keeps_what_lightning_recorded_of_the_run(golden, make_c
     path = write_published(tmp_path / "released.ckpt", tensors, PICKLED_CONFIGS["cocostuff_vits8, OmegaConf 2.1.2"])
     convert(path, tmp_path / "slim.safetensors")
     convert(tmp_path / "slim.safetensors", tmp_path / "back.ckpt")
+    recorded = {"pytorch-lightning_version": "1.4.9", "global_step": 70, "epoch": 3}
     for name in ("released.ckpt", "slim.safetensors", "back.ckpt"):
-        record = load_segmenter(tmp_path / name).training_record
-        assert record == {"pytorch-lightning_version": "1.4.9", "global_step": 70, "epoch": 3}
+        assert read_stored(tmp_path / name).training == recorded
     tiny_checkpoint(make_config, tmp_path / "bare.ckpt")
-    assert load_segmenter(tmp_path / "bare.ckpt").training_record == {}
+    assert read_stored(tmp_path / "bare.ckpt").training == {}
 
 
 def tiny_checkpoint(make_config, path, **overrides):

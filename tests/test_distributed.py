@@ -163,9 +163,8 @@ def both(alone):
     copy.parent.mkdir()
     copy.write_bytes(checkpoint.read_bytes())
     arguments = free_port(), values, copy, folder
-    torch.multiprocessing.start_processes(
-        rank_program, arguments, nprocs=WORLD, start_method="fork"
-    )  # no imports again
+    # A forked process imports nothing again.
+    torch.multiprocessing.start_processes(rank_program, arguments, nprocs=WORLD, start_method="fork")
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 
