@@ -152,7 +152,9 @@ def both(alone):
     copy = folder / "elsewhere" / "last.ckpt"
     copy.parent.mkdir()
     copy.write_bytes(checkpoint.read_bytes())
-    torch.multiprocessing.spawn(rank_program, (free_port(), values, copy, folder), nprocs=WORLD)
+    arguments = free_port(), values, copy, folder
+    # A forked process imports nothing again.
+    torch.multiprocessing.start_processes(rank_program, arguments, nprocs=WORLD, start_method="fork")
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 

@@ -65,6 +65,7 @@ def peaks_of_a_tensor_and_of_a_child():
     return peak_memory(lambda: torch.ones(25_000_000).sum(), CPU), peak_memory(start, CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_peak_memory__is_what_a_run_and_its_processes_add():
     assert in_a_process(peaks_of_a_tensor_and_of_a_child) == pytest.approx((1e8, 1e8), rel=0.3)

@@ -100,7 +100,7 @@ def computed(monkeypatch):
 
 @pytest.mark.parametrize(
     "overrides",
-    [{"res": 64}, {"run_crf": True}, {"cluster_names": "names.txt"}, {}],
+    [{"res": 64}, {"cluster_names": "names.txt"}, {}],
 )
 def test_segment__changed_setting_computes_all_again(checkpoint, photos, tmp_path, computed, monkeypatch, overrides):
     monkeypatch.chdir(tmp_path)

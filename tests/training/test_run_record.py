@@ -37,7 +37,7 @@ def test_readme__names_every_file_of_the_run_and_commands_that_exist(make_run):
     assert "halves: 4 training images, 4 validation images" in text
 
 
-@pytest.mark.parametrize("name", ["lr=0.1,seed=0", "it's", "a (1)", "a[b", "ü $x {y"])
+@pytest.mark.parametrize("name", ["lr=0.1,seed=0", "it's a[b (1) ü $x {y"])
 def test_readme__commands_of_a_folder_with_an_odd_name_arrive_as_typed(tmp_path, name):
     run_dir = tmp_path / name
     run_dir.mkdir()
