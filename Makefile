@@ -2,8 +2,8 @@
 # the library, and onnx to read its weights; tests and checks need every extra too, of which pydensecrf is compiled.
 PYTHON ?= python3
 BIN := .venv/bin
-# A process for each core, each with one thread: more of them wait for one another.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+# A process for each core, each with one thread: more of them wait for one another. Whole files, for their shared fixtures.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 # uv where it could be installed, else pip.
 INSTALL = $(BIN)/python -m $$($(BIN)/python -c "import uv" 2>/dev/null && echo uv) pip install --quiet \
 	--constraint constraints.txt --editable

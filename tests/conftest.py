@@ -3,6 +3,7 @@
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from safetensors.torch import load_file
 
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
-from left_processes import left_after, marked
 from miniatures import write_halves
 
 # The same examples every time, and no clock: other work on the machine fails no test.
@@ -41,15 +41,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _no_orphans():
     """What tests start and kill leaves no process: none without its parent is there ten seconds after the last test."""
-    name, value = "EAGLE_TEST_SESSION", uuid.uuid4().hex
-    os.environ[name] = value
+    mark = os.environ["EAGLE_TEST_SESSION"] = uuid.uuid4().hex
 
-    def orphans() -> list[psutil.Process]:
-        ours = psutil.Process().children(recursive=True)
-        return [process for process in marked(name, value) if process not in ours]
+    def marked(process: psutil.Process) -> bool:
+        with suppress(psutil.Error):  # of another user, or ended
+            return process.environ().get("EAGLE_TEST_SESSION") == mark
+        return False
 
     yield
-    left = left_after(10, orphans)
+    ours = psutil.Process().children(recursive=True)
+    left = [process for process in filter(marked, psutil.process_iter()) if process not in ours]
+    _, left = psutil.wait_procs(left, timeout=10)
+    for process in left:
+        process.kill()
     assert not left, f"these processes outlived the tests that started them: {left}"
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from conftest import TINY_VIT
 from eagle.checkpoint_evaluation import evaluate_checkpoint
-from eagle.checkpoints import convert, load_segmenter, read_stored
+from eagle.checkpoints import convert, load_segmenter, probe_entry, read_stored
 from eagle.config.schema import DatasetConfig, EvalConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.cocostuff import CocoStuff
@@ -21,8 +21,13 @@ from eagle.segmenter import LitUnsupervisedSegmenter
 from miniatures import write_cocostuff
 from published import PICKLED_CONFIGS, published_tensors, write_published
 
+RELEASED = [name for name in PICKLED_CONFIGS if "vits8" in name or "2.0.6" in name]
 
-@pytest.mark.parametrize("config", [name for name in PICKLED_CONFIGS if "vits8" in name or "2.0.6" in name])
+
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(name, marks=[pytest.mark.slow] * ("vitb8" in name)) for name in RELEASED],
+)
 def test_load_segmenter__released_checkpoints_of_every_omegaconf(golden, tmp_path, config):
     """Loads tensors and configuration, ignores leftovers, and needs neither a backbone file nor a network."""
     tensors = published_tensors(golden.path(f"state_dict_keys_{config.split(',')[0]}.json"))
@@ -92,11 +97,11 @@ def test_load_segmenter__keeps_what_lightning_recorded_of_the_run(golden, make_c
     path = write_published(tmp_path / "released.ckpt", tensors, PICKLED_CONFIGS["cocostuff_vits8, OmegaConf 2.1.2"])
     convert(path, tmp_path / "slim.safetensors")
     convert(tmp_path / "slim.safetensors", tmp_path / "back.ckpt")
+    recorded = {"pytorch-lightning_version": "1.4.9", "global_step": 70, "epoch": 3}
     for name in ("released.ckpt", "slim.safetensors", "back.ckpt"):
-        record = load_segmenter(tmp_path / name).training_record
-        assert record == {"pytorch-lightning_version": "1.4.9", "global_step": 70, "epoch": 3}
+        assert read_stored(tmp_path / name).training == recorded
     tiny_checkpoint(make_config, tmp_path / "bare.ckpt")
-    assert load_segmenter(tmp_path / "bare.ckpt").training_record == {}
+    assert read_stored(tmp_path / "bare.ckpt").training == {}
 
 
 def tiny_checkpoint(make_config, path, **overrides):
@@ -106,27 +111,14 @@ def tiny_checkpoint(make_config, path, **overrides):
     return segmenter
 
 
-def test_load_segmenter__values_that_no_longer_exist_are_ignored(make_config, tmp_path, caplog):
-    tiny_checkpoint(make_config, tmp_path / "old.ckpt")
-    content = torch.load(tmp_path / "old.ckpt", weights_only=True)
-    content["hyper_parameters"]["cfg"] |= {"precision": 16, "crop_type": "super"}
-    torch.save(content, tmp_path / "old.ckpt")
-    cfg = load_segmenter(tmp_path / "old.ckpt").cfg
-    assert (cfg.precision, cfg.crop_type, cfg.dim) == ("32-true", None, 32)
-    assert "precision" in caplog.text
-    content["hyper_parameters"]["cfg"]["projection_type"] = "cubic"
-    torch.save(content, tmp_path / "old.ckpt")
-    with pytest.raises(CheckpointError, match=r"does not describe a model: unknown value of projection_type 'cubic'"):
-        load_segmenter(tmp_path / "old.ckpt")
-
-
 def test_convert__slim_and_back_keep_every_tensor_and_the_class_map(make_config, tmp_path):
-    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    segmenter = tiny_checkpoint(make_config, tmp_path / "run.ckpt")
     class_map = {
         "classes": [{"name": f"class {i}", "color": [i, 2 * i, 255]} for i in range(5)],
         "assignments": {"linear": [0, 1, 2, 3, 4], "cluster": [3, 2, 1, 0, 4, -1, -1, -1, -1, -1]},
     }
-    (tmp_path / "run_eval.json").write_text(json.dumps({"class_map": class_map}))
+    evaluation = {"class_map": class_map, **probe_entry(segmenter.state_dict())}
+    (tmp_path / "run_eval.json").write_text(json.dumps(evaluation))
     convert(tmp_path / "run.ckpt", tmp_path / "slim.safetensors")
     convert(tmp_path / "slim.safetensors", tmp_path / "back.ckpt")
     original = load_segmenter(tmp_path / "run.ckpt")
@@ -168,15 +160,15 @@ def test_read_stored__evaluation_of_another_checkpoint_is_ignored(run_dir, caplo
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("kind", "value"),
     [
-        {"experiment_name": "${oc.env:EAGLE_TEST_SECRET}"},
-        {"backbone_kwargs": TINY_VIT | {"class_token": ["a", "b ${oc.env:EAGLE_TEST_SECRET}"]}},
-        {"output_root": AnyNode("${oc.env:EAGLE_TEST_SECRET}")},
+        (dict, {"experiment_name": "${oc.env:EAGLE_TEST_SECRET}"}),
+        (dict, {"backbone_kwargs": TINY_VIT | {"class_token": ["a", "b ${oc.env:EAGLE_TEST_SECRET}"]}}),
+        (OmegaConf.create, {"output_root": AnyNode("${oc.env:EAGLE_TEST_SECRET}")}),
+        ("slim", {"experiment_name": "${oc.env:EAGLE_TEST_SECRET}"}),
     ],
 )
-@pytest.mark.parametrize("kind", [dict, OmegaConf.create, "slim"])
-def test_load_segmenter__a_checkpoint_cannot_read_this_machine(make_config, tmp_path, monkeypatch, value, kind):
+def test_load_segmenter__a_checkpoint_cannot_read_this_machine(make_config, tmp_path, monkeypatch, kind, value):
     """A resolved interpolation would appear in converted YAML and reports."""
     monkeypatch.setenv("EAGLE_TEST_SECRET", "7")
     path = tmp_path / "run.ckpt"

@@ -1,6 +1,7 @@
 """fit_clusters.py: a tree from the codes of a trained model, and what the other commands do with it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,15 +9,16 @@ import torch
 from PIL import Image
 
 import eagle
+from conftest import run_values
 from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.checkpoints import convert, load_segmenter, read_stored
 from eagle.cluster_fit import LEAST_PATCHES, code_regions, fit_checkpoint, fit_tree
 from eagle.commands.runs import FitConfig
-from eagle.config.schema import EvalConfig
+from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.errors import CheckpointError, ConfigError, DataError
 from eagle.training.run import train
-from miniatures import picture
+from miniatures import picture, write_halves
 
 
 def scenes(n_images=12, n_classes=4, size=16, dim=8, noise=0.05):
@@ -72,10 +74,21 @@ def test_fit_tree__too_few_regions_is_one_line():
         fit_tree(torch.ones(2, 4, 2, 4), 3)
 
 
-@pytest.fixture
-def fitted(make_run):
-    path = train(make_run(max_steps=1, res=64, val_res=64, extra_clusters=0)) / "last.ckpt"
+@pytest.fixture(scope="module")
+def fitted_once(tmp_path_factory):
+    """A checkpoint, and that with its tree."""
+    folder = tmp_path_factory.mktemp("fitted")
+    write_halves(folder / "data" / "halves")
+    values = {"max_steps": 1, "res": 64, "val_res": 64, "extra_clusters": 0}
+    path = train(validated(TrainConfig, run_values(folder) | values)) / "last.ckpt"
     return path, fit_checkpoint(path, validated(FitConfig, {"checkpoint": str(path), "num_workers": 0}))
+
+
+@pytest.fixture
+def fitted(fitted_once, tmp_path):
+    """Copies to write beside."""
+    run_dir = shutil.copytree(fitted_once[0].parent, tmp_path / "run")
+    return [run_dir / path.name for path in fitted_once]
 
 
 def test_fit_checkpoint__is_a_checkpoint_for_every_command(fitted):

@@ -19,13 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from conftest import ROOT, run_values
 from eagle.checkpoint_evaluation import evaluate_checkpoint
-from eagle.commands.photographs import SegmentConfig
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated, with_overrides
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.distributed import machine_arguments
 from eagle.errors import DataError
-from eagle.inference.folders import segment
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.run import train
 from miniatures import write_halves
@@ -125,7 +123,6 @@ def rank_program(rank, port, values, checkpoint, folder):
     result["validation"] = scores_in_training(cfg)
     evaluate_checkpoint(checkpoint, evaluation_config(devices=WORLD))
     result["bad data"] = error_of_bad_data(cfg)
-    result["segmented"] = segment(segmentation_config(folder, "two", devices=WORLD, strategy="ddp")) is not None
     result["run_dir"] = str(train(with_overrides(cfg, experiment_name=None, gather_batch=True, n_images=2)))
     torch.save(result, folder / f"rank{rank}.pt")
 
@@ -133,13 +130,6 @@ def rank_program(rank, port, values, checkpoint, folder):
 def evaluation_config(**overrides):
     values = {"num_workers": 0, "n_images": 5, "accelerator": "cpu", "batch_size": 1, "run_prediction": True}
     return validated(EvalConfig, values | {"run_crf": False, "crop": True} | overrides)
-
-
-def segmentation_config(folder, name, **overrides):
-    """Of five images in chunks of four, with the checkpoint that both processes have evaluated."""
-    values = {"checkpoint": str(folder / "elsewhere/last.ckpt"), "images": [str(folder / "data/halves/imgs/val")]}
-    values |= {"output_dir": str(folder / "masks" / name), "batch_size": 1, "num_workers": 1, "accelerator": "cpu"}
-    return validated(SegmentConfig, values | overrides)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +152,9 @@ def both(alone):
     copy = folder / "elsewhere" / "last.ckpt"
     copy.parent.mkdir()
     copy.write_bytes(checkpoint.read_bytes())
-    torch.multiprocessing.spawn(rank_program, (free_port(), values, copy, folder), nprocs=WORLD)
+    arguments = free_port(), values, copy, folder
+    # A forked process imports nothing again.
+    torch.multiprocessing.start_processes(rank_program, arguments, nprocs=WORLD, start_method="fork")
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 
@@ -224,15 +216,6 @@ def test_evaluate__uneven_shares_score_and_draw_exactly_as_one_process(alone, bo
     # Above are place and time, below is the configuration.
     found, expected = (text[text.index('id="scores"') : text.index('id="configuration"')] for text in reports)
     assert found == expected
-
-
-def test_segment__two_processes_write_what_one_writes(alone, both):
-    assert [result["segmented"] for result in both] == [True, False], "rank zero says it"
-    one, two = (alone[0] / "masks" / name for name in ("one", "two"))
-    segment(segmentation_config(alone[0], "one"))
-    assert {path.name: path.read_bytes() for path in one.iterdir()} == {
-        path.name: path.read_bytes() for path in two.iterdir()
-    }
 
 
 def test_train__processes_agree_on_one_run_folder(both, alone):

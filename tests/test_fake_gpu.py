@@ -65,20 +65,27 @@ def fake(make_config, device):
     return build
 
 
+CUDA = pytest.mark.parametrize("device", ["cuda"], indirect=True)
+
+
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
 @pytest.mark.parametrize(
-    ("overrides", "reads"),
+    ("device", "overrides", "reads"),
     [
-        ({}, EIGENSOLVER_READS),
+        ("cuda", {}, EIGENSOLVER_READS),
+        ("meta", {}, EIGENSOLVER_READS),
         (
+            "meta",
             {"fidelity": "paper", "prototype_scope": "image", "centroid_mode": "mean", "label_smoothing": 0.1},
             EIGENSOLVER_READS,
         ),
         (
+            "meta",
             {"centroid_mode": "learned", "gather_batch": True, "pointwise": False, "eigensolver": "eigh"},
             {FULL_DECOMPOSITION},
         ),
     ],
+    indirect=["device"],
 )
 def test_training_step__stays_on_the_device(fake, device, overrides, reads):
     """Backbone, head, affinities, Laplacian, eigensolver, EiCue, ObjNCE, correspondence loss and both probes."""
@@ -94,6 +101,7 @@ def test_training_step__stays_on_the_device(fake, device, overrides, reads):
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available", "ignore:.*self.trainer")
+@CUDA
 def test_validation_step__stays_on_the_device(fake, device):
     mode, segmenter, batch = fake()
     with mode, Watch(SCORE_READS) as watch, torch.no_grad():
@@ -105,11 +113,12 @@ def test_validation_step__stays_on_the_device(fake, device):
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+@CUDA
 def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monkeypatch):
     """Images of any size, both probes, flips, windows and scores; tests/maps/test_crf.py runs the CRF on a GPU."""
     shown, read = {7}, {Read("evaluation/evaluator:_store_images", "_to_copy")}
     mode, segmenter, _ = fake()
-    settings = MapSettings(2.0, window=56)
+    settings = MapSettings(2.0, window=88)
     evaluator = Evaluator(segmenter.eval().probe_maps(settings), N_CLASSES, shown, None).eval()
     monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: tensor)
     reads = SCORE_READS | read

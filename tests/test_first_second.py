@@ -8,17 +8,8 @@ from conftest import ROOT
 
 COMMANDS = sorted([*(ROOT / "src_EAGLE").glob("*.py"), *(ROOT / "scripts").glob("*.py")])
 HEAVY = (
-    "torch",
-    "pytorch_lightning",
-    "torchmetrics",
-    "wandb",
-    "matplotlib",
-    "timm",
-    "sklearn",
-    "onnx",
-    "numba",
-    "gradio",
-)
+    "torch", "pytorch_lightning", "torchmetrics", "wandb", "matplotlib", "timm", "sklearn", "onnx", "numba", "gradio"
+)  # fmt: skip
 MISSING_FILES = [
     ("train_segmentation_eigen", "pytorch_data_dir=nowhere", "nowhere does not exist"),
     ("train_segmentation_eigen", "dataset_name=citiscapes pytorch_data_dir=.", "did you mean 'cityscapes'?"),

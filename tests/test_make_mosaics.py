@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
-from scripts import make_mosaics
 from scripts.make_mosaics import (
     CLASSES,
     MANIFEST,
@@ -82,16 +81,6 @@ def test_write__refuses_a_folder_of_another_generator_or_of_other_things(tmp_pat
     with pytest.raises(DataError, match="generator 0"):
         write_mosaics(tmp_path, n_train=1, n_val=0, size=32, seed=0)
     assert contents(tmp_path)["holiday.jpg"] == b"precious"
-
-
-def test_write__interrupted_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(make_mosaics, "compose_scene", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_mosaics(tmp_path / "set", n_train=2, n_val=2, size=32, seed=0)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_compose_scene__labels_agree_with_the_pixels():

@@ -1,32 +1,24 @@
 """No process outlives a killed run."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
-import uuid
 
 import psutil
 import pytest
+import torch
 
-from conftest import ROOT, run_values
-from left_processes import left_after, marked
-from miniatures import write_halves
+from conftest import ROOT
+from eagle.training.run import train
 
-MARK = "EAGLE_KILLED_RUN"
 
-TRAINING = """
-    import multiprocessing, sys
-    from eagle.config.schema import TrainConfig
-    from eagle.config.validation import validated
-    from eagle.training.run import train
-
-    if __name__ == "__main__":
-        multiprocessing.set_start_method(sys.argv[1])
-        train(validated(TrainConfig, {values!r}))
-"""
+def train_with(method, cfg):
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method(method, force=True)
+    train(cfg)
 
 
 @pytest.mark.parametrize(
@@ -36,23 +28,19 @@ TRAINING = """
         pytest.param("forkserver", 2, marks=pytest.mark.slow),  # a resource tracker and the server
     ],
 )
-def test_killed_run__leaves_no_process(tmp_path, method, n_helpers):
+def test_killed_run__leaves_no_process(make_run, tmp_path, method, n_helpers):
     """It is killed after a validation, when the loaders of both splits have started their workers."""
-    write_halves(tmp_path / "data" / "halves")
-    values = run_values(tmp_path) | {"max_steps": 1_000_000, "num_workers": 2, "val_freq": 2, "checkpoint_freq": 2}
-    program, log = tmp_path / "program.py", tmp_path / "log"
-    program.write_text(textwrap.dedent(TRAINING.format(values=values)))
-    mark = uuid.uuid4().hex
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE"), "OMP_NUM_THREADS": "1", MARK: mark}
-    with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, str(program), method], stdout=out, stderr=out, env=environment)
-    while process.poll() is None and not (tmp_path / "outputs" / "run" / "best.ckpt").exists():
+    cfg = make_run(max_steps=1_000_000, num_workers=2)
+    run = multiprocessing.get_context("fork").Process(target=train_with, args=(method, cfg))
+    run.start()
+    while run.is_alive() and not (tmp_path / "outputs" / "run" / "best.ckpt").exists():
         time.sleep(0.05)
-    assert process.poll() is None, log.read_text()
-    assert len(marked(MARK, mark)) >= 1 + 2 + 2 + n_helpers
-    process.kill()
-    process.wait()
-    assert left_after(10, lambda: marked(MARK, mark)) == []
+    assert run.is_alive()
+    started = psutil.Process(run.pid).children(recursive=True)
+    assert len(started) >= 2 + 2 + n_helpers
+    run.kill()
+    run.join()
+    assert not psutil.wait_procs(started, timeout=10)[1]
 
 
 SCRIPT_PARENT = """

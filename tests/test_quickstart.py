@@ -10,12 +10,13 @@ import timm
 from safetensors.torch import save_file
 
 from conftest import ROOT
-from test_security import GUARD
 
 RUN = """
-import runpy
+import runpy, sys
+from network_guard import closed_network
 sys.argv = ["quickstart.py", *sys.argv[1:]]
-runpy.run_path("scripts/quickstart.py", run_name="__main__")
+with closed_network() as outward:
+    runpy.run_path("scripts/quickstart.py", run_name="__main__")
 assert not outward, outward
 """
 EAGLE_MAPS = [f"{name}{part}" for part in ("", "+spectral", "+spectral+crf") for name in ("linear", "cluster")]
@@ -27,9 +28,9 @@ METHODS = {
 
 
 def run_quickstart(*words):
-    command = [sys.executable, "-c", GUARD + RUN, *words]
+    command = [sys.executable, "-c", RUN, *words]
     # The guard watches this process; pip, which would fetch the backbone, is one of its own.
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src_EAGLE:{ROOT}/scripts", "PIP_NO_INDEX": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src_EAGLE:{ROOT}/scripts:{ROOT}/tests", "PIP_NO_INDEX": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
 
 

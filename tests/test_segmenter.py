@@ -142,14 +142,6 @@ def test_losses__own_eigenvectors_are_the_published_up_to_sign(golden, make_segm
         assert ((vectors * data[key]).sum(dim=1).abs() > 0.9999).all()
 
 
-def test_forward__is_the_code_of_each_patch(make_config):
-    segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
-    img = torch.randn(2, 3, 56, 40)
-    code = segmenter(img)
-    assert code.shape == (2, 32, 7, 5)
-    assert torch.equal(code, segmenter.net.keys_and_code(img)[1])
-
-
 @pytest.mark.filterwarnings("ignore:.*self.trainer")
 def test_validation_step__bfloat16_decides_by_float32_logits_as_an_evaluation_does(make_config):
     torch.manual_seed(0)

@@ -78,6 +78,7 @@ def test_wheel__has_every_file_of_the_library(wheel):
     assert all(name.startswith("eagle") and "/" in name for name in names), "no module beside our packages"
 
 
+@pytest.mark.slow
 def test_installed_copy__builds_loads_and_reports_outside_the_checkout(site, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     write_halves(elsewhere / "datasets" / "halves")  # the default folder outside a repository

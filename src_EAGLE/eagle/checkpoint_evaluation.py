@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,8 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
         done = f", scored before: delete {evaluation_file(place)} to score it again" if stored else ""
         rank_zero_only(logger.info)("%d of %d: %s%s", number, len(paths), path, done)
         contents[str(path)] = stored or evaluate_checkpoint(path, cfg, place, memory, kmeans)
-    rank_zero_only(lambda: print(f"\n{runs_report(contents, folder)}"))()
+    origin = {"command": sys.argv, "code": code_version()}
+    rank_zero_only(lambda: print(f"\n{runs_report(contents, folder, origin)}"))()
 
 
 def require_writable(folder: Path) -> None:

@@ -26,7 +26,7 @@ from eagle.config.schema import DatasetConfig, TrainConfig, keys_with
 from eagle.config.validation import complete_config, plain, with_overrides
 from eagle.data.labels import ClassMap, class_map_from_plain
 from eagle.downloads.catalog import require_checkpoint
-from eagle.errors import CheckpointError, ConfigError
+from eagle.errors import CheckpointError, ConfigError, one_line
 from eagle.files import looks_like_html, write_text_atomically, written_atomically
 from eagle.models.cluster_tree import ClusterTree
 from eagle.models.weights import tensor_mismatches
@@ -38,8 +38,6 @@ CKPT, SLIM = ".ckpt", ".safetensors"
 _CENTRES, _HASH_KEY = "cluster_probe.clusters", "cluster_probe"
 # Module of the tree of clusters; its tensors are in a checkpoint only once a tree has been fitted.
 _TREE = "cluster_tree"
-# Per probe, the tensor with one row per cluster.
-_ROW_PER_CLUSTER = {"cluster": _CENTRES, "linear": "linear_probe.weight"}
 
 # Lightning's record of a training run. What ``global_step`` counts depends on the Lightning version.
 TRAINING_RECORD = ("pytorch-lightning_version", "global_step", "epoch")
@@ -86,7 +84,7 @@ class StoredSegmenter:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-def load_lightning_module(path: str | Path, map_location: Any = "cpu") -> LitUnsupervisedSegmenter:
+def load_segmenter(path: str | Path, map_location: Any = "cpu") -> LitUnsupervisedSegmenter:
     """Load the Lightning module of a checkpoint, backbone included.
 
     Args:
@@ -103,10 +101,6 @@ def load_lightning_module(path: str | Path, map_location: Any = "cpu") -> LitUns
             of the wrong shape, which the message lists.
     """
     return build_segmenter(read_stored(Path(path)), Path(path)).to(map_location).eval()
-
-
-# The public name, as STEGO and EAGLE users expect it.
-load_segmenter = load_lightning_module
 
 
 def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegmenter:
@@ -188,7 +182,25 @@ def read_stored(path: Path) -> StoredSegmenter:
     Raises:
         CheckpointError: the file is missing, unreadable or not a segmenter's.
     """
-    return _read_slim(path) if path.suffix == SLIM else _read_ckpt(path)
+    tensors: Any
+    content: Mapping[str, Any]
+    if path.suffix == SLIM:
+        tensors, content, class_map = _read_slim(path)
+        description: Any = content
+    else:
+        content = read_pickle(path)
+        tensors, description = content.get("state_dict"), content.get("hyper_parameters")
+        if not isinstance(tensors, Mapping) or not isinstance(description, Mapping):
+            raise CheckpointError(f"{path}: not a segmenter checkpoint: it lacks state_dict or hyper_parameters")
+        class_map = _evaluated_class_map(path, tensors)
+    if not {"n_classes", "cfg"} <= description.keys():
+        raise CheckpointError(f"{path}: not a segmenter checkpoint: its hyper-parameters lack n_classes or cfg")
+    training = {name: content[name] for name in TRAINING_RECORD if isinstance(content.get(name), (str, int))}
+    try:
+        cfg = stored_cfg(path, description)
+        return StoredSegmenter(int(description["n_classes"]), cfg, tensors, class_map, training)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its n_classes or cfg is malformed ({error})") from error
 
 
 def write_stored(stored: StoredSegmenter, path: Path) -> None:
@@ -235,56 +247,19 @@ def probe_entry(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return {_HASH_KEY: hashlib.sha256(content).hexdigest()[:16]}
 
 
-def _read_ckpt(path: Path) -> StoredSegmenter:
-    content = read_pickle(path)
-    tensors, hyper_parameters = content.get("state_dict"), content.get("hyper_parameters")
-    if not isinstance(tensors, Mapping) or not isinstance(hyper_parameters, Mapping):
-        raise CheckpointError(f"{path}: not a segmenter checkpoint: it lacks state_dict or hyper_parameters")
-    return _stored(path, hyper_parameters, tensors, _evaluated_class_map(path, tensors), _training_record(content))
-
-
-def _read_slim(path: Path) -> StoredSegmenter:
+def _read_slim(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], ClassMap | None]:
     require_checkpoint(path)
     beside = path.with_suffix(".yml")
     if not beside.is_file():
         raise CheckpointError(f"{beside}: missing; a slim checkpoint is {path.name} and {beside.name}")
     try:
         tensors = load_file(path)
-        description = yaml.safe_load(beside.read_text(encoding="utf-8"))
+        description = dict(yaml.safe_load(beside.read_text(encoding="utf-8")))
         class_map = class_map_from_plain(description["class_map"]) if "class_map" in description else None
     except (SafetensorError, yaml.YAMLError, OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(f"{path}: it or {beside.name} is not readable ({reason})") from error
-    return _stored(path, description, tensors, class_map, _training_record(description))
-
-
-def _training_record(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: content[name] for name in TRAINING_RECORD if isinstance(content.get(name), (str, int))}
-
-
-def _check_lengths(class_map: ClassMap, tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError if a map's assignments do not match its probe's number of clusters."""
-    for probe, tensor in _ROW_PER_CLUSTER.items():
-        for name, classes in class_map.assignments.items():
-            cut = f"{_TREE}.leaves" in tensors and probe == "cluster"  # at any number of clusters
-            if name.startswith(probe) and not cut and tensor in tensors and len(classes) != len(tensors[tensor]):
-                raise ValueError(f"assignments of {name}: {len(classes)} for {len(tensors[tensor])} clusters")
-
-
-def _stored(
-    path: Path,
-    description: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
-    class_map: ClassMap | None,
-    training: dict[str, Any],
-) -> StoredSegmenter:
-    if not {"n_classes", "cfg"} <= description.keys():
-        raise CheckpointError(f"{path}: not a segmenter checkpoint: its hyper-parameters lack n_classes or cfg")
-    try:
-        cfg = stored_cfg(path, description)
-        return StoredSegmenter(int(description["n_classes"]), cfg, tensors, class_map, training)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its n_classes or cfg is malformed ({error})") from error
+    return tensors, description, class_map
 
 
 def stored_cfg(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,10 +285,7 @@ def _plain(cfg: Any) -> dict[str, Any]:
 
 
 def _evaluated_class_map(path: Path, tensors: Mapping[str, Tensor]) -> ClassMap | None:
-    """The class map in a checkpoint's evaluation; None without one, or if other clusters were evaluated.
-
-    An evaluation without a hash of its clusters (an old or hand-written one) is trusted.
-    """
+    """The class map in a checkpoint's evaluation; None without one, or if other clusters were evaluated."""
     beside = evaluation_file(path)
     if not beside.is_file():
         return None
@@ -321,15 +293,13 @@ def _evaluated_class_map(path: Path, tensors: Mapping[str, Tensor]) -> ClassMap 
         evaluation = json.loads(beside.read_text(encoding="utf-8"))
         if "class_map" not in evaluation:
             return None
-        class_map = class_map_from_plain(evaluation["class_map"])
-        _check_lengths(class_map, tensors)
-        if _HASH_KEY in evaluation and evaluation[_HASH_KEY] != probe_entry(tensors).get(_HASH_KEY):
+        if evaluation.get(_HASH_KEY) != probe_entry(tensors).get(_HASH_KEY):
             raise ValueError("made with another checkpoint")
+        return class_map_from_plain(evaluation["class_map"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else error
         logger.warning("%s: ignored with its class names (%s); evaluate %s again", beside, reason, path)
         return None
-    return class_map
 
 
 class _StandIn:
@@ -371,5 +341,5 @@ def _reason(error: Exception) -> str:
         refused = [line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line]
         if refused:
             return " ".join(refused[0].split())[:160]
-    text = " ".join(str(error).split())[:120]
+    text = one_line(error)[:120]
     return "empty, truncated or damaged" + (f": {text}" if text else "")

@@ -24,13 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 def machine_arguments(cfg: Any) -> dict[str, Any]:
-    """Return the Trainer's device and precision arguments.
+    """Return the Trainer's device and precision arguments for a validated MachineConfig.
 
     ``eagle.data.datamodule`` distributes the samples. DDP collectives time out after ``rank_timeout`` seconds, so
     a dead process ends the run instead of stalling it.
-
-    Args:
-        cfg: a validated MachineConfig.
 
     Raises:
         ConfigError: this machine lacks the requested devices, or does not support them together.
@@ -45,11 +42,7 @@ def machine_arguments(cfg: Any) -> dict[str, Any]:
 
 
 def chosen_precision(cfg: Any) -> str:
-    """The key ``precision``, with auto decided; warns of bfloat16 on a device that has to emulate it, which is slow.
-
-    Args:
-        cfg: a validated MachineConfig.
-    """
+    """The key ``precision``, with auto decided; warns of bfloat16 on a device that has to emulate it, which is slow."""
     native = _computes_bfloat16(cfg.accelerator)
     if cfg.precision == "auto":
         return "bf16-mixed" if native else "32-true"
@@ -122,9 +115,6 @@ def connect_processes(cfg: Any) -> None:
 
     Lightning connects them only when training starts. Processes that Lightning launches itself do not exist before
     then.
-
-    Args:
-        cfg: a validated MachineConfig.
     """
     strategy = _chosen_strategy(machine_arguments(cfg))
     if isinstance(strategy, DDPStrategy) and not isinstance(strategy.cluster_environment, LightningEnvironment):

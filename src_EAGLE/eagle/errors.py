@@ -10,6 +10,8 @@ from pathlib import Path
 class EagleError(Exception):
     """Base class; messages name the faulty file, key or value and what to do about it."""
 
+    exit_status = 1  # of a command
+
 
 class ConfigError(EagleError):
     """A configuration key is unknown, of the wrong type, or out of range."""
@@ -36,16 +38,12 @@ class DownloadError(EagleError):
 
 
 class StoppedRunError(EagleError):
-    """A signal stopped a run, which was saved first.
-
-    Attributes:
-        exit_status: 128 plus the signal's number, as shells report it.
-    """
+    """A signal stopped a run, which was saved first."""
 
     def __init__(self, signal_number: int, n_steps: int, path: Path, how_to_resume: str) -> None:
         name = signal.Signals(signal_number).name
         super().__init__(f"{name}: stopped after {n_steps} steps, saved {path}; {how_to_resume}")
-        self.exit_status = 128 + signal_number
+        self.exit_status = 128 + signal_number  # as shells report it
 
 
 def one_line(error: BaseException) -> str:

@@ -6,10 +6,9 @@ import fcntl
 import hashlib
 import os
 import platform
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -30,13 +29,10 @@ def written_atomically(path: Path) -> Iterator[Path]:
     more characters could be too long.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary: Path | None = None
+    temporary = path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         if error.errno is None:  # keep the library's message, which filename would hide
@@ -45,8 +41,8 @@ def written_atomically(path: Path) -> Iterator[Path]:
             error.filename, error.filename2 = str(path), None  # name the target, not the temporary file
         raise
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # renamed, or never made, on a disk that is read-only
+            temporary.unlink()
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -57,14 +53,10 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextmanager
 def locked(lock: Path, place: Path) -> Iterator[None]:
-    """Keep other processes out of ``place`` by a lock file, which is deleted at the end.
+    """Keep other processes out of ``place`` by the file ``lock``, which is deleted at the end.
 
     The kernel releases the lock of a process that dies. Processes that this one forks do not hold it. A file system
     without locks keeps nobody out.
-
-    Args:
-        lock: the lock file; its folder is created.
-        place: file or folder for the message.
 
     Raises:
         EagleError: another process, which the message names, holds the lock.
@@ -72,7 +64,16 @@ def locked(lock: Path, place: Path) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with lock.open("a+", encoding="utf-8") as file:
-            _hold(file, place)
+            try:
+                # Unlike flock's, this lock is not inherited by loader processes, which may outlive a killed run for a
+                # moment.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    file.seek(0)
+                    holder = file.read() or "another process"
+                    message = f"{place}: {holder} is working there; wait for it, or choose another place"
+                    raise EagleError(message) from error
             if not _is_there(file, lock):
                 continue  # the process that held it has deleted it
             try:
@@ -90,17 +91,6 @@ def _is_there(file: TextIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _hold(file: TextIO, place: Path) -> None:
-    try:
-        # Unlike flock's, this lock is not inherited by loader processes, which may outlive a killed run for a moment.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            file.seek(0)
-            holder = file.read() or "another process"
-            raise EagleError(f"{place}: {holder} is working there; wait for it, or choose another place") from error
 
 
 @contextmanager
@@ -129,11 +119,7 @@ def write_csv_atomically(path: Path, header: Sequence[str], rows: Iterable[Seque
 
 
 def default_folder(name: str) -> str:
-    """Return the path of folder ``name`` in the repository; for an installed copy, relative to the working directory.
-
-    Args:
-        name: path relative to the repository, e.g. ``outputs``.
-    """
+    """Path of folder ``name`` in the repository; for an installed copy, relative to the working directory."""
     in_repository = (_SOURCES.parent / "pyproject.toml").is_file()
     return str(_SOURCES.parent / name) if in_repository else name
 
@@ -145,15 +131,5 @@ def looks_like_html(head: bytes) -> bool:
 
 def sha256_of(path: Path) -> str:
     """Return a file's SHA-256 as hexadecimal digits, reading it in chunks."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@cache  # asking sets it for a moment, which must not happen in two threads at once
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,9 +19,7 @@ _LAUNCHER = "EAGLE_LAUNCHER"
 
 def usable_cores() -> int:
     """Return the number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def follow_parent(*_: object) -> None:
@@ -30,9 +28,6 @@ def follow_parent(*_: object) -> None:
     Pass it as the initializer of an executor or the ``worker_init_fn`` of a loader. Without it, workers of a killed
     process stay: those of an executor wait for the next job, and those of a loader under ``forkserver`` watch the fork
     server, which in turn waits for them.
-
-    Args:
-        _: arguments that the executor or loader passes; ignored.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()  # the process that requested this one, not the fork server
@@ -61,15 +56,10 @@ def end_with_launcher() -> None:
 
 
 def run_script(script: Path, words: Sequence[str], name: str) -> None:
-    """Run a command in a process of its own.
+    """Run a command, its Python file with ``words``, in a process of its own; ``name`` is what it does, for the error.
 
     SIGTERM is passed on, Ctrl-C reaches both; in both cases the command may save its work before it ends. If this
     process is killed, the command ends too.
-
-    Args:
-        script: the command's Python file.
-        words: its arguments.
-        name: what it does, for the error.
 
     Raises:
         TrainingError: the command failed.

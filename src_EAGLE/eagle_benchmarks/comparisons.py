@@ -17,15 +17,13 @@ from eagle.config.validation import validated
 from eagle.data.datamodule import HOST_ENTRIES
 from eagle.data.views import normalize
 from eagle.errors import ConfigError, EagleError
-from eagle.losses.patch_weights import patch_weights
 from eagle.maps.crf.dense_crf import dense_crf_maps
 from eagle.maps.crf.pool import CrfPool, require_pydensecrf
 from eagle.maps.probe_maps import CLUSTER_ALPHA, MapSettings
 from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.spectral.eicue import eicue, laplacian_eigenvectors
+from eagle.spectral.eicue import laplacian_eigenvectors
 from eagle_benchmarks.released import Released
-from eagle_benchmarks.released_losses import correspondence, object_nce
 
 # A step after step_schedulers, so that the object-centric loss is on.
 STEP = 500
@@ -61,14 +59,15 @@ class Case:
     pool: CrfPool = field(default_factory=CrfPool)
 
 
-def make_case(model_type: str, device: torch.device, batch_size: int, res: int, n_classes: int = N_CLASSES) -> Case:
+def make_case(model_type: str, device: torch.device, batch_size: int, res: int) -> Case:
     """Build a case with random weights and images, the same in every process."""
     torch.manual_seed(0)
-    segmenter = make_segmenter(model_type, n_classes).to(device).train()
+    cfg = validated(TrainConfig, {"model_type": model_type, "pretrained_weights": "random"})
+    segmenter = LitUnsupervisedSegmenter(N_CLASSES, cfg).to(device).train()
     rgb = smooth_pictures(batch_size, res)
     changed = torch.arange(batch_size) < batch_size // 2
     blurred = torch.where(changed[:, None, None, None], TF.gaussian_blur(rgb, [3, 3], [1.0, 1.0]), rgb)
-    blocks = torch.randint(-1, n_classes, (batch_size, 1, 8, 8)).float()
+    blocks = torch.randint(-1, N_CLASSES, (batch_size, 1, 8, 8)).float()
     batch = {
         "img": normalize(rgb),
         "img_aug": normalize(blurred),
@@ -79,12 +78,6 @@ def make_case(model_type: str, device: torch.device, batch_size: int, res: int, 
     }
     batch = {name: value if name in HOST_ENTRIES else value.to(device) for name, value in batch.items()}
     return Case(device, segmenter, Released(deepcopy(segmenter)), batch)
-
-
-def make_segmenter(model_type: str, n_classes: int = N_CLASSES) -> LitUnsupervisedSegmenter:
-    """Build our model with the default training configuration and random weights."""
-    cfg = validated(TrainConfig, {"model_type": model_type, "pretrained_weights": "random"})
-    return LitUnsupervisedSegmenter(n_classes, cfg)
 
 
 def smooth_pictures(n: int, res: int) -> Tensor:
@@ -100,8 +93,11 @@ def smooth_pictures(n: int, res: int) -> Tensor:
 def sides(section: str, case: Case) -> dict[str, Side]:
     """The computations ``released`` and ``ours`` of a part; the released CRF is missing without pydensecrf."""
     released, ours = PARTS[section](case)
-    if section in ("crf", "evaluation") and not _has_pydensecrf():
-        return {"ours": ours}
+    if section == "evaluation":
+        try:
+            require_pydensecrf()
+        except ConfigError:
+            return {"ours": ours}
     return {"released": released, "ours": ours}
 
 
@@ -127,15 +123,12 @@ def check(section: str, case: Case) -> None:
 def difference(name: str, ours: Tensor, released: Tensor) -> float:
     """Norm of the difference relative to the released norm.
 
-    Eigenvectors: 1 − the smallest |cosine|. Maps after a CRF: share of pixels with another class. Integers: 1 unless
-    all are equal.
+    Eigenvectors: 1 − the smallest |cosine|. Maps after a CRF: share of pixels with another class.
     """
     if name == "eigenvectors":
         return 1 - float((ours * released).sum(dim=1).abs().min())
     if name.startswith("CRF"):
         return float((ours.argmax(dim=1) != released.argmax(dim=1)).float().mean())
-    if not released.is_floating_point():
-        return float((ours != released).any())
     return float((ours - released).norm() / released.norm().clamp(min=1e-6))
 
 
@@ -156,48 +149,6 @@ def eigen(case: Case) -> Sides:
     return (
         lambda: {"eigenvectors": torch.cat([case.released.eigenvectors(code, img) for code in codes])},
         lambda: {"eigenvectors": laplacian_eigenvectors(torch.cat(codes), torch.cat([img, img]), k)},
-    )
-
-
-def cue(case: Case) -> Sides:
-    """EiCue: clustering of the eigenvectors, and its loss."""
-    vectors, grid, names = _vectors(case)[0], _grid(case), ("L_eig", "labels")
-    codebook, copied = (model.train_cluster_probe_eigen for model in (case.segmenter, case.released.segmenter))
-    return (
-        lambda: dict(zip(names, case.released.cue(vectors, grid, copied), strict=True)),
-        lambda: dict(zip(names, eicue(vectors, grid, codebook), strict=True)),
-    )
-
-
-def correspondence_loss(case: Case) -> Sides:
-    """Correspondence distillation, forward and backward."""
-    keys, keys_aug = case.segmenter._frozen_keys(case.batch)
-    code, code_aug = (c.requires_grad_() for c in _codes(case))
-
-    def released() -> dict[str, Tensor]:
-        views, codes = (keys, keys, keys_aug), (code, code, code_aug)
-        positive, negative = correspondence(case.segmenter.cfg, views, codes, **case.draws)
-        return {"correspondence loss": _backward(positive + negative)}
-
-    def ours() -> dict[str, Tensor]:
-        pairs = case.segmenter.correspondence_loss(keys, keys, keys_aug, code, code, code_aug, **case.draws)
-        return {"correspondence loss": _backward(pairs["pos_inter_loss"] + pairs["neg_inter_loss"].mean())}
-
-    return released, ours
-
-
-def object_loss(case: Case) -> Sides:
-    """Patch weights, prototypes and ObjNCE of one direction, forward and backward."""
-    cfg, loss = case.segmenter.cfg, case.segmenter.object_nce_loss
-    keys, _ = case.segmenter._frozen_keys(case.batch)
-    tokens = [code.flatten(2).transpose(1, 2).flatten(0, 1) for code in _codes(case)]
-    source, target = (F.normalize(view, dim=1).requires_grad_() for view in tokens)
-    labels = eicue(_vectors(case)[0], _grid(case), case.segmenter.train_cluster_probe_eigen)[1]
-
-    k_out = cfg.eigen_cluster_out
-    return (
-        lambda: {"ObjNCE": _backward(object_nce(cfg, source, target, labels, keys))},
-        lambda: {"ObjNCE": _backward(loss(source, target, labels, patch_weights(keys), k_out))},
     )
 
 
@@ -240,56 +191,32 @@ def bfloat16_step(case: Case) -> Sides:
     return step(case, torch.autocast(case.device.type, dtype=torch.bfloat16))
 
 
-def crf(case: Case) -> Sides:
-    """The CRF of both probes' maps. The released side runs pydensecrf on each map, with one process per core."""
-    maps = list(case.segmenter.eval().probe_maps(MapSettings())(case.batch["img"]).values())
-    return _refined(case, lambda: maps, lambda: maps)
-
-
 def evaluation(case: Case) -> Sides:
-    """Flip-averaged maps of both probes and their CRFs; the released side's CRF is as in ``crf``."""
+    """Flip-averaged maps of both probes and their CRFs; the released side runs pydensecrf, one process per core."""
     img, probes = case.batch["img"], case.segmenter.eval().probe_maps(MapSettings())
+    names = ("linear log-probabilities", "cluster log-probabilities", "CRF of linear", "CRF of cluster")
     case.released.segmenter.eval()
-    return _refined(case, lambda: case.released.evaluation_maps(img, CLUSTER_ALPHA), lambda: list(probes(img).values()))
+
+    def released() -> dict[str, Tensor]:
+        maps = case.released.evaluation_maps(img, CLUSTER_ALPHA)
+        return dict(zip(names, [*maps, *dense_crf_maps(img, maps, "pydensecrf", case.pool)], strict=True))
+
+    def ours() -> dict[str, Tensor]:
+        maps = list(probes(img).values())
+        return dict(zip(names, [*maps, *dense_crf_maps(img, maps)], strict=True))
+
+    return released, ours
 
 
 PARTS: dict[str, Callable[[Case], Sides]] = {
     "backbone": backbone,
     "eigen": eigen,
-    "eicue": cue,
-    "correspondence": correspondence_loss,
-    "object_nce": object_loss,
     "step": step,
     "cached": cached_step,
     "views": partial(cached_step, views=True),
     "bf16": bfloat16_step,
-    "crf": crf,
     "evaluation": evaluation,
 }
-
-
-def _refined(case: Case, released_maps: Callable[[], list[Tensor]], our_maps: Callable[[], list[Tensor]]) -> Sides:
-    def released() -> dict[str, Tensor]:
-        maps = released_maps()
-        return named(maps, dense_crf_maps(case.batch["img"], maps, "pydensecrf", case.pool))
-
-    def ours() -> dict[str, Tensor]:
-        maps = our_maps()
-        return named(maps, dense_crf_maps(case.batch["img"], maps))
-
-    def named(maps: list[Tensor], refined: list[Tensor]) -> dict[str, Tensor]:
-        names = ("linear log-probabilities", "cluster log-probabilities", "CRF of linear", "CRF of cluster")
-        return dict(zip(names, [*maps, *refined], strict=True))
-
-    return released, ours
-
-
-def _has_pydensecrf() -> bool:
-    try:
-        require_pydensecrf()
-    except ConfigError:
-        return False
-    return True
 
 
 def _codes(case: Case) -> tuple[Tensor, Tensor]:
@@ -302,12 +229,6 @@ def _codes(case: Case) -> tuple[Tensor, Tensor]:
 def _vectors(case: Case) -> tuple[Tensor, Tensor]:
     img = case.batch["img"]
     return case.segmenter._eigenvectors(img, img, *_codes(case))
-
-
-def _grid(case: Case) -> tuple[int, int]:
-    patch_size = case.segmenter.net.model.patch_size
-    height, width = case.batch["img"].shape[2:]
-    return height // patch_size, width // patch_size
 
 
 def _backward(loss: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.config.words import quoted, short_name
 from eagle.errors import ConfigError
+from typed import typed
 
 # A command that prints a few keys in place of training, which takes seconds.
 PRINTER = """
@@ -81,9 +82,9 @@ def test_command_line__both_spellings(arguments):
     "value", ["/data/my set (1)/ü.ckpt", "it's", "it\\'s", "end\\", "50%", "C:\\data", "$HOME", "{a"]
 )
 def test_command_line__odd_values_arrive_as_typed(value):
-    assert parse_command_line(TrainConfig, ["--output_root", value]).output_root == value
-    assert parse_command_line(TrainConfig, [f"output_root={value}"]).output_root == value
-    assert parse_command_line(TrainConfig, [f"output_root={quoted(f'{value},x')}"]).output_root == f"{value},x"
+    typed = ["--output_root", value, f"cache_dir={value}", f"project_name={quoted(f'{value},x')}"]
+    cfg = parse_command_line(TrainConfig, typed)
+    assert (cfg.output_root, cfg.cache_dir, cfg.project_name) == (value, value, f"{value},x")
 
 
 @pytest.mark.parametrize(
@@ -153,15 +154,14 @@ def test_short_name__is_a_valid_and_distinct_file_name():
 
 
 @pytest.fixture
-def said(tmp_path):
-    """Runs a script in an empty folder and gives its status, lines of output and messages."""
+def said(tmp_path, capfd):
+    """Runs a command in an empty folder and gives its status, lines of output and messages."""
     (tmp_path / "printer.py").write_text(PRINTER)
 
-    def run(*words, script=None, **environment):
-        command = [sys.executable, script or tmp_path / "printer.py", *words]
-        variables = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE"), **environment}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=variables, timeout=300)
-        return done.returncode, done.stdout.splitlines(), done.stderr
+    def run(*words, **environment):
+        done = typed(tmp_path / "printer.py", *words, PYTHONPATH=str(ROOT / "src_EAGLE"), **environment)
+        jobs = capfd.readouterr()  # a sweep's jobs are processes
+        return done.returncode, (done.stdout + jobs.out).splitlines(), jobs.err + done.stderr
 
     return run
 
@@ -179,18 +179,17 @@ def test_multirun__runs_every_combination_once_in_folders_of_their_own(said, tmp
     assert jobs(lines) == expected
     assert {path.name for path in (tmp_path / "out" / "a,b").iterdir() if path.is_dir()} == set(names)
     assert {path.name for path in tmp_path.iterdir()} == {"printer.py", "out"}
-    status, lines, errors = said("-m", "--res=64", "output_root=out", *words, "seed=0,1,2")
+    lines, errors = said("-m", "--res=64", "output_root=out", *words, "seed=1,2")[1:]
     assert len(jobs(lines)) == 2, "the finished ones are not run again"
     assert "seed=1: already finished" in errors
-    assert len(jobs(said("-m", "--res=72", "output_root=out", *words, "seed=0")[1])) == 2, "another configuration"
 
 
-def test_multirun__a_job_with_weights_of_other_content_is_not_finished(said, tmp_path):
+def test_multirun__a_job_of_another_configuration_or_weights_of_other_content_is_not_finished(said, tmp_path):
     weights = tmp_path / "w.pth"
     words = ["-m", "seed=0", "output_root=out", "experiment_name=s", f"pretrained_weights={weights}"]
-    for content, n_run in (("one", 1), ("one", 0), ("two", 1)):
+    for content, res in (("one", 64), ("one", 72), ("two", 72)):
         weights.write_text(content)
-        assert len(jobs(said(*words)[1])) == n_run
+        assert len(jobs(said(*words, f"res={res}")[1])) == 1
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
@@ -198,12 +197,12 @@ def test_multirun__other_jobs_go_on_after_a_failure_and_the_sweep_fails(said, tm
     if launcher != "basic":
         name = f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"
         pytest.importorskip(name, reason="needs the extra [sweep]")
-    words = ["-m", "seed=0,1,2", "output_root=out", "experiment_name=s", f"hydra/launcher={launcher}"]
+    words = ["-m", "seed=1,2", "output_root=out", "experiment_name=s", f"hydra/launcher={launcher}"]
     status, _, errors = said(*words, "dim=13")
     assert status == 1
     assert errors.splitlines()[-1].startswith("error: job seed=1 failed")
     assert "Traceback" not in errors
-    assert len(list((tmp_path / "out" / "s").glob("seed=[02]/sweep_job.yml"))) == 2
+    assert len(list((tmp_path / "out" / "s").glob("seed=2/sweep_job.yml"))) == 1
 
 
 @pytest.mark.slow

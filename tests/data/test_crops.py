@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from eagle.commands import provisions as command
 from eagle.config.application import parse_command_line
 from eagle.config.schema import DatasetConfig
 from eagle.config.validation import validated
-from eagle.data.crops import five_boxes, random_boxes
+from eagle.data.crops import crop_boxes
 from eagle.data.datasets.catalog import open_dataset, open_whole_dataset
 from eagle.errors import ConfigError, DataError
 from miniatures import WRITERS, picture, save, write_cityscapes
@@ -100,6 +99,21 @@ def test_other_parameters__are_refused_and_other_settings_than_the_released_are_
         crop(tmp_path, "dataset_name=cityscapes")
 
 
+def test_rerun__crops_an_edited_label_again(tmp_path, capsys):
+    """Of the same size in pixels."""
+    write_cityscapes(tmp_path)
+    crop(tmp_path, "dataset_name=cityscapes")
+    (path,) = (tmp_path / "cityscapes/gtFine/train").rglob("bochum_000000*labelIds.png")
+    save(path, np.asarray(Image.open(path))[::-1, ::-1])
+    capsys.readouterr()
+    crop(tmp_path, "dataset_name=cityscapes")
+    assert capsys.readouterr().out.startswith(f"{tmp_path / FIVE} train: 20 crops, 5 written\n")
+    cfg = config(tmp_path, dataset_name="cityscapes")
+    whole, crops = open_whole_dataset(cfg, "train"), open_dataset(cfg, "train")
+    index = next(index for index in range(4) if path == whole.label_path(index))
+    np.testing.assert_array_equal(crops.label(5 * index), whole.label(index)[:24, :30])
+
+
 def test_rerun__crops_only_what_is_missing(tmp_path, capsys):
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes")
@@ -120,23 +134,9 @@ def test_rerun__crops_only_what_is_missing(tmp_path, capsys):
     ]
 
 
-def test_rerun__crops_an_edited_label_again(tmp_path, capsys):
-    """Of the same size in pixels."""
-    write_cityscapes(tmp_path)
-    crop(tmp_path, "dataset_name=cityscapes")
-    (path,) = (tmp_path / "cityscapes/gtFine/train").rglob("bochum_000000*labelIds.png")
-    save(path, np.asarray(Image.open(path))[::-1, ::-1])
-    capsys.readouterr()
-    crop(tmp_path, "dataset_name=cityscapes")
-    assert capsys.readouterr().out.startswith(f"{tmp_path / FIVE} train: 20 crops, 5 written\n")
-    cfg = config(tmp_path, dataset_name="cityscapes")
-    whole, crops = open_whole_dataset(cfg, "train"), open_dataset(cfg, "train")
-    index = next(index for index in range(4) if path == whole.label_path(index))
-    np.testing.assert_array_equal(crops.label(5 * index), whole.label(index)[:24, :30])
-
-
 @pytest.mark.parametrize("added", [True, False])
-def test_rerun__after_images_were_added_or_removed_equals_fresh_crops(tmp_path, added):
+def test_rerun__after_images_were_added_or_removed_is_refused(tmp_path, added):
+    """The numbers of the crops would be those of other images."""
     for index, name in enumerate("abd"):
         save(tmp_path / f"mine/imgs/train/{name}.jpg", picture(index))
     (tmp_path / "mine/classes.txt").write_text("one\n")
@@ -146,12 +146,8 @@ def test_rerun__after_images_were_added_or_removed_equals_fresh_crops(tmp_path, 
         save(tmp_path / "mine/imgs/train/c.jpg", picture(9))
     else:
         (tmp_path / "mine/imgs/train/b.jpg").unlink()
-    crop(tmp_path, *words)
-    folder = tmp_path / "cropped/mine_five_crop_0.5"
-    found = files_in(folder)
-    shutil.rmtree(folder)
-    crop(tmp_path, *words)
-    assert found == files_in(folder)
+    with pytest.raises(DataError, match=r"mine_five_crop_0\.5: these crops were made with other images"):
+        crop(tmp_path, *words)
 
 
 def test_broken_image__is_named_and_other_crops_are_kept(tmp_path):
@@ -228,16 +224,16 @@ def test_five_boxes__same_pixels_as_torchvision(size, ratio):
     w, h = int(size[0] * ratio), int(size[1] * ratio)
     if 0 in (h, w):
         with pytest.raises(ConfigError, match="crop_ratio"):
-            five_boxes(*size, ratio)
+            crop_boxes(*size, ratio)
         return
     image = Image.fromarray(np.arange(size[0] * size[1], dtype=np.int32).reshape(size[::-1]))
-    for box, theirs in zip(five_boxes(*size, ratio), F.five_crop(image, [h, w]), strict=True):
+    for box, theirs in zip(crop_boxes(*size, ratio), F.five_crop(image, [h, w]), strict=True):
         np.testing.assert_array_equal(np.asarray(image.crop(box)), np.asarray(theirs))
 
 
 def test_random_boxes__inside_of_one_size_and_everywhere():
     rng = np.random.default_rng(0)
-    boxes = [box for _ in range(400) for box in random_boxes(9, 7, 0.5, rng)]
-    assert {(b.right - b.left, b.bottom - b.top) for b in boxes} == {(4, 3)}
-    assert {(b.left, b.top) for b in boxes} == {(x, y) for x in range(6) for y in range(5)}
-    assert set(random_boxes(9, 7, 1.0, rng)) == {(0, 0, 9, 7)}
+    boxes = [box for _ in range(400) for box in crop_boxes(9, 7, 0.5, rng)]
+    assert {(right - left, bottom - top) for left, top, right, bottom in boxes} == {(4, 3)}
+    assert {box[:2] for box in boxes} == {(x, y) for x in range(6) for y in range(5)}
+    assert set(crop_boxes(9, 7, 1.0, rng)) == {(0, 0, 9, 7)}

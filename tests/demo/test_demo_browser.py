@@ -144,6 +144,7 @@ def told(browser, text):
     return value(browser, MESSAGES)
 
 
+@pytest.mark.slow
 def test_page__slides_from_coarse_to_fine_clusters(page, checkpoint, tmp_path):
     page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     path = photograph(tmp_path)
@@ -198,6 +199,7 @@ def test_page__segments_renames_and_downloads(page, tmp_path):
     assert unchanged.mean() > 0.5
 
 
+@pytest.mark.slow
 def test_page__settings_compute_again_and_tabs_show_eigenvectors(page, tmp_path):
     choose(page, "refine", "CRF")
     told(page, "choose next")
@@ -212,6 +214,7 @@ def test_page__settings_compute_again_and_tabs_show_eigenvectors(page, tmp_path)
         assert caption in value(page, f"document.querySelector('#{gallery}').textContent")
 
 
+@pytest.mark.slow
 def test_page__mistakes_get_a_message_and_the_page_goes_on(page, tmp_path):
     broken = tmp_path / "broken <b>.jpg"
     broken.write_bytes(b"\xff\xd8\xff\xe0 no more")
@@ -226,6 +229,7 @@ def test_page__mistakes_get_a_message_and_the_page_goes_on(page, tmp_path):
     send(page, photograph(tmp_path, "one.png", (1, 1)))
 
 
+@pytest.mark.slow
 def test_page__two_visitors_see_only_their_own(page, address, tmp_path):
     send(page, photograph(tmp_path, "first.png"))
     first, drawn = page.current_window_handle, value(page, BASE)
@@ -241,6 +245,7 @@ def test_page__two_visitors_see_only_their_own(page, address, tmp_path):
     until(page, f"{MASKS} !== {json.dumps(masks)}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1400, 390])
 def test_page__fits_the_window_in_both_themes_with_an_example(page, address, width):
     backgrounds = []
@@ -254,6 +259,7 @@ def test_page__fits_the_window_in_both_themes_with_an_example(page, address, wid
     assert backgrounds[0] != backgrounds[1]
 
 
+@pytest.mark.slow
 def test_server__serves_no_files_and_keeps_no_uploads(page, address, uploads, tmp_path):
     send(page, photograph(tmp_path))
     (folder,) = uploads.glob("eagle-demo-*")

@@ -1,8 +1,4 @@
-"""Both download commands as a user runs them: in separate processes, from src_EAGLE."""
-
-import os
-import subprocess
-import sys
+"""Both download commands as a user types them."""
 
 import pytest
 
@@ -11,12 +7,11 @@ from eagle.data.datasets.cocostuff import CocoStuff
 from eagle.downloads.catalog import MIRRORED_DATASETS, MODELS
 from local_server import served
 from original_archives import camvid_members, cityscapes_members, cocostuff_members, potsdam_members, zipped
+from typed import typed
 
 
 def run(script, *arguments):
-    environment = {**os.environ, "no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
-    command = [sys.executable, f"{script}.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT / "src_EAGLE", env=environment, capture_output=True, text=True, timeout=120)
+    return typed(ROOT / f"src_EAGLE/{script}.py", *arguments, no_proxy="127.0.0.1", COLUMNS="80")
 
 
 def assert_done(result):

@@ -18,7 +18,15 @@ from scipy import stats
 from conftest import ROOT, run_values
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import plain, validated
-from eagle.evaluation.run_tables import KMEANS, collect, differences_table, runs_report, scores_table, stored_evaluation
+from eagle.evaluation.run_tables import (
+    KMEANS,
+    collect,
+    differences_table,
+    runs_report,
+    scores_table,
+    stored_evaluation,
+    tree_figure,
+)
 from miniatures import write_halves
 
 
@@ -67,13 +75,17 @@ def test_tables__another_fixed_key_is_another_setting_and_a_data_set_a_table_of_
     )
     names = [(run.dataset, run.name) for run in collect(contents)]
     assert names == [("a", "max_steps=10000"), ("a", "max_steps=9"), ("b", "max_steps=10000")]
-    text = runs_report(contents, tmp_path)
+    text = runs_report(contents, tmp_path, {"code": "1, commit abc"})
     assert [line.split()[0] for line in text.splitlines() if "mIoU / accuracy" in line] == ["a:", "b:"]
     with (tmp_path / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["dataset"], row["max_steps"], row["map"], row["mIoU"]) for row in rows[:3]] == [
         ("a", "10000", "cluster", "1.0"), ("a", "10000", "cluster+spectral", "3.0"), ("a", "9", "cluster", "2.0"),
     ]  # fmt: skip
+    stored = json.loads((tmp_path / "runs.json").read_text())
+    assert stored["code"] == "1, commit abc"
+    assert stored["runs"][1]["setting"] == {"max_steps": "9"}
+    assert stored["runs"][1]["scores"]["cluster"]["mIoU"] == 2.0
     assert np.asarray(Image.open(tmp_path / "runs.png")).std() > 5
 
 
@@ -83,8 +95,18 @@ def test_tables__an_undefined_score_is_counted_not_dropped(tmp_path):
     )
     assert cells(scores_table(runs), "lr=0.0005")[1] == "20.00 (1 of 2) / 50.00 ± 0.00"
     assert cells(differences_table(runs), "lr=0.2", "cluster") == ["-13.0 (1 of 2)"]
-    runs_report({path: content(None, seed=seed) for seed, path in enumerate(("x/last.ckpt", "y/last.ckpt"))}, tmp_path)
+    undefined = {path: content(None, seed=seed) for seed, path in enumerate(("x/last.ckpt", "y/last.ckpt"))}
+    runs_report(undefined, tmp_path, {})
     assert ",cluster,,50.0," in (tmp_path / "runs.csv").read_text()
+
+
+def test_tree_figure__pairs_each_tree_with_the_probe_of_its_run():
+    rows = [(value, {"lr": lr, "seed": 0}) for value, lr in ((10.0, 0.1), (12.0, 0.2), (14.0, 0.1))]
+    contents = dict(zip(("a/last.ckpt", "b/last.ckpt", "a/last_tree.ckpt"), sweep(*rows).values(), strict=True))
+    dots, diagonal = tree_figure(collect(contents)).axes[0].lines
+    assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([12.0], [16.0]), "refined; the other probe has no tree"
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+    assert tree_figure(collect(TWO)) is None
 
 
 def test_differences__are_paired_over_common_seeds_with_scipys_interval():

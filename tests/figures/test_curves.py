@@ -49,7 +49,7 @@ def logged(folder, column):
 def test_curves__of_several_runs_are_the_csvs_numbers(tmp_path):
     folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", n=40, labels=False, switch=100, seed=1)]
     runs = read_runs(folders)
-    figure = curves_figure(runs, smoothing=15)
+    figure = curves_figure(runs)
     panels = {ax.get_title(loc="left"): ax for ax in figure.axes if ax.get_visible()}
     assert set(panels) == set(TITLES.values()), "no panel of the linear loss, which is 0 throughout"
     for column, title in TITLES.items():
@@ -67,7 +67,7 @@ def test_curves__of_several_runs_are_the_csvs_numbers(tmp_path):
             assert len(lines) == (2 if column.startswith("loss/") else 1)
             if column.startswith("loss/"):
                 assert (
-                    lines[1].get_ydata().tolist() == running_median(Curve(*map(np.array, (steps, values))), 15).tolist()
+                    lines[1].get_ydata().tolist() == running_median(Curve(*map(np.array, (steps, values))), 10).tolist()
                 )
     assert {line.get_drawstyle() for line in panels[TITLES["cd/update_params"]].lines[:2]} == {"steps-pre"}
     low, high = panels[TITLES["test/cluster/mIoU"]].get_ylim()
@@ -111,7 +111,7 @@ def test_plot_run__one_run_into_its_folder_several_into_another(tmp_path, monkey
     for seed, name in enumerate("ab"):
         write_run(tmp_path / name, seed=seed)
     plot("a")
-    plot("a", "b", "smoothing=10")
+    plot("a", "b")
     for place in ("a", "outputs/curves"):
         assert np.asarray(Image.open(tmp_path / place / "curves.png")).std() > 10
     assert capsys.readouterr().out.splitlines() == ["a/curves.png", f"{tmp_path}/outputs/curves/curves.png"]

@@ -50,10 +50,8 @@ def colors_of(path):
 
 def test_checkpoint__files_hold_the_labels_in_the_classes_colours(work, tmp_path):
     values = {"images": [str(work / "photos")], "checkpoint": str(work / "last.ckpt"), "panels": True}
-    line = visualize(config(tmp_path, **values, rows_per_grid=1))
-    grids = {f"grid_{number}.png" for number in (1, 2, 3)}
-    assert line == f"3 of 4 images, 1 left out: {' '.join(f'{tmp_path}/{name}' for name in sorted(grids))}"
-    assert {path.name for path in tmp_path.iterdir()} == grids | {
+    assert visualize(config(tmp_path, **values)) == f"3 of 4 images, 1 left out: {tmp_path}/grid.png"
+    assert {path.name for path in tmp_path.iterdir()} == {"grid.png"} | {
         f"{name}_{kind}.png" for name in "abc" for kind in KINDS
     }
     segmenter = load_segmenter(work / "last.ckpt", device="cpu")
@@ -75,8 +73,8 @@ def test_checkpoint__files_hold_the_labels_in_the_classes_colours(work, tmp_path
 
 
 def test_backbone__has_no_final_clusters_and_draws_what_can_be_read(work, tmp_path, caplog):
-    visualize(config(tmp_path, images=[str(work / "photos")], panels=True, n_clusters=4, rows_per_grid=2, **BARE))
-    assert all(colors_of(tmp_path / f"grid_{number}.png").std() > 10 for number in (1, 2))
+    visualize(config(tmp_path, images=[str(work / "photos")], panels=True, n_clusters=4, **BARE))
+    assert colors_of(tmp_path / "grid.png").std() > 10
     assert not [*tmp_path.glob("*_clusters.png")]
     for kind in ("eicue", "kmeans"):
         assert np.unique(np.asarray(Image.open(tmp_path / f"a_{kind}.png"))).tolist() == [0, 1, 2, 3]
@@ -102,7 +100,7 @@ def test_sources__named_dataset_that_of_the_checkpoint_or_bundled_photographs(wo
 
 def test_command_line__draws_and_says_where(work, tmp_path, monkeypatch, capsys, caplog):
     words = [str(work / "photos"), "--checkpoint", str(work / "last.ckpt"), f"output_dir={tmp_path}", "max_images=4"]
-    monkeypatch.setattr(sys, "argv", ["visualize_eigen.py", *words, "accelerator=cpu", "rows_per_grid=2"])
+    monkeypatch.setattr(sys, "argv", ["visualize_eigen.py", *words, "accelerator=cpu"])
     visualize_eigen_main()
-    assert capsys.readouterr().out == f"3 of 4 images, 1 left out: {tmp_path}/grid_1.png {tmp_path}/grid_2.png\n"
+    assert capsys.readouterr().out == f"3 of 4 images, 1 left out: {tmp_path}/grid.png\n"
     assert "torn.jpg: cannot be read" in caplog.text

@@ -37,7 +37,9 @@ def test_position_embedding__exported_form_is_the_eager_one(grid):
     assert torch.allclose(result, expected.float(), atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "eva02_small_patch14_224"])
+@pytest.mark.parametrize(
+    "name", ["eva02_small_patch14_224", pytest.param("vit_small_patch16_dinov3", marks=pytest.mark.slow)]
+)
 def test_rotary_backbone__exported_graph_takes_any_size(name):
     backbone = build_backbone(name, 16, "random", embed_dim=48, depth=4, num_heads=3)
     exported = _export_program(_Keys(backbone), backbone.patch_size).module()

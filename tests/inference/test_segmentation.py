@@ -97,6 +97,7 @@ def test_segment__masks_have_the_photographs_size(checkpoint, tmp_path, override
     assert all(name.startswith("cluster ") for name in entry["shares"]), "no evaluation has named the clusters"
 
 
+@pytest.mark.slow
 def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path):
     """Ids, colours and shares of 300 clusters agree with each other."""
     checkpoint = train(make_run(labels=False, extra_clusters=298)) / "last.ckpt"

@@ -1,17 +1,16 @@
-"""Videos: every frame once, the source's timing, nothing finished from a damaged file, no file overwritten."""
+"""Videos: every frame once, the source's timing, nothing finished from a damaged file."""
 
-import json
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from test_folders import config, photograph, write_checkpoint
+from test_folders import config, write_checkpoint
 
 from eagle.errors import DataError
 from eagle.inference.folders import segment
-from eagle.inference.video import join_overlays, read_frames, video_writer
-from miniatures import picture, save
+from eagle.inference.video import read_frames, video_writer
+from miniatures import picture
 
 
 def write_video(path, n_frames=4, codec="libx264", size=(47, 35), matrix=None):
@@ -89,36 +88,3 @@ def test_read_frames__turned_upright(tmp_path):
     path = write_video(tmp_path / "phone.mp4", size=(64, 48), matrix=[0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30])
     _, image = next(read_frames(path))
     assert np.abs(np.asarray(image, dtype=int) - np.rot90(picture(0, (64, 48)), -1)).mean() < 12
-
-
-def test_segment__folder_of_frames_becomes_an_overlay_video_too(tmp_path):
-    frames = tmp_path / "walk"
-    frames.mkdir()
-    for number in range(3):
-        photograph(frames / f"{number:03d}.png", 0)
-    (frames / "001b.png").write_bytes(b"torn")
-    checkpoint = write_checkpoint(tmp_path / "best.ckpt")
-    content = segment(config(checkpoint, frames, tmp_path / "masks", frame_rate=2.5))
-    assert content["videos"] == {str(frames): "walk_overlay.mp4"}
-    assert probed(tmp_path / "masks/walk_overlay.mp4") == (48, 40, 3, pytest.approx(1.2))
-    assert json.loads((tmp_path / "masks/segments.json").read_text()) | {"already_done": 0} == content
-    photograph(frames / "002.png", 1)
-    with pytest.raises(DataError, match=r"002_overlay\.png: 40×48 pixels, the frames before it 48×40"):
-        segment(config(checkpoint, frames, tmp_path / "masks2", frame_rate=2.5))
-    assert len(list((tmp_path / "masks2").glob("*_ids.png"))) == 3
-    assert not list((tmp_path / "masks2").glob("*.mp4"))
-
-
-def test_join_overlays__equal_names_get_numbers(tmp_path):
-    """``a/clip.mp4`` already has an overlay video, and two folders have the same name."""
-    images = {"a/clip.mp4": {"files": {"overlay": "clip_overlay.mp4"}}}
-    for number, (folder, n_frames) in enumerate({"a/clip": 2, "b/clip": 3, "b/walk": 4}.items()):
-        for frame in range(n_frames):
-            overlay = f"{number}_{frame}_overlay.png"
-            save(tmp_path / overlay, picture(frame))
-            images[f"{folder}/{frame}.png"] = {"files": {"overlay": overlay}}
-    (tmp_path / "clip_overlay.mp4").write_bytes(b"of the video")
-    videos = join_overlays(images, tmp_path, 5)
-    assert videos == {"a/clip": "clip_2_overlay.mp4", "b/clip": "clip_3_overlay.mp4", "b/walk": "walk_overlay.mp4"}
-    assert [probed(tmp_path / name)[2] for name in videos.values()] == [2, 3, 4]
-    assert (tmp_path / "clip_overlay.mp4").read_bytes() == b"of the video"

@@ -242,10 +242,7 @@ def test_pool__refuses_a_negative_number():
         CrfPool(processes=-1)
 
 
-def test_imports__no_torch_in_a_worker_and_no_compiler_before_it_is_needed():
-    code = (
-        "import sys, eagle.maps.crf.pool; assert 'torch' not in sys.modules; "
-        "import eagle.maps.crf.dense_crf; assert 'numba' not in sys.modules"
-    )
+def test_pool__its_workers_import_no_torch():
+    code = "import sys, eagle.maps.crf.pool; assert 'torch' not in sys.modules"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE")}
     subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)

@@ -67,25 +67,6 @@ def test_filter__regular_grid_has_gaussian_impulse_response(lattice_of):
     assert response.sum().item() == pytest.approx(2 * torch.pi * 9, rel=0.15)
 
 
-def test_filter__average_keeps_a_constant(lattice_of):
-    features = random_features(400, 5, 3.0)
-    averages = averaged(lattice_of(features), torch.full((400, 2), 0.7))
-    torch.testing.assert_close(averages, torch.full((400, 2), 0.7))
-
-
-def test_filter__is_linear(lattice_of):
-    lattice = lattice_of(random_features(300, 3, 2.0))
-    a, b = random_values(300, 4, seed=1), random_values(300, 4, seed=2)
-    torch.testing.assert_close(lattice.filter(2 * a - 3 * b), 2 * lattice.filter(a) - 3 * lattice.filter(b))
-
-
-def test_filter__order_of_points_does_not_matter(lattice_of):
-    features, values = random_features(300, 5, 2.0), random_values(300, 3)
-    order = torch.randperm(300, generator=torch.Generator().manual_seed(3))
-    permuted = lattice_of(features[order]).filter(values[order])
-    torch.testing.assert_close(permuted, lattice_of(features).filter(values)[order])
-
-
 def test_filter__one_point_sees_only_itself(lattice_of):
     # The origin is a vertex, and its simplex holds the return path, half a weight per axis, in one direction only.
     filtered = lattice_of(torch.zeros(1, 2)).filter(torch.tensor([[3.0]]))

@@ -53,19 +53,6 @@ def test_backbone__computes_nothing_after_the_last_keys(golden_backbone):
     golden_backbone(torch.zeros(1, 3, 16, 16))
 
 
-def test_backbone__blocks_can_be_chosen(golden, golden_backbone):
-    img = golden.tensors("a_dino_112x112")["img"]
-    chosen = build_backbone("vit_small", 8, "random", key_blocks=[1, -1], **TINY_VIT)
-    chosen.load_state_dict(golden_backbone.state_dict())
-    low, _, high = golden_backbone(img).chunk(3, dim=1)
-    assert torch.allclose(chosen(img), torch.cat([low, high], dim=1), atol=1e-6)
-    assert chosen.n_feats == 96
-
-
-def test_backbone__one_patch(golden_backbone):
-    assert golden_backbone(torch.randn(1, 3, 8, 8)).shape == (1, 144, 1, 1)
-
-
 def test_position_embedding__dinov2_is_a_plain_resize():
     name, kwargs = "vit_small_patch14_dinov2", {"embed_dim": 48, "depth": 1, "num_heads": 3, "img_size": 56}
     backbone = build_backbone(name, pretrained_weights="random", key_blocks=[0], **kwargs)

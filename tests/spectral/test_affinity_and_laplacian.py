@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 import torch
 
 from eagle.data.views import normalize
@@ -57,13 +56,6 @@ def test_affinity__constant_image_and_zero_code_are_finite():
     laplacian, degree = normalized_laplacian(feature)
     assert torch.equal(degree, torch.ones(1, 16)), "patches without neighbours count degree 1"
     assert torch.isfinite(laplacian).all()
-
-
-@pytest.mark.parametrize("grid", [(1, 1), (2, 7), (5, 3)])
-def test_color_affinity__any_grid(grid):
-    affinity = color_affinity(torch.randn(2, 3, 32, 32), grid)
-    assert affinity.shape == (2, grid[0] * grid[1], grid[0] * grid[1])
-    assert torch.allclose(affinity, affinity.transpose(1, 2))
 
 
 def test_feature_affinity__bfloat16_codes_are_multiplied_in_float32():

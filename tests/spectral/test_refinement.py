@@ -34,30 +34,12 @@ def test_refinement__equals_the_dense_inverse(smoothing):
     assert torch.allclose(refined.sum(dim=1), torch.ones(2, 3, 4), atol=1e-5), "probabilities remain probabilities"
 
 
-def test_refinement__without_smoothing_changes_nothing():
-    probs, features = random_case()
-    torch.testing.assert_close(spectral_refinement(probs, features, 0.0), probs)
-
-
 @pytest.mark.parametrize("smoothing", [10.0, 100.0])
 def test_refinement__constant_codes_draw_every_patch_to_the_mean(smoothing):
     probs, _ = random_case()
     refined = spectral_refinement(probs, torch.ones(2, 5, 3, 4), smoothing)
     mean = probs.mean(dim=(2, 3), keepdim=True)
     torch.testing.assert_close(refined, (probs + smoothing * mean) / (1 + smoothing), atol=1e-4, rtol=0)
-
-
-def test_refinement__objects_that_share_no_edge_are_averaged_apart():
-    probs, _ = random_case(batch=1, grid=(2, 6))
-    features = torch.zeros(1, 2, 2, 6)
-    features[:, 0, :, :2] = 3.0
-    features[:, 1, :, 2:] = 0.5
-    refined = spectral_refinement(probs, features, 1e4)
-    for block in (slice(0, 2), slice(2, 6)):
-        mean = probs[..., block].mean(dim=(2, 3), keepdim=True)
-        torch.testing.assert_close(
-            refined[..., block], mean.expand(-1, -1, 2, block.stop - block.start), atol=1e-3, rtol=0
-        )
 
 
 def test_refinement__one_patch_keeps_its_probabilities():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import ROOT, TINY_VIT, run_values
@@ -23,8 +24,10 @@ from eagle.config.validation import validated
 from eagle.errors import CheckpointError, ConfigError, DataError, StoppedRunError
 from eagle.models.backbone import build_backbone
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.training import validation_pictures
 from eagle.training.run import train
 from eagle.training.saving import LastCheckpoint
+from eagle.training.validation_pictures import ValidationFigures
 from miniatures import write_halves
 
 # Nine images in batches of two: epochs end after batches 5, 10, …; validations lie across them.
@@ -81,7 +84,7 @@ def assert_same_run(run_dir, other):
     ("hook", "step", "num_workers"),
     [
         ("training_step", 4, 2),  # the epoch's last batch
-        ("training_step", 5, 0),  # validated
+        pytest.param("training_step", 5, 0, marks=pytest.mark.slow),  # validated
         ("validation_step", 6, 0),
     ],
 )
@@ -135,7 +138,17 @@ def pictures_of(run_dir):
 
 
 def test_resume__pictures_go_on_and_change_nothing(make_config, straight, monkeypatch):
-    """A run with pictures is the run without; a resumed one draws the same pictures, and counts those from before."""
+    """A run with pictures is the run without; a resumed one draws the same pictures, and counts those from before.
+
+    A tiny picture of the first map stands in for the grid.
+    """
+
+    def stand_in(_when, pictures, *_):
+        figure = Figure(figsize=(0.4, 0.4))
+        figure.figimage(pictures[0].clusters["cluster"])
+        return ValidationFigures({"grid": figure}, {})
+
+    monkeypatch.setattr(validation_pictures, "labelled_validation", stand_in)
     values = {"n_images": 2, "pictures_kept": 2}
     drawn = train(make_config(experiment_name="drawn", **values))
     assert_same_run(drawn, straight)
@@ -293,12 +306,6 @@ def test_resume__other_weights_or_fewer_steps_are_refused(make_config, tmp_path)
             train(make_config(**values | {"ckpt_path": "last", "max_steps": 6}, pretrained_weights=other))
     with pytest.raises(ConfigError, match=r"max_steps: .*last\.ckpt has 5 steps, more than 4"):
         train(make_config(**values, ckpt_path="last", pretrained_weights=moved))
-
-
-def test_resume__random_weights_cannot_become_real(make_config, straight, tmp_path):
-    weights = write_weights(tmp_path / "w.pth", 1)
-    with pytest.raises(ConfigError, match=r"w\.pth has other weights than the backbone of .*last\.ckpt"):
-        train(make_config(experiment_name="straight", ckpt_path="last", pretrained_weights=weights))
 
 
 def test_resume__other_training_images_are_refused(make_run, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import ROOT
 from eagle.commands.photographs import SegmentConfig, VisualizeConfig
-from eagle.commands.runs import PlotConfig, matching
+from eagle.commands.runs import PlotConfig
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.training.resume import resume_command
@@ -37,7 +37,7 @@ def test_readme__names_every_file_of_the_run_and_commands_that_exist(make_run):
     assert "halves: 4 training images, 4 validation images" in text
 
 
-@pytest.mark.parametrize("name", ["lr=0.1,seed=0", "it's", "a (1)", "a[b", "ü $x {y"])
+@pytest.mark.parametrize("name", ["lr=0.1,seed=0", "it's a[b (1) ü $x {y"])
 def test_readme__commands_of_a_folder_with_an_odd_name_arrive_as_typed(tmp_path, name):
     run_dir = tmp_path / name
     run_dir.mkdir()
@@ -48,7 +48,6 @@ def test_readme__commands_of_a_folder_with_an_odd_name_arrive_as_typed(tmp_path,
     evaluate, segment, visualize, plot, resume = (shlex.split(line)[2:] for line in lines)
     best = str(run_dir / "best.ckpt")
     assert list(parse_command_line(EvalConfig, evaluate, None, "model_paths").model_paths) == [best]
-    assert matching("model_paths", best) == [Path(best)]
     assert parse_command_line(SegmentConfig, segment, None, "images").checkpoint == best
     assert parse_command_line(VisualizeConfig, visualize, None, "images").checkpoint == best
     assert list(parse_command_line(PlotConfig, plot, None, "runs").runs) == [str(run_dir)]

@@ -1,6 +1,7 @@
 """Commands about photographs: write masks, draw eigenvectors, serve the web page."""
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from eagle.config.schema import (
     REQUIRED,
     BackboneConfig,
     DatasetConfig,
-    MachineConfig,
     option,
 )
 from eagle.downloads.catalog import require_checkpoint
@@ -24,7 +24,7 @@ from eagle.files import default_folder
 
 
 @dataclass
-class SegmentConfig(MachineConfig):
+class SegmentConfig:
     """Every key of ``segment_images.py``."""
 
     images: list[str] = option([], "Images, folders of images, or videos")
@@ -54,11 +54,6 @@ class SegmentConfig(MachineConfig):
         "Side of the windows that larger images are split into; none = val_res with full_resolution, else no windows",
         minimum=1,
     )
-    frame_rate: float | None = option(
-        None,
-        "Also join each folder's overlays, in order of file names, to a video with this many frames per second",
-        above=0,
-    )
     run_crf: bool = option(False, "Refine borders with a dense CRF (on at most 640×480 pixels); see refine")
     refine: str = option(
         "auto",
@@ -67,13 +62,13 @@ class SegmentConfig(MachineConfig):
         choices=REFINEMENTS,
     )
     crf_backend: str = option("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
-    batch_size: int = option(
-        8, "Images of one size that are computed together on each device; more use more memory", minimum=1
-    )
-    num_workers: int = option(4, "Threads per device that read images, and as many that write masks", minimum=1)
-    rank_timeout: float = option(
-        86400, "Seconds that a device's process waits for those of the others at the end", above=0
-    )
+    batch_size: int = option(8, "Images of one size that are computed together; more use more memory", minimum=1)
+    num_workers: int = option(4, "Threads that read images, and as many that write masks", minimum=1)
+    accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
+    precision: str = option(
+        "32-true", "Lightning precision of backbone and head; auto = bf16-mixed where it is native, else 32-true",
+        choices=("auto", *PRECISIONS),
+    )  # fmt: skip
 
 
 def segment_images(cfg: DictConfig) -> None:
@@ -85,8 +80,6 @@ def segment_images(cfg: DictConfig) -> None:
     from eagle.inference.folders import JSON_NAME, segment
 
     content = segment(cfg)
-    if content is None:  # rank 0 says it
-        return
     done, left_out = content["already_done"], len(content["unreadable"])
     if not content["images"]:
         raise DataError(f"none of the {left_out} files could be segmented: {cfg.output_dir}/{JSON_NAME} says why")
@@ -95,9 +88,7 @@ def segment_images(cfg: DictConfig) -> None:
     print(f"{', '.join(shown)}, {left_out} left out: {cfg.output_dir}/{JSON_NAME}")
 
 
-def segment_images_main() -> None:
-    """Run the command."""
-    run_command(SegmentConfig, segment_images, positional="images")
+segment_images_main = partial(run_command, SegmentConfig, segment_images, positional="images")
 
 
 @dataclass
@@ -111,9 +102,7 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
         "Split of the named dataset, or of the checkpoint's dataset if nothing is named",
         choices=("train", "val"),
     )
-    max_images: int | None = option(
-        16, "Maximum number of images, evenly spread over those named; none = all", minimum=1
-    )
+    max_images: int = option(16, "Maximum number of images, evenly spread over those named", minimum=1, maximum=200)
 
     checkpoint: str | None = option(
         None, "Trained segmenter; none = bare backbone: normalised keys replace codes, no final clusters"
@@ -133,9 +122,6 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
         "number of EiCue labels; none = 8",
         minimum=1,
     )
-    color_affinity: str | None = option(
-        None, "Variant of the colour affinity; none = the run's, or released", choices=("released", "paper")
-    )
     run_crf: bool = option(False, "Refine final clusters with a dense CRF")
     crf_backend: str = option("auto", "Dense CRF implementation, see eval_segmentation.py", choices=CRF_BACKENDS)
     seed: int = option(0, "Seed of k-means", minimum=0, maximum=MOST_SEED)
@@ -145,8 +131,6 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
         False, "Also write each panel as a file; label maps are palette PNGs whose indices are the labels"
     )
     panel_scale: int = option(2, "Size of those files relative to the model input", minimum=1, maximum=32)
-    panel_width: int = option(240, "Width of the panels of a grid in pixels; text scales with it", minimum=32)
-    rows_per_grid: int = option(8, "Maximum number of rows in a grid", minimum=1)
     accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
     precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
 
@@ -160,9 +144,7 @@ def visualize_eigen(cfg: DictConfig) -> None:
     print(visualize(cfg))
 
 
-def visualize_eigen_main() -> None:
-    """Run the command."""
-    run_command(VisualizeConfig, visualize_eigen, positional="images")
+visualize_eigen_main = partial(run_command, VisualizeConfig, visualize_eigen, positional="images")
 
 
 @dataclass
@@ -194,6 +176,4 @@ def demo(cfg: DictConfig) -> None:
     serve(cfg)
 
 
-def demo_main() -> None:
-    """Run the command."""
-    run_command(DemoConfig, demo)
+demo_main = partial(run_command, DemoConfig, demo)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,8 +15,8 @@ from eagle.data.check import Inspection, class_shares_table, inspect_dataset, re
 from eagle.data.crops import crop_split
 from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
-from eagle.data.datasets.cropped import CROPS_PER_IMAGE, JpegSettings
-from eagle.data.publishers import archive_addresses, fetch_dataset, prepare_dataset
+from eagle.data.datasets.cropped import CROPS_PER_IMAGE
+from eagle.data.publishers import archive_addresses, fetch_dataset
 from eagle.downloads.catalog import DATASETS, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights
 from eagle.downloads.fetching import DERIVED, fetch_model
 from eagle.errors import DataError, DownloadError, EagleError
@@ -67,9 +68,7 @@ def models_overview(output_dir: str) -> str:
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(output_dir).resolve()}"
 
 
-def download_models_main() -> None:
-    """Run the command."""
-    run_command(DownloadModelsConfig, download_models)
+download_models_main = partial(run_command, DownloadModelsConfig, download_models)
 
 
 # Datasets whose publishers hand out the archives on request; each has a key of its own.
@@ -118,11 +117,8 @@ def download_datasets(config: DictConfig) -> None:
     failed: list[str] = []
     for name in dict.fromkeys(wanted):
         try:
-            if name in given:
-                path = prepare_dataset(name, data_dir, given[name])
-            else:
-                addresses = archive_addresses(name, config.source, config.base_url)
-                path = fetch_dataset(name, data_dir, addresses, config.unzip)
+            addresses = archive_addresses(name, config.source, config.base_url)
+            path = fetch_dataset(name, data_dir, addresses, config.unzip, given.get(name, ()))
             present.append(f"{name} -> {path}")
         except (DownloadError, DataError) as error:
             failed.append(f"{name} ({error})")
@@ -148,9 +144,7 @@ def datasets_overview(config: DictConfig) -> str:
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
 
 
-def download_datasets_main() -> None:
-    """Run the command."""
-    run_command(DownloadDatasetsConfig, download_datasets)
+download_datasets_main = partial(run_command, DownloadDatasetsConfig, download_datasets)
 
 
 @dataclass
@@ -183,20 +177,17 @@ def crop_datasets(config: DictConfig) -> None:
     datasets = [validated(DatasetConfig, {**shared, "dataset_name": name}) for name in config.dataset_name]
     # Open all datasets first, so that missing files are reported before any cropping.
     opened = [(cfg, split, open_whole_dataset(cfg, split)) for cfg in datasets for split in config.splits]
-    jpeg = JpegSettings(config.jpeg_quality, config.jpeg_subsampling)
     summary = []
     for cfg, split, whole in opened:
         crops = crop_set(cfg)
         dataset = readable_part(whole, config.on_bad_image, f"{split} images")
-        n_written = crop_split(dataset, split, crops, jpeg, config.seed, config.num_processes)
+        n_written = crop_split(dataset, split, crops, config)
         left_out = f"; bad images left out: {len(dataset.skipped)}" if dataset.skipped else ""
         summary.append(f"{crops.folder} {split}: {CROPS_PER_IMAGE * len(dataset)} crops, {n_written} written{left_out}")
     print("\n".join(summary))
 
 
-def crop_datasets_main() -> None:
-    """Run the command."""
-    run_command(CropConfig, crop_datasets, default_config="crop_config")
+crop_datasets_main = partial(run_command, CropConfig, crop_datasets, default_config="crop_config")
 
 
 @dataclass
@@ -234,6 +225,4 @@ def check_data(cfg: DictConfig) -> None:
         )
 
 
-def check_data_main() -> None:
-    """Run the command."""
-    run_command(CheckConfig, check_data)
+check_data_main = partial(run_command, CheckConfig, check_data)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from omegaconf import DictConfig
 
 from eagle.config.application import parse_command_line, run_command
 from eagle.config.schema import MOST_SEED, PRECISIONS, BadImageConfig, EvalConfig, TrainConfig, option
-from eagle.config.validation import validated
+from eagle.config.validation import plain, validated
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -49,12 +51,10 @@ def train(config_name: str = "train_config_directory", **keys: Any) -> Path:
     from eagle.training.run import train as run
 
     cfg = parse_command_line(TrainConfig, ["--config-name", config_name])
-    return run(validated(TrainConfig, {**cfg, **keys}))
+    return run(validated(TrainConfig, plain(cfg) | keys))
 
 
-def train_segmentation_main() -> None:
-    """Run the command."""
-    run_command(TrainConfig, train_segmentation, default_config="train_config_cocostuff")
+train_segmentation_main = partial(run_command, TrainConfig, train_segmentation, default_config="train_config_cocostuff")
 
 
 def eval_segmentation(cfg: DictConfig) -> None:
@@ -73,26 +73,19 @@ def checkpoints(key: str, names: Sequence[str]) -> list[Path]:
     """The checkpoints that a key names, each once; raises before torch is imported if one is missing."""
     if not names:
         raise ConfigError(f"{key}: name at least one checkpoint, e.g. {key}=[../outputs/RUN/best.ckpt]")
-    paths = list(dict.fromkeys(path for named in names for path in matching(key, named)))
-    for path in paths:
+    for named in names:
+        if named.startswith("["):
+            raise ConfigError(f"{key}: quote names with = or commas: \"{key}=['{named.strip('[]')}']\"")
+    # A name without a match stands for itself. Path.glob would refuse absolute ones.
+    found = [Path(path) for named in names for path in sorted(glob(named)) or [named]]  # noqa: PTH207
+    for path in found:
         require_checkpoint(path, key)
-    return paths
+    return list(dict.fromkeys(found))
 
 
-def matching(key: str, named: str) -> list[Path]:
-    """The files that a name with ``*`` stands for, sorted; any other name, or one of a file that exists, as it is."""
-    path = Path(named)
-    if path.exists() or not any(sign in named for sign in "*?["):
-        return [path]
-    found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
-    if not found:
-        raise ConfigError(f"{key}: no file matches {named}")
-    return found
-
-
-def eval_segmentation_main() -> None:
-    """Run the command."""
-    run_command(EvalConfig, eval_segmentation, default_config="eval_config", positional="model_paths")
+eval_segmentation_main = partial(
+    run_command, EvalConfig, eval_segmentation, default_config="eval_config", positional="model_paths"
+)
 
 
 @dataclass
@@ -130,9 +123,7 @@ def fit_clusters(cfg: DictConfig) -> None:
         print(fit_checkpoint(path, cfg, memory), flush=True)
 
 
-def fit_clusters_main() -> None:
-    """Run the command."""
-    run_command(FitConfig, fit_clusters, positional="checkpoint")
+fit_clusters_main = partial(run_command, FitConfig, fit_clusters, positional="checkpoint")
 
 
 SEVERAL_RUNS_DIR = default_folder("outputs/curves")
@@ -147,12 +138,6 @@ class PlotConfig:
     output_dir: str | None = option(
         None, f"Folder for {FILE_NAME}; none = the run's folder, or {SEVERAL_RUNS_DIR} for several runs", path=True
     )
-    smoothing: int | None = option(
-        None,
-        "Steps spanned by the running median of the losses (thick line); 0 = no median; none = a twentieth of the "
-        "longest run, at least three logged values",
-        minimum=0,
-    )
 
 
 def plot_run(cfg: DictConfig) -> None:
@@ -165,10 +150,8 @@ def plot_run(cfg: DictConfig) -> None:
     runs = read_runs([Path(run) for run in cfg.runs])
     default = cfg.runs[0] if len(runs) == 1 else SEVERAL_RUNS_DIR
     path = Path(cfg.output_dir or default) / FILE_NAME
-    write_figure(path, curves_figure(runs, cfg.smoothing))
+    write_figure(path, curves_figure(runs))
     print(path)
 
 
-def plot_run_main() -> None:
-    """Run the command."""
-    run_command(PlotConfig, plot_run, positional="runs")
+plot_run_main = partial(run_command, PlotConfig, plot_run, positional="runs")

@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -34,7 +33,7 @@ from eagle.config.schema import TrainConfig
 from eagle.config.validation import CONFIG_DIR, validated
 from eagle.config.words import CommandLine, quoted, read_command_line, short_name
 from eagle.console import version_and_citation
-from eagle.errors import ConfigError, EagleError, StoppedRunError, one_line
+from eagle.errors import ConfigError, EagleError, one_line
 from eagle.files import default_folder, sha256_of, write_text_atomically
 from eagle.processes import end_with_launcher, end_with_parent, run_script
 
@@ -43,12 +42,21 @@ SCHEMA, PRIMARY, VERSION = "eagle_schema", "eagle_command", "1.3"
 # In a run's folder: the configuration of a job that a sweep has finished.
 JOB_NAME = "sweep_job.yml"
 
+HELP = ("--help", "-h")
+# Headings of the help and the roles of the keys below them.
+HEADINGS = {
+    "Data": ("data",),
+    "Backbone": ("backbone",),
+    "Model and method": ("model", "method"),
+    "Run": ("seed", "adjustable"),
+    "Precision": ("numerics",),
+    "Machine and output": ("machine",),
+}
+
 _REMEDIES = {
-    errno.ENOSPC: "; make room and run the command again",
-    errno.EDQUOT: "; make room and run the command again",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; make room and run the command again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "; choose a writable folder, or change its permissions"),
     errno.EROFS: "; choose a writable folder",
-    errno.EACCES: "; choose a writable folder, or change its permissions",
-    errno.EPERM: "; choose a writable folder, or change its permissions",
 }
 
 logger = logging.getLogger(__name__)
@@ -60,13 +68,7 @@ def run_command(
     default_config: str | None = None,
     positional: str | None = None,
 ) -> None:
-    """Read ``sys.argv``, run ``command`` and exit.
-
-    Args:
-        schema: dataclass of the command's keys.
-        command: called with the validated configuration.
-        default_config: name in ``configs/`` to use without ``--config-name``; None uses the schema's defaults.
-        positional: name of the list key that takes the arguments before the first option; None if there is none.
+    """Read ``sys.argv`` as ``read_command_line`` does, run ``command`` with the validated configuration, and exit.
 
     An EagleError or OSError (e.g. a full disk) is printed as one line on stderr and exits with status 1. Ctrl-C exits
     with 130, a training run stopped by SIGTERM with 143.
@@ -75,15 +77,16 @@ def run_command(
     if not CONFIG_DIR.is_dir():
         default_config = None  # an installed copy: the defaults of the schema apply
     try:
-        _answer(schema, command, default_config, positional)
+        if {*HELP} & {*sys.argv[1:]}:
+            print(help_text(schema, command, default_config, positional))
+        elif "--version" in sys.argv[1:]:
+            print(version_and_citation())
+        else:
+            _run_hydra(schema, command, default_config, positional)
         sys.stdout.flush()
-    except StoppedRunError as stopped:
-        _close_progress_bars()
-        print(one_line(stopped), file=sys.stderr)
-        sys.exit(stopped.exit_status)
+        return
     except EagleError as error:
-        _close_progress_bars()
-        sys.exit(f"error: {one_line(error)}")
+        status, message = error.exit_status, one_line(error)
     except BrokenPipeError:
         # The reader of our output has closed it, e.g. `| head`; flushing the rest must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,12 +95,15 @@ def run_command(
         # Of two file names, the second is the destination of a move or copy.
         place = error.filename2 or error.filename
         place = f"{place}: " if place else ""
-        _close_progress_bars()
-        sys.exit(f"error: {place}{one_line(error)}{_REMEDIES.get(error.errno or 0, '')}")
+        status, message = 1, f"{place}{one_line(error)}{_REMEDIES.get(error.errno or 0, '')}"
     except KeyboardInterrupt:
-        _close_progress_bars()
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        status, message = 130, "interrupted"
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()  # so that the message starts on a new line
+    if status == 1:
+        sys.exit(f"error: {message}")
+    print(message, file=sys.stderr)
+    sys.exit(status)
 
 
 def _prepare_process() -> None:
@@ -111,17 +117,6 @@ def _prepare_process() -> None:
     # Large photographs are welcome; Pillow still refuses images beyond its hard limit.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     end_with_parent()
-
-
-def _answer(
-    schema: type, command: Callable[[DictConfig], None], default_config: str | None, positional: str | None
-) -> None:
-    if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
-        print(help_text(schema, command, default_config, positional))
-    elif "--version" in sys.argv[1:]:
-        print(version_and_citation())
-    else:
-        _run_hydra(schema, command, default_config, positional)
 
 
 def parse_command_line(
@@ -168,23 +163,17 @@ def _store(schema: type, line: CommandLine) -> None:
     """Register the schema, and the YAML file's content over it, in Hydra's store."""
     store = ConfigStore.instance()
     store.store(SCHEMA, schema)
-    own = line.yaml.get("defaults") or []
-    named = {str(name) for entry in own if isinstance(entry, DictConfig) for name in entry}
-    quiet = [f"override hydra/{kind}_logging" for kind in ("job", "hydra")]
-    defaults = [SCHEMA, *own, *([] if "_self_" in own else ["_self_"]), *({q: "none"} for q in quiet if q not in named)]
+    trains = issubclass(schema, TrainConfig)
+    sweep = "${output_root}/${experiment_name}" if trains else default_folder("outputs/multirun")
     # No files of Hydra's own, no change of folder.
-    sweep = (
-        "${output_root}/${experiment_name}" if issubclass(schema, TrainConfig) else default_folder("outputs/multirun")
-    )
-    section: dict[str, Any] = {
+    section = {
         "output_subdir": None,
         "run": {"dir": "."},
         "sweep": {"dir": sweep, "subdir": "."},
         "job": {"chdir": False, "name": Path(sys.argv[0]).stem or "eagle"},
     }
-    if line.folder and own:
-        section["searchpath"] = [f"file://{line.folder}"]
-    store.store(PRIMARY, OmegaConf.merge({"hydra": section}, line.yaml, {"defaults": defaults}))
+    quiet = [{f"override hydra/{kind}_logging": "none"} for kind in ("job", "hydra")]
+    store.store(PRIMARY, OmegaConf.merge({"hydra": section}, line.yaml, {"defaults": [SCHEMA, "_self_", *quiet]}))
 
 
 def _run_job(schema: type, script: Path, line: CommandLine, composed: DictConfig) -> None:
@@ -226,6 +215,11 @@ def _one_line_errors() -> Iterator[None]:
             found = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
             reason = str(found).partition("composing config:")[2] or str(found)
             raise ConfigError(f"{key[1]}: {reason.strip().splitlines()[0]}") from error
+        if sweep := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", reason):
+            name, value = sweep.groups()
+            raise ConfigError(
+                f"{name}: add --multirun to run each of {value}; one value with commas is {name}=\"'{value}'\""
+            ) from error
         if "hydra/launcher" in reason:
             reason += "; pip install -e .[sweep] installs the launchers joblib and submitit_slurm"
         raise ConfigError(reason) from error
@@ -239,26 +233,29 @@ def _is_no_hint(record: logging.LogRecord) -> bool:
 def help_text(
     schema: type, command: Callable[[DictConfig], None], default_config: str | None, positional: str | None = None
 ) -> str:
-    """Describe the command, then every key with its default, choices and meaning."""
+    """Describe the command, then every key with its value, choices and meaning, grouped by role."""
+    words = [word for word in sys.argv[1:] if word not in HELP]
+    line = read_command_line(schema, words, default_config, positional)
     first = f"{positional.upper()} … " if positional else ""
     program = Path(sys.argv[0]).name
     program = f"python {program}" if program.endswith(".py") else program
     lines = [f"usage: {program} {first}[--config-name NAME] [key=value | --key value] …", ""]
-    lines += [(command.__doc__ or "").strip(), ""]
-    if default_config:
-        lines += [f"Values in configs/{default_config}.yml take precedence over the defaults in this list:", ""]
-    defaults = OmegaConf.structured(schema)
-    for item in dataclasses.fields(schema):
-        default = "(must be given)" if OmegaConf.is_missing(defaults, item.name) else defaults[item.name]
-        choices = f" ({' | '.join(item.metadata['choices'])})" if item.metadata["choices"] else ""
-        lines.append(f"  {item.name}={'none' if default is None else default}{choices}")
-        lines.append(f"      {item.metadata['meaning']}")
+    lines += [(command.__doc__ or "").strip()]
+    config_name = line.config_options[-1] if line.config_options else default_config
+    if config_name:
+        lines += ["", f"Values are those of {config_name}; keys that it does not set have their defaults."]
+    defaults, items = OmegaConf.structured(schema), dataclasses.fields(schema)
+    roles = {item.metadata["role"] for item in items}
+    for heading, members in HEADINGS.items():
+        group = [item for item in items if item.metadata["role"] in members]
+        if group:
+            lines += ["", *([f"{heading}:"] if len(roles) > 1 else [])]
+        for item in group:
+            missing = OmegaConf.is_missing(defaults, item.name)
+            value = line.yaml.get(item.name, "(must be given)" if missing else defaults[item.name])
+            choices = f" ({' | '.join(item.metadata['choices'])})" if item.metadata["choices"] else ""
+            lines.append(f"  {item.name}={'none' if value is None else value}{choices}")
+            lines.append(f"      {item.metadata['meaning']}")
     lines += ["", "Hydra's options: --multirun (key=a,b,c runs every combination), --cfg job, --config-dir DIR, --info"]
     lines += ["searchpath, --shell-completion install=bash; https://hydra.cc/docs/advanced/hydra-command-line-flags"]
     return "\n".join(lines)
-
-
-def _close_progress_bars() -> None:
-    """Close open progress bars, so that the error starts on a new line."""
-    for bar in list(getattr(tqdm, "_instances", ())):
-        bar.close()

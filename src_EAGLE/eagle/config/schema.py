@@ -51,15 +51,12 @@ def key(
     Args:
         default: value if neither YAML nor command line sets the key; lists and dicts are copied per instance.
         meaning: one sentence for ``--help``.
-        role: what the key decides (see ``Role``).
+        role: what the key decides (see ``Role``); TypeError if it is none.
         choices: allowed strings; empty allows any.
         minimum: smallest allowed value.
         above: exclusive lower bound.
         maximum: largest allowed value.
         path: the value is a file or folder, or a list of them.
-
-    Raises:
-        TypeError: ``role`` is missing or unknown.
     """
     if role not in get_args(Role):
         raise TypeError(f"{meaning!r}: key(…, role=…) takes one of {', '.join(get_args(Role))}")
@@ -70,8 +67,11 @@ def key(
     return field(default=default, metadata=metadata)
 
 
-# A key of a command that no run records.
-option = partial(key, role="machine")
+# One for each role that several keys have; a key of a command that no run records is an option.
+method, model, backbone, data, adjustable, numerics, machine = (
+    partial(key, role=role) for role in ("method", "model", "backbone", "data", "adjustable", "numerics", "machine")
+)
+option = machine
 
 
 def keys_with(schema: type, *roles: Role) -> list[str]:
@@ -83,29 +83,27 @@ def keys_with(schema: type, *roles: Role) -> list[str]:
 class MachineConfig:
     """Devices, processes and precision of a command, as arguments of Lightning's Trainer."""
 
-    accelerator: str = key("auto", "Lightning accelerator: auto, cpu, gpu, mps …", role="machine")
-    devices: Any = key("auto", "Number of devices, list of device ids, or auto for all devices", role="machine")
-    num_nodes: int = key(1, "Number of machines", minimum=1, role="machine")
-    strategy: str = key("auto", "Lightning strategy, e.g. auto or ddp", role="machine")
-    precision: str = key(
+    accelerator: str = machine("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
+    devices: Any = machine("auto", "Number of devices, list of device ids, or auto for all devices")
+    num_nodes: int = machine(1, "Number of machines", minimum=1)
+    strategy: str = machine("auto", "Lightning strategy, e.g. auto or ddp")
+    precision: str = numerics(
         "32-true",
-        "Lightning precision of backbone and head; the spectral part and all losses stay in float32. auto = bf16-mixed "
-        "on devices that compute bfloat16 natively, else 32-true",
+        "Lightning precision of backbone and head; the spectral part and all losses stay in float32. auto = "
+        "bf16-mixed on devices that compute bfloat16 natively, else 32-true",
         choices=("auto", *PRECISIONS),
-        role="numerics",
     )
-    matmul_precision: str = key(
+    matmul_precision: str = numerics(
         "highest",
         "Float32 precision of backbone, head and losses (torch.set_float32_matmul_precision; TF32 convolutions unless "
         "highest). high and medium are faster on recent GPUs; the spectral part always uses highest",
         choices=("highest", "high", "medium"),
-        role="numerics",
     )
-    rank_timeout: float = key(
-        600, "Timeout of DDP collectives in seconds, after which a dead process ends the run", above=0, role="machine"
+    rank_timeout: float = machine(
+        600, "Timeout of DDP collectives in seconds, after which a dead process ends the run", above=0
     )
-    num_workers: int = key(
-        4, "Data loader processes per device; 0 loads images in the process that computes", minimum=0, role="machine"
+    num_workers: int = machine(
+        4, "Data loader processes per device; 0 loads images in the process that computes", minimum=0
     )
 
 
@@ -113,20 +111,16 @@ class MachineConfig:
 class DatasetFolderConfig:
     """Where a dataset lies, and which part of it counts."""
 
-    pytorch_data_dir: str = key(default_folder("datasets"), "Folder that holds all datasets", path=True, role="machine")
-    dir_dataset_name: str | None = key(None, "Sub-folder of pytorch_data_dir with a directory dataset", role="data")
-    dir_dataset_n_classes: int | None = key(
-        None,
-        "Number of classes of a directory dataset; none = number of lines of its classes.txt",
-        minimum=1,
-        role="data",
+    pytorch_data_dir: str = machine(default_folder("datasets"), "Folder that holds all datasets", path=True)
+    dir_dataset_name: str | None = data(None, "Sub-folder of pytorch_data_dir with a directory dataset")
+    dir_dataset_n_classes: int | None = data(
+        None, "Number of classes of a directory dataset; none = number of lines of its classes.txt", minimum=1
     )
-    crop_ratio: float = key(0.5, "Side length of a crop as a fraction of its image's", above=0, maximum=1, role="data")
-    potsdam_unlabelled: bool = key(
+    crop_ratio: float = data(0.5, "Side length of a crop as a fraction of its image's", above=0, maximum=1)
+    potsdam_unlabelled: bool = data(
         False,
         "Potsdam: train on the tiles of labelled_train.txt and unlabelled_train.txt; false = labelled_train.txt only, "
         "as released",
-        role="data",
     )
 
 
@@ -134,16 +128,14 @@ class DatasetFolderConfig:
 class DatasetConfig(DatasetFolderConfig):
     """Dataset, and the crops made of it."""
 
-    dataset_name: str = key(
+    dataset_name: str = data(
         "directory",
         "Dataset: cocostuff27, cityscapes, potsdam …; directory = your own images (eagle.data.datasets.catalog)",
-        role="data",
     )
-    crop_type: str | None = key(
+    crop_type: str | None = data(
         None,
         "Train on crops made by crop_datasets.py: five or random crops per image; none = train on whole images",
         choices=("five", "random"),
-        role="data",
     )
 
 
@@ -151,27 +143,22 @@ class DatasetConfig(DatasetFolderConfig):
 class BackboneConfig:
     """Frozen backbone that computes the keys K."""
 
-    model_type: str = key(
+    model_type: str = backbone(
         "vit_small",
         "Backbone: vit_small or vit_base = DINO with dino_patch_size; or the name of a timm ViT, e.g. of DINOv2",
-        role="backbone",
     )
-    dino_patch_size: int = key(8, "Patch size of a DINO backbone; a timm model has its own", minimum=1, role="backbone")
-    pretrained_weights: str | None = key(
+    dino_patch_size: int = backbone(8, "Patch size of a DINO backbone; a timm model has its own", minimum=1)
+    pretrained_weights: str | None = adjustable(
         None,
         "Backbone weights: a .pth or .safetensors file; random = random initialisation; none = pretrained weights of "
         "model_type",
         path=True,
-        role="adjustable",
     )
-    backbone_kwargs: dict[str, Any] = key(
-        {}, "Further arguments of timm.create_model, e.g. {img_size: 112}", role="backbone"
-    )
-    key_blocks: list[int] | None = key(
+    backbone_kwargs: dict[str, Any] = backbone({}, "Further arguments of timm.create_model, e.g. {img_size: 112}")
+    key_blocks: list[int] | None = backbone(
         None,
         "Indices of the ViT blocks whose attention keys are concatenated to K, ascending; negative indices count from "
         "the end; none = the last three blocks",
-        role="backbone",
     )
 
 
@@ -179,12 +166,11 @@ class BackboneConfig:
 class BadImageConfig:
     """Handling of images that cannot be read."""
 
-    on_bad_image: str = key(
+    on_bad_image: str = machine(
         "error",
-        "If an image or label cannot be read: error = stop and name the file; skip = read all of "
-        "them before the start, leave it out and list it",
+        "If an image or label cannot be read: error = stop and name the file; skip = read all of them before the "
+        "start, leave it out and list it",
         choices=("error", "skip"),
-        role="machine",
     )
 
 
@@ -192,327 +178,261 @@ class BadImageConfig:
 class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     """Every key of ``train_segmentation_eigen.py``; defaults are those of the released COCO-Stuff ViT-S/8 run."""
 
-    res: int = key(
-        224,
-        "Training image size in pixels (short side, then centre crop); a multiple of the patch size",
-        minimum=1,
-        role="method",
+    res: int = method(
+        224, "Training image size in pixels (short side, then centre crop); a multiple of the patch size", minimum=1
     )
-    val_res: int = key(
-        320,
-        "Validation image size in pixels (short side, then centre crop); a multiple of the patch size",
-        minimum=1,
-        role="adjustable",
+    val_res: int = adjustable(
+        320, "Validation image size in pixels (short side, then centre crop); a multiple of the patch size", minimum=1
     )
-    batch_size: int = key(32, "Images per step on each device", minimum=1, role="method")
+    batch_size: int = method(32, "Images per step on each device", minimum=1)
 
-    gather_batch: bool = key(
+    gather_batch: bool = method(
         False,
         "Compute prototypes, negatives and correlations over the images of all devices; false = on each device "
         "separately, as released",
-        role="method",
     )
 
-    dim: int = key(512, "Channels of a code", minimum=1, role="model")
-    projection_type: str = key(
+    dim: int = model(512, "Channels of a code", minimum=1)
+    projection_type: str = model(
         "nonlinear",
         "Segmentation head: linear, or nonlinear = linear plus a two-layer branch",
         choices=("nonlinear", "linear"),
-        role="model",
     )
-    dropout: bool = key(True, "Channel dropout (p = 0.1) on the keys that enter the head and the losses", role="method")
+    dropout: bool = method(True, "Channel dropout (p = 0.1) on the keys that enter the head and the losses")
 
-    cache_features: str = key(
+    cache_features: str = machine(
         "off",
         "Compute the keys of each validation image and each unaugmented training image once and keep them in fp16: "
         "ram = in memory; disk = in files below cache_dir, which later runs with the same backbone and images reuse",
         choices=("off", "ram", "disk"),
-        role="machine",
     )
-    cached_views: int = key(
+    cached_views: int = method(
         0,
         "Number of augmentations per training image, the same in every run, of which each draw picks one. With "
         "cache_features their keys are cached too, so that later epochs need no backbone. 0 = a new augmentation in "
         "each draw, as released",
         minimum=0,
-        role="method",
     )
-    cache_dir: str = key(default_folder("cache"), "Folder for cache_features=disk", path=True, role="machine")
-    compile: bool = key(
-        False,
-        "Compile backbone and head with torch.compile; worthwhile for GPU runs longer than a few minutes",
-        role="machine",
+    cache_dir: str = machine(default_folder("cache"), "Folder for cache_features=disk", path=True)
+    compile: bool = machine(
+        False, "Compile backbone and head with torch.compile; worthwhile for GPU runs longer than a few minutes"
     )
 
-    fidelity: str = key(
+    fidelity: str = method(
         "released",
         "Where released code and paper differ, follow released or paper: sets the defaults of color_affinity, "
         "aug_color_image, photometric and lambda_schedule (configs/fidelity/). strict = released, and eigen_signs and "
         "matmul_precision as released too, which makes the result depend on the machine",
         choices=("released", "paper", "strict"),
-        role="method",
     )
-    color_affinity: str = key(
+    color_affinity: str = method(
         "released",
         "Pixel values in the colour affinity: released = normalised image / 255; paper = RGB in [0, 1]",
         choices=("released", "paper"),
-        role="method",
     )
-    eicue_affinity: str = key(
+    eicue_affinity: str = method(
         "both",
         "Affinity of EiCue's graph: both = colour + code, as released since 30 August 2024; colour = colour alone, as "
         "released before, when the released checkpoints were linked",
         choices=("both", "colour"),
-        role="method",
     )
-    aug_color_image: str = key(
+    aug_color_image: str = method(
         "released",
         "Image that gives the colours for the augmented branch's affinity: released = x; paper = the augmented view",
         choices=("released", "paper"),
-        role="method",
     )
-    photometric: str = key(
+    photometric: str = method(
         "released",
         "Photometric augmentation: released = blur; paper = blur, colour jitter and grayscale",
         choices=("released", "paper"),
-        role="method",
     )
-    lambda_schedule: str = key(
+    lambda_schedule: str = method(
         "released",
         "Weight λ of the object-centric loss: released = 0 for step_schedulers steps, then momentum_limit; paper = "
         "linear ramp from 0 to momentum_limit over step_schedulers steps",
         choices=("released", "paper"),
-        role="method",
     )
 
-    eigen_cluster: int = key(
-        4,
-        "Number of Laplacian eigenvectors (smallest eigenvalues), including the trivial first one",
-        minimum=2,
-        role="model",
+    eigen_cluster: int = model(
+        4, "Number of Laplacian eigenvectors (smallest eigenvalues), including the trivial first one", minimum=2
     )
-    eigen_cluster_out: int = key(
-        32, "Number of centres in each EiCue codebook, i.e. of possible EiCue labels", minimum=1, role="model"
+    eigen_cluster_out: int = model(
+        32, "Number of centres in each EiCue codebook, i.e. of possible EiCue labels", minimum=1
     )
-    eigen_signs: str = key(
+    eigen_signs: str = method(
         "fixed",
-        "Sign convention of eigenvectors: fixed = at most half of each eigenvector's entries are positive, the same on "
-        "every machine; released = the signs of the released solver (a full decomposition, whatever eigensolver says), "
-        "all eigenvectors of an image negated if most of their entries are positive",
+        "Sign convention of eigenvectors: fixed = at most half of each eigenvector's entries are positive, the same "
+        "on every machine; released = the signs of the released solver (a full decomposition, whatever eigensolver "
+        "says), all eigenvectors of an image negated if most of their entries are positive",
         choices=("fixed", "released"),
-        role="method",
     )
-    eigensolver: str = key(
+    eigensolver: str = method(
         "subspace",
         "Solver for the smallest eigenpairs: subspace = block iteration; eigh = full decomposition",
         choices=("subspace", "eigh"),
-        role="method",
     )
 
-    correspondence_weight: float = key(1.0, "Weight of the correspondence distillation loss", role="method")
-    pos_inter_weight: float = key(0.25, "Weight of positive pairs in the correspondence loss", role="method")
-    neg_inter_weight: float = key(0.63, "Weight of negative pairs in the correspondence loss", role="method")
-    feature_samples: int = key(
+    correspondence_weight: float = method(1.0, "Weight of the correspondence distillation loss")
+    pos_inter_weight: float = method(0.25, "Weight of positive pairs in the correspondence loss")
+    neg_inter_weight: float = method(0.63, "Weight of negative pairs in the correspondence loss")
+    feature_samples: int = method(
         11,
         "Side of the grid of sampled points in the correspondence loss: feature_samples² points per image",
         minimum=1,
-        role="method",
     )
-    neg_samples: int = key(
-        5,
-        "Number of random permutations of the batch that form negative pairs in the correspondence loss",
-        minimum=1,
-        role="method",
+    neg_samples: int = method(
+        5, "Number of random permutations of the batch that form negative pairs in the correspondence loss", minimum=1
     )
-    shift_value: float = key(3.5, "Factor of the shift of negative pairs in the correspondence loss", role="method")
-    shift_bias: float = key(0.0, "Constant subtracted in the shifts of positive and negative pairs", role="method")
-    pointwise: bool = key(
-        True, "Centre each point's feature correlations by their mean over the other image's points", role="method"
+    shift_value: float = method(3.5, "Factor of the shift of negative pairs in the correspondence loss")
+    shift_bias: float = method(0.0, "Constant subtracted in the shifts of positive and negative pairs")
+    pointwise: bool = method(
+        True, "Centre each point's feature correlations by their mean over the other image's points"
     )
-    zero_clamp: bool = key(True, "Clamp code correlations to at least 0", role="method")
-    stabalize: bool = key(True, "Clamp code correlations to at most 0.8 (published spelling of the key)", role="method")
+    zero_clamp: bool = method(True, "Clamp code correlations to at least 0")
+    stabalize: bool = method(True, "Clamp code correlations to at most 0.8 (published spelling of the key)")
 
-    local_pos_weight: float = key(0.85, "Weight of the ObjNCE loss from x to its augmented view", role="method")
-    local_pos_aug_weight: float = key(0.85, "Weight of the ObjNCE loss from the augmented view to x", role="method")
-    global_loss_weight: float = key(
-        0.7,
-        "Weight of the other view's patches in ObjNCE; the same view's get 1 minus this",
-        minimum=0,
-        maximum=1,
-        role="method",
+    local_pos_weight: float = method(0.85, "Weight of the ObjNCE loss from x to its augmented view")
+    local_pos_aug_weight: float = method(0.85, "Weight of the ObjNCE loss from the augmented view to x")
+    global_loss_weight: float = method(
+        0.7, "Weight of the other view's patches in ObjNCE; the same view's get 1 minus this", minimum=0, maximum=1
     )
-    contrastive_temp: float = key(0.07, "Temperature of ObjNCE", above=0, role="method")
-    centroid_mode: str = key(
+    contrastive_temp: float = method(0.07, "Temperature of ObjNCE", above=0)
+    centroid_mode: str = model(
         "prototype",
         "Prototype of an EiCue label: prototype or medoid = medoid of its patches; mean = their mean; learned = a "
         "trained vector",
         choices=("prototype", "medoid", "mean", "learned"),
-        role="model",
     )
-    prototype_scope: str = key(
+    prototype_scope: str = method(
         "batch",
-        "Patches that share prototypes and negatives in ObjNCE: batch = those of all images in the batch, as released; "
-        "image = those of one image, since eigenvectors of different images are not comparable",
+        "Patches that share prototypes and negatives in ObjNCE: batch = those of all images in the batch, as "
+        "released; image = those of one image, since eigenvectors of different images are not comparable",
         choices=("batch", "image"),
-        role="method",
     )
-    label_smoothing: float | None = key(
+    label_smoothing: float | None = method(
         None,
         "Label smoothing of ObjNCE; none = 0.1 for cityscapes and 0 otherwise, as released. At 0 each patch's loss is "
         "multiplied by its patch weight; above 0 the mean loss is multiplied by the mean patch weight",
         minimum=0,
         maximum=0.999,
-        role="method",
     )
 
-    max_steps: int = key(
+    max_steps: int = adjustable(
         10000,
         "Length of the run in optimiser steps, one batch each. If the released runs counted every optimiser's step "
         "(as Lightning ≥ 1.6 does), they saw a seventh of the batches: divide max_steps and step_schedulers by 7",
         minimum=1,
-        role="adjustable",
     )
-    step_schedulers: int = key(
-        200,
-        "Last step with λ = 0 (released) or end of the ramp of λ to momentum_limit (paper)",
-        minimum=0,
-        role="method",
+    step_schedulers: int = method(
+        200, "Last step with λ = 0 (released) or end of the ramp of λ to momentum_limit (paper)", minimum=0
     )
-    momentum_limit: float = key(
-        0.9, "Weight λ of the object-centric loss after step_schedulers steps", minimum=0, maximum=1, role="method"
+    momentum_limit: float = method(
+        0.9, "Weight λ of the object-centric loss after step_schedulers steps", minimum=0, maximum=1
     )
-    lr: float = key(5e-4, "Learning rate of head and projection (Adam, constant)", minimum=0, role="method")
-    lr_linear: float = key(1e-3, "Learning rate of the linear probe", minimum=0, role="method")
-    lr_cluster: float = key(5e-3, "Learning rate of the cluster probe", minimum=0, role="method")
-    lr_cluster_eigen: float = key(5e-5, "Learning rate of the two EiCue codebooks", minimum=0, role="method")
-    extra_clusters: int = key(5, "Clusters of the cluster probe in addition to one per class", minimum=0, role="model")
+    lr: float = method(5e-4, "Learning rate of head and projection (Adam, constant)", minimum=0)
+    lr_linear: float = method(1e-3, "Learning rate of the linear probe", minimum=0)
+    lr_cluster: float = method(5e-3, "Learning rate of the cluster probe", minimum=0)
+    lr_cluster_eigen: float = method(5e-5, "Learning rate of the two EiCue codebooks", minimum=0)
+    extra_clusters: int = model(5, "Clusters of the cluster probe in addition to one per class", minimum=0)
 
-    fit_clusters: str = key(
+    fit_clusters: str = machine(
         "off",
         "Clusters after training: tree = also fit a tree of clusters to the codes, without labels, and write "
         "last_tree.ckpt (see fit_clusters.py); off = the trained cluster probe alone, as released",
         choices=("off", "tree"),
-        role="machine",
     )
-    output_root: str = key(
-        default_folder("outputs"), "Folder in which run folders are created", path=True, role="machine"
-    )
-    experiment_name: str | None = key(None, "Name of the run folder; none = dataset, model and time", role="machine")
-    ckpt_path: str | None = key(
+    output_root: str = machine(default_folder("outputs"), "Folder in which run folders are created", path=True)
+    experiment_name: str | None = machine(None, "Name of the run folder; none = dataset, model and time")
+    ckpt_path: str | None = machine(
         None,
-        "Checkpoint to resume from: last = the newest of the run experiment_name, or start it if there is none; a path "
-        "= that checkpoint; none = start a new run",
-        role="machine",
+        "Checkpoint to resume from: last = the newest of the run experiment_name, or start it if there is none; a "
+        "path = that checkpoint; none = start a new run",
     )
     seed: int = key(0, "Seed of all random number generators", minimum=0, maximum=MOST_SEED, role="seed")
-    deterministic: bool = key(
-        False,
-        "Use deterministic GPU kernels only, so a GPU run repeats bit by bit; a few percent slower",
-        role="machine",
+    deterministic: bool = machine(
+        False, "Use deterministic GPU kernels only, so a GPU run repeats bit by bit; a few percent slower"
     )
-    scalar_log_freq: int = key(
-        10, "Steps between logged losses and between progress bar updates", minimum=1, role="machine"
-    )
-    val_freq: int = key(100, "Steps between validations", minimum=1, role="adjustable")
-    n_images: int = key(
+    scalar_log_freq: int = machine(10, "Steps between logged losses and between progress bar updates", minimum=1)
+    val_freq: int = adjustable(100, "Steps between validations", minimum=1)
+    n_images: int = machine(
         4,
         "Validation images in the figure drawn after each validation, next to confusion matrix and class frequencies; "
         "0 = draw no figures",
         minimum=0,
-        role="machine",
     )
-    pictures_kept: int = key(
+    pictures_kept: int = machine(
         10,
         "Number of validations whose figures stay in the run folder: the first, the latest, and others evenly spaced",
         minimum=1,
-        role="machine",
     )
-    checkpoint_freq: int = key(100, "Steps between saves of last.ckpt", minimum=1, role="machine")
-    wandb: bool = key(False, "Also log to Weights & Biases; offline if nobody is logged in", role="machine")
-    project_name: str = key("EAGLE", "Weights & Biases project", role="machine")
-    entity: str | None = key(None, "Weights & Biases user or team; none = the account's default", role="machine")
-    tensorboard: bool = key(False, "Also log to TensorBoard", role="machine")
+    checkpoint_freq: int = machine(100, "Steps between saves of last.ckpt", minimum=1)
+    wandb: bool = machine(False, "Also log to Weights & Biases; offline if nobody is logged in")
+    project_name: str = machine("EAGLE", "Weights & Biases project")
+    entity: str | None = machine(None, "Weights & Biases user or team; none = the account's default")
+    tensorboard: bool = machine(False, "Also log to TensorBoard")
 
 
 @dataclass
 class EvalConfig(MachineConfig, BadImageConfig):
     """Every key of ``eval_segmentation.py``; model and dataset come from the checkpoint."""
 
-    model_paths: list[str] = key([], "Checkpoints to evaluate", path=True, role="machine")
-    output_dir: str | None = key(
+    model_paths: list[str] = machine([], "Checkpoints to evaluate", path=True)
+    output_dir: str | None = machine(
         None,
         "Folder for scores, pictures and report, e.g. if the checkpoint's is read-only; none = beside the checkpoint",
         path=True,
-        role="machine",
     )
-    pytorch_data_dir: str | None = key(
+    pytorch_data_dir: str | None = data(
         None,
         "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",
         path=True,
-        role="data",
     )
-    res: int | None = key(
+    res: int | None = method(
         None,
         "Image size in pixels (short side; and centre crop if crop=true); none = the checkpoint's val_res",
         minimum=1,
-        role="method",
     )
-    crop: bool = key(
-        True, "Score the central square of each image, as published; false = score whole images", role="method"
-    )
-    flip: bool = key(True, "Average the codes of each image and of its mirror image, as released", role="method")
-    window: int | None = key(
+    crop: bool = method(True, "Score the central square of each image, as published; false = score whole images")
+    flip: bool = method(True, "Average the codes of each image and of its mirror image, as released")
+    window: int | None = method(
         None,
-        "Side in pixels of overlapping windows into which larger images are split, with blended predictions; none = no "
-        "windows",
+        "Side in pixels of overlapping windows into which larger images are split, with blended predictions; none = "
+        "no windows",
         minimum=1,
-        role="method",
     )
-    batch_size: int = key(16, "Images per batch", minimum=1, role="machine")
-    cluster_alpha: float = key(
-        4.0,
-        "Inverse temperature of the cluster probe's softmax, whose probabilities enter the CRF",
-        above=0,
-        role="method",
+    batch_size: int = machine(16, "Images per batch", minimum=1)
+    cluster_alpha: float = method(
+        4.0, "Inverse temperature of the cluster probe's softmax, whose probabilities enter the CRF", above=0
     )
-    n_clusters: int | None = key(
+    n_clusters: int | None = method(
         None,
         "Number of clusters at which the tree of fit_clusters.py is cut; none = as many as the trained probe has, and "
         "also two, three and four times the number of classes",
         minimum=1,
-        role="method",
     )
-    kmeans: bool = key(
-        False,
-        "Also score k-means on the backbone's keys K, with the checkpoint's seed and number of clusters",
-        role="method",
+    kmeans: bool = method(
+        False, "Also score k-means on the backbone's keys K, with the checkpoint's seed and number of clusters"
     )
-    run_crf: bool = key(True, "Also score both probes after a dense CRF (published key; see refine)", role="method")
-    refine: str = key(
+    run_crf: bool = method(True, "Also score both probes after a dense CRF (published key; see refine)")
+    refine: str = method(
         "auto",
         "Also score refined maps: crf = dense CRF; spectral = class probabilities smoothed on the image's own patch "
         "graph; both = spectral, and then the CRF; none = neither; auto = crf if run_crf, else none",
         choices=REFINEMENTS,
-        role="method",
     )
-    crf_backend: str = key(
+    crf_backend: str = method(
         "auto",
         "Dense CRF implementation: torch = ours, compiled by numba on the CPU; pydensecrf (pip install -e .[crf]); "
         "auto = the faster one, torch",
         choices=CRF_BACKENDS,
-        role="method",
     )
-    crf_processes: int | None = key(
-        None,
-        "Worker processes of pydensecrf; none = one per core; 0 = compute in the main process",
-        minimum=0,
-        role="machine",
+    crf_processes: int | None = machine(
+        None, "Worker processes of pydensecrf; none = one per core; 0 = compute in the main process", minimum=0
     )
-    run_prediction: bool = key(
+    run_prediction: bool = machine(
         False,
-        "Also write every image's predicted classes as PNG, as class ids and in colour (the released code ignores this "
-        "key)",
-        role="machine",
+        "Also write every image's predicted classes as PNG, as class ids and in colour (the released code ignores "
+        "this key)",
     )
-    n_images: int = key(6, "Images in the picture grid", minimum=0, role="machine")
-    report: bool = key(True, "Also write the evaluation as one HTML page next to the checkpoint", role="machine")
+    n_images: int = machine(6, "Images in the picture grid", minimum=0)
+    report: bool = machine(True, "Also write the evaluation as one HTML page next to the checkpoint")

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from eagle.config.schema import RANDOM_WEIGHTS, EvalConfig, TrainConfig
 from eagle.errors import ConfigError, unknown_name_message
@@ -21,15 +22,9 @@ Schema = TypeVar("Schema")
 
 
 def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> DictConfig:
-    """Complete ``values`` with the schema's defaults and check every key.
+    """Complete ``values`` with the schema's defaults, check every key, and return a read-only DictConfig.
 
-    Args:
-        schema: dataclass whose fields are declared with ``eagle.config.schema.key``.
-        values: keys and values. Retired published keys are ignored. A single string or number for a key that takes a
-            list becomes a list of one.
-
-    Returns:
-        Read-only DictConfig with every key of the schema in its declared type.
+    Retired published keys are ignored. A single string or number for a key that takes a list becomes a list of one.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value has the wrong type, is not among the choices or is out of
@@ -41,18 +36,13 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
     given: dict[str, Any] = {}
     for name in (str(name) for name in node if name not in retired):
         refuse_unknown("key", [name], fields)
-        try:
-            given[name] = node[name]
-        except MissingMandatoryValue as error:
-            raise ConfigError(f"{name}: must be given: {fields[name].metadata['meaning']}") from error
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
+        with _named(name):
+            given[name] = MISSING if OmegaConf.is_missing(node, name) else node[name]
     config = OmegaConf.structured(schema)
     for name, value in {**fidelity_defaults(schema, given), **given}.items():
-        try:
-            config[name] = [value] if is_scalar(value) and takes(schema, name, list) else value
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
+        with _named(name):
+            is_lone = value != MISSING and is_scalar(value) and takes(schema, name, list)
+            config[name] = [value] if is_lone else value
     for name, field in fields.items():
         if OmegaConf.is_missing(config, name):
             raise ConfigError(f"{name}: must be given: {field.metadata['meaning']}")
@@ -61,15 +51,24 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
     return config
 
 
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turn an error of OmegaConf into a one-line ConfigError that names the key."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
+
+
 def complete_config(config: Any) -> DictConfig:
     """Complete a TrainConfig from a mapping, or from attributes as a released checkpoint's ``cfg`` has them.
 
     Unknown keys are ignored and missing keys take their defaults. Raises ConfigError as ``validated`` does.
     """
     names = [field.name for field in dataclasses.fields(TrainConfig)]
-    if isinstance(config, Mapping):
-        return validated(TrainConfig, {name: config[name] for name in names if name in config})
-    return validated(TrainConfig, {name: getattr(config, name) for name in names if hasattr(config, name)})
+    if not isinstance(config, Mapping):
+        config = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    return validated(TrainConfig, {name: config[name] for name in names if name in config})
 
 
 def label_smoothing(config: Any) -> float:

@@ -5,10 +5,9 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -37,31 +36,20 @@ FLAGS = (*COMPLETION, *MULTIRUN, "--run", "-r", "--resolve", "--hydra-help")
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i")
 CONFIG_NAME, CONFIG_DIRECTORY = ("--config-name", "--config_name", "-cn"), ("--config-dir", "-cd")
 
-_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w./@-]*=")
+_OVERRIDE = re.compile(r"\+*[A-Za-z_][\w./@-]*=")
 _LONGEST_NAME = 150
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class CommandLine:
-    """A command line, ready for Hydra.
+class CommandLine(NamedTuple):
+    """A command line, ready for Hydra."""
 
-    Attributes:
-        yaml: content of the YAML file, without retired keys, over the defaults that ``fidelity`` sets.
-        folder: the file's folder; None without a file.
-        overrides: of keys and of Hydra's own configuration.
-        options: all of Hydra's options except for ``--config-name``.
-        config_options: those that find the same file in the process of a sweep's job.
-        fixed: the keys with one value in ``overrides``, which do not tell the jobs of a sweep apart.
-    """
-
-    yaml: DictConfig
-    folder: Path | None
-    overrides: list[str]
-    options: list[str]
-    config_options: list[str]
-    fixed: set[str]
+    yaml: DictConfig  # content of the YAML file, without retired keys, over the defaults that fidelity sets
+    overrides: list[str]  # of keys and of Hydra's own configuration
+    options: list[str]  # Hydra's, except for --config-name
+    config_options: list[str]  # those that find the same file in the process of a sweep's job
+    fixed: set[str]  # keys with one value in overrides, which do not tell the jobs of a sweep apart
 
 
 def read_command_line(
@@ -69,11 +57,8 @@ def read_command_line(
 ) -> CommandLine:
     """Read the words after a command's name.
 
-    Args:
-        schema: dataclass of the command's keys.
-        arguments: the words.
-        default_config: name in ``configs/`` to use without ``--config-name``; None uses the schema's defaults.
-        positional: name of the list key that takes the words before the first option.
+    Without ``--config-name``, ``default_config`` names a file of ``configs/``; None uses the schema's defaults.
+    ``positional`` is the list key that takes the words before the first option.
 
     Raises:
         ConfigError: a word is neither an override nor an option, a key is unknown, the YAML file cannot be read, or a
@@ -97,13 +82,14 @@ def read_command_line(
     if config_dir and not config_dir.is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
     directory = ["--config-dir", str(config_dir)] if config_dir else []
-    yaml, folder = _read_yaml(schema, config_name or default_config, config_dir)
+    yaml = _read_yaml(schema, config_name or default_config, config_dir)
     parsed = [] if completes else _parsed([word for word in overrides if not _is_hydra_key(word)])
     groups = [path.name for path in config_dir.iterdir() if path.is_dir()] if config_dir else []
     known = [item.name for item in dataclasses.fields(schema)]
-    fixed = {_first_name(o) for o in parsed if not o.is_sweep_override()}
-    parsed = [o for o in parsed if _first_name(o) not in groups]
-    refuse_unknown("key", map(_first_name, parsed), known)
+    first_names = [override.key_or_group.partition(".")[0] for override in parsed]
+    fixed = {name for name, override in zip(first_names, parsed, strict=True) if not override.is_sweep_override()}
+    refuse_unknown("key", first_names, [*known, *groups])
+    parsed = [override for name, override in zip(first_names, parsed, strict=True) if name in known]
     values = {o.key_or_group: _choices(o)[0] for o in parsed if _choices(o)}
     yaml = fidelity_defaults(schema, yaml | values) | yaml
     if sweeps:
@@ -114,7 +100,6 @@ def read_command_line(
             overrides.append(f"experiment_name={short_name('_'.join(['sweep', *keys]), (config_name, *overrides))}")
     return CommandLine(
         OmegaConf.create(yaml),
-        folder,
         overrides,
         [*options, *directory],
         [*directory, *(["--config-name", config_name] if config_name else [])],
@@ -159,8 +144,6 @@ def _override(schema: type, name: str, value: str | None, sweeps: bool) -> str:
     """An override that Hydra's grammar can read: odd values are quoted, a lone value of a list key becomes a list."""
     if _is_hydra_key(name):
         return f"{name}={value}"
-    if name.startswith("~"):
-        raise ConfigError(f"cannot read '{name}': keys cannot be deleted; set {name[1:]}=VALUE, see --help")
     name = name.removeprefix("--").replace("-", "_")
     readable = "true" if value is None else value
     try:
@@ -176,13 +159,13 @@ def _override(schema: type, name: str, value: str | None, sweeps: bool) -> str:
     return f"{name}={readable}"
 
 
-def _read_yaml(schema: type, config_name: str | None, config_dir: Path | None) -> tuple[dict[str, Any], Path | None]:
-    """Read a YAML file: keys of the schema, ``defaults`` and ``hydra``; say which released keys are ignored.
+def _read_yaml(schema: type, config_name: str | None, config_dir: Path | None) -> dict[str, Any]:
+    """Read a YAML file: keys of the schema, and ``hydra``; say which released keys are ignored.
 
     Paths in files of ``configs/`` are relative to that folder, all others to the working directory.
     """
     if config_name is None:
-        return {}, None
+        return {}
     path = _locate(config_name, config_dir)
     try:
         content = OmegaConf.load(path)
@@ -197,8 +180,8 @@ def _read_yaml(schema: type, config_name: str | None, config_dir: Path | None) -
         values |= {name: [value] for name, value in values.items() if takes(schema, name, list) and is_scalar(value)}
     except (OSError, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    refuse_unknown("key", values, [item.name for item in dataclasses.fields(schema)] + ["defaults", "hydra"])
-    return values, path.parent
+    refuse_unknown("key", values, [item.name for item in dataclasses.fields(schema)] + ["hydra"])
+    return values
 
 
 def _locate(config_name: str, config_dir: Path | None) -> Path:
@@ -243,12 +226,8 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
         raise ConfigError(" ".join(str(error).split())) from error
 
 
-def _first_name(override: Override) -> str:
-    return override.key_or_group.partition(".")[0]
-
-
 def _is_hydra_key(name: str) -> bool:
-    return re.match(r"[+~]*hydra($|[./@=])", name) is not None
+    return re.match(r"\+*hydra($|[./@=])", name) is not None
 
 
 def _is_option(argument: str) -> bool:

@@ -6,35 +6,24 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from eagle.console import text_table
-from eagle.data.datasets.base import VOID, Classes, DatasetPart, SegmentationDataset, read_sample
-from eagle.data.images import IMAGE_SUFFIXES, read_header
+from eagle.data.datasets.base import VOID, DatasetPart, SegmentationDataset, read_sample
+from eagle.data.images import IMAGE_SUFFIXES, UPRIGHT, Header, read_header
 from eagle.errors import DataError
 from eagle.files import write_text_atomically
-
-UPRIGHT = 1
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Properties of one readable image and its label map.
+class Sample(NamedTuple):
+    """One readable image: its header, and pixel counts by class id, void last (n_classes + 1); None without labels."""
 
-    Attributes:
-        size: width and height in pixels.
-        mode: the file's pixel format, e.g. RGB.
-        rotated: whether EXIF tells viewers to rotate the image.
-        pixels: pixel counts by class id, void last (n_classes + 1); None without labels.
-    """
-
-    size: tuple[int, int]
-    mode: str
-    rotated: bool
+    header: Header
     pixels: np.ndarray | None
 
 
@@ -43,21 +32,22 @@ class Inspection:
     """Result of checking a dataset.
 
     Attributes:
-        n_images: size of the whole dataset.
-        classes: the dataset's classes.
+        dataset: the whole dataset.
         samples: the readable samples among the images checked, by index.
         bad: one error message for each unreadable sample, by index; each names the file.
     """
 
-    n_images: int
-    classes: Classes
+    dataset: SegmentationDataset
     samples: dict[int, Sample]
     bad: dict[int, str]
 
-    def class_pixels(self) -> np.ndarray | None:
-        """Pixel counts by class id, void last, summed over all samples; None without labels."""
+    def shares(self) -> np.ndarray | None:
+        """Each class's share of the labelled pixels, then void's share of all pixels; None without labels."""
         counts = [sample.pixels for sample in self.samples.values() if sample.pixels is not None]
-        return np.sum(counts, axis=0) if counts else None
+        if not counts:
+            return None
+        pixels = np.sum(counts, axis=0)
+        return np.append(pixels[:-1] / max(1, pixels[:-1].sum()), pixels[-1] / max(1, pixels.sum()))
 
     def n_void_labels(self) -> int:
         """Number of label maps in which every pixel is void."""
@@ -99,7 +89,7 @@ def inspect_dataset(
                 bad[index] = str(sample)
             else:
                 samples[index] = sample
-    return Inspection(len(dataset), dataset.classes, samples, bad)
+    return Inspection(dataset, samples, bad)
 
 
 def without_bad(dataset: SegmentationDataset, bad: Mapping[int, str]) -> DatasetPart:
@@ -125,18 +115,12 @@ def readable_part(dataset: SegmentationDataset, on_bad_image: str, description: 
 
 def list_bad_images(path: Path, train_set: SegmentationDataset, val_set: SegmentationDataset) -> None:
     """Write one line per image that training leaves out, and log their number; no file without any."""
-    lines = [*train_set.skipped, *val_set.skipped]
-    if not lines:
-        return
-    # File names may contain bytes that are not valid text.
-    text = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace").decode()
-    write_text_atomically(path, text)
-    logger.warning(
-        "bad images left out: %d of training, %d of validation, listed in %s",
-        len(train_set.skipped),
-        len(val_set.skipped),
-        path,
-    )
+    lines, n_skipped = [*train_set.skipped, *val_set.skipped], (len(train_set.skipped), len(val_set.skipped))
+    if lines:
+        # File names may contain bytes that are not valid text.
+        text = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace").decode()
+        write_text_atomically(path, text)
+        logger.warning("bad images left out: %d of training, %d of validation, listed in %s", *n_skipped, path)
 
 
 def summary_table(inspections: Mapping[str, Inspection]) -> str:
@@ -150,11 +134,11 @@ def summary_table(inspections: Mapping[str, Inspection]) -> str:
 
 def class_shares_table(inspections: Mapping[str, Inspection]) -> str:
     """Each class's share of the labelled pixels and void's share of all pixels, by split; empty without labels."""
-    shares = {split: _shares(found) for split, found in inspections.items()}
+    shares = {split: found.shares() for split, found in inspections.items()}
     labelled = {split: share for split, share in shares.items() if share is not None}
     if not labelled:
         return ""
-    names = (*inspections[next(iter(labelled))].classes.names, "void")
+    names = (*inspections[next(iter(labelled))].dataset.classes.names, "void")
     rows = [[name, *(f"{share[number]:.2%}" for share in labelled.values())] for number, name in enumerate(names)]
     return text_table(["share of pixels", *labelled], rows)
 
@@ -163,50 +147,38 @@ def _inspect_sample(dataset: SegmentationDataset, index: int, res: int | None) -
     try:
         image, label = read_sample(dataset, index)
         path = dataset.image_path(index)
-        if path is not None and path.suffix.lower() in IMAGE_SUFFIXES:
-            mode, orientation, _ = read_header(path)
-        else:
-            mode, orientation = image.mode, UPRIGHT
+        is_image_file = path is not None and path.suffix.lower() in IMAGE_SUFFIXES
+        header = read_header(path) if path and is_image_file else Header(image.mode, UPRIGHT, image.size)
     except DataError as error:
         return error
+    if not dataset.has_labels:
+        return Sample(header, None)
     if res is not None:
         from eagle.data.views import label_tensor  # imports torch, which cropping does not need
 
         label = label_tensor(label, res).numpy()
     n_classes = len(dataset.classes)
-    pixels = None
-    if dataset.has_labels:
-        pixels = np.bincount(np.where(label == VOID, n_classes, label).ravel(), minlength=n_classes + 1)
-    return Sample(image.size, mode, orientation != UPRIGHT, pixels)
+    return Sample(header, np.bincount(np.where(label == VOID, n_classes, label).ravel(), minlength=n_classes + 1))
 
 
 def _column(found: Inspection) -> dict[str, str]:
-    samples, classes = list(found.samples.values()), found.classes
-    n_checked = len(samples) + len(found.bad)
-    facts = {"images": str(found.n_images), "checked": str(n_checked), "bad": str(len(found.bad))}
-    if not samples:
+    headers, n_bad = [sample.header for sample in found.samples.values()], len(found.bad)
+    facts = {"images": str(len(found.dataset)), "checked": str(len(headers) + n_bad), "bad": str(n_bad)}
+    if not headers:
         return facts
-    for side, lengths in zip(("width", "height"), zip(*(sample.size for sample in samples), strict=True), strict=True):
+    for side, lengths in zip(("width", "height"), zip(*(header.size for header in headers), strict=True), strict=True):
         least, most = min(lengths), max(lengths)
         facts[side] = f"{least}" if least == most else f"{least} to {most}"
-    facts["pixel formats"] = ", ".join(f"{mode} {n}" for mode, n in Counter(s.mode for s in samples).most_common())
-    rotated = sum(sample.rotated for sample in samples)
-    if rotated:
-        facts["EXIF rotation (not applied)"] = str(rotated)
-    shares = _shares(found)
+    facts["pixel formats"] = ", ".join(f"{mode} {n}" for mode, n in Counter(h.mode for h in headers).most_common())
+    if n_rotated := sum(header.orientation != UPRIGHT for header in headers):
+        facts["EXIF rotation (not applied)"] = str(n_rotated)
+    shares, names = found.shares(), found.dataset.classes.names
     if shares is None:
         return {**facts, "labels": "none"}
-    facts["labels"] = str(len(samples))
-    facts["labels entirely void"] = str(found.n_void_labels())
-    facts["void pixels"] = f"{shares[-1]:.1%}"
-    facts["classes present"] = f"{int((shares[:-1] > 0).sum())} of {len(classes)}"
-    facts["most common class"] = f"{classes.names[shares[:-1].argmax()]} {shares[:-1].max():.1%}"
-    return facts
-
-
-def _shares(found: Inspection) -> np.ndarray | None:
-    """Each class's share of the labelled pixels, then void's share of all pixels; None without labels."""
-    pixels = found.class_pixels()
-    if pixels is None:
-        return None
-    return np.append(pixels[:-1] / max(1, pixels[:-1].sum()), pixels[-1] / max(1, pixels.sum()))
+    return facts | {
+        "labels": str(len(headers)),
+        "labels entirely void": str(found.n_void_labels()),
+        "void pixels": f"{shares[-1]:.1%}",
+        "classes present": f"{int((shares[:-1] > 0).sum())} of {len(names)}",
+        "most common class": f"{names[shares[:-1].argmax()]} {shares[:-1].max():.1%}",
+    }

@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -28,11 +30,7 @@ HOST_ENTRIES = ("index", "changed", "view")
 
 
 class SegmentationDataModule(pl.LightningDataModule):
-    """Training and validation data of the configured dataset.
-
-    Args:
-        cfg: the training configuration.
-        batches_done: batches to skip in a resumed run.
+    """Training and validation data of a TrainConfig; a resumed run skips ``batches_done`` batches.
 
     Raises:
         ConfigError: the configuration names no known dataset.
@@ -97,67 +95,49 @@ class SegmentationDataModule(pl.LightningDataModule):
         """Endless shuffled training views."""
         cfg = self.cfg
         views = TrainingViews(self.train_set, cfg.res, cfg.photometric, cfg.cached_views)
-        batches = TrainingBatches(
-            len(views), self.cfg.seed, self.cfg.batch_size, self.batches_done, *self._rank_and_world_size()
-        )
-        return DataLoader(views, batch_sampler=batches, **_loader_options(self.cfg.num_workers))
+        batches = TrainingBatches(len(views), cfg.seed, cfg.batch_size, self.batches_done, *self._rank_and_world_size())
+        return DataLoader(views, batch_sampler=batches, **_loader_options(cfg.num_workers))
 
     def val_dataloader(self) -> DataLoader:
         """Validation views in dataset order."""
-        return evaluation_loader(
-            EvaluationViews(self.val_set, self.cfg.val_res),
-            self.cfg.batch_size,
-            self.cfg.num_workers,
-            *self._rank_and_world_size(),
-        )
+        cfg, views = self.cfg, EvaluationViews(self.val_set, self.cfg.val_res)
+        return evaluation_loader(views, cfg.batch_size, cfg.num_workers, *self._rank_and_world_size())
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
+@dataclass(eq=False)
 class TrainingBatches(Sampler[list[Draw]]):
     """Endless batches for training, one per step: a new image order in each epoch, whose last batch may be smaller.
 
-    Lightning sees the whole run as one epoch. A resumed run skips the batches of the steps already done.
-
-    Args:
-        n_images: size of the dataset.
-        seed: run seed; with the epoch number it determines order and augmentation seeds.
-        batch_size: draws per process and batch.
-        batches_done: number of batches to skip.
-        rank: rank of this process.
-        world_size: number of processes. Rank r takes every ``world_size``-th draw of an epoch, starting at r. The epoch
-            is padded with its first draws, ``world_size`` − 1 at most, so that all ranks have equally many.
+    Lightning sees the whole run as one epoch. A resumed run skips the batches of the steps already done. Of
+    ``world_size`` processes, rank r takes every ``world_size``-th draw of an epoch, starting at r. The epoch is padded
+    with its first draws, ``world_size`` − 1 at most, so that all ranks have equally many.
     """
 
-    def __init__(
-        self, n_images: int, seed: int, batch_size: int, batches_done: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self._n_images = n_images
-        self._seed = seed
-        self._batch_size = batch_size
-        self._batches_done = batches_done
-        self._rank = rank
-        self._world_size = world_size
+    n_images: int
+    seed: int
+    batch_size: int
+    batches_done: int = 0
+    rank: int = 0
+    world_size: int = 1
 
     @property
     def batches_per_epoch(self) -> int:
         """Batches per process in which all processes together see every image once."""
-        share = -(-self._n_images // self._world_size)
-        return -(-share // self._batch_size)
+        return math.ceil(math.ceil(self.n_images / self.world_size) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        epoch, n_skipped = divmod(self._batches_done, self.batches_per_epoch)
+        epoch, n_skipped = divmod(self.batches_done, self.batches_per_epoch)
         while True:
-            yield from self._batches_of_epoch(epoch)[n_skipped:]
+            draws = epoch_draws(self.n_images, self.seed, epoch)
+            while len(draws) % self.world_size:
+                draws.append(draws[len(draws) % self.n_images])
+            own = draws[self.rank :: self.world_size]
+            batches = [own[start : start + self.batch_size] for start in range(0, len(own), self.batch_size)]
+            yield from batches[n_skipped:]
             epoch, n_skipped = epoch + 1, 0
-
-    def _batches_of_epoch(self, epoch: int) -> list[list[Draw]]:
-        draws = epoch_draws(self._n_images, self._seed, epoch)
-        while len(draws) % self._world_size:
-            draws.append(draws[len(draws) % self._n_images])
-        own = draws[self._rank :: self._world_size]
-        return [own[start : start + self._batch_size] for start in range(0, len(own), self._batch_size)]
 
 
 def epoch_draws(n_images: int, seed: int, epoch: int) -> list[Draw]:
@@ -171,15 +151,8 @@ def epoch_draws(n_images: int, seed: int, epoch: int) -> list[Draw]:
 def shard(n_images: int, rank: int, world_size: int) -> range:
     """The images of one process: each image is in exactly one shard, sizes differ by at most 1.
 
-    Lightning's distributed sampler would count some images twice.
-
-    Args:
-        n_images: size of the dataset.
-        rank: rank of the process.
-        world_size: number of processes.
-
-    Raises:
-        ConfigError: there are fewer images than processes.
+    Lightning's distributed sampler would count some images twice. Raises ConfigError if there are fewer images than
+    processes.
     """
     if 0 < n_images < world_size:
         raise ConfigError(f"devices: {world_size} processes cannot share {n_images} images; use {n_images}")

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from eagle.errors import DataError, one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+UPRIGHT = 1  # EXIF orientation
 LABEL_MODES = ("L", "P", "I", "I;16", "I;16B", "1")
 
 # The formats of those suffixes, and GIF, which web files often hold under .jpg. Pillow must not choose among all its
@@ -36,17 +37,11 @@ _BACK_TO_STORED = {
 
 
 class Header(NamedTuple):
-    """Image properties read without decoding the pixels.
+    """Image properties read without decoding the pixels."""
 
-    Attributes:
-        mode: Pillow's name for the pixel format, e.g. RGB, L, P, CMYK, I;16.
-        orientation: EXIF orientation, 1 for upright.
-        size: width and height in pixels.
-    """
-
-    mode: str
-    orientation: int
-    size: tuple[int, int]
+    mode: str  # Pillow's name for the pixel format, e.g. RGB, L, P, CMYK, I;16
+    orientation: int  # of EXIF
+    size: tuple[int, int]  # width and height in pixels
 
 
 def read_image(path: Path) -> Image.Image:
@@ -64,25 +59,27 @@ def read_photograph(path: Path) -> Image.Image:
 
 
 def rgb_image(image: Image.Image, name: str) -> Image.Image:
-    """Convert a loaded image to RGB, into new memory; alpha is dropped and 16 bits are scaled to 8.
-
-    Args:
-        image: of any mode.
-        name: what the message of an error calls it.
+    """Convert a loaded image of any mode to RGB, into new memory; alpha is dropped and 16 bits are scaled to 8.
 
     Raises:
-        DataError: the image has no pixels, is too narrow, or has a pixel format without a value range.
+        DataError: the image, called ``name``, has no pixels, is too narrow, or is of a pixel format without a value
+            range.
     """
     if not min(image.size):
         raise DataError(f"{name}: {image.width}×{image.height} pixels are no image")
     if max(image.size) > _LARGEST_ASPECT * min(image.size):
         raise DataError(f"{name}: {image.width}×{image.height} pixels are too narrow to resize; crop or remove it")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        # Pillow would clip values above 255 to white.
+        return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise DataError(f"{name}: its pixel format {image.mode} has no known value range; convert it to 8 or 16 bits")
     try:
-        return _rgb(image)
+        # Converting a transparent palette directly to RGB makes Pillow warn.
+        is_transparent = image.mode == "P" and "transparency" in image.info
+        return (image.convert("RGBA") if is_transparent else image).convert("RGB")
     except ValueError as error:
-        raise DataError(
-            f"{name}: its pixel format {image.mode} has no known value range; convert it to 8 or 16 bits"
-        ) from error
+        raise DataError(f"{name}: its pixel format {image.mode} cannot be converted; save it as RGB") from error
 
 
 def read_label(path: Path) -> np.ndarray:
@@ -104,15 +101,13 @@ def read_label(path: Path) -> np.ndarray:
 def read_header(path: Path) -> Header:
     """Read pixel format and EXIF orientation; raises DataError if the file is missing or not an image."""
     with _open(path) as image:
-        return Header(image.mode, int(image.getexif().get(ExifTags.Base.Orientation, 1)), image.size)
+        return Header(image.mode, int(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)), image.size)
 
 
 def image_files(folder: Path, extra_suffixes: tuple[str, ...] = ()) -> list[Path]:
     """List the image files of a folder, sorted by name, without hidden files; raises DataError if it does not exist.
 
-    Args:
-        folder: the folder; sub-folders are not searched.
-        extra_suffixes: further lower-case suffixes to include.
+    ``extra_suffixes`` are further lower-case suffixes to include.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
@@ -121,18 +116,6 @@ def image_files(folder: Path, extra_suffixes: tuple[str, ...] = ()) -> list[Path
         # Names sort faster than paths, and in the same order.
         names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     return [folder / name for name in names if name.lower().endswith(suffixes)]
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        # Pillow would clip values above 255 to white.
-        return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"no value range: {image.mode}")
-    if image.mode == "P" and "transparency" in image.info:
-        # Converting directly to RGB makes Pillow warn.
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
 
 
 def _load(path: Path, upright: bool = False) -> Image.Image:

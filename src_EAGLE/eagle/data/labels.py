@@ -4,7 +4,7 @@ Palettes suit colour-blind readers: each next colour is the candidate whose smal
 over normal and colour-blind vision, is largest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -35,24 +35,17 @@ _CANDIDATES_PER_CHANNEL = 16
 _LIGHTNESS = (35, 88)
 _CHROMA = (25, 80)
 # Linear RGB seen without red, green or blue cones (Machado, Oliveira and Fernandes 2009, severity 1).
-_VISIONS = {
-    "normal": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
-    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
-    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
-    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
-}
-# Distance weights; a smaller weight constrains the choice more: normal vision most, rare tritanopia least.
-_WEIGHTS = {"normal": 0.7, "protanopia": 1.0, "deuteranopia": 1.0, "tritanopia": 1.5}
+# Weights multiply distances: a smaller one constrains the choice more, normal vision most, rare tritanopia least.
+_NORMAL = (0.7, ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+_PROTANOPIA = ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998))
+_DEUTERANOPIA = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))
+_TRITANOPIA = ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900))
+_VISIONS = (_NORMAL, (1.0, _PROTANOPIA), (1.0, _DEUTERANOPIA), (1.5, _TRITANOPIA))
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Classes and, for each scored map, the class assigned to each cluster.
-
-    Attributes:
-        classes: names and palette.
-        assignments: map name ("linear", "cluster", "cluster+crf", …) → one class id per cluster, −1 for no class.
-    """
+    """Classes and, by name of each scored map ("linear", "cluster+crf", …), a class id per cluster, −1 for no class."""
 
     classes: Classes
     assignments: dict[str, list[int]] = field(default_factory=dict)
@@ -88,15 +81,10 @@ def numbered_clusters(n_clusters: int) -> Classes:
 
 
 def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
-    """Read a hand-written class map: a text file with one class name per cluster, one a line.
+    """Read the class map of ``map_name`` from a UTF-8 text file with one class name per cluster, one a line.
 
     Equal names are one class; an empty line, or ``no class``, is a cluster without a class. Class ids follow first
     appearance.
-
-    Args:
-        path: UTF-8 text file.
-        map_name: the map whose clusters the file names.
-        n_clusters: expected number of lines.
 
     Raises:
         DataError: the file cannot be read, contains no name, or has another number of lines.
@@ -136,14 +124,11 @@ def colored(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def write_ids(path: Path, ids: np.ndarray, n_ids: int) -> None:
-    """Write H×W class or cluster ids as a greyscale PNG: 8 bits for up to 255 ids, else 16 bits.
+    """Write H×W ids in [0, n_ids) as a greyscale PNG: 8 bits for up to 255 ids, else 16 bits, so all images share it.
 
-    Args:
-        path: output file.
-        ids: in [0, n_ids); −1 (no class) is written as the highest value, 255 or 65535.
-        n_ids: number of classes or clusters; it fixes the bit depth, so all images share it.
+    −1 (no class) is written as the highest value, 255 or 65535.
     """
-    _save(path, _id_image(ids, n_ids))
+    write_image(path, _id_image(ids, n_ids))
 
 
 def write_colored_ids(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
@@ -152,18 +137,17 @@ def write_colored_ids(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
     Up to 255 ids become a palette PNG, whose indices are the ids. More become an RGB image.
     """
     if len(palette) > MOST_BYTE_IDS:
-        write_image(path, colored(ids, palette))
-        return
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(palette)] = palette
-    image = _id_image(ids, len(palette))
-    image.putpalette(table.tobytes())
-    _save(path, image)
+        image = Image.fromarray(colored(ids, palette))
+    else:
+        image = _id_image(ids, len(palette))
+        image.putpalette(np.pad(palette, ((0, 256 - len(palette)), (0, 0))).astype(np.uint8).tobytes())
+    write_image(path, image)
 
 
-def write_image(path: Path, pixels: np.ndarray) -> None:
-    """Write H×W or H×W×3 uint8 pixels atomically."""
-    _save(path, Image.fromarray(pixels))
+def write_image(path: Path, pixels: np.ndarray | Image.Image) -> None:
+    """Write an image, or H×W or H×W×3 uint8 pixels, atomically."""
+    with written_atomically(path) as temporary:
+        (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(temporary)
 
 
 def overlay(
@@ -185,36 +169,29 @@ def id_type(n_ids: int) -> type[np.uint8] | type[np.uint16]:
 
 @lru_cache
 def _distinct_colors(n: int) -> tuple[tuple[int, ...], ...]:
-    candidates = _candidates()
-    candidate_lab = {vision: _simulated_lab(candidates, vision) for vision in _VISIONS}
-    distance = np.full(len(candidates), np.inf)
-    chosen: list[tuple[int, ...]] = []
-    color: tuple[int, ...] = VOID_COLOR
-    while len(chosen) < n:
-        for vision, lab in candidate_lab.items():
-            previous = _simulated_lab(np.array([color]), vision)
-            distance = np.minimum(distance, _WEIGHTS[vision] * deltaE_ciede2000(lab, previous))
-        farthest = tuple(candidates[distance.argmax()].tolist())
-        color = _FIRST_COLORS[len(chosen)] if len(chosen) < len(_FIRST_COLORS) else farthest
-        chosen.append(color)
-    return tuple(chosen)
-
-
-def _candidates() -> np.ndarray:
-    """m×3 RGB grid colours of moderate lightness and chroma."""
     steps = np.linspace(0, 255, _CANDIDATES_PER_CHANNEL).round().astype(int)
-    colors = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=3).reshape(-1, 3)
-    lightness, a, b = _simulated_lab(colors, "normal").T
+    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=3).reshape(-1, 3)
+    lightness, a, b = _simulated_lab(grid, _NORMAL[1]).T
     chroma = np.hypot(a, b)
     moderate = (lightness >= _LIGHTNESS[0]) & (lightness <= _LIGHTNESS[1])
-    return colors[moderate & (chroma >= _CHROMA[0]) & (chroma <= _CHROMA[1])]
+    candidates = grid[moderate & (chroma >= _CHROMA[0]) & (chroma <= _CHROMA[1])]
+    lab = [_simulated_lab(candidates, seen) for _, seen in _VISIONS]
+    distance = np.full(len(candidates), np.inf)
+    chosen: list[tuple[int, ...]] = [VOID_COLOR]
+    while len(chosen) <= n:
+        for (weight, seen), of_candidates in zip(_VISIONS, lab, strict=True):
+            previous = _simulated_lab(np.array(chosen[-1:]), seen)
+            distance = np.minimum(distance, weight * deltaE_ciede2000(of_candidates, previous))
+        farthest = tuple(candidates[distance.argmax()].tolist())
+        chosen.append(_FIRST_COLORS[len(chosen) - 1] if len(chosen) <= len(_FIRST_COLORS) else farthest)
+    return tuple(chosen[1:])
 
 
-def _simulated_lab(colors: np.ndarray, vision: str) -> np.ndarray:
-    """CIELAB of m×3 RGB colours (0 to 255) as simulated for a vision, m×3."""
+def _simulated_lab(colors: np.ndarray, seen: Sequence[Sequence[float]]) -> np.ndarray:
+    """CIELAB of m×3 RGB colours (0 to 255) as a row of ``_VISIONS`` sees them, m×3."""
     rgb = colors / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    linear = np.clip(linear @ np.array(_VISIONS[vision]).T, 0, 1)
+    linear = np.clip(linear @ np.array(seen).T, 0, 1)
     return rgb2lab(np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055))
 
 
@@ -223,11 +200,6 @@ def _id_image(ids: np.ndarray, n_ids: int) -> Image.Image:
     stored = ids.astype(kind)
     stored[ids == NO_CLASS] = np.iinfo(kind).max
     return Image.fromarray(stored)
-
-
-def _save(path: Path, image: Image.Image) -> None:
-    with written_atomically(path) as temporary:
-        image.save(temporary)
 
 
 def _borders(ids: np.ndarray) -> np.ndarray:

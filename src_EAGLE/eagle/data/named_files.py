@@ -18,9 +18,7 @@ MOST_BYTES = 220
 def named_files(paths: Sequence[str], extra_suffixes: tuple[str, ...] = ()) -> list[Path]:
     """List the given files once each and in order; a folder is replaced by its image files, sorted by name.
 
-    Args:
-        paths: files and folders.
-        extra_suffixes: further lower-case suffixes to accept in folders.
+    ``extra_suffixes`` are further lower-case suffixes to accept in folders.
 
     Raises:
         DataError: a path does not exist, or a folder contains no such files.

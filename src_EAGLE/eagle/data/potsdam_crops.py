@@ -7,7 +7,8 @@ fixed share of the other crops is for validation: with all 38 photographs 4545, 
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,8 @@ def prepare_potsdam(archives: Sequence[Path], root: Path) -> str:
         raise DataError(f"{names}: no top_potsdam_{missing[0]}_label.tif ({len(missing)} label images are missing)")
     crops: list[str] = []
     with staged(root) as folder:
-        for kind in ("imgs", "gt"):
-            (folder / kind).mkdir()
         for area in tqdm(sorted(photographs), desc="photographs", unit="file"):
-            label = None if area in UNLABELLED else labels[area]
-            crops += _write_crops(folder, area, photographs[area], label)
+            crops += _write_crops(folder, area, photographs[area], None if area in UNLABELLED else labels[area])
         lists = _lists(crops)
         for name, listed in lists.items():
             write_text_atomically(folder / f"{name}.txt", "".join(f"{crop}\n" for crop in listed))
@@ -71,14 +69,9 @@ def prepare_potsdam(archives: Sequence[Path], root: Path) -> str:
 
 
 def fine_ids(pixels: np.ndarray) -> np.ndarray:
-    """Fine ids of a label image's colours.
+    """Fine ids of a label image's colours, H×W×3 uint8 → H×W uint8: 0 to 5, 255 where the colour is no class's.
 
-    Args:
-        pixels: H×W×3 uint8. Each channel is rounded to 0 or 255, since some of the benchmark's label images have
-            slightly different colours.
-
-    Returns:
-        H×W uint8: 0 to 5, 255 where the colour is no class's.
+    Each channel is rounded to 0 or 255, since some of the benchmark's label images have slightly different colours.
     """
     bits = pixels > 127
     return _FINE_ID[4 * bits[..., 0] + 2 * bits[..., 1] + bits[..., 2]]
@@ -96,18 +89,21 @@ def _write_crops(folder: Path, area: str, photograph: _Member, label: _Member | 
     side = CROP * REDUCTION
     if image.width % side or image.height % side:
         raise DataError(f"{photograph[1]}: {image.width}×{image.height} pixels are no multiple of {side}")
-    names = []
-    for position, crop in _grid(np.asarray(image.reduce(REDUCTION))):
-        names.append(f"{area}_{position}")
-        savemat(folder / "imgs" / f"{names[-1]}.mat", {"img": crop})
-    if label is None:
-        return names
-    label_image = _read(label, folder)
-    if label_image.size != image.size:
-        raise DataError(f"{label[1]}: {label_image.width}×{label_image.height} pixels, unlike its photograph")
-    for position, crop in _grid(fine_ids(np.asarray(label_image)[::REDUCTION, ::REDUCTION])):
-        savemat(folder / "gt" / f"{area}_{position}.mat", {"gt": crop})
-    return names
+    parts = {"img": np.asarray(image.reduce(REDUCTION))}
+    if label is not None:
+        label_image = _read(label, folder)
+        if label_image.size != image.size:
+            raise DataError(f"{label[1]}: {label_image.width}×{label_image.height} pixels, unlike its photograph")
+        parts["gt"] = fine_ids(np.asarray(label_image)[::REDUCTION, ::REDUCTION])
+    crops = {}
+    for row, column in product(range(image.height // side), range(image.width // side)):
+        crops[f"{area}_{row}_{column}"] = np.s_[row * CROP : (row + 1) * CROP, column * CROP : (column + 1) * CROP]
+    for key, pixels in parts.items():
+        kind = folder / {"img": "imgs", "gt": "gt"}[key]
+        kind.mkdir(exist_ok=True)
+        for name, place in crops.items():
+            savemat(kind / f"{name}.mat", {key: pixels[place]})
+    return list(crops)
 
 
 def _read(member: _Member, folder: Path) -> Image.Image:
@@ -121,29 +117,13 @@ def _read(member: _Member, folder: Path) -> Image.Image:
         file.unlink()
 
 
-def _grid(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """``ROW_COLUMN`` and pixels of each crop."""
-    for row in range(pixels.shape[0] // CROP):
-        for column in range(pixels.shape[1] // CROP):
-            top, left = row * CROP, column * CROP
-            yield f"{row}_{column}", pixels[top : top + CROP, left : left + CROP]
-
-
 def _lists(crops: Sequence[str]) -> dict[str, list[str]]:
     """Names by list; the validation crops are those whose hashes come first, so that every run draws the same."""
-    unlabelled = [crop for crop in crops if _area(crop) in UNLABELLED]
-    labelled = sorted((crop for crop in crops if _area(crop) not in UNLABELLED), key=_hash)
+    unlabelled = [crop for crop in crops if crop.rsplit("_", 2)[0] in UNLABELLED]
+    labelled = sorted(set(crops) - set(unlabelled), key=lambda crop: hashlib.sha256(crop.encode()).hexdigest())
     n_test = round(len(labelled) * _VALIDATION_SHARE)
     return {
         "labelled_train": sorted(labelled[n_test:]),
         "unlabelled_train": unlabelled,
         "labelled_test": sorted(labelled[:n_test]),
     }
-
-
-def _area(crop: str) -> str:
-    return crop.rsplit("_", 2)[0]
-
-
-def _hash(crop: str) -> str:
-    return hashlib.sha256(crop.encode()).hexdigest()

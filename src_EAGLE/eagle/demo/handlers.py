@@ -1,7 +1,6 @@
 """What happens when a visitor uses the page; mistakes become messages."""
 
 import html
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,13 +17,12 @@ from eagle.data.labels import name_lines
 from eagle.data.named_files import bundled_photographs
 from eagle.demo.pictures import annotated, cue_picture, eigenvector_pictures, gallery, one_line_name, parcel, segments
 from eagle.errors import DataError, EagleError, one_line
+from eagle.inference.decomposition import whole_patch_input
 from eagle.inference.segmentation import Segmentation
 from eagle.inference.segmenter import Segmenter
 
 MOST_BYTES = 32 * 2**20
 MOST_PIXELS = 32_000_000
-# The backbone's attention, the Laplacian and spectral refinement grow with the square of the patches.
-MOST_PATCHES = 10_000
 # Offered short sides of the model's input, relative to the resolution of the run's evaluation.
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 THUMBNAIL = (144, 96)
@@ -110,7 +108,7 @@ class Handlers:
         if photograph is None:
             return gr.skip()
         with _messages():
-            check_patches(photograph.image.size, res, self.patch_size)
+            whole_patch_input(photograph.image, res, self.patch_size)  # refuses what has too many patches
             return Codes(res, self.segmenter.codes(photograph.image, res))
 
     def segmented(
@@ -183,15 +181,6 @@ def read_upload(path: Path, folder: Path, name: str) -> Image.Image:
         raise DataError(str(error).replace(str(path), name)) from error
     finally:
         path.unlink(missing_ok=True)
-
-
-def check_patches(size: tuple[int, int], res: int, patch_size: int) -> None:
-    """Raise DataError if a photograph of (width, height) would have more than MOST_PATCHES at the model's input."""
-    columns, rows = (math.ceil(side * res / min(size) / patch_size) for side in size)
-    if columns * rows > MOST_PATCHES:
-        raise DataError(
-            f"{columns}×{rows} patches are more than {MOST_PATCHES}; choose a lower resolution or crop the photograph"
-        )
 
 
 def _kept(result: Segmentation | None) -> Segmentation:

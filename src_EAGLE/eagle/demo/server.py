@@ -7,12 +7,9 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from types import FrameType
-from typing import Any
 from unittest.mock import patch
 
 import uvicorn
-from fastapi import FastAPI
 from omegaconf import DictConfig
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -36,7 +33,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# Seconds that answers get to finish.
+# Seconds that answers get to finish, and that open pages, which hold a connection each, are waited for.
 LAST_SECONDS = 2
 
 
@@ -66,8 +63,8 @@ def serve(cfg: DictConfig) -> None:
             print(f"The page is on http://{shown}:{port} (Ctrl-C stops it)", flush=True)
             # Uvicorn raises the signal again when it has shut down; by default that would skip the cleaning up.
             signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=LAST_SECONDS)
-            _Server(app, config).run(sockets=[listener])
+            config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=LAST_SECONDS)
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -77,26 +74,6 @@ def listening(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(f"host={host} port={port}: {one_line(error)}; choose others") from error
-
-
-class _Server(uvicorn.Server):
-    """Ends the connection that each open page holds, which uvicorn would wait for.
-
-    Args:
-        app: with Gradio mounted.
-        config: uvicorn's.
-    """
-
-    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        mounted = (getattr(route, "app", None) for route in app.routes)
-        self._pages: list[Any] = [page for page in mounted if hasattr(page, "stop_event")]
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """See uvicorn."""
-        for page in self._pages:
-            page.stop_event.set()
-        super().handle_exit(sig, frame)
 
 
 class Privacy:

@@ -16,6 +16,8 @@ from eagle.files import locked
 # Maps a member's name to a path relative to the target folder, or to None to leave the member out.
 Place = Callable[[str], str | None]
 
+_DISTRUST = "do not trust this archive"
+
 
 @contextmanager
 def staged(root: Path) -> Iterator[Path]:
@@ -36,15 +38,9 @@ def staged(root: Path) -> Iterator[Path]:
 
 
 def extract_members(path: Path, folder: Path, place: Place) -> int:
-    """Unpack chosen files of a zip archive under names of the caller's choice.
+    """Unpack the files of a zip archive that ``place`` chooses, under the names that it gives; return their number.
 
-    Args:
-        path: a .zip file.
-        folder: existing target folder; what a failed call leaves in it is for the caller to delete.
-        place: chooses members and names.
-
-    Returns:
-        Number of unpacked files.
+    What a failed call leaves in ``folder``, which exists, is for the caller to delete.
 
     Raises:
         DownloadError: the archive is missing, damaged, encrypted or too large for the disk; a member has an absolute
@@ -52,14 +48,20 @@ def extract_members(path: Path, folder: Path, place: Place) -> int:
     """
     with _errors_name(path, folder), zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
-        _check_names(path, folder, [member.filename for member in members])
+        for name in (member.filename for member in members):
+            pure = PureWindowsPath(name)  # recognises drives and both separators
+            if pure.anchor or ".." in pure.parts:
+                raise DownloadError(f"{path}: member '{name}' would be written outside {folder}; {_DISTRUST}")
         chosen = [(member, target) for member in members if (target := place(member.filename)) is not None]
-        _check_space(path, folder, sum(member.file_size for member, _ in chosen))
+        total, free = sum(member.file_size for member, _ in chosen), shutil.disk_usage(folder).free
+        if total > free:
+            raise DownloadError(f"{folder}: {path.name} needs {total} bytes unpacked and {free} are free; make room")
         for member, target in tqdm(chosen, desc=path.name, unit="file", disable=len(chosen) == 1):
             if stat.S_ISLNK(member.external_attr >> 16):
-                raise DownloadError(f"{path}: member '{member.filename}' is a link; do not trust this archive")
+                raise DownloadError(f"{path}: member '{member.filename}' is a link; {_DISTRUST}")
             file = folder / target
-            _check_place(path, folder, member.filename, file)
+            if not file.resolve().is_relative_to(folder.resolve()):
+                raise DownloadError(f"{path}: member '{member.filename}' leads outside the archive; {_DISTRUST}")
             file.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(member) as source, file.open("xb") as output:
                 shutil.copyfileobj(source, output)
@@ -67,20 +69,9 @@ def extract_members(path: Path, folder: Path, place: Place) -> int:
 
 
 def merge_archives(archives: Iterable[Path], folder: Path, place: Place, expected: str) -> list[Path]:
-    """Unpack what ``place`` chooses from each archive into one folder.
+    """Unpack what ``place`` chooses from each archive into one folder, as ``extract_members`` does; list the archives.
 
-    Args:
-        archives: zip archives, in any order.
-        folder: existing target folder.
-        place: chooses members and names.
-        expected: what an archive contains, for the error.
-
-    Returns:
-        The archives.
-
-    Raises:
-        DownloadError: as ``extract_members`` raises it.
-        DataError: nothing is chosen from an archive.
+    Raises DataError, with what was ``expected``, if nothing is chosen from an archive.
     """
     merged = []
     for archive in archives:
@@ -116,23 +107,3 @@ def _errors_name(path: Path, folder: Path) -> Iterator[None]:
         raise DownloadError(f"{path}: {error}; unpack it by hand") from error
     except OSError as error:
         raise DownloadError(f"{path}: cannot be unpacked into {folder} ({error.strerror or error})") from error
-
-
-def _check_names(path: Path, folder: Path, names: list[str]) -> None:
-    """Refuse names outside the folder, parsed as Windows paths: drives and both separators are recognised."""
-    for name in names:
-        pure = PureWindowsPath(name)
-        if pure.anchor or ".." in pure.parts:
-            raise DownloadError(f"{path}: member '{name}' would be written outside {folder}; do not trust this archive")
-
-
-def _check_space(path: Path, folder: Path, total: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if total > free:
-        raise DownloadError(f"{folder}: {path.name} needs {total} bytes unpacked and {free} are free; make room")
-
-
-def _check_place(path: Path, root: Path, name: str, place: Path) -> None:
-    """Refuse a place outside ``root``."""
-    if not place.resolve().is_relative_to(root.resolve()):
-        raise DownloadError(f"{path}: member '{name}' leads outside the archive; do not trust this archive")

@@ -12,23 +12,14 @@ STEGO_DATA_URL = "https://marhamilresearch4.blob.core.windows.net/stego-public/p
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """One file of weights; a source that does not have it is None.
+    """One file of weights; a source that does not have it is None."""
 
-    Attributes:
-        what: description in ``--list``.
-        size: approximate size in ``--list``; "?" if the publisher states none.
-        public_path: path below ``DINO_URL``.
-        timm_name: timm model with the same weights on the Hugging Face hub.
-        drive_id: Google Drive file id.
-        stem: name of the downloaded file without suffix; None for the model's name.
-    """
-
-    what: str
-    size: str
-    public_path: str | None = None
-    timm_name: str | None = None
-    drive_id: str | None = None
-    stem: str | None = None
+    what: str  # description in --list
+    size: str  # approximate, "?" if the publisher states none
+    public_path: str | None = None  # below DINO_URL
+    timm_name: str | None = None  # timm model with the same weights on the Hugging Face hub
+    drive_id: str | None = None  # of Google Drive
+    stem: str | None = None  # of the downloaded file; None for the model's name
 
     @property
     def source(self) -> str:
@@ -136,12 +127,7 @@ def local_weights(output_dir: str | Path, name: str) -> Path | None:
 
 
 def licence_hint(timm_name: str, folder: str | Path) -> str:
-    """What to do when DINOv3's weights cannot be fetched, as the end of an error message; empty for other models.
-
-    Args:
-        timm_name: timm name, with or without tag.
-        folder: the folder of ``download_models.py``.
-    """
+    """What to do when DINOv3's weights cannot be fetched, as the end of an error message; empty for other models."""
     architecture, _, tag = timm_name.partition(".")
     if "_dinov3" not in architecture or tag.startswith("eupe"):
         return ""
@@ -154,12 +140,7 @@ def licence_hint(timm_name: str, folder: str | Path) -> str:
 
 
 def require_checkpoint(path: Path, key: str | None = None) -> None:
-    """Raise CheckpointError if a checkpoint is missing; for a released one with the command that fetches it.
-
-    Args:
-        path: the checkpoint.
-        key: configuration key that names it, for the message.
-    """
+    """Raise CheckpointError that names ``key`` if a checkpoint is missing; for a released one say how to fetch it."""
     if not path.is_file():
         released = next((name for name, model in MODELS.items() if model.drive_id and model.stem == path.stem), None)
         command = f"python download_models.py models=[{released}] output_dir={path.parent}"

@@ -27,17 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 def fetch_file(url: str, destination: str | Path) -> Path:
-    """Fetch ``url`` into ``destination``, unless that file already exists.
+    """Fetch ``url``, of Google Drive or any other server, into ``destination`` unless that file exists; return it.
 
     gdown writes to ``DESTINATION.fetched????????.part``, from which a later call resumes. A transfer that is cut off
     goes on as long as each attempt brings new bytes.
-
-    Args:
-        url: an http or https address, of Google Drive or any other server.
-        destination: the file to write; its folder is created.
-
-    Returns:
-        ``destination``.
 
     Raises:
         DownloadError: the server cannot be reached or refuses, the result is an HTML page, or the file cannot be
@@ -45,42 +38,33 @@ def fetch_file(url: str, destination: str | Path) -> Path:
         EagleError: another process fetches it.
     """
     destination = Path(destination)
+    fetched = destination.with_name(f"{destination.name}.fetched")
     if destination.is_file():
         return destination
     try:
         with locked(destination.with_name(f".{destination.name}.eagle-lock"), destination):
-            return destination if destination.is_file() else _fetch(url, destination)
+            if destination.is_file():
+                return destination
+            _transfer(url, fetched, destination)
+            with fetched.open("rb") as content:
+                is_page = looks_like_html(content.read(1024))
+            if is_page:
+                fetched.unlink()
+                by_hand = _by_hand(destination)
+                raise DownloadError(f"{url}: the download is an HTML page, not the file, and was deleted; {by_hand}")
+            fetched.replace(destination)
+            for part in _partial_files(fetched):
+                part.unlink()
+            return destination
     except OSError as error:
         raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
 
 
-def _fetch(url: str, destination: Path) -> Path:
-    fetched = destination.with_name(f"{destination.name}.fetched")
-    _transfer(url, fetched, destination)
-    with fetched.open("rb") as content:
-        is_page = looks_like_html(content.read(1024))
-    if is_page:
-        fetched.unlink()
-        raise DownloadError(
-            f"{url}: the download is an HTML page, not the file, and was deleted; {_by_hand(destination)}"
-        )
-    fetched.replace(destination)
-    for part in _partial_files(fetched):
-        part.unlink()
-    return destination
-
-
 def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> Path:
-    """Fetch one model of ``eagle.downloads.catalog.MODELS``, unless its file already exists.
+    """Fetch one model of ``eagle.downloads.catalog.MODELS`` unless its file exists; return that file.
 
-    Args:
-        name: a key of ``MODELS``.
-        output_dir: folder to write to.
-        base_url: base address of the DINO, DINOv2 and MAE weights; set it to use a mirror.
-
-    Returns:
-        The file ``local_weights(output_dir, name)``. If no source of dinov2_vits14 can be reached, the
-        DINOv2-S/14-derived file under its own name.
+    ``base_url`` is the base address of the DINO, DINOv2 and MAE weights. If no source of dinov2_vits14 can be reached,
+    the result is the DINOv2-S/14-derived file under its own name.
 
     Raises:
         DownloadError: every source failed; the message has all reasons.
@@ -127,16 +111,7 @@ def fetch_from_timm(timm_name: str, destination: Path) -> Path:
 
 
 def save_weights(state: Mapping[str, "Tensor"], destination: Path, source: str, arch: str) -> Path:
-    """Write a state dict as .safetensors.
-
-    Args:
-        state: tensors by name, of any shape and dtype.
-        destination: the file; its folder is created.
-        source: origin of the tensors, kept as metadata.
-        arch: model that the tensors fit, kept as metadata.
-
-    Returns:
-        ``destination``.
+    """Write a state dict as .safetensors, with its origin and the model that it fits as metadata.
 
     Raises:
         DownloadError: the file cannot be written.

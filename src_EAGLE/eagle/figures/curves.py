@@ -102,7 +102,7 @@ def read_run(run_dir: Path) -> Curves:
     return curves
 
 
-def curves_figure(runs: Mapping[str, Curves], smoothing: int | None = None) -> Figure:
+def curves_figure(runs: Mapping[str, Curves]) -> Figure:
     """Draw one panel per logged quantity over optimiser steps; quantities that are 0 throughout are left out.
 
     Training losses are drawn thin as logged, and thick as their running median. Points are validations. A dashed
@@ -110,9 +110,8 @@ def curves_figure(runs: Mapping[str, Curves], smoothing: int | None = None) -> F
 
     Args:
         runs: curves by the run's name, at least one; they may have logged different quantities.
-        smoothing: steps spanned by the centred median; 0 for no median; None for ``default_smoothing``.
     """
-    window = default_smoothing(runs) if smoothing is None else smoothing
+    window = median_window(runs)
     styles = dict(zip(runs, cycle(RUN_STYLES), strict=False))
     starts = {name: step for name, run in runs.items() if (step := object_start(run)) is not None}
     titles = _titles(runs)
@@ -138,14 +137,13 @@ def curves_figure(runs: Mapping[str, Curves], smoothing: int | None = None) -> F
     axes[0].set_xlim(0, 1.02 * max(map(_n_steps, runs.values())))
     handles = [Line2D([], [], **style, linewidth=2, label=shown_name(name)) for name, style in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(runs), 4), fontsize=9, frameon=False)
-    note = ["points: validations"]
-    note += [f"thin: as logged, thick: running median over {window} steps"] * bool(window)
+    note = ["points: validations", f"thin: as logged, thick: running median over {window} steps"]
     note += ["dashed: λ > 0 from here on"] * bool(starts)
     figure.supxlabel(" · ".join(note), fontsize=8, color="0.35")
     return figure
 
 
-def default_smoothing(runs: Mapping[str, Curves]) -> int:
+def median_window(runs: Mapping[str, Curves]) -> int:
     """Steps that the running median spans: a twentieth of the longest run, at least three logged values."""
     longest = max(map(_n_steps, runs.values()))
     between_rows = max(_n_steps(run) / max(len(curve.values) for curve in run.values()) for run in runs.values())
@@ -193,8 +191,6 @@ def _draw_curve(ax: Axes, curve: Curve, column: str, window: int, style: dict[st
     elif column == LAMBDA:
         # Constant since the row before: λ switches just after the last row with λ = 0, not halfway to the next.
         ax.plot(curve.steps, curve.values, linewidth=1.5, drawstyle="steps-pre", zorder=3, **style)
-    elif not window:
-        ax.plot(curve.steps, curve.values, linewidth=1.5, zorder=3, **style)
     else:
         ax.plot(curve.steps, curve.values, linewidth=0.7, alpha=faint, color=style["color"], zorder=2)
         ax.plot(curve.steps, running_median(curve, window), linewidth=1.8, zorder=3, **style)

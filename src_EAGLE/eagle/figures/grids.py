@@ -40,7 +40,6 @@ def panel_grid(
     rows: Sequence[Mapping[str, Panel]],
     names: Sequence[str] = (),
     legend: Sequence[Patch] = (),
-    legend_title: str = "",
     title: str = "",
     note: str = "",
     bar_below: str = "",
@@ -51,19 +50,20 @@ def panel_grid(
         rows: at least one; the panels of an image by title, the image first. All rows have the same titles.
         names: a name for each row, of one or more lines; none for no names.
         legend: the classes shown, see ``class_legend``.
-        legend_title: which panels the legend explains.
         title: above everything.
         note: a few sentences below everything.
         bar_below: title of the column under which the colour bar of eigenvectors is drawn; "" for no bar.
     """
     titles = list(rows[0])
-    aspects = [_aspect(next(iter(row.values()))) for row in rows]
+    images = (np.asarray(next(iter(row.values()))) for row in rows)
+    aspects = [image.shape[0] / image.shape[1] for image in images]
     heights = [PANEL_INCHES * min(max(aspect, ROW_HEIGHTS[0]), ROW_HEIGHTS[1]) for aspect in aspects]
     left = GAP_INCHES + (NAMES_INCHES if names else 0)
     width = left + len(titles) * (PANEL_INCHES + GAP_INCHES)
     note_lines = textwrap.wrap(note, int(width / LETTER_INCHES))
-    n_legend_columns = _fitting_columns(legend, width)
-    n_legend_lines = (math.ceil(len(legend) / n_legend_columns) + bool(legend_title)) if legend else 0
+    longest = max((len(str(entry.get_label())) for entry in legend), default=0)
+    n_legend_columns = max(1, min(len(legend), int(width / (0.5 + LETTER_INCHES * longest))))
+    n_legend_lines = math.ceil(len(legend) / n_legend_columns)
     top = TITLE_INCHES * (1 + bool(title)) + GAP_INCHES
     below_bar = LINE_INCHES * (n_legend_lines + len(note_lines)) + 2 * GAP_INCHES
     bottom = below_bar + (BAR_INCHES if bar_below else 0)
@@ -75,7 +75,12 @@ def panel_grid(
     axes = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights, gridspec_kw=grid)
     for row, row_axes, aspect in zip(rows, axes, aspects, strict=True):
         for ax, panel in zip(row_axes, row.values(), strict=True):
-            _draw_panel(ax, panel, aspect)
+            smooth = isinstance(panel, Image.Image)
+            ax.imshow(np.asarray(panel), interpolation="auto" if smooth else "nearest", aspect="auto")
+            ax.set_box_aspect(aspect)
+            ax.set_xticks([])
+            ax.set_yticks([])
+            ax.spines[:].set_visible(False)
     for ax, panel_title in zip(axes[0], titles, strict=True):
         ax.set_title(panel_title, fontsize=TITLE_POINTS)
     for ax, name, row_height in zip(axes[:, 0], names, heights, strict=False):
@@ -89,13 +94,11 @@ def panel_grid(
     if legend:
         figure.legend(
             handles=legend,
-            title=legend_title,
             loc="upper center",
             bbox_to_anchor=(0.5, (below_bar - GAP_INCHES) / height),
             borderaxespad=0,
             ncols=n_legend_columns,
             fontsize=SMALL_POINTS,
-            title_fontsize=SMALL_POINTS,
             frameon=False,
         )
     figure.text(
@@ -147,28 +150,8 @@ def segmentation_grid(
     return panel_grid(rows, legend=class_legend(shown, classes, VOID_NAME), title=title)
 
 
-def _draw_panel(ax: Axes, panel: Panel, aspect: float) -> None:
-    smooth = isinstance(panel, Image.Image)
-    ax.imshow(np.asarray(panel), interpolation="auto" if smooth else "nearest", aspect="auto")
-    ax.set_box_aspect(aspect)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_visible(False)
-
-
-def _aspect(panel: Panel) -> float:
-    """Height divided by width."""
-    return panel.height / panel.width if isinstance(panel, Image.Image) else panel.shape[0] / panel.shape[1]
-
-
 def _draw_color_bar(ax: Axes) -> None:
     """The colours of eigenvectors; their values have no unit."""
     colors = ScalarMappable(Normalize(-1, 1), EIGENVECTOR_COLORS)
     bar = Colorbar(ax, colors, orientation="horizontal", ticks=[-1, 0, 1])
     bar.set_ticklabels(["negative", "0", "positive"], fontsize=SMALL_POINTS)
-
-
-def _fitting_columns(legend: Sequence[Patch], width: float) -> int:
-    """The number of legend columns that fit into ``width`` inches."""
-    longest = max((len(str(entry.get_label())) for entry in legend), default=0)
-    return max(1, min(len(legend), int(width / (0.5 + LETTER_INCHES * longest))))

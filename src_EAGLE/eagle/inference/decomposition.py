@@ -42,7 +42,7 @@ class Decomposition(NamedTuple):
 
 @torch.no_grad()
 def eigenvectors_and_cue(
-    segmenter: LitUnsupervisedSegmenter, code: Tensor, img: Tensor, n: int, color_affinity: str
+    segmenter: LitUnsupervisedSegmenter, code: Tensor, img: Tensor, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvectors of one image's Laplacian and its EiCue by the trained codebook, computed as in training.
 
@@ -51,7 +51,6 @@ def eigenvectors_and_cue(
         code: 1×D×h×w.
         img: 1×3×H×W, normalised.
         n: number of eigenvectors, not counting the trivial one.
-        color_affinity: see eagle.spectral.affinity.
 
     Returns:
         n×h×w float32 by ascending eigenvalue, without the trivial one; and h×w int64 labels.
@@ -59,7 +58,8 @@ def eigenvectors_and_cue(
     cfg, grid = segmenter.cfg, (code.shape[2], code.shape[3])
     # At least as many as in training, so that the vectors do not depend on n.
     k = max(1 + n, cfg.eigen_cluster)
-    vectors = laplacian_eigenvectors(code, img, k, color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity)
+    options = (cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity)
+    vectors = laplacian_eigenvectors(code, img, k, *options)
     _, cue = eicue(vectors[:, :, : cfg.eigen_cluster], grid, segmenter.train_cluster_probe_eigen)
     return _maps(vectors, grid)[:n].float().cpu().numpy(), cue[0].cpu().numpy()
 
@@ -71,12 +71,11 @@ def decompose(segmenter: LitUnsupervisedSegmenter, img: Tensor, cfg: Any) -> Dec
     Args:
         segmenter: in eval mode.
         img: 1×3×H×W, normalised, with sides that are multiples of the patch size; on the segmenter's device.
-        cfg: has n_eigenvectors, n_clusters, color_affinity and seed, see VisualizeConfig.
+        cfg: has n_eigenvectors, n_clusters and seed, see VisualizeConfig.
     """
-    run = segmenter.cfg
     keys, code = segmenter.net.keys_and_code(img)
-    n, colors = cfg.n_eigenvectors or run.eigen_cluster - 1, cfg.color_affinity or run.color_affinity
-    return _decomposition(*eigenvectors_and_cue(segmenter, code, img, n, colors), keys, cfg)
+    n = cfg.n_eigenvectors or segmenter.cfg.eigen_cluster - 1
+    return _decomposition(*eigenvectors_and_cue(segmenter, code, img, n), keys, cfg)
 
 
 @torch.no_grad()
@@ -89,7 +88,7 @@ def decompose_keys(backbone: KeyBackbone, img: Tensor, cfg: Any) -> Decompositio
     keys = backbone(img)
     normalized = F.normalize(keys.float(), dim=1)
     n_vectors = 1 + (cfg.n_eigenvectors or DEFAULT_EIGENVECTORS)
-    vectors = laplacian_eigenvectors(normalized, img, n_vectors, cfg.color_affinity or "released")
+    vectors = laplacian_eigenvectors(normalized, img, n_vectors)
     maps = _maps(vectors, (keys.shape[2], keys.shape[3]))
     cue = cosine_kmeans(maps, cfg.n_clusters or DEFAULT_LABELS, cfg.seed)
     return _decomposition(maps.cpu().numpy(), cue, keys, cfg)
@@ -152,10 +151,13 @@ def _decomposition(eigenvectors: np.ndarray, cue: np.ndarray, keys: Tensor, cfg:
     return Decomposition(eigenvectors, cue, numbered_like(kmeans, cue))
 
 
-def whole_patch_size(photograph: Image.Image, res: int, patch_size: int) -> tuple[int, int]:
-    """(width, height) with the short side ``res`` and the long side the nearest multiple of the patch size.
+def whole_patch_input(photograph: Image.Image, res: int, patch_size: int) -> Tensor:
+    """The model's input: short side ``res``, long side the nearest multiple of the patch size, nearest neighbour.
 
     The aspect changes by at most half a patch.
+
+    Returns:
+        1×3×H×W normalised.
 
     Raises:
         DataError: the photograph is so long that it has more than MAX_PATCHES patches.
@@ -164,9 +166,5 @@ def whole_patch_size(photograph: Image.Image, res: int, patch_size: int) -> tupl
     columns, rows = (round(side * res / short / patch_size) for side in photograph.size)
     if columns * rows > MAX_PATCHES:
         raise DataError(f"{columns}×{rows} patches are more than {MAX_PATCHES}; lower res or crop the image")
-    return columns * patch_size, rows * patch_size
-
-
-def input_of_size(photograph: Image.Image, size: tuple[int, int]) -> Tensor:
-    """Resize an RGB photograph to (width, height), nearest neighbour as in training; 1×3×height×width normalised."""
-    return normalize(image_tensor(photograph.resize(size, Image.Resampling.NEAREST)))[None]
+    seen = photograph.resize((columns * patch_size, rows * patch_size), Image.Resampling.NEAREST)
+    return normalize(image_tensor(seen))[None]

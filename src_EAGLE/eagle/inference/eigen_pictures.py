@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tqdm import tqdm
 
+from eagle.checkpoints import dataset_config
 from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import BackboneConfig, DatasetConfig
-from eagle.config.validation import check_resolution, with_overrides
+from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
@@ -23,8 +24,8 @@ from eagle.data.named_files import bundled_photographs, named_files, output_name
 from eagle.distributed import named_devices
 from eagle.errors import ConfigError, DataError
 from eagle.figures.confusion import write_figure
-from eagle.figures.grids import PANEL_INCHES, Panel, class_legend, eigenvector_colors, panel_grid
-from eagle.inference.decomposition import decompose, decompose_keys, input_of_size, whole_patch_size
+from eagle.figures.grids import Panel, class_legend, eigenvector_colors, panel_grid
+from eagle.inference.decomposition import decompose, decompose_keys, whole_patch_input
 from eagle.inference.segmenter import Segmenter, open_segmenter
 from eagle.models.backbone import build_backbone
 
@@ -85,7 +86,7 @@ class Viewer:
 
     Attributes:
         segmenter: the checkpoint's; None for a bare backbone.
-        legend: names and colours of its final clusters.
+        photographs: what computes its final clusters.
 
     Raises:
         CheckpointError, ConfigError, WeightsError: a checkpoint, key or weights file is unusable.
@@ -102,9 +103,7 @@ class Viewer:
             self._decompose = partial(decompose, self.segmenter.model)
             # Final clusters are computed as segment_images.py does.
             refinement = refinement_of_name("crf" if cfg.run_crf else "none")
-            view = self.segmenter.view(cfg.res, refinement=refinement, crf_backend=cfg.crf_backend)
-            probe, self.legend = self.segmenter.probe_and_legend("cluster", refinement)
-            self._photographs = self.segmenter.photographs(probe, view)
+            self.photographs = self.segmenter.photographs(refinement, res=cfg.res, crf_backend=cfg.crf_backend)
         else:
             if cfg.run_crf:
                 raise ConfigError("run_crf: the CRF refines final clusters, which need a checkpoint")
@@ -118,38 +117,31 @@ class Viewer:
         check_resolution("res", self._res, self._patch_size)
 
     def __call__(self, photograph: Image.Image) -> EigenPanels:
-        """Decompose and segment an RGB photograph of any size.
-
-        The whole photograph is resized: short side to ``res``, long side to the nearest multiple of the patch size. The
-        aspect changes by at most half a patch.
-
-        Raises:
-            DataError: the photograph is so long that it has too many patches.
-        """
-        seen = whole_patch_size(photograph, self._res, self._patch_size)
-        width, height = (side * self._cfg.panel_scale for side in seen)
+        """Decompose and segment an RGB photograph of any size; raises DataError if it has too many patches."""
+        img = self._fabric.to_device(whole_patch_input(photograph, self._res, self._patch_size))
+        height, width = (side * self._cfg.panel_scale for side in img.shape[2:])
         with self._fabric.autocast():
-            found = self._decompose(self._fabric.to_device(input_of_size(photograph, seen)), self._cfg)
+            found = self._decompose(img, self._cfg)
         palette = distinct_palette(1 + int(max(found.cue.max(), found.kmeans.max())))
         maps = {"eicue": (found.cue, palette), "kmeans": (found.kmeans, palette)}
         if self.segmenter is not None:
-            ids = self.legend.ids(self._photographs(photograph, (height, width)))
-            maps["clusters"] = ids, self.legend.classes.palette
+            (clusters,) = self.photographs.label_maps([self.photographs.prepare(photograph)], (height, width))
+            legend = self.photographs.legend
+            maps["clusters"] = legend.ids(clusters), legend.classes.palette
         # Smoothly, unlike the model's input.
         return EigenPanels(photograph.resize((width, height), Image.Resampling.LANCZOS), found.eigenvectors, maps)
 
 
 def visualize(cfg: DictConfig) -> str:
-    """Write figures of all images that a configuration names, and with ``panels`` also every panel as a file.
+    """Write ``grid.png`` of the images that a configuration names; with ``panels`` also every panel as a file.
 
-    Writes ``grid.png``, or ``grid_1.png`` and so on for more than ``rows_per_grid`` images; for the panels' files see
-    ``EigenPanels``. Holds the images of one figure at a time. Images that cannot be read are logged at the end.
+    For the panels' files see ``EigenPanels``. Images that cannot be read are logged at the end.
 
     Args:
         cfg: a validated VisualizeConfig.
 
     Returns:
-        A line: how many images were drawn and left out, and the files of the figures.
+        A line: how many images were drawn and left out, and the file.
 
     Raises:
         CheckpointError, ConfigError, DataError, WeightsError: there is nothing to show at all.
@@ -159,36 +151,27 @@ def visualize(cfg: DictConfig) -> str:
         raise ConfigError("images: name images or folders, set bundled=true, or name a dataset (dir_dataset_name)")
     viewer = Viewer(cfg)
     if not named and viewer.segmenter is not None:
-        run = viewer.segmenter.cfg
-        is_here = Path(run.pytorch_data_dir).is_dir()
-        source = run if is_here else with_overrides(run, pytorch_data_dir=cfg.pytorch_data_dir)
-        named = _dataset_images(source, cfg.split)
-    # At even distances.
-    n = len(named) if cfg.max_images is None else min(cfg.max_images, len(named))
-    images = [named[index] for index in np.linspace(0, len(named) - 1, n).round().astype(int).tolist()]
-    folder, n_grids = Path(cfg.output_dir), -(-n // cfg.rows_per_grid)
-    grids: list[Path] = []
+        data_dir = None if cfg.pytorch_data_dir == DatasetConfig.pytorch_data_dir else cfg.pytorch_data_dir
+        named = _dataset_images(dataset_config(viewer.segmenter.model, data_dir), cfg.split)
+    n = min(cfg.max_images, len(named))
+    folder = Path(cfg.output_dir)
     rows: dict[str, EigenPanels] = {}
     unreadable: list[str] = []
-    for number, (name, read) in enumerate(tqdm(images, "images", unit="image"), start=1):
+    for index in tqdm(np.linspace(0, len(named) - 1, n).round().astype(int).tolist(), "images", unit="image"):
+        name, read = named[index]
         try:
-            rows[name] = _panels(viewer, name, read())
+            rows[name] = viewer(read())
             if cfg.panels:
                 rows[name].write(folder, name)
         except DataError as error:
-            unreadable.append(str(error))
-        if rows and (len(rows) == cfg.rows_per_grid or number == n):
-            # Numbered names sort in order.
-            place = f"_{len(grids) + 1:0{len(str(n_grids))}d}" if n_grids > 1 else ""
-            grids.append(folder / f"grid{place}.png")
-            _draw(grids[-1], rows, viewer, cfg)
-            rows = {}
+            unreadable.append(f"{name}: {error}")
     for line in unreadable:
         logger.warning("left out: %s", line)
-    if not grids:
+    if not rows:
         raise DataError(f"none of {n} images could be read, see above")
+    _draw(folder / "grid.png", rows, viewer, cfg)
     left_out = f", {len(unreadable)} left out" if unreadable else ""
-    return f"{n - len(unreadable)} of {len(named)} images{left_out}: {' '.join(map(str, grids))}"
+    return f"{len(rows)} of {len(named)} images{left_out}: {folder / 'grid.png'}"
 
 
 def named_images(cfg: DictConfig) -> list[NamedImage]:
@@ -223,13 +206,6 @@ def _segmenter(cfg: DictConfig, fabric: Fabric) -> Segmenter:
     return open_segmenter(Path(cfg.checkpoint), fabric)
 
 
-def _panels(viewer: Viewer, name: str, photograph: Image.Image) -> EigenPanels:
-    try:
-        return viewer(photograph)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
-
-
 def _draw(path: Path, rows: dict[str, EigenPanels], viewer: Viewer, cfg: DictConfig) -> None:
     n_clusters = "as many clusters as EiCue has labels" if cfg.n_clusters is None else f"{cfg.n_clusters} clusters"
     note = (
@@ -242,9 +218,8 @@ def _draw(path: Path, rows: dict[str, EigenPanels], viewer: Viewer, cfg: DictCon
     figure = panel_grid(
         [row.by_title() for row in rows.values()],
         [f"{name}\n{int(row.maps['eicue'][0].max()) + 1} labels" for name, row in rows.items()],
-        class_legend(shown, viewer.legend.classes, NO_CLASS_NAME) if viewer.segmenter else (),
-        MAP_TITLES["clusters"],
+        class_legend(shown, viewer.photographs.legend.classes, NO_CLASS_NAME) if viewer.segmenter else (),
         note=note,
         bar_below="eigenvector 1",
     )
-    write_figure(path, figure, cfg.panel_width / PANEL_INCHES)
+    write_figure(path, figure)

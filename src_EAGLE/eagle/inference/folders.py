@@ -1,17 +1,14 @@
 """Write masks of images, folders and videos, and one JSON that lists them; a rerun skips what is finished.
 
-Devices share the files. Each process appends a record of every file whose masks are written to a log of its own. These
-records say what a rerun may skip, and ``segments.json`` is made of them.
+A log has a record of every file whose masks are written. It says what a rerun may skip, and ``segments.json`` is made
+of it.
 """
 
 import dataclasses
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from datetime import timedelta
 from io import FileIO
 from itertools import groupby
 from pathlib import Path
@@ -19,10 +16,7 @@ from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
 from omegaconf import DictConfig
-from torch import nn
 from tqdm import tqdm
 
 from eagle.checkpoints import checkpoint_files
@@ -30,78 +24,69 @@ from eagle.config.refinement import refinement
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, VOID_COLOR
 from eagle.data.named_files import bundled_photographs, named_files, output_names
-from eagle.distributed import chosen_precision, computed_by_rank_zero, named_devices, set_float32_precision
+from eagle.distributed import chosen_precision, named_devices
 from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
 from eagle.files import LOCK_NAME, locked, remove_unfinished, sha256_of, write_text_atomically, written_atomically
-from eagle.inference.photograph import PhotographSegmenter, Prepared, View, ordered
+from eagle.inference.photograph import PhotographSegmenter, Prepared, ordered
 from eagle.inference.segmentation import Legend, Segmentation, mask_files
 from eagle.inference.segmenter import open_segmenter
-from eagle.inference.video import VIDEO_SUFFIXES, join_overlays, segment_video
+from eagle.inference.video import VIDEO_SUFFIXES, segment_video
 from eagle.models.cluster_tree import ClusterCut
 
 JSON_NAME = "segments.json"
 LEGEND_NAME = "legend.png"
-# Records of all processes, joined; and those that a process writes while it runs.
-JOINED_LOG, RANK_LOGS = "segments.jsonl", "segments.rank-*.jsonl"
-# Batches in a chunk of files. Images of different chunks never share a batch, so that a batch depends neither on the
-# number of processes nor on what an earlier run has finished. Longer chunks have more images of one size, shorter ones
-# spread better over processes.
+LOG_NAME = "segments.jsonl"
+# Batches in a chunk of files. Images of different chunks never share a batch, so that a batch does not depend on what
+# an earlier run has finished.
 CHUNK_BATCHES = 4
 
 logger = logging.getLogger(__name__)
 
 
-def segment(cfg: DictConfig) -> dict[str, Any] | None:
+def segment(cfg: DictConfig) -> dict[str, Any]:
     """Write masks for all files named by ``cfg.images`` and ``cfg.bundled``, and ``segments.json``.
 
     Each image gives ``NAME_ids.png``, ``NAME_color.png`` and ``NAME_overlay.png`` in its own size, and each video
-    ``NAME_overlay.mp4``. With ``cfg.frame_rate``, each folder of images also gives ``FOLDER_overlay.mp4``.
-    ``legend.png`` shows each class's colour and mean share. Unreadable files are listed in the JSON and logged.
+    ``NAME_overlay.mp4``. ``legend.png`` shows each class's colour and mean share. Unreadable files are listed in the
+    JSON and logged.
 
     Files that an earlier run finished are skipped if neither they nor the settings have changed; ``segments.jsonl``
-    records them. The process of rank 0 writes the JSON, the legend and the folders' videos.
+    records them.
 
     Args:
         cfg: a validated SegmentConfig.
 
     Returns:
         The JSON's content: ``classes``, ``images`` (files, size and shares of each class) and ``unreadable``; and
-        ``already_done``, the number of files that earlier runs finished. None in processes of other ranks.
+        ``already_done``, the number of files that earlier runs finished.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
         ConfigError: no input is named, results could replace inputs, a size is not a multiple of the patch size, or a
             device is missing.
-        DataError: a named path does not exist, processes do not share the output folder, or a folder's overlays cannot
-            be joined to a video.
+        DataError: a named path does not exist.
         EagleError: another run writes to the output folder.
     """
     files = _files(cfg)
-    cfg = DictConfig({**cfg, "precision": chosen_precision(cfg)})
-    fabric = _launched_fabric(cfg)
-    files = fabric.broadcast(files)  # processes that list a folder while it grows would disagree
     names = dict(zip(map(str, files), output_names(files), strict=True))
-    path, folder, refined = Path(cfg.checkpoint), Path(cfg.output_dir), refinement(cfg)
-    segmenter = open_segmenter(path, fabric)
-    view = segmenter.view(cfg.res, cfg.full_resolution, cfg.window, refined, cfg.crf_backend)
-    probe, legend = segmenter.probe_and_legend(cfg.probe, refined, cfg.cluster_names, cfg.n_clusters)
-    photographs = segmenter.photographs(probe, view)
-    settings = _settings(cfg, view, legend, probe)
-    with ExitStack() as stack:
-
-        def start() -> dict[str, list[int]]:
-            stack.enter_context(locked(folder / LOCK_NAME, folder))
-            return _finished(folder, settings, names)
-
-        finished = computed_by_rank_zero(start)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / RANK_LOGS.replace("*", str(fabric.global_rank))).open("ab", buffering=0) as log:
-            share = _Share(cfg, fabric, photographs, legend, settings, finished, log)
-            share.segment(list(zip(files, names.values(), strict=True)))
-        fabric.barrier()
-        return _summary(folder, settings, names, legend, cfg) if fabric.is_global_zero else None
+    with named_devices(cfg):
+        fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=chosen_precision(cfg))  # type: ignore[arg-type]
+    folder, names_and_cut = Path(cfg.output_dir), (cfg.cluster_names, cfg.n_clusters)
+    photographs = open_segmenter(Path(cfg.checkpoint), fabric).photographs(
+        refinement(cfg), cfg.probe, cfg.res, cfg.full_resolution, cfg.window, cfg.crf_backend, *names_and_cut
+    )
+    settings = _settings(cfg, photographs)
+    with locked(folder / LOCK_NAME, folder):
+        remove_unfinished(folder)  # of a run that was killed
+        records = _records(folder, settings, names)
+        finished = {path: record["stamp"] for path, record in records.items() if "entry" in record}
+        with (folder / LOG_NAME).open("ab", buffering=0) as log:
+            run = _Run(cfg, photographs, settings, finished, log)
+            run.segment(list(zip(files, names.values(), strict=True)))
+        content = _summary(folder, _records(folder, settings, names), photographs.legend, cfg)
+        return content | {"already_done": len(names) - run.n_new}
 
 
 def _files(cfg: DictConfig) -> list[Path]:
@@ -120,39 +105,19 @@ def _files(cfg: DictConfig) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def _launched_fabric(cfg: DictConfig) -> Fabric:
-    """Start or join the processes of all devices, which wait ``rank_timeout`` seconds for one another.
-
-    Raises:
-        ConfigError: this machine lacks the requested devices, or torchrun started more processes than ``devices``.
-    """
-    set_float32_precision(cfg.matmul_precision)
-    arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
-    with named_devices(cfg):
-        fabric = Fabric(**arguments)
-    if isinstance(fabric.strategy, DDPStrategy) and cfg.strategy in ("auto", "ddp"):
-        fabric = Fabric(**arguments | {"strategy": DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))})
-    if TorchElasticEnvironment.detect() and fabric.world_size < int(os.environ["WORLD_SIZE"]):
-        raise ConfigError(
-            f"devices={cfg.devices}: torchrun started {os.environ['WORLD_SIZE']} processes, which would each segment "
-            "all files; set devices to the processes of one machine, and num_nodes"
-        )
-    fabric.launch()
-    return fabric
-
-
-def _settings(cfg: DictConfig, view: View, legend: Legend, probe: nn.Module) -> str:
+def _settings(cfg: DictConfig, photographs: PhotographSegmenter) -> str:
     """Hash of what determines an image's masks besides the image.
 
-    Left out are batch size and devices: they can change scores in the last bit.
+    Left out are batch size and device: they can change scores in the last bit.
     """
+    probe, legend = photographs.probe, photographs.legend
     content = {
         "checkpoint": [sha256_of(file) for file in checkpoint_files(Path(cfg.checkpoint))],
         "probe": cfg.probe,
-        "view": dataclasses.asdict(view),
+        "view": dataclasses.asdict(photographs.view),
         "cluster_of_leaf": probe.groups.tolist() if isinstance(probe, ClusterCut) else None,
-        "precision": [cfg.precision, cfg.matmul_precision],
-        "legend": legend.to_plain(),
+        "precision": chosen_precision(cfg),
+        "legend": [legend.classes.names, legend.classes.palette.tolist(), legend.table.tolist()],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -168,32 +133,29 @@ class _Job:
     finished: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class _Share:
-    """One process's part of the work; ``finished`` has the stamp of each file that earlier runs segmented."""
+@dataclasses.dataclass
+class _Run:
+    """One run; ``finished`` has the stamp of each file that earlier runs segmented, ``n_new`` counts new records."""
 
     cfg: DictConfig
-    fabric: Fabric
     photographs: PhotographSegmenter
-    legend: Legend
     settings: str
     finished: Mapping[str, list[int]]
     log: FileIO
+    n_new: int = 0
 
     def segment(self, files: Sequence[tuple[Path, str]]) -> None:
-        """Segment every ``world_size``-th chunk of images and every ``world_size``-th video of files and names."""
+        """Segment images, then videos, of files and their output names."""
         images, videos = ([file for file in files if _is_video(file[0]) == wanted] for wanted in (False, True))
-        length, mine = CHUNK_BATCHES * self.cfg.batch_size, slice(self.fabric.global_rank, None, self.fabric.world_size)
-        starts = range(0, len(images), length)[mine]
-        chunks = [[self._job(*file, start) for file in images[start : start + length]] for start in starts]
+        length = CHUNK_BATCHES * self.cfg.batch_size
+        jobs = [self._job(*file, number // length) for number, file in enumerate(images)]
         # Finished files of the other chunks complete the batches as they were.
-        jobs = [job for chunk in chunks if not all(job.finished for job in chunk) for job in chunk]
-        n_files = sum(map(len, chunks)) + len(videos[mine])
-        n_done = sum(map(len, chunks)) - len(jobs)
-        hidden = not self.fabric.is_global_zero
-        with tqdm(total=n_files, initial=n_done, unit="file", desc="segmenting", disable=hidden) as progress:
+        unfinished = {job.chunk for job in jobs if not job.finished}
+        jobs = [job for job in jobs if job.chunk in unfinished]
+        n_done = len(images) - len(jobs)
+        with tqdm(total=len(files), initial=n_done, unit="file", desc="segmenting") as progress:
             self._segment_images(jobs, progress)
-            for path, name in videos[mine]:
+            for path, name in videos:
                 self._segment_video(self._job(path, name))
                 progress.update()
 
@@ -222,7 +184,8 @@ class _Share:
 
         def segmented() -> Iterator[tuple[_Job, Prepared, np.ndarray]]:
             for _, chunk in groupby(readable(), key=lambda file: file[0].chunk):
-                yield from self.photographs.segmented(chunk, self.cfg.batch_size, lambda job: not job.finished)
+                results = self.photographs.segmented(chunk, self.cfg.batch_size)
+                yield from (result for result in results if not result[0].finished)
 
         for job, entry in ordered(self._write, segmented(), n_threads, ahead):
             self._record(job, entry=entry)
@@ -232,7 +195,7 @@ class _Share:
             target = self._folder / _video_file(job.name)
             sizes = self.cfg.batch_size, self.cfg.num_workers
             try:
-                self._record(job, entry=segment_video(job.path, target, self.photographs, self.legend, *sizes))
+                self._record(job, entry=segment_video(job.path, target, self.photographs, *sizes))
             except DataError as error:
                 self._record(job, unreadable=str(error))
 
@@ -244,7 +207,8 @@ class _Share:
 
     def _write(self, result: tuple[_Job, Prepared, np.ndarray]) -> tuple[_Job, dict[str, Any]]:
         job, prepared, clusters = result
-        segmented = Segmentation(prepared.photograph, self.legend.ids(clusters), self.legend, job.name)
+        legend = self.photographs.legend
+        segmented = Segmentation(prepared.photograph, legend.ids(clusters), legend, job.name)
         files = {kind: path.name for kind, path in segmented.save(self._folder).items()}
         return job, {"size": list(prepared.photograph.size), "files": files, "shares": segmented.shares()}
 
@@ -252,53 +216,35 @@ class _Share:
         """Append a file's record: its ``entry`` in the JSON, or why it is ``unreadable``."""
         record = {"path": str(job.path), "name": job.name, "settings": self.settings, "stamp": job.stamp, **result}
         self.log.write(_line(record))
+        self.n_new += 1
 
     @property
     def _folder(self) -> Path:
         return Path(self.cfg.output_dir)
 
 
-def _finished(folder: Path, settings: str, names: Mapping[str, str]) -> dict[str, list[int]]:
-    """Prepare the output folder for this run; return the stamp of each file that earlier runs segmented."""
-    if any(folder.glob(RANK_LOGS)):  # of a run that was killed
-        remove_unfinished(folder)
-    records, _ = _join_logs(folder, settings, names)
-    return {path: record["stamp"] for path, record in records.items() if "entry" in record}
-
-
-def _join_logs(folder: Path, settings: str, names: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], int]:
-    """Join the logs of all processes to one; return the latest record of each path, and how many records were new.
+def _records(folder: Path, settings: str, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The latest record of each path in the log, which is written again with these alone.
 
     Records of other settings, files or names are dropped: the masks that they describe may be overwritten.
     """
     latest: dict[str, dict[str, Any]] = {}
-    n_new, rank_logs = 0, sorted(folder.glob(RANK_LOGS))
-    for log in filter(Path.is_file, (folder / JOINED_LOG, *rank_logs)):
-        with log.open("rb") as lines:
-            for line in lines:
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue  # a kill or a full disk tore it: the file is segmented again
-                if record["settings"] == settings and names.get(record["path"]) == record["name"]:
-                    latest[record["path"]] = record
-                    n_new += log in rank_logs
+    log = folder / LOG_NAME
+    for line in log.read_bytes().splitlines() if log.is_file() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # a kill or a full disk tore it: the file is segmented again
+        if record["settings"] == settings and names.get(record["path"]) == record["name"]:
+            latest[record["path"]] = record
     records = {path: latest[path] for path in names if path in latest}
-    with written_atomically(folder / JOINED_LOG) as temporary, temporary.open("wb") as file:
+    with written_atomically(log) as temporary, temporary.open("wb") as file:
         file.writelines(map(_line, records.values()))
-    for log in rank_logs:
-        log.unlink()
-    return records, n_new
+    return records
 
 
-def _summary(folder: Path, settings: str, names: Mapping[str, str], legend: Legend, cfg: DictConfig) -> dict[str, Any]:
-    """Write ``segments.json``, the legend and the folders' videos from the records of all processes."""
-    records, n_new = _join_logs(folder, settings, names)
-    if missing := [path for path in names if path not in records]:
-        raise DataError(
-            f"{folder}: lacks the results of {len(missing)} files, e.g. {missing[0]}; all processes must write to one "
-            "shared folder"
-        )
+def _summary(folder: Path, records: Mapping[str, dict[str, Any]], legend: Legend, cfg: DictConfig) -> dict[str, Any]:
+    """Write ``segments.json`` and the legend."""
     colors = legend.classes.palette.tolist()
     content: dict[str, Any] = {
         "checkpoint": str(Path(cfg.checkpoint)),
@@ -307,15 +253,12 @@ def _summary(folder: Path, settings: str, names: Mapping[str, str], legend: Lege
         "images": {path: record["entry"] for path, record in records.items() if "entry" in record},
         "unreadable": {path: record["unreadable"] for path, record in records.items() if "entry" not in record},
     }
-    _write_json(folder / JSON_NAME, content)
+    write_text_atomically(folder / JSON_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
     for reason in content["unreadable"].values():
         logger.warning("left out: %s", reason)
     if content["images"]:
         write_legend(folder / LEGEND_NAME, legend, [entry["shares"] for entry in content["images"].values()])
-    if cfg.frame_rate is not None:
-        content["videos"] = join_overlays(content["images"], folder, cfg.frame_rate)
-        _write_json(folder / JSON_NAME, content)
-    return content | {"already_done": len(names) - n_new}
+    return content
 
 
 def write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float]]) -> None:
@@ -337,10 +280,6 @@ def write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float
 
 def _line(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, allow_nan=False) + "\n").encode()
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_text_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from eagle.config.refinement import Refinement
 from eagle.data.labels import id_type
 from eagle.data.views import normalize
+from eagle.inference.segmentation import Legend
 from eagle.maps.probe_maps import (
     MapSettings,
     covered_size,
@@ -59,14 +60,8 @@ class View:
     crf_backend: str
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A photograph and what the model sees of it.
-
-    Attributes:
-        photograph: RGB, of any size.
-        seen: the photograph at the size of the model's input.
-    """
+class Prepared(NamedTuple):
+    """An RGB photograph of any size, and the same at the size of the model's input."""
 
     photograph: Image.Image
     seen: Image.Image
@@ -76,52 +71,39 @@ class PhotographSegmenter:
     """Compute label maps of photographs with one probe of a segmenter.
 
     Args:
-        segmenter: in eval mode.
+        segmenter: in eval mode, on the fabric's device.
         probe: a linear or cluster probe, or a cut of a tree.
+        legend: names and colours of the probe's ids.
         view: resolution, windows and refinement.
         fabric: sets device and precision.
     """
 
-    def __init__(self, segmenter: LitUnsupervisedSegmenter, probe: nn.Module, view: View, fabric: Fabric) -> None:
+    def __init__(
+        self, segmenter: LitUnsupervisedSegmenter, probe: nn.Module, legend: Legend, view: View, fabric: Fabric
+    ) -> None:
         self._segmenter = segmenter
-        self._view = view
+        self.legend = legend
+        self.view = view
         self._fabric = fabric
-        self._probe = fabric.to_device(probe)
+        self.probe = fabric.to_device(probe)
         self._maps = segmenter.probe_maps(MapSettings(window=view.window))
-        # Without DistributedDataParallel, whose forward waits for all processes: theirs have images of their own.
-        fabric.to_device(segmenter.eval())
-
-    def __call__(self, photograph: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Cluster ids of an RGB photograph; class ids with the linear probe.
-
-        Args:
-            photograph: an image of any size.
-            size: (H, W) of the result; None for the photograph's size.
-
-        Returns:
-            H×W uint8, or uint16 for more than 255 clusters.
-        """
-        return self.label_maps([self.prepare(photograph)], size)[0]
 
     def segmented(
-        self, items: Iterable[tuple[Item, Prepared]], batch_size: int, needed: Callable[[Item], bool] = lambda _: True
+        self, items: Iterable[tuple[Item, Prepared]], batch_size: int
     ) -> Iterator[tuple[Item, Prepared, np.ndarray]]:
         """Yield ``label_maps`` of photographs, each with its item; those of one size are computed together.
 
         Args:
             items: photographs from ``prepare``, each with what identifies it; of any sizes.
             batch_size: most photographs that are computed together.
-            needed: whether an item's map is needed. The others only complete batches, and are not yielded.
         """
         for batch in batches(items, batch_size):
-            if any(needed(item) for item, _ in batch):
-                maps = self.label_maps([prepared for _, prepared in batch])
-                results = zip(batch, maps, strict=True)
-                yield from ((item, prepared, ids) for (item, prepared), ids in results if needed(item))
+            maps = self.label_maps([prepared for _, prepared in batch])
+            yield from ((item, prepared, ids) for (item, prepared), ids in zip(batch, maps, strict=True))
 
     def prepare(self, photograph: Image.Image) -> Prepared:
         """Resize an RGB photograph to the model's input; needs no model, so that any thread can do it."""
-        return Prepared(photograph, photograph if self._view.res is None else resized(photograph, self._view.res))
+        return Prepared(photograph, photograph if self.view.res is None else resized(photograph, self.view.res))
 
     @torch.no_grad()
     def label_maps(
@@ -140,7 +122,7 @@ class PhotographSegmenter:
         code = self.codes(batch) if code is None else code
         covered, seen = covered_size(code, self._segmenter.net.model.patch_size), batch[0].seen
         shown = (seen.height, seen.width)
-        if self._view.refinement.on_pixels:
+        if self.view.refinement.on_pixels:
             scores = self._refined([item.photograph for item in batch], code, covered, shown)
             covered = shown = (scores.shape[2], scores.shape[3])
         else:
@@ -169,10 +151,10 @@ class PhotographSegmenter:
 
     def _scores(self, code: Tensor) -> Tensor:
         """Class scores of the patches, B×C×h×w: probabilities after a step of refinement, else linear in the code."""
-        steps = self._view.refinement.on_patches
+        steps = self.view.refinement.on_patches
         if not steps:
-            return linear_scores(code, self._probe)
-        return patch_probabilities(code, self._probe, self._maps.settings.alpha, steps)
+            return linear_scores(code, self.probe)
+        return patch_probabilities(code, self.probe, self._maps.settings.alpha, steps)
 
     def _refined(
         self, photographs: Sequence[Image.Image], code: Tensor, covered: tuple[int, int], size: tuple[int, int]
@@ -181,19 +163,19 @@ class PhotographSegmenter:
         shrink = min(1.0, (CRF_PIXELS / (size[0] * size[1])) ** 0.5)
         height, width = (max(1, round(side * shrink)) for side in size)
         small = [photograph.resize((width, height), Image.Resampling.NEAREST) for photograph in photographs]
-        view, alpha = self._view, self._maps.settings.alpha
+        view, alpha = self.view, self._maps.settings.alpha
 
         def resample(part: Tensor) -> Tensor:
             return sampled(part, covered, size, (height, width), slice(0, height))
 
         def refined(rows: slice) -> Tensor:
-            scores = log_probabilities(code[rows], self._probe, alpha, resample, view.refinement.on_patches)
+            scores = log_probabilities(code[rows], self.probe, alpha, resample, view.refinement.on_patches)
             img = self._tensor(small[rows])
             for step in view.refinement.on_pixels:
                 (scores,) = pixel_step(step, view.crf_backend)(img, [scores])
             return scores
 
-        at_once = max(1, CRF_VALUES // (n_scores(self._probe) * height * width))
+        at_once = max(1, CRF_VALUES // (n_scores(self.probe) * height * width))
         return torch.cat([refined(slice(i, i + at_once)) for i in range(0, len(small), at_once)])
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -41,7 +40,7 @@ class Legend:
         assignment = _assignment(class_map, map_name) if class_map else None
         has_names = assignment is not None or map_name.startswith("linear")
         self.classes = known if known and has_names else numbered_clusters(n_clusters)
-        self._table = np.array(range(n_clusters) if assignment is None else assignment)
+        self.table = np.array(range(n_clusters) if assignment is None else assignment)
 
     def joining(self, cut: ClusterCut) -> tuple[ClusterCut, "Legend"]:
         """The probe in which clusters of one class are one cluster, and its legend.
@@ -51,12 +50,12 @@ class Legend:
         """
         n_classes = len(self.classes)
         joined = copy(self)
-        joined._table = np.append(np.arange(n_classes), NO_CLASS)
-        return cut.joined(np.where(self._table == NO_CLASS, n_classes, self._table).tolist()), joined
+        joined.table = np.append(np.arange(n_classes), NO_CLASS)
+        return cut.joined(np.where(self.table == NO_CLASS, n_classes, self.table).tolist()), joined
 
     def ids(self, clusters: np.ndarray) -> np.ndarray:
         """Map H×W clusters to class ids; −1 is no class."""
-        return self._table[clusters]
+        return self.table[clusters]
 
     def shares(self, ids: np.ndarray) -> dict[str, float]:
         """Share of the pixels by class name, for the classes that occur, largest first."""
@@ -66,11 +65,6 @@ class Legend:
         for index in np.flatnonzero(counts).tolist():
             pixels[self.name(index + NO_CLASS)] += int(counts[index])
         return {name: round(count / ids.size, 6) for name, count in pixels.most_common()}
-
-    def to_plain(self) -> dict[str, Any]:
-        """Everything that determines the masks of given clusters, as plain data for a hash."""
-        classes = {"names": list(self.classes.names), "palette": self.classes.palette.tolist()}
-        return {**classes, "table": self._table.tolist()}
 
     def name(self, class_id: int) -> str:
         """The name of a class id."""

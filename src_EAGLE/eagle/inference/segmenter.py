@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict, Unpack, cast, overload
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -10,18 +10,18 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 
 from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, UNREFINED, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS, PRECISIONS
-from eagle.config.validation import check_resolution
+from eagle.config.validation import check_resolution, refuse_unknown
 from eagle.data.datasets.catalog import known_classes
 from eagle.data.images import read_photograph, rgb_image
 from eagle.data.labels import ClassMap, name_lines, named_clusters
 from eagle.data.named_files import short_stem
-from eagle.errors import ConfigError, DataError, one_line, unknown_name_message
-from eagle.inference.decomposition import eigenvectors_and_cue, input_of_size, whole_patch_size
+from eagle.errors import ConfigError, DataError, one_line
+from eagle.inference.decomposition import eigenvectors_and_cue, whole_patch_input
 from eagle.inference.photograph import PhotographSegmenter, View
 from eagle.inference.segmentation import Legend, Segmentation
 from eagle.maps.probe_maps import cut_map, n_scores
@@ -70,20 +70,6 @@ def _image_of(array: np.ndarray) -> Image.Image:
 PROBES = ("cluster", "linear")
 
 
-class SegmentOptions(TypedDict, total=False):
-    """The options of ``Segmenter.segment``, which documents them."""
-
-    probe: str
-    res: int | None
-    full_resolution: bool
-    window: int | None
-    refine: str
-    crf_backend: str
-    cluster_names: str | Path | None
-    n_clusters: int | None
-    batch_size: int
-
-
 class Segmenter:
     """A trained model with methods for photographs; ``load_segmenter`` makes it.
 
@@ -127,24 +113,9 @@ class Segmenter:
         """The configuration of the training run."""
         return self.model.cfg
 
-    @property
-    def training_record(self) -> dict[str, Any]:
-        """What the checkpoint says of its training, e.g. ``global_step``."""
-        return self.model.training_record
-
     def cues(self, img: Tensor) -> Tensor:
         """The EiCue of B×3×H×W normalised images, B×h×w int64."""
         return self.model.cues(img)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The model's tensors by name."""
-        return self.model.state_dict()
-
-    @overload
-    def segment(self, images: GivenImage, **options: Unpack[SegmentOptions]) -> Segmentation: ...  # type: ignore[overload-overlap]
-
-    @overload
-    def segment(self, images: Sequence[GivenImage], **options: Unpack[SegmentOptions]) -> list[Segmentation]: ...
 
     def segment(
         self,
@@ -159,7 +130,7 @@ class Segmenter:
         cluster_names: str | Path | None = None,
         n_clusters: int | None = None,
         batch_size: int = 8,
-    ) -> Segmentation | list[Segmentation]:
+    ) -> Any:
         """Segment one photograph, or a list of them, of any size.
 
         Photographs of a list that the model sees at one size are computed together.
@@ -189,17 +160,15 @@ class Segmenter:
         given, several = listed(images), isinstance(images, (list, tuple))
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is too small; the least is 1")
-        if refine not in NAMED_REFINEMENTS:
-            raise ConfigError(unknown_name_message("refinement", refine, NAMED_REFINEMENTS))
-        refinement = refinement_of_name(refine)
-        view = self.view(res, full_resolution, window, refinement, crf_backend)
-        module, legend = self.probe_and_legend(probe, refinement, cluster_names, n_clusters)
-        photographs = self.photographs(module, view)
+        refuse_unknown("refinement", [refine], NAMED_REFINEMENTS)
+        photographs = self.photographs(
+            refinement_of_name(refine), probe, res, full_resolution, window, crf_backend, cluster_names, n_clusters
+        )
         prepared = ((i, photographs.prepare(photograph_of(image))) for i, image in enumerate(given))
         results: dict[int, Segmentation] = {}
         for i, item, clusters in photographs.segmented(prepared, batch_size):
             name = _name_of(given[i], i if several else None)
-            results[i] = Segmentation(item.photograph, legend.ids(clusters), legend, name)
+            results[i] = Segmentation(item.photograph, photographs.legend.ids(clusters), photographs.legend, name)
         return [results[i] for i in range(len(given))] if several else results[0]
 
     def segment_codes(
@@ -212,24 +181,12 @@ class Segmenter:
         cluster_names: str | Path | None = None,
         n_clusters: int | None = None,
     ) -> Segmentation:
-        """``segment`` for a photograph whose codes are known, e.g. at another number of clusters: without the backbone.
-
-        Args:
-            photograph: RGB.
-            code: ``codes(photograph, res)``.
-            res: as for the codes.
-            refine: see ``segment``.
-            cluster_names: see ``segment``.
-            n_clusters: see ``segment``.
-
-        Raises:
-            ConfigError, DataError: as for ``segment``.
-        """
-        refinement = refinement_of_name(refine)
-        module, legend = self.probe_and_legend("cluster", refinement, cluster_names, n_clusters)
-        photographs = self.photographs(module, self.view(res, refinement=refinement))
+        """``segment`` for an RGB photograph whose ``codes(photograph, res)`` are known: without the backbone."""
+        photographs = self.photographs(
+            refinement_of_name(refine), res=res, cluster_names=cluster_names, n_clusters=n_clusters
+        )
         (clusters,) = photographs.label_maps([photographs.prepare(photograph)], code=code)
-        return Segmentation(photograph, legend.ids(clusters), legend, _name_of(photograph, None))
+        return Segmentation(photograph, photographs.legend.ids(clusters), photographs.legend, "image")
 
     def codes(self, batch: Tensor | GivenImage | Sequence[GivenImage], res: int | None = None) -> Tensor:
         """Codes of images, averaged with their mirror images' codes as for masks; without gradients.
@@ -246,7 +203,7 @@ class Segmenter:
         Raises:
             ConfigError, DataError: as for ``segment``; or the batch has another shape or several sizes.
         """
-        photographs = self.photographs(self.model.cluster_probe, self.view(res))
+        photographs = self.photographs(res=res)
         if isinstance(batch, Tensor):
             if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
                 raise DataError(
@@ -286,57 +243,35 @@ class Segmenter:
         patch_size, n = self.model.net.model.patch_size, self.cfg.eigen_cluster - 1 if n is None else n
         res = res or self.cfg.val_res
         check_resolution("res", res, patch_size)
-        photograph = photograph_of(image)
-        size = whole_patch_size(photograph, res, patch_size)
-        grid = (size[1] // patch_size, size[0] // patch_size)
-        if n < 1 or max(n + 1, self.cfg.eigen_cluster) > grid[0] * grid[1]:
-            raise ConfigError(f"n: {n} eigenvectors of {grid[0]}×{grid[1]} patches; choose at least 1, or raise res")
-        img = self.machine.to_device(input_of_size(photograph, size))
+        img = self.machine.to_device(whole_patch_input(photograph_of(image), res, patch_size))
+        rows, columns = (side // patch_size for side in img.shape[2:])
+        if n < 1 or max(n + 1, self.cfg.eigen_cluster) > rows * columns:
+            raise ConfigError(f"n: {n} eigenvectors of {rows}×{columns} patches; choose at least 1, or raise res")
         with self.machine.autocast():
-            return eigenvectors_and_cue(self.model, self.model(img), img, n, self.cfg.color_affinity)
+            return eigenvectors_and_cue(self.model, self.model(img), img, n)
 
-    def photographs(self, probe: nn.Module, view: View) -> PhotographSegmenter:
-        """What computes label maps of photographs with one probe."""
-        return PhotographSegmenter(self.model, probe, view, self.machine)
-
-    def view(
+    def photographs(
         self,
+        refinement: Refinement = UNREFINED,
+        probe: str = "cluster",
         res: int | None = None,
         full_resolution: bool = False,
         window: int | None = None,
-        refinement: Refinement = UNREFINED,
         crf_backend: str = "auto",
-    ) -> View:
-        """Check the options of ``segment`` that say how the model sees a photograph; raises ConfigError."""
-        if crf_backend not in CRF_BACKENDS:
-            raise ConfigError(unknown_name_message("CRF backend", crf_backend, CRF_BACKENDS))
+        cluster_names: str | Path | None = None,
+        n_clusters: int | None = None,
+    ) -> PhotographSegmenter:
+        """What computes label maps, and the names of their ids; arguments and errors as in ``segment``."""
+        refuse_unknown("CRF backend", [crf_backend], CRF_BACKENDS)
+        refuse_unknown("probe", [probe], PROBES)
+        model, patch_size, val_res = self.model, self.model.net.model.patch_size, self.cfg.val_res
         for name, size in (("res", res), ("window", window)):
             if size is not None and size < 1:
                 raise ConfigError(f"{name}: {size} is too small; the least is 1")
-        val_res = self.cfg.val_res
-        seen = None if full_resolution else res or val_res
-        view = View(seen, window or (val_res if full_resolution else None), refinement, crf_backend)
-        patch_size = self.model.net.model.patch_size
-        for name, size in (("res", view.res), ("window", view.window)):
+        seen, window = None if full_resolution else res or val_res, window or (val_res if full_resolution else None)
+        for name, size in (("res", seen), ("window", window)):
             check_resolution(name, size or patch_size, patch_size)
-        return view
-
-    def probe_and_legend(
-        self,
-        probe: str,
-        refinement: Refinement,
-        cluster_names: str | Path | None = None,
-        n_clusters: int | None = None,
-    ) -> tuple[nn.Module, Legend]:
-        """A probe, and the names and colours of its ids; the options are those of ``segment``.
-
-        Raises:
-            ConfigError: the probe is unknown, or has not that many clusters.
-            DataError: the file of names is bad.
-        """
-        if probe not in PROBES:
-            raise ConfigError(unknown_name_message("probe", probe, PROBES))
-        model, names = self.model, Path(cluster_names) if cluster_names else None
+        names = Path(cluster_names) if cluster_names else None
         if probe == "linear" and n_clusters is not None:
             raise ConfigError("n_clusters: the linear probe has classes, not clusters; leave it out")
         if names and probe == "cluster" and model.cluster_tree and n_clusters is None:
@@ -347,7 +282,9 @@ class Segmenter:
         map_name = (cut_map(n) if cut else probe) + refinement.suffix
         class_map = named_clusters(names, map_name, n) if names else self.class_map
         legend = Legend(class_map, map_name, n, known_classes(self.cfg))
-        return legend.joining(module) if isinstance(module, ClusterCut) else (module, legend)
+        if isinstance(module, ClusterCut):
+            module, legend = legend.joining(module)
+        return PhotographSegmenter(model, module, legend, View(seen, window, refinement, crf_backend), self.machine)
 
 
 def load_segmenter(
@@ -361,8 +298,7 @@ def load_segmenter(
         precision: Lightning precision of backbone and head, e.g. "bf16-mixed".
 
     Returns:
-        The segmenter on the device, in eval mode. Its ``training_record`` has the file's
-        ``pytorch-lightning_version``, ``global_step`` and ``epoch``.
+        The segmenter on the device, in eval mode.
 
     Raises:
         CheckpointError: the file is missing, unreadable or not a segmenter's; or tensors are missing, unknown or
@@ -390,8 +326,7 @@ def open_segmenter(path: Path, machine: Fabric) -> Segmenter:
 
 
 def _machine(device: str, precision: str) -> Fabric:
-    if precision not in PRECISIONS:
-        raise ConfigError(unknown_name_message("precision", precision, PRECISIONS))
+    refuse_unknown("precision", [precision], PRECISIONS)
     accelerator, _, index = device.partition(":")
     try:
         return Fabric(accelerator=accelerator, devices=[int(index)] if index else 1, precision=precision)  # type: ignore[arg-type]

@@ -1,9 +1,8 @@
-"""Segment videos, and join the overlays of a folder of frames to a video; PyAV brings the decoders and H.264."""
+"""Segment videos; PyAV brings the decoders and H.264."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from eagle.data.labels import overlay
 from eagle.errors import DataError
 from eagle.files import written_atomically
 from eagle.inference.photograph import PhotographSegmenter, Prepared, ordered
-from eagle.inference.segmentation import Legend
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 # Unit of the times in the videos that are written, in seconds.
@@ -24,7 +22,7 @@ CLOCK = Fraction(1, 90_000)
 
 
 def segment_video(
-    path: Path, target: Path, photographs: PhotographSegmenter, legend: Legend, batch_size: int, n_threads: int
+    path: Path, target: Path, photographs: PhotographSegmenter, batch_size: int, n_threads: int
 ) -> dict[str, Any]:
     """Write the overlays of all frames as a video with the source's timing; return its entry in ``segments.json``.
 
@@ -32,7 +30,6 @@ def segment_video(
         path: the video.
         target: the .mp4 file to write.
         photographs: computes label maps.
-        legend: names and colours.
         batch_size: most frames that are computed together.
         n_threads: threads that prepare frames, and as many that draw overlays, while the model computes.
 
@@ -42,6 +39,7 @@ def segment_video(
 
     def drawn(frame: tuple[Fraction, Prepared, np.ndarray]) -> tuple[Fraction, np.ndarray, dict[str, float]]:
         time, prepared, clusters = frame
+        legend = photographs.legend
         ids = legend.ids(clusters)
         return time, overlay(prepared.photograph, ids, legend.classes.palette), legend.shares(ids)
 
@@ -129,52 +127,6 @@ def video_writer(path: Path) -> Iterator[Callable[[np.ndarray, Fraction], None]]
                     container.mux(packet)
         except av.FFmpegError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def join_overlays(images: Mapping[str, Any], output_dir: Path, rate: float) -> dict[str, str]:
-    """Write ``FOLDER_overlay.mp4`` for each folder with several images, its frames in the order of ``images``.
-
-    A video name that another folder or a video in ``images`` already uses, in any letter case, gets a number.
-
-    Args:
-        images: the ``images`` of ``segments.json``; entries without an overlay PNG are skipped.
-        output_dir: folder of the overlays and of the videos.
-        rate: frames per second.
-
-    Returns:
-        Each video's file name, by the folder of its frames.
-
-    Raises:
-        DataError: the images of a folder differ in size.
-    """
-    overlays: dict[Path, list[Path]] = {}
-    for source, entry in images.items():
-        if entry["files"]["overlay"].endswith(".png"):
-            overlays.setdefault(Path(source).parent, []).append(output_dir / entry["files"]["overlay"])
-    used = {entry["files"]["overlay"].lower() for entry in images.values()}
-    videos: dict[str, str] = {}
-    for folder, frames in overlays.items():
-        if len(frames) > 1:
-            suffixes = chain([""], (f"_{number}" for number in count(2)))
-            names = (f"{folder.resolve().name}{suffix}_overlay.mp4" for suffix in suffixes)
-            videos[str(folder)] = name = next(name for name in names if name.lower() not in used)
-            used.add(name.lower())
-            _join(frames, output_dir / name, Fraction(str(rate)))
-    return videos
-
-
-def _join(frames: list[Path], target: Path, rate: Fraction) -> None:
-    sizes = []
-    with video_writer(target) as write:
-        for path in tqdm(frames, target.name, unit="frame", leave=False):
-            with Image.open(path) as image:
-                sizes.append(image.size)
-                if sizes[-1] != sizes[0]:
-                    raise DataError(
-                        f"{path}: {image.width}×{image.height} pixels, the frames before it {sizes[0][0]}×{sizes[0][1]}"
-                        "; a video needs frames of one size: leave frame_rate out"
-                    )
-                write(np.asarray(image), Fraction(len(sizes) - 1) / rate)
 
 
 def _url(path: Path) -> str:

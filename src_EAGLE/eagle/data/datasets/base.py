@@ -15,23 +15,12 @@ from eagle.errors import DataError
 VOID = -1
 SPLITS = ("train", "val")
 
-# The ways round STEGO's mirror, by dataset.
-_PUBLISHERS_WAYS = {
-    "cocostuff": "download_datasets.py datasets=[cocostuff] source=originals",
-    "cityscapes": "download_datasets.py cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip",
-    "potsdam": "download_datasets.py potsdam=2_Ortho_RGB.zip,5_Labels_all.zip",
-}
 _UNKNOWN = -2
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a dataset.
-
-    Attributes:
-        names: class names by class id.
-        palette: RGB colours by class id, n×3 uint8.
-    """
+    """Names of a dataset's classes by class id, and their RGB colours, n×3 uint8."""
 
     names: tuple[str, ...]
     palette: np.ndarray
@@ -81,10 +70,7 @@ class SegmentationDataset(ABC):
 class ImageFileDataset(SegmentationDataset):
     """Dataset that stores one image and one label map per file; the image's name is its file's stem.
 
-    Args:
-        classes: class names and palette.
-        images: the images' files.
-        labels: the label maps' files, None for an image without one; None for a dataset without labels.
+    ``labels`` is None for a dataset without labels, and has None for an image without a label map.
     """
 
     def __init__(self, classes: Classes, images: Sequence[Path], labels: Sequence[Path | None] | None) -> None:
@@ -113,10 +99,10 @@ class ImageFileDataset(SegmentationDataset):
         return read_image(self.image_path(index))
 
     def label(self, index: int) -> np.ndarray:
-        """Class ids; must not be called for an image without a label map."""
+        """Class ids, all void for an image without a label map."""
         path = self.label_path(index)
         if path is None:
-            raise DataError(f"{self.image_path(index)}: has no label map")
+            return np.full(self.image(index).size[::-1], VOID, dtype=np.int32)
         return self.class_ids(path)
 
     @abstractmethod
@@ -125,13 +111,7 @@ class ImageFileDataset(SegmentationDataset):
 
 
 class DatasetPart(SegmentationDataset):
-    """A subset of a dataset.
-
-    Args:
-        dataset: the whole dataset.
-        indices: indices of the images to keep, in order.
-        skipped: one error message for each image left out because it cannot be read.
-    """
+    """The images of a dataset at ``indices``, in that order; ``skipped`` as in SegmentationDataset."""
 
     def __init__(self, dataset: SegmentationDataset, indices: Sequence[int], skipped: Iterable[str] = ()) -> None:
         self._dataset = dataset
@@ -180,18 +160,12 @@ def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, 
 
 
 class IdTable:
-    """Lookup table from non-negative file ids to class ids.
+    """Lookup table from non-negative file ids to class ids or VOID; other file ids are ``otherwise``, or an error."""
 
-    Args:
-        classes: class id, or VOID, by file id.
-        otherwise: class id of all other file ids, e.g. VOID; None to raise an error for them.
-    """
-
-    def __init__(self, classes: Mapping[int, int], otherwise: int | None = None) -> None:
+    def __init__(self, classes: Mapping[int, int], otherwise: int = _UNKNOWN) -> None:
         self._last = max(classes) + 1
-        self._table = np.full(self._last + 1, _UNKNOWN if otherwise is None else otherwise, dtype=np.int32)
-        for file_id, class_id in classes.items():
-            self._table[file_id] = class_id
+        self._table = np.full(self._last + 1, otherwise, dtype=np.int32)
+        self._table[list(classes)] = list(classes.values())
 
     def __call__(self, ids: np.ndarray, path: Path) -> np.ndarray:
         """Map ``ids`` to int32 class ids of the same shape; raises DataError that names ``path`` for an unknown id."""
@@ -204,29 +178,17 @@ class IdTable:
         return mapped
 
 
-def fetch_commands(root: Path) -> str:
-    """Commands that fetch the dataset in ``root`` from STEGO's mirror, or from its publisher where that is possible.
-
-    Args:
-        root: the dataset's folder, which has the archive's name.
-    """
-    place = f"pytorch_data_dir={root.parent}"
-    mirror = f"`python download_datasets.py datasets=[{root.name}] unzip=true {place}`"
-    way = _PUBLISHERS_WAYS.get(root.name)
-    return f"{mirror}, or from its publisher with `python {way} {place}`" if way else mirror
-
-
-def refetch(root: Path) -> str:
-    """What to do about an incomplete folder, as the end of an error message."""
-    return f"move {root} away and fetch it again with {fetch_commands(root)}"
+def incomplete(root: Path, problem: str) -> DataError:
+    """An error that tells how to fetch the dataset in ``root``, again if the folder exists."""
+    again = f"move {root} away and fetch it again" if root.is_dir() else "fetch it"
+    command = f"python download_datasets.py datasets=[{root.name}] unzip=true pytorch_data_dir={root.parent}"
+    return DataError(f"{problem}; {again} with `{command}`, or from a source in docs/data.md")
 
 
 def require_folder(root: Path, folder: Path) -> Path:
-    """Return ``folder``; raises DataError if it or ``root`` does not exist."""
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; fetch it with {fetch_commands(root)}")
+    """Return ``folder`` of the dataset in ``root``; raises DataError if it does not exist."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {refetch(root)}")
+        raise incomplete(root, f"{folder if root.is_dir() else root}: no such folder")
     return folder
 
 
@@ -237,7 +199,7 @@ def require_files(root: Path, files: Sequence[Path]) -> None:
         names.setdefault(file.parent, []).append(file.name)
     if missing := [file for folder, wanted in names.items() for file in missing_files(folder, wanted)]:
         require_folder(root, missing[0].parent)
-        raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(files)} are missing); {refetch(root)}")
+        raise incomplete(root, f"{missing[0]}: no such file ({len(missing)} of {len(files)} are missing)")
 
 
 def missing_files(folder: Path, names: Iterable[str]) -> list[Path]:
@@ -248,13 +210,10 @@ def missing_files(folder: Path, names: Iterable[str]) -> list[Path]:
 
 def read_listing(root: Path, listing: Path) -> list[str]:
     """Read names from a text file, one per line; raises DataError if it is missing or empty."""
-    require_folder(root, listing.parent)
-    if not listing.is_file():
-        raise DataError(f"{listing}: no such file; {refetch(root)}")
-    names = read_names(listing)
-    if not names:
-        raise DataError(f"{listing}: contains no image names; {refetch(root)}")
-    return names
+    require_files(root, [listing])
+    if names := read_names(listing):
+        return names
+    raise incomplete(root, f"{listing}: contains no image names")
 
 
 def read_names(path: Path) -> list[str]:

@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.datasets.cityscapes import CITYSCAPES_CLASSES, Cityscapes
@@ -20,13 +19,10 @@ RELEASED_CROPS = ("cocostuff27", "cityscapes")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """How to open a dataset.
+class Entry(NamedTuple):
+    """How to open a split's whole (uncropped) images, and how to know the classes without reading images.
 
-    Attributes:
-        open: (configuration, pytorch_data_dir, split) → the split's whole (uncropped) images.
-        classes: (configuration, pytorch_data_dir) → the classes; reads no images.
+    Both functions take the configuration and ``pytorch_data_dir``.
     """
 
     open: Callable[[Any, Path, str], SegmentationDataset]
@@ -34,13 +30,9 @@ class Entry:
 
 
 def open_dataset(cfg: Any, split: str) -> SegmentationDataset:
-    """Open a split of the configured dataset; with crop_type set, the training split consists of crops.
+    """Open a split of the dataset of a DatasetConfig; with crop_type set, the training split consists of crops.
 
     A dataset that the released code does not crop is read as whole images where no crops of it exist.
-
-    Args:
-        cfg: a configuration with the keys of DatasetConfig.
-        split: "train" or "val".
 
     Raises:
         ConfigError: the dataset is unknown, or a key that it needs is not set.
@@ -71,15 +63,12 @@ def known_classes(cfg: Any) -> Classes | None:
 
 
 def crop_set(cfg: Any) -> CropSet:
-    """Where a configuration's crops lie, and how they are made."""
-    return CropSet(
-        Path(cfg.pytorch_data_dir),
-        cfg.dataset_name,
-        dataset_label(cfg),
-        cfg.dir_dataset_n_classes,
-        str(cfg.crop_type),
-        float(cfg.crop_ratio),
-    )
+    """Where a configuration's crops lie, and the command that makes them."""
+    keys = ["dataset_name", "crop_type", "crop_ratio", "pytorch_data_dir"]
+    keys += ["dir_dataset_name", "dir_dataset_n_classes"] if cfg.dataset_name == "directory" else []
+    words = " ".join(f"{key}={cfg[key]}" for key in keys if cfg[key] is not None)
+    folder = Path(cfg.pytorch_data_dir) / "cropped" / f"{dataset_label(cfg)}_{cfg.crop_type}_crop_{cfg.crop_ratio}"
+    return CropSet(folder, f"`python crop_datasets.py {words}`")
 
 
 def dataset_label(cfg: Any) -> str:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle.data.datasets.base import VOID, Classes, IdTable, ImageFileDataset, refetch, require_files, require_folder
+from eagle.data.datasets.base import VOID, Classes, IdTable, ImageFileDataset, incomplete, require_files, require_folder
 from eagle.data.images import read_label
-from eagle.errors import DataError
 
 # Ordered by raw id; official colours.
 CLASS_COLORS = {
@@ -51,21 +50,13 @@ _IMAGE_SUFFIX, _LABEL_SUFFIX = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
 class Cityscapes(ImageFileDataset):
-    """One split, sorted by city and name.
-
-    Args:
-        root: the folder ``cityscapes``.
-        split: "train" or "val".
-
-    Raises:
-        DataError: there are no images, or a fine label map is missing.
-    """
+    """One split, sorted by city and name; raises DataError if there are no images, or a fine label map is missing."""
 
     def __init__(self, root: Path, split: str) -> None:
         folder = require_folder(root, root / "leftImg8bit" / split)
         images = sorted(folder.glob(f"*/*{_IMAGE_SUFFIX}"))
         if not images:
-            raise DataError(f"{folder}: contains no CITY/*{_IMAGE_SUFFIX}; {refetch(root)}")
+            raise incomplete(root, f"{folder}: contains no CITY/*{_IMAGE_SUFFIX}")
         labels = [
             root / "gtFine" / split / path.parent.name / path.name.replace(_IMAGE_SUFFIX, _LABEL_SUFFIX)
             for path in images

@@ -19,12 +19,7 @@ VOID_ID = 255
 
 
 class DirectoryDataset(ImageFileDataset):
-    """One split of a folder of images.
-
-    Args:
-        root: folder with ``imgs`` and, optionally, ``labels`` and ``classes.txt``.
-        split: "train" or "val".
-        n_classes: number of classes; None to use the lines of ``classes.txt``.
+    """One split of a folder of images; ``n_classes`` None takes the number of lines of ``classes.txt``.
 
     Raises:
         DataError: a folder is missing or empty, two images share a name, or a label is missing.
@@ -71,30 +66,19 @@ def directory_classes(root: Path, n_classes: int | None) -> Classes:
 def _images(root: Path, split: str) -> list[Path]:
     folder = root / "imgs" / split
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder; a directory dataset has imgs/train and imgs/val below "
-            "<pytorch_data_dir>/<dir_dataset_name>"
-        )
-    images = image_files(folder)
+        layout = "a directory dataset has imgs/train and imgs/val below <pytorch_data_dir>/<dir_dataset_name>"
+        raise DataError(f"{folder}: no such folder; {layout}")
+    images = list(_files_by_stem(image_files(folder)).values())
     if not images:
         raise DataError(f"{folder}: contains no images")
-    _files_by_stem(images)  # raises if two images share a name
     return images
 
 
 def _files_by_stem(files: list[Path]) -> dict[str, Path]:
-    """Files by stem in Unicode NFC (macOS stores "ü" as two characters).
-
-    Raises:
-        DataError: two files share a name.
-    """
+    """Files by stem in Unicode NFC (macOS stores "ü" as two characters); raises DataError if two share a name."""
     found: dict[str, Path] = {}
-    repeated: list[tuple[Path, Path]] = []
-    for path in files:
-        first = found.setdefault(_nfc_stem(path), path)
-        if first != path:
-            repeated.append((path, first))
-    if repeated:
+    pairs = [(path, found.setdefault(_nfc_stem(path), path)) for path in files]
+    if repeated := [(path, first) for path, first in pairs if first != path]:
         path, first = repeated[0]
         others = f" ({len(repeated)} such files: {', '.join(p.name for p, _ in repeated[:20])})" if repeated[1:] else ""
         raise DataError(f"{path}: same name as {first.name}; labels are matched by name, so rename one{others}")

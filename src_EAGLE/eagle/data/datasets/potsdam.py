@@ -22,8 +22,8 @@ from eagle.data.datasets.base import (
     Classes,
     IdTable,
     ImageFileDataset,
+    incomplete,
     read_listing,
-    refetch,
     require_files,
     require_folder,
 )
@@ -41,7 +41,7 @@ _TO_CLASS = IdTable({_ROADS: 0, _CARS: 0, _BUILDINGS: 1, _CLUTTER: 1, _VEGETATIO
 
 
 class Potsdam(ImageFileDataset):
-    """Tiles in the given order; a tile without a label file is entirely void."""
+    """Tiles in the given order."""
 
     def image(self, index: int) -> Image.Image:
         """The RGB image, the first three channels of the file."""
@@ -52,12 +52,6 @@ class Potsdam(ImageFileDataset):
                 f"{path}: 'img' is {channels.shape} {channels.dtype}, not height × width × 3 or more uint8; replace it"
             )
         return Image.fromarray(np.ascontiguousarray(channels[:, :, :3]))
-
-    def label(self, index: int) -> np.ndarray:
-        """Class ids, all void for an unlabelled tile."""
-        if self.label_path(index) is None:
-            return np.full(self.image(index).size[::-1], VOID, dtype=np.int32)
-        return super().label(index)
 
     def class_ids(self, path: Path) -> np.ndarray:
         """Class ids; raises DataError for an unknown fine id."""
@@ -70,18 +64,14 @@ class Potsdam(ImageFileDataset):
 def open_potsdam(root: Path, split: str, include_unlabelled: bool = False) -> Potsdam:
     """Open a split of ``potsdam``; raises DataError if a list or a listed file is missing.
 
-    Args:
-        root: the dataset's folder.
-        split: "train" or "val".
-        include_unlabelled: whether the training split includes the tiles without labels.
+    With ``include_unlabelled`` the training split includes the tiles without labels.
     """
     labelled = read_listing(root, root / ("labelled_train.txt" if split == "train" else "labelled_test.txt"))
-    include_unlabelled = include_unlabelled and split == "train"
-    unlabelled = read_listing(root, root / "unlabelled_train.txt") if include_unlabelled else []
+    with_unlabelled = include_unlabelled and split == "train"
+    unlabelled = read_listing(root, root / "unlabelled_train.txt") if with_unlabelled else []
     images = [root / "imgs" / f"{name}.mat" for name in (*labelled, *unlabelled)]
     labels = [root / "gt" / f"{name}.mat" for name in labelled]
-    require_files(root, images)
-    require_files(root, labels)
+    require_files(root, [*images, *labels])
     return Potsdam(POTSDAM_CLASSES, images, [*labels, *(None for _ in unlabelled)])
 
 
@@ -92,7 +82,7 @@ def open_potsdamraw(root: Path) -> Potsdam:
     labelled = {path.stem for path in label_folder.glob("*.mat")}
     photographs = [number for number in range(N_PHOTOGRAPHS) if any(name.startswith(f"{number}_") for name in present)]
     if not photographs:
-        raise DataError(f"{folder}: contains no PHOTOGRAPH_ROW_COLUMN.mat; {refetch(root)}")
+        raise incomplete(root, f"{folder}: contains no PHOTOGRAPH_ROW_COLUMN.mat")
     names = [f"{i}_{j}_{k}" for i, j, k in product(photographs, range(N_ROWS), range(N_COLUMNS))]
     images = [folder / f"{name}.mat" for name in names]
     require_files(root, images)
