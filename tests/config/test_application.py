@@ -55,6 +55,9 @@ if __name__ == "__main__":
         (["precision=64-true"], "unknown value of precision '64-true'"),
         (["~wandb"], "'~wandb'"),
         (["key_blocks={a: 1}"], "key_blocks: "),
+        (["key_blocks=[???]"], "key_blocks: Missing mandatory value"),
+        (["key_blocks.a=1"], "key_blocks.a: this key has no parts; set key_blocks=VALUE"),
+        (["fidelity=glob(*)"], "requires --multirun"),
         (["--config-name", "train_config_cocostuf"], "train_config_cocostuf"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: "),
     ],
@@ -116,9 +119,9 @@ def test_config_name__by_name_and_path_and_the_users_own_file_in_the_current_fol
     assert parse_command_line(TrainConfig, ["-cn", "train_config_directory.yml"]).dataset_name == "directory"
 
 
-@pytest.mark.parametrize("content", ["dim: [1\n", "- a\n", "dimm: 3\n"])
+@pytest.mark.parametrize("content", ["dim: [1\n", "- a\n", "dimm: 3\n", "dim: \udcff\n", "[" * 5000])
 def test_config_name__mistakes_in_the_file_are_one_line(tmp_path, content):
-    (tmp_path / "broken.yml").write_text(content)
+    (tmp_path / "broken.yml").write_text(content, errors="surrogateescape")
     with pytest.raises(ConfigError, match=r"broken\.yml: |did you mean 'dim'") as caught:
         parse_command_line(TrainConfig, ["--config-name", str(tmp_path / "broken.yml")])
     assert "\n" not in str(caught.value)

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from omegaconf import DictConfig, OmegaConf
 
-from eagle.config.application import parse_command_line
+from eagle.config.application import parse_command_line, run_command
 from eagle.config.schema import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,10 +206,10 @@ def _end(status: int) -> None:
 
 
 def _read(schema: type, command: Callable[[Any], None], **options: Any) -> None:
-    from eagle.config.application import run_command
-    from eagle.config.validation import plain
+    def show(cfg: DictConfig) -> None:
+        print(json.dumps(OmegaConf.to_container(cfg, resolve=True)))
 
-    run_command(schema, wraps(command)(lambda cfg: print(json.dumps(plain(cfg)))), **options)
+    run_command(schema, wraps(command)(show), **options)
 
 
 def _ended(started: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -37,7 +37,10 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
     for name in (str(name) for name in node if name not in retired):
         refuse_unknown("key", [name], fields)
         with _named(name):
-            given[name] = MISSING if OmegaConf.is_missing(node, name) else node[name]
+            value = MISSING if OmegaConf.is_missing(node, name) else node[name]
+            # Interpolations and ??? in a list raise here, not in the command that reads it.
+            is_nested = OmegaConf.is_config(value)
+            given[name] = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if is_nested else value
     config = OmegaConf.structured(schema)
     for name, value in {**fidelity_defaults(schema, given), **given}.items():
         with _named(name):

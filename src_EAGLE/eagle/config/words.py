@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -90,6 +90,9 @@ def read_command_line(
     fixed = {name for name, override in zip(first_names, parsed, strict=True) if not override.is_sweep_override()}
     refuse_unknown("key", first_names, [*known, *groups])
     parsed = [override for name, override in zip(first_names, parsed, strict=True) if name in known]
+    for name in (override.key_or_group for override in parsed):
+        if "." in name and not takes(schema, name, dict):
+            raise ConfigError(f"{name}: this key has no parts; set {name.partition('.')[0]}=VALUE")
     values = {o.key_or_group: _choices(o)[0] for o in parsed if _choices(o)}
     yaml = fidelity_defaults(schema, yaml | values) | yaml
     if sweeps:
@@ -178,7 +181,7 @@ def _read_yaml(schema: type, config_name: str | None, config_dir: Path | None) -
             del content[name]
         values = plain(content)  # without resolving interpolations, which may need an override
         values |= {name: [value] for name, value in values.items() if takes(schema, name, list) and is_scalar(value)}
-    except (OSError, OmegaConfBaseException, YAMLError) as error:
+    except (OSError, ValueError, RecursionError, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     refuse_unknown("key", values, [item.name for item in dataclasses.fields(schema)] + ["hydra"])
     return values
@@ -216,7 +219,8 @@ def _choices(override: Override) -> list[Any]:
     """The values of an override of a key; empty if a sweeper draws them."""
     if not override.is_sweep_override():
         return [override.value()]
-    return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
+    is_glob = override.value_type == ValueType.GLOB_CHOICE_SWEEP  # of groups, which have no values
+    return list(override.sweep_iterator()) if override.is_discrete_sweep() and not is_glob else []
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
