@@ -20,7 +20,7 @@ from miniatures import picture, save, write_cocostuff, write_halves, write_potsd
 from original_archives import camvid_members, cityscapes_members, zipped
 
 # Files with times, paths or the history of a run.
-_VARYING = re.compile(r"^(README\.md|config\.yml|run\.json|previous\.ckpt|.*_report\.html|sweep_job\.yml)$")
+_VARYING = re.compile(r"^cache/|(README\.md|config\.yml|run\.json|previous\.ckpt|_report\.html|sweep_job\.yml)$")
 _FOLDERS = tempfile.TemporaryDirectory(prefix="eagle-fuzz-")  # deleted with this process
 _VIT = json.dumps(TINY_VIT).replace('"', "").replace(" ", "")
 _CPU = "accelerator=cpu"
@@ -116,7 +116,7 @@ def results(folder: Path) -> dict[str, str]:
     found = {}
     for path, digest in content_of(folder).items():
         name = path.relative_to(folder)
-        if name not in given and not _VARYING.search(path.name):
+        if name not in given and not _VARYING.search(str(name)):
             tensors = read_pickle(path)["state_dict"] if path.suffix == ".ckpt" else {}
             content = b"".join(tensor.numpy().tobytes() for _, tensor in sorted(tensors.items()))
             found[str(name)] = hashlib.sha256(content).hexdigest() if tensors else digest
