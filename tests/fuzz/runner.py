@@ -1,7 +1,7 @@
 """Run commands in children of a server that has imported them, and check what every command must keep.
 
-Importing torch takes seconds and a fork of a process that has it a fraction of one, so that thousands of commands can
-be run as a user runs them: with their own exit status, output, working folder and end.
+Importing torch takes seconds, a fork of a process that has it a fraction of one: thousands of commands can be run as a
+user runs them, with their own exit status, output, working folder and end.
 """
 
 import atexit
@@ -10,9 +10,7 @@ import gc
 import hashlib
 import json
 import os
-import random
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,17 +19,20 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, partial, wraps
+from importlib import import_module
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psutil
+import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from eagle.config.application import parse_command_line, run_command
 from eagle.config.schema import TrainConfig
 
-ROOT = Path(__file__).resolve().parents[2]
+SOURCES = Path(__file__).resolve().parents[2] / "src_EAGLE"
 # Modules of the commands, and what they import when they run.
 READING = ("eagle.commands.runs", "eagle.commands.provisions", "eagle.commands.photographs")
 RUNNING = (*READING, "eagle.training.run", "eagle.inference.folders", "eagle.inference.eigen_pictures",
@@ -44,143 +45,132 @@ N_CASES = int(os.environ.get("EAGLE_FUZZ", 300))
 
 @dataclass(frozen=True)
 class Job:
-    """A command's name and words, the folder that it runs in, and what is done to it.
+    """A command and its words, the folder that it runs in, and seconds to wait before it and to SIGKILL."""
 
-    Attributes:
-        kill_after: seconds until the process gets SIGKILL; None lets it end.
-        start_after: seconds that it waits.
-        read_only: print the configuration as JSON in place of running the command.
-    """
-
-    command: str
     words: Sequence[str]
     folder: Path
-    kill_after: float | None = None
     start_after: float = 0
-    read_only: bool = False
+    kill_after: float = MOST_SECONDS
+    read_only: bool = False  # print the configuration as JSON in place of running
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its status (negative for a signal), output, and the processes that it left."""
+    """How a job ended: its status (negative for a signal), output, and the processes that it left."""
 
+    job: Job
     status: int
+    seconds: float
     stdout: str
     stderr: str
-    seconds: float
     left: list[str]
 
-    @property
-    def lines(self) -> list[str]:
-        """Lines of stderr; a progress bar's counts as one."""
-        return [line.rpartition("\r")[2] for line in self.stderr.split("\n") if line.strip()]
+    def check(self, fine: bool, problem: str) -> None:
+        """Raise AssertionError with all that is needed to see and repeat a problem, unless all is fine."""
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
+        repeat = f"repeat: EAGLE_FUZZ={N_CASES} python -m pytest '{test}'"
+        assert fine, f"{problem}\n  {self.job.words}\n  status {self.status}: {self.stderr[-3000:]}\n  {repeat}"
+
+    def check_rules(self) -> None:
+        """Status 0, or status 1 and one line that says why; no traceback and no process left."""
+        lines = [line.rpartition("\r")[2] for line in self.stderr.split("\n") if line.strip()]
+        errors = [line for line in lines if line.startswith("error: ")]
+        self.check(self.status in (0, 1), f"ended after {self.seconds:.0f} s")
+        self.check("Traceback" not in self.stderr, "a traceback")
+        self.check(len(errors) == self.status, f"{len(errors)} error lines")
+        self.check(not errors or lines[-1] == errors[0], "more lines after the error")
+        self.check(not self.left, f"left processes: {self.left}")
 
 
-class Runner:
-    """Starts the server, and gives it jobs; those of one call run side by side."""
-
-    def __init__(self, *modules: str) -> None:
-        # Temporary files of all commands; every command must delete its own.
-        self._scratch = tempfile.TemporaryDirectory()
-        variables = {"PYTHONPATH": str(ROOT / "src_EAGLE"), "OMP_NUM_THREADS": "1", "TMPDIR": self._scratch.name}
-        command = [sys.executable, __file__, *modules]
-        environment = {**os.environ, **variables}
-        # It ends with this process, which closes the pipe.
-        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-
-    def run(self, *jobs: Job) -> list[Ended]:
-        assert self._server.stdin
-        assert self._server.stdout
-        self._server.stdin.write(json.dumps([vars(job) for job in jobs], default=str).encode() + b"\n")
-        self._server.stdin.flush()
-        return [Ended(**ended) for ended in json.loads(self._server.stdout.readline())]
-
-    def checked(self, job: Job, *inputs: Path) -> Ended:
-        """Run one job, and check that it keeps the rules of every command and changes no file of ``inputs``."""
-        before = [content_of(folder) for folder in inputs]
-        (ended,) = self.run(job)
-        check(job, ended)
-        for folder, content in zip(inputs, before, strict=True):
-            assert content.items() <= content_of(folder).items(), told(job, ended, "changed an input")
-        assert not list(Path(self._scratch.name).iterdir()), told(job, ended, "left temporary files")
-        return ended
+@cache
+def _server(read_only: bool) -> tuple[Any, tempfile.TemporaryDirectory[str]]:
+    """A server, which ends with this process; and the folder for temporary files, which every command must delete."""
+    scratch, pipe = tempfile.TemporaryDirectory(), subprocess.PIPE
+    variables = {"PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1", "TMPDIR": scratch.name}
+    command = [sys.executable, __file__, *(READING if read_only else RUNNING)]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, env={**os.environ, **variables}), scratch
 
 
-def check(job: Job, ended: Ended) -> None:
-    """Status 0, or status 1 and one line that says why; no traceback and no process left."""
-    assert ended.status in (0, 1), told(job, ended, f"ended with {ended.status} after {ended.seconds:.0f} s")
-    errors = [line for line in ended.lines if line.startswith("error: ")]
-    assert "Traceback" not in ended.stderr, told(job, ended, "a traceback")
-    assert len(errors) == ended.status, told(job, ended, f"{len(errors)} error lines with status {ended.status}")
-    assert not errors or ended.lines[-1] == errors[0], told(job, ended, "more lines after the error")
-    assert not ended.left, told(job, ended, f"left processes: {ended.left}")
+def run(*jobs: Job) -> list[Ended]:
+    """Run jobs side by side."""
+    server, _ = _server(jobs[0].read_only)
+    server.stdin.write(json.dumps([vars(job) for job in jobs], default=str).encode() + b"\n")
+    server.stdin.flush()
+    ended = json.loads(server.stdout.readline())
+    return [Ended(job, **result) for job, result in zip(jobs, ended, strict=True)]
 
 
-def told(job: Job, ended: Ended, what: str) -> str:
-    test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
-    return f"{what}\n  {job.command} {list(job.words)!r}\n  {ended.stderr[-3000:]}\n  repeat: {repeat(test)}"
-
-
-def repeat(test: str) -> str:
-    return f"EAGLE_FUZZ={N_CASES} python -m pytest '{test}'"
+def checked(job: Job, *inputs: Path) -> Ended:
+    """Run a job, and check that it keeps the rules of every command and changes no file of ``inputs``."""
+    before = {folder: content_of(folder) for folder in inputs}
+    (ended,) = run(job)
+    ended.check_rules()
+    for folder, content in before.items():
+        ended.check(content.items() <= content_of(folder).items(), "changed an input")
+    ended.check(not os.listdir(_server(job.read_only)[1].name), "left temporary files")  # noqa: PTH208
+    return ended
 
 
 def content_of(folder: Path) -> dict[Path, str]:
     """Hash of every file below a folder."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
 
 
-def seeds(family: str, share: float) -> list[Any]:
-    """Number and random generator of each case of a family, which has a share of all; longer runs begin as shorter."""
-    import pytest
-
-    n = round(share * N_CASES)
-    return [pytest.param(index, random.Random(f"{family} {index}"), id=str(index)) for index in range(n)]
-
-
-@cache
-def reader() -> Runner:
-    """For jobs that only read their words."""
-    return Runner(*READING)
+def cases(family: str, share: float) -> Any:
+    """Parametrize a test by number and random generator of a family's cases; a longer run begins as a shorter one."""
+    seeds = range(round(share * N_CASES))
+    params = [pytest.param(index, Random(f"{family} {index}"), id=str(index)) for index in seeds]
+    return pytest.mark.parametrize(("number", "random"), params)
 
 
-@cache
-def runner() -> Runner:
-    return Runner(*RUNNING)
+def commands() -> dict[str, partial[None]]:
+    """The commands by name: ``run_command`` with a schema, a function, and options."""
+    found = [vars(import_module(module)).items() for module in READING]
+    return {name.removesuffix("_main"): main for items in found for name, main in items if name.endswith("_main")}
 
 
 def _serve(modules: Sequence[str]) -> None:
+    """Run the jobs of each line in children, and print how they ended."""
     # Processes whose parent was killed become children of this one: PR_SET_CHILD_SUBREAPER.
     ctypes.CDLL(None).prctl(36, 1)
-    mains = {name: main for module in modules for name, main in vars(_module(module)).items() if name.endswith("_main")}
+    for name in modules:
+        import_module(name)
+    mains = commands()
     # What Hydra finds and builds once: plugins in all packages, the tables of its grammar.
     parse_command_line(TrainConfig, ["res=8", "backbone_kwargs={a: [1, b]}"])
     gc.freeze()
     for line in iter(sys.stdin.buffer.readline, b""):
         started = {}
         for job in json.loads(line):
+            output = [os.memfd_create(name) for name in ("stdout", "stderr")]
             if not (pid := os.fork()):
-                _become(job)
-                _end(_status(mains[f"{job['command']}_main"]))
-            started[pid] = job
+                _become(job, *output)
+                main = mains[job["words"][0]]
+                _end(_status(partial(_read, *main.args, **main.keywords) if job["read_only"] else main))
+            started[pid] = job, output
         print(json.dumps(_ended(started)), flush=True)
 
 
-def _become(job: dict[str, Any]) -> None:
+def _become(job: dict[str, Any], out: int, err: int) -> None:
     """Take a command's place: its words, folder, output and process group."""
     os.setpgid(0, 0)
     os.chdir(job["folder"])
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(f"{name}.{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), out, err)):
+        os.dup2(file, number)
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     time.sleep(job["start_after"])
-    script = {"train_segmentation": "train_segmentation_eigen"}.get(job["command"], job["command"])
-    sys.argv = [str(ROOT / "src_EAGLE" / f"{script}.py"), *job["words"]]
-    if job["read_only"]:
-        for module in READING:
-            _module(module).run_command = _read
+    command, *words = job["words"]
+    script = command.replace("train_segmentation", "train_segmentation_eigen")
+    sys.argv = [str(SOURCES / f"{script}.py"), *words]
+
+
+def _read(schema: type, command: Callable[[Any], None], **options: Any) -> None:
+    """``run_command`` for a command that prints its configuration."""
+
+    def show(cfg: DictConfig) -> None:
+        print(json.dumps(OmegaConf.to_container(cfg, resolve=True)))
+
+    run_command(schema, wraps(command)(show), **options)
 
 
 def _status(main: Callable[[], None]) -> int:
@@ -189,7 +179,8 @@ def _status(main: Callable[[], None]) -> int:
     except SystemExit as stopped:
         if isinstance(stopped.code, str):
             print(stopped.code, file=sys.stderr)
-        return int(isinstance(stopped.code, str)) if not isinstance(stopped.code, int) else stopped.code
+            return 1
+        return stopped.code or 0
     except BaseException:
         traceback.print_exc()
         return 1
@@ -205,34 +196,24 @@ def _end(status: int) -> None:
     os._exit(status)
 
 
-def _read(schema: type, command: Callable[[Any], None], **options: Any) -> None:
-    def show(cfg: DictConfig) -> None:
-        print(json.dumps(OmegaConf.to_container(cfg, resolve=True)))
-
-    run_command(schema, wraps(command)(show), **options)
-
-
-def _ended(started: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Wait for the jobs by process id, then for their processes."""
+def _ended(started: dict[int, Any]) -> list[dict[str, Any]]:
+    """Wait for jobs, killing those whose time is over, and then for their processes."""
     begun, ended = time.monotonic(), {}
     while len(ended) < len(started):
-        for pid, job in started.items():
+        for pid in started.keys() - ended.keys():
             passed = time.monotonic() - begun
-            if pid not in ended and passed > min(MOST_SECONDS, MOST_SECONDS if (k := job["kill_after"]) is None else k):
-                os.kill(pid, signal.SIGKILL)
-            if pid not in ended and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), passed
+            if passed > started[pid][0]["kill_after"]:
+                os.kill(pid, 9)
+            if (status := os.waitpid(pid, os.WNOHANG)) != (0, 0):
+                ended[pid] = {"status": os.waitstatus_to_exitcode(status[1]), "seconds": passed}
         time.sleep(0.005)
-    results = []
     left = _left(time.monotonic() + MOST_LINGERING)
-    for pid, job in started.items():
-        texts = {}
-        for name in ("stdout", "stderr"):
-            file = Path(job["folder"]) / f"{name}.{pid}"
-            texts[name] = file.read_text(encoding="utf-8", errors="surrogateescape")
-            file.unlink()
-        results.append({"status": ended[pid][0], **texts, "seconds": ended[pid][1], "left": left})
-    return results
+    for pid, (_, output) in started.items():
+        for name, file in zip(("stdout", "stderr"), output, strict=True):
+            with open(file, encoding="utf-8", errors="surrogateescape", newline="") as text:  # noqa: PTH123
+                text.seek(0)
+                ended[pid][name] = text.read()
+    return [ended[pid] | {"left": left} for pid in started]
 
 
 def _left(deadline: float) -> list[str]:
@@ -243,17 +224,12 @@ def _left(deadline: float) -> list[str]:
                 time.sleep(0.02)
         except ChildProcessError:
             return []
-    lines = []
-    for process in psutil.Process().children(recursive=True):
-        lines.append(" ".join([str(process.pid), *process.cmdline()]))
+    left = psutil.Process().children(recursive=True)
+    lines = [" ".join(process.cmdline()) for process in left]
+    for process in left:
         process.kill()
-        process.wait()
+    psutil.wait_procs(left)
     return lines
-
-
-def _module(name: str) -> Any:
-    __import__(name)
-    return sys.modules[name]
 
 
 if __name__ == "__main__":

@@ -9,25 +9,13 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
-from runner import Job, reader, seeds, told
-from whole import COMMANDS, run_in, whole_folder
-
-from eagle.commands import photographs, provisions, runs
-from eagle.config.schema import EvalConfig, TrainConfig
+from runner import Job, cases, checked, commands, run
+from whole import COMMANDS, whole_folder
 
 pytestmark = pytest.mark.slow
 
-SCHEMAS = {
-    "train_segmentation": TrainConfig, "eval_segmentation": EvalConfig, "fit_clusters": runs.FitConfig,
-    "plot_run": runs.PlotConfig, "segment_images": photographs.SegmentConfig,
-    "visualize_eigen": photographs.VisualizeConfig, "demo": photographs.DemoConfig,
-    "download_models": provisions.DownloadModelsConfig, "download_datasets": provisions.DownloadDatasetsConfig,
-    "crop_datasets": provisions.CropConfig, "check_data": provisions.CheckConfig,
-}  # fmt: skip
-POSITIONAL = {
-    "eval_segmentation": "model_paths", "fit_clusters": "checkpoint", "plot_run": "runs", "segment_images": "images",
-    "visualize_eigen": "images",
-}  # fmt: skip
+SCHEMAS = {name: main.args[0] for name, main in commands().items()}
+POSITIONAL = {name: main.keywords.get("positional") for name, main in commands().items()}
 REQUIRED = {"segment_images": ["checkpoint=c.ckpt"], "demo": ["checkpoint=c.ckpt"]}
 KEYS = [(command, item.name) for command, schema in SCHEMAS.items() for item in fields(schema)]
 
@@ -78,48 +66,42 @@ def fits(value, kind):
 
 def lawful(value, rules):
     """Whether a value is among its key's choices and within its limits."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    if value is None or not (rules["choices"] or isinstance(value, int | float)):
-        return True
+    if not isinstance(value, int | float):
+        return value is None or not rules["choices"] or value in rules["choices"]
     low, above, high = (rules[name] for name in ("minimum", "above", "maximum"))
-    return (
-        (not rules["choices"] or value in rules["choices"])
-        and (low is None or value >= low)
-        and (above is None or value > above)
-        and (high is None or value <= high)
-    )
+    inside = (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high)
+    return inside and math.isfinite(value)
 
 
 @cache
 def base(command, folder, from_yaml):
     """The configuration of a command without odd words; or with an empty YAML file in place of its own."""
     (folder / "empty.yml").write_text("")
-    words = [*REQUIRED.get(command, []), *(["--config-name", "./empty.yml"] if from_yaml else [])]
-    (ended,) = reader().run(Job(command, words, folder, read_only=True))
+    words = [command, *REQUIRED.get(command, []), *(["--config-name", "./empty.yml"] if from_yaml else [])]
+    (ended,) = run(Job(words, folder, read_only=True))
     return json.loads(ended.stdout)
 
 
-@pytest.mark.parametrize(("number", "random"), seeds("words", 0.65))
+@cases("words", 0.65)
 def test_words__one_odd_value(number, random, tmp_path, tmp_path_factory):
     """Status 0 only for a value of the key's type and limits, a text as it was typed, and no other key touched."""
     command, key = KEYS[number * 7 % len(KEYS)]  # 7: each command's keys soon have a turn
     schema = SCHEMAS[command]
-    value = random.choice(TEXTS + ODD)
-    words, as_typed = spelled(random, key, value, tmp_path)
-    job = Job(command, [*REQUIRED.get(command, []), *words], tmp_path, read_only=True)
-    ended = reader().checked(job)
+    text = random.choice(TEXTS + ODD)
+    words, as_typed = spelled(random, key, text, tmp_path)
+    ended = checked(Job([command, *REQUIRED.get(command, []), *words], tmp_path, read_only=True))
     if ended.status or not ended.stdout.startswith("{"):
         return
-    cfg, rules = json.loads(ended.stdout), {item.name: item.metadata for item in fields(schema)}
-    for name, kind in get_type_hints(schema).items():
-        assert fits(cfg[name], kind), told(job, ended, f"{name} is {cfg[name]!r}")
-        assert lawful(cfg[name], rules[name]), told(job, ended, f"{name} is {cfg[name]!r}")
-    if value in TEXTS and as_typed and get_type_hints(schema)[key] in (str, str | None):
-        assert cfg[key] == value, told(job, ended, f"{key} arrived as {cfg[key]!r}")
+    cfg, kinds = json.loads(ended.stdout), get_type_hints(schema)
+    rules = {item.name: item.metadata for item in fields(schema)}
+    for name, value in cfg.items():
+        is_right = fits(value, kinds[name]) and lawful(value, rules[name])
+        ended.check(is_right, f"{name} is {value!r}")
+    is_text = text in TEXTS and as_typed and kinds[key] in (str, str | None)
+    ended.check(not is_text or cfg[key] == text, f"{key} arrived as {cfg[key]!r}")
     before = base(command, tmp_path_factory.getbasetemp(), "--config-name" in words)
-    changed = {name for name in cfg if cfg[name] != before[name]} - {key, POSITIONAL.get(command)}
-    assert not changed or key == "fidelity", told(job, ended, f"also changed: {changed}")
+    changed = {name for name in cfg if cfg[name] != before[name]} - {key, POSITIONAL[command]}
+    ended.check(not changed or key == "fidelity", f"also changed: {changed}")
 
 
 # Keys that let a command run for ever, wait for other machines, or start a second training process.
@@ -131,14 +113,11 @@ RUN = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "random"), seeds("runs", 0.08))
+@cases("runs", 0.08)
 def test_commands__run_with_two_odd_values(number, random, tmp_path):
     """A whole command on a miniature; values that the keys refuse are the family above."""
-    names = list(COMMANDS)
-    words = COMMANDS[names[number % len(names)]]
-    command, *words = words.split()
-    keys = [key for owner, key in KEYS if owner == command and key not in LONG]
+    words = list(COMMANDS.values())[number % len(COMMANDS)].split()
+    keys = [key for command, key in KEYS if command == words[0] and key not in LONG]
     shutil.copytree(whole_folder(), tmp_path / "in")
-    (tmp_path / "out").mkdir()
     odd = [f"{key}={random.choice(RUN)}" for key in random.sample(keys, random.choice((1, 1, 2)))]
-    run_in(tmp_path, [command, *words, *odd], "in/photos", "in/data/halves", "in/originals")
+    checked(Job([*words, *odd], tmp_path), *(tmp_path / "in" / name for name in ("photos", "data/halves", "originals")))

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 from PIL import Image
-from runner import seeds, told
+from runner import Job, cases, checked
 from whole import COMMANDS, results, run_in, undisturbed, whole_folder
 
 from miniatures import picture, save
@@ -97,7 +97,7 @@ def damaged(random, content):
     }[kind], kind  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "random"), seeds("damaged", 0.2))
+@cases("damaged", 0.2)
 def test_damaged__one_file(number, random, tmp_path):
     """A command that reads it fails in one line, leaves it out, or did not need what is damaged."""
     name = list(USES)[number % len(USES)]
@@ -106,15 +106,15 @@ def test_damaged__one_file(number, random, tmp_path):
     shutil.copytree(whole_folder(), tmp_path / "in")
     content, kind = damaged(random, (tmp_path / "in" / name).read_bytes())
     (tmp_path / "in" / name).write_bytes(content)
-    job, ended = run_in(tmp_path, words, "in")
+    ended = run_in(tmp_path, words, "in")
     found = results(tmp_path)
     if name.endswith(".zip"):
-        assert found == ({} if ended.status else expected), told(job, ended, f"wrong files after {kind}")
+        ended.check(found == ({} if ended.status else expected), f"wrong files after {kind}")
     if name.startswith("photos") and words.startswith("segment"):
-        assert found["out/good_ids.png"] == expected["out/good_ids.png"], told(job, ended, f"other masks after {kind}")
+        ended.check(found["out/good_ids.png"] == expected["out/good_ids.png"], f"other masks after {kind}")
 
 
-@pytest.mark.parametrize(("number", "random"), seeds("named", 0.05))
+@cases("named", 0.05)
 def test_named__oddly(number, random, tmp_path):
     """A photograph with an odd name is segmented as any other, named alone or in its folder."""
     shutil.copytree(whole_folder() / "run", tmp_path / "in/run")
@@ -122,10 +122,11 @@ def test_named__oddly(number, random, tmp_path):
     save(tmp_path / "in/photos" / "x.png", picture(0))
     (tmp_path / "in/photos/x.png").rename(tmp_path / "in/photos" / name)
     alone = random.random() < 0.5
-    command, first, *rest = COMMANDS["segment"].split()
-    job, ended = run_in(tmp_path, [command, f"{first}/{name}" if alone else first, *rest], "in")
+    words = COMMANDS["segment"].split()
+    words[1] += f"/{name}" if alone else ""
+    ended = checked(Job(words, tmp_path), tmp_path / "in")
     hidden = name.startswith(".") and not alone
-    assert ended.status == hidden, told(job, ended, "was not segmented")
+    ended.check(ended.status == hidden, "was not segmented")
     if not hidden:
-        content = json.loads((tmp_path / "out/segments.json").read_text())
-        assert list(content["images"]) == [f"in/photos/{name}"], told(job, ended, f"{content}")
+        images = json.loads((tmp_path / "out/segments.json").read_text())["images"]
+        ended.check(list(images) == [f"in/photos/{name}"], f"segmented {list(images)}")

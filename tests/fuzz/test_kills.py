@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from runner import check, runner, seeds, told
-from whole import COMMANDS, check_clean, job_of, results, run_in, undisturbed, whole_folder
+from runner import Job, cases, run
+from whole import COMMANDS, check_clean, results, run_in, undisturbed, whole_folder
 
 from eagle.downloads.catalog import MODELS
 from local_server import served
@@ -35,24 +35,26 @@ def check_killed(random, folder, words, expected, seconds):
     """Kill a command one to three times, each at a random moment; the last run ends as an undisturbed one."""
     finished = set()
     for _ in range(random.choice((1, 1, 2, 3))):
-        job = job_of(words, folder, kill_after=random.uniform(0, seconds))
-        (ended,) = runner().run(job)
-        assert not ended.left, told(job, ended, f"left processes: {ended.left}")
+        (ended,) = run(Job(words.split(), folder, kill_after=random.uniform(0, seconds)))
+        ended.check(not ended.left, f"left processes: {ended.left}")
         now = {path for pattern in FINISHED for path in folder.glob(pattern)}
-        assert finished <= now, told(job, ended, f"lost {finished - now}")
+        ended.check(finished <= now, f"lost {finished - now}")
         finished = now
-    job, ended = run_in(folder, words)
-    assert ended.status == 0, told(job, ended, "does not go on")
-    assert results(folder) == expected, told(job, ended, f"another result: {results(folder)}")
+    check_result(run_in(folder, words), folder, expected)
 
 
-@pytest.mark.parametrize(("number", "random"), seeds("killed", 0.03))
+def check_result(ended, folder, expected):
+    ended.check(ended.status == 0, "failed")
+    ended.check(results(folder) == expected, f"another result: {results(folder)}")
+
+
+@cases("killed", 0.03)
 def test_killed__then_run_again(number, random, folder):
     words = list(CHANGED.values())[number % len(CHANGED)]
     check_killed(random, folder, words, *undisturbed(words))
 
 
-@pytest.mark.parametrize(("number", "random"), seeds("cut", 0.005))
+@cases("cut", 0.005)
 def test_killed__download_goes_on(number, random, folder):
     """From a server that also cuts connections."""
     content = np.random.default_rng(0).bytes(2_000_000)
@@ -63,22 +65,21 @@ def test_killed__download_goes_on(number, random, folder):
         check_killed(random, folder, words, expected, 2)
 
 
-@pytest.mark.parametrize(("number", "random"), seeds("sweep", 0.0005))
+@cases("sweep", 0.0005)
 def test_killed__sweep_goes_on(number, random, folder):
     words = COMMANDS["train"].replace("train_segmentation", "train_segmentation -m seed=0,1")
     check_killed(random, folder, words, *undisturbed(words))
 
 
-@pytest.mark.parametrize(("number", "random"), seeds("pairs", 0.01))
+@cases("pairs", 0.01)
 def test_two_at_once__the_result_is_that_of_one(number, random, folder):
     """One of them may end with the line that names the other."""
     words = list(CHANGED.values())[number % len(CHANGED)]
     expected, seconds = undisturbed(words)
-    jobs = [job_of(words, folder, start_after=random.choice((0, 0, random.uniform(0, seconds)))) for _ in range(2)]
-    both = runner().run(*jobs)
-    for job, ended in zip(jobs, both, strict=True):
-        check(job, ended)
-        assert not ended.status or "is working there" in ended.stderr, told(job, ended, "fails beside another")
-    check_clean(jobs[0], both[0])
-    assert 0 in [ended.status for ended in both]
-    assert results(folder) == expected, told(jobs[0], both[0], f"another result: {results(folder)}")
+    jobs = [Job(words.split(), folder, start_after=random.choice((0, 0, random.uniform(0, seconds)))) for _ in range(2)]
+    both = sorted(run(*jobs), key=lambda ended: ended.status)
+    for ended in both:
+        ended.check_rules()
+        ended.check(not ended.status or "is working there" in ended.stderr, "fails beside another")
+    check_clean(both[0])
+    check_result(both[0], folder, expected)

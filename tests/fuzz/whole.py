@@ -7,11 +7,10 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import av
 import torch
-from runner import Ended, Job, content_of, runner, told
+from runner import Ended, Job, checked, content_of
 from safetensors.torch import save_file
 
 from conftest import TINY_VIT
@@ -57,8 +56,8 @@ def whole_folder() -> Path:
         COMMANDS["train"].replace("output_root=out", "output_root=in"),
         COMMANDS["eval"].replace("output_dir=out", ""),
     ):
-        job, ended = run_in(folder.parent, words)
-        assert ended.status == 0, told(job, ended, "failed with whole files")
+        ended = run_in(folder.parent, words)
+        ended.check(ended.status == 0, "failed with whole files")
     convert(folder / "run/best.ckpt", folder / "run/slim.safetensors")
     tensors = read_stored(folder / "run/best.ckpt").tensors
     backbone = {name[len("net.model.") :]: tensor for name, tensor in tensors.items() if name.startswith("net.model.")}
@@ -81,23 +80,18 @@ def whole_folder() -> Path:
     return folder
 
 
-def job_of(words: str | list[str], folder: Path, **options: Any) -> Job:
-    command, *rest = words.split() if isinstance(words, str) else words
-    return Job(command, rest, folder, **options)
-
-
-def run_in(folder: Path, words: str | list[str], *inputs: str) -> tuple[Job, Ended]:
+def run_in(folder: Path, words: str, *inputs: str) -> Ended:
     """Run a command, and check that it keeps every command's rules and leaves nothing half-made."""
-    job = job_of(words, folder)
-    ended = runner().checked(job, *(folder / name for name in inputs))
-    check_clean(job, ended)
-    return job, ended
+    ended = checked(Job(words.split(" "), folder), *(folder / name for name in inputs))
+    check_clean(ended)
+    return ended
 
 
-def check_clean(job: Job, ended: Ended) -> None:
+def check_clean(ended: Ended) -> None:
     """No temporary file, staging folder, part of a download or lock is left in a job's folder."""
-    left = [str(path) for path in job.folder.rglob("*") if re.search(r"unfinished|preparing|-lock$|\.part$", path.name)]
-    assert not left, told(job, ended, f"left {left}")
+    files = ended.job.folder.rglob("*")
+    left = [str(path) for path in files if re.search(r"unfinished|preparing|-lock$|\.part$", path.name)]
+    ended.check(not left, f"left {left}")
 
 
 @cache
@@ -105,8 +99,8 @@ def undisturbed(words: str) -> tuple[dict[str, str], float]:
     """What a command writes, see ``results``, and the seconds that it takes."""
     folder = Path(tempfile.mkdtemp(dir=_FOLDERS.name))
     shutil.copytree(whole_folder(), folder / "in")
-    job, ended = run_in(folder, words, "in")
-    assert ended.status == 0, told(job, ended, "failed with whole files")
+    ended = run_in(folder, words, "in")
+    ended.check(ended.status == 0, "failed with whole files")
     return results(folder), ended.seconds
 
 
