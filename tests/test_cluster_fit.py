@@ -154,7 +154,7 @@ def test_segment__equal_names_are_one_class_whose_probabilities_add_up(photograp
     segmenter, photograph = photographs
     names = tmp_path / "names.txt"
     names.write_text("one\nother\none\n\none\n")
-    result = segmenter.segment(photograph, cluster_names=names)
+    result = segmenter.segment(photograph, refine="none", cluster_names=names)
     assert result.names == ("one", "other")
     probs = segmenter.model.cluster_tree.cut(5).probabilities(segmenter.codes(photograph))
     joined = torch.stack([probs[:, [0, 2, 4]].sum(dim=1), probs[:, 1], probs[:, 3]], dim=1)

@@ -153,8 +153,9 @@ def both(alone):
     copy.parent.mkdir()
     copy.write_bytes(checkpoint.read_bytes())
     arguments = free_port(), values, copy, folder
-    # A forked process imports nothing again.
-    torch.multiprocessing.start_processes(rank_program, arguments, nprocs=WORLD, start_method="fork")
+    # Forked from a server that has imported all: this process may have threads of autograd, which a fork would break.
+    torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["eagle.checkpoint_evaluation"])
+    torch.multiprocessing.start_processes(rank_program, arguments, nprocs=WORLD, start_method="forkserver")
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 

@@ -43,7 +43,7 @@ def machine_arguments(cfg: Any) -> dict[str, Any]:
 
 def chosen_precision(cfg: Any) -> str:
     """The key ``precision``, with auto decided; warns of bfloat16 on a device that has to emulate it, which is slow."""
-    native = _computes_bfloat16(cfg.accelerator)
+    native = computes_bfloat16(cfg.accelerator)
     if cfg.precision == "auto":
         return "bf16-mixed" if native else "32-true"
     if cfg.precision == "bf16-mixed" and not native:
@@ -53,7 +53,8 @@ def chosen_precision(cfg: Any) -> str:
     return str(cfg.precision)
 
 
-def _computes_bfloat16(accelerator: str) -> bool:
+def computes_bfloat16(accelerator: str) -> bool:
+    """Whether a device has instructions for bfloat16; auto is a CUDA GPU if there is one."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return accelerator in ("auto", "cpu") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

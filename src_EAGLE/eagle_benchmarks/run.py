@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import shlex
 import statistics
 import sys
@@ -17,20 +18,26 @@ from typing import Any
 
 import psutil
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from eagle.config.validation import refuse_unknown
+from eagle.distributed import computes_bfloat16
 from eagle.errors import ConfigError
 from eagle.files import write_text_atomically
 from eagle.processes import follow_parent, usable_cores
 from eagle_benchmarks.comparisons import PARTS, check, make_case, sides
 
-HEADER = ("", "released s", "ours s", "ratio", "released MB", "ours MB", "ratio")
+HEADER = ("", "released s", "ours s", "ratio", "of peak", "released MB", "ours MB", "ratio")
+# Peak: the fastest of so many products of square float32 matrices of this side.
+TRIALS, MATRIX_SIDE = 5, {"cpu": 2048, "cuda": 8192}
 BATCH = {"cpu": 8, "cuda": 32}
 EVALUATION_BATCH = {"cpu": 2, "cuda": 16}
 
 
 def run(cfg: Any) -> None:
-    """Run the chosen parts, print each row at once, and write ``benchmark.json`` and ``benchmark.md``.
+    """Run the chosen parts, print each row at once, append to ``benchmark.jsonl`` and write ``benchmark.md``.
+
+    The column "of peak" is the rate of our matrix products as a share of the machine's fastest one.
 
     Raises:
         ConfigError: a part is unknown, or the device is missing.
@@ -42,12 +49,17 @@ def run(cfg: Any) -> None:
     chosen = list(PARTS) if list(cfg.sections) == ["all"] else list(cfg.sections)
     refuse_unknown("section", chosen, PARTS)
     rows: list[dict[str, Any]] = []
+    peak = fastest_product(device)
     print(line(HEADER))
     for part in chosen:
         rows.append(compare(part, cfg, device))
+        rows[-1]["of peak"] = rows[-1]["ours flops"] / rows[-1]["ours s"] / peak
         print(line(cells(rows[-1])), flush=True)
     facts = {
-        "processor": platform.processor() or platform.machine(),
+        "processor": cpuinfo("model name") or platform.machine(),
+        "instruction sets": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16 instructions": "yes" if computes_bfloat16(device.type) else "no",
+        "fastest float32 product": f"{peak / 1e9:.0f} GFLOP/s",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "cores": usable_cores(),
         "torch threads": torch.get_num_threads(),
@@ -57,7 +69,9 @@ def run(cfg: Any) -> None:
     }
     command, folder = shlex.join(["python", *sys.argv]), Path(cfg.out)
     content = {"command": command, "machine": facts, "rows": rows}
-    write_text_atomically(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "benchmark.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(content) + "\n")
     lines = [f"`{command}`", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     lines += [line(HEADER), line(["---"] + ["---:"] * (len(HEADER) - 1)), *(line(cells(row)) for row in rows), ""]
     write_text_atomically(folder / "benchmark.md", "\n".join(lines))
@@ -75,7 +89,23 @@ def cells(row: dict[str, Any]) -> list[str]:
         released, ours = row[f"released {quantity}"], row[f"ours {quantity}"]
         texts += ["" if side is None else f"{side / unit:.{digits}f}" for side in (released, ours)]
         texts.append(f"{released / ours:.2f}×" if released is not None and ours else "")
+        if quantity == "s":
+            texts.append(f"{row['of peak']:.0%}")
     return texts
+
+
+def fastest_product(device: torch.device) -> float:
+    """Floating-point operations per second of the fastest of several products of large float32 matrices."""
+    side = MATRIX_SIDE[device.type]
+    a, b = torch.randn(2, side, side, device=device)
+    return 2 * side**3 / min(alternating_times({"": lambda: a @ b}, TRIALS, device)[""])
+
+
+def cpuinfo(field: str) -> str:
+    """A field of the first processor in Linux's /proc/cpuinfo, or an empty string."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(rf"^{field}\s*: (.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    return found[1] if found else ""
 
 
 def compare(part: str, cfg: Any, device: torch.device) -> dict[str, Any]:
@@ -89,12 +119,18 @@ def compare(part: str, cfg: Any, device: torch.device) -> dict[str, Any]:
         check(part, case)
         runs = sides(part, case)
         times = alternating_times(runs, cfg.repeats, device)
+        with FlopCounterMode(display=False) as counted:
+            runs["ours"]()
         if device.type == "cuda":
             memory = {side: peak_memory(run, device) for side, run in runs.items()}
     if device.type == "cpu":
         arguments = (cfg.model_type, size, res, torch.get_num_threads(), part)
         memory = {side: in_a_process(_cpu_memory, *arguments, side) for side in runs}
-    row: dict[str, Any] = {"name": f"{part}, {res} pixels, batch {size}", "times": times}
+    row: dict[str, Any] = {
+        "name": f"{part}, {res} pixels, batch {size}",
+        "times": times,
+        "ours flops": counted.get_total_flops(),
+    }
     for side in ("released", "ours"):
         row[f"{side} s"] = statistics.median(times[side]) if side in times else None
         row[f"{side} bytes"] = memory.get(side)

@@ -21,12 +21,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Run the benchmark of a tiny model, in one process; return what ``benchmark.json`` and ``benchmark.md`` say."""
+    """Run the benchmark of a tiny model, in one process; return what ``benchmark.jsonl`` and ``benchmark.md`` say."""
     monkeypatch.setattr(benchmark, "in_a_process", lambda function, *arguments: function(*arguments))
 
     def run(**values):
         benchmark.run(validated(BenchmarkConfig, TINY | {"out": str(tmp_path)} | values))
-        return json.loads((tmp_path / "benchmark.json").read_text()), (tmp_path / "benchmark.md").read_text()
+        return json.loads((tmp_path / "benchmark.jsonl").read_text().splitlines()[-1]), (
+            tmp_path / "benchmark.md"
+        ).read_text()
 
     return run
 
@@ -37,6 +39,8 @@ def test_run__rows_and_files(run):
     assert row["name"] == "eigen, 64 pixels, batch 2"
     assert {side: len(times) for side, times in row["times"].items()} == {"released": 2, "ours": 2}
     assert min(row["released bytes"], row["ours bytes"]) >= 0
+    assert row["of peak"] > 0, "one product of matrices is faster than anything else"
+    assert {"processor", "instruction sets", "load average"} <= written["machine"].keys()
     assert f"| {row['name']} | {row['released s']:.4f} | {row['ours s']:.4f} | " in markdown
 
 

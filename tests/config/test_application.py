@@ -41,7 +41,7 @@ if __name__ == "__main__":
     [
         (["--ress", "3"], "unknown key 'ress': did you mean 'res'?"),
         (["res=abc"], "res: "),
-        (["seed=0,1"], "'seed=0,1'"),
+        (["seed=0,1"], "seed: add --multirun to run each of 0,1"),
         (["fidelity=papr"], "did you mean 'paper'"),
         (["batch_size=0"], "batch_size: 0 "),
         (["momentum_limit=1.5"], "momentum_limit: 1.5 "),

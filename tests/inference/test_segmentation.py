@@ -60,7 +60,7 @@ def test_segment__equals_the_evaluations_predictions(make_run, tmp_path, refine,
     evaluate_checkpoint(checkpoint, validated(EvalConfig, options))
     predictions = checkpoint.parent / "last_predictions"
     for probe in ("cluster", "linear"):
-        content = segment(config(checkpoint, images, tmp_path / probe, probe=probe, refine=refine))
+        content = segment(config(checkpoint, images, tmp_path / probe, probe=probe, refine=refine, flip=True))
         assert [entry["name"] for entry in content["classes"]] == ["class 0", "class 1"]
         for path in images:
             predicted = np.asarray(Image.open(predictions / f"{probe}{suffix}" / "ids" / path.name))

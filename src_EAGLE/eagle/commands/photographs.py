@@ -58,8 +58,11 @@ class SegmentConfig:
     refine: str = option(
         "auto",
         "Refinement: crf = dense CRF; spectral = class probabilities smoothed on the image's own patch graph; both = "
-        "spectral, and then the CRF; none = neither; auto = crf if run_crf, else none",
+        "spectral, and then the CRF; none = neither; auto = both if run_crf, else spectral",
         choices=REFINEMENTS,
+    )
+    flip: bool = option(
+        False, "Average the codes of each image and of its mirror image, as in evaluation; takes twice as long"
     )
     crf_backend: str = option("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
     batch_size: int = option(8, "Images of one size that are computed together; more use more memory", minimum=1)
@@ -122,7 +125,7 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
         "number of EiCue labels; none = 8",
         minimum=1,
     )
-    run_crf: bool = option(False, "Refine final clusters with a dense CRF")
+    run_crf: bool = option(False, "Refine final clusters with a dense CRF, after spectral refinement")
     crf_backend: str = option("auto", "Dense CRF implementation, see eval_segmentation.py", choices=CRF_BACKENDS)
     seed: int = option(0, "Seed of k-means", minimum=0, maximum=MOST_SEED)
 

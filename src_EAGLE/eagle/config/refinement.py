@@ -50,13 +50,19 @@ class Refinement(NamedTuple):
 
 
 UNREFINED = Refinement()
+# What docs/results.md recommends for masks of photographs.
+RECOMMENDED = "spectral"
 
 
-def refinement(cfg: Any) -> Refinement:
-    """Read a configuration with ``refine`` and ``run_crf``; ``run_crf`` counts only if ``refine`` is auto."""
-    if cfg.refine == "auto":
-        return refinement_of_name("crf" if cfg.run_crf else "none")
-    return refinement_of_name(cfg.refine)
+def refinement(cfg: Any, auto: str = "none") -> Refinement:
+    """Read a configuration with ``refine`` and ``run_crf``.
+
+    If ``refine`` is auto, the steps are those of ``auto``, and the CRF with ``run_crf``.
+    """
+    if cfg.refine != "auto":
+        return refinement_of_name(cfg.refine)
+    steps = refinement_of_name(auto).steps
+    return Refinement((*steps, "crf") if cfg.run_crf else steps)
 
 
 def refinement_of_name(name: str) -> Refinement:

@@ -7,6 +7,7 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from eagle.config.refinement import RECOMMENDED
 from eagle.demo.handlers import MOST_BYTES, Handlers
 from eagle.demo.server import Privacy
 
@@ -64,7 +65,7 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
                 handlers.resolutions, value=handlers.default_resolution, label="Resolution (short side)",
                 filterable=False, elem_id="res",
             )  # fmt: skip
-            refine = gr.Dropdown(REFINEMENTS, value="none", label="Refinement", filterable=False, elem_id="refine")
+            refine = gr.Dropdown(REFINEMENTS, value=RECOMMENDED, label="Refinement", filterable=False, elem_id="refine")
             fitted, most = handlers.clusters
             n_clusters = gr.Slider(
                 min(2, most), most, fitted, step=1, label="Clusters, from coarse to fine", visible=fitted < most,

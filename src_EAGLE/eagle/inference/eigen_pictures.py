@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from eagle.checkpoints import dataset_config
-from eagle.config.refinement import refinement_of_name
+from eagle.config.refinement import RECOMMENDED, refinement_of_name
 from eagle.config.schema import BackboneConfig, DatasetConfig
 from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import open_dataset
@@ -102,7 +102,7 @@ class Viewer:
             self._res = cfg.res or self.segmenter.cfg.val_res
             self._decompose = partial(decompose, self.segmenter.model)
             # Final clusters are computed as segment_images.py does.
-            refinement = refinement_of_name("crf" if cfg.run_crf else "none")
+            refinement = refinement_of_name("both" if cfg.run_crf else RECOMMENDED)
             self.photographs = self.segmenter.photographs(refinement, res=cfg.res, crf_backend=cfg.crf_backend)
         else:
             if cfg.run_crf:

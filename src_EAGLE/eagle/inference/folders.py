@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from eagle.checkpoints import checkpoint_files
-from eagle.config.refinement import refinement
+from eagle.config.refinement import RECOMMENDED, refinement
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, VOID_COLOR
 from eagle.data.named_files import bundled_photographs, named_files, output_names
@@ -75,7 +75,14 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
         fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=chosen_precision(cfg))  # type: ignore[arg-type]
     folder, names_and_cut = Path(cfg.output_dir), (cfg.cluster_names, cfg.n_clusters)
     photographs = open_segmenter(Path(cfg.checkpoint), fabric).photographs(
-        refinement(cfg), cfg.probe, cfg.res, cfg.full_resolution, cfg.window, cfg.crf_backend, *names_and_cut
+        refinement(cfg, RECOMMENDED),
+        cfg.probe,
+        cfg.res,
+        cfg.full_resolution,
+        cfg.window,
+        cfg.flip,
+        cfg.crf_backend,
+        *names_and_cut,
     )
     settings = _settings(cfg, photographs)
     with locked(folder / LOCK_NAME, folder):
@@ -248,7 +255,7 @@ def _summary(folder: Path, records: Mapping[str, dict[str, Any]], legend: Legend
     colors = legend.classes.palette.tolist()
     content: dict[str, Any] = {
         "checkpoint": str(Path(cfg.checkpoint)),
-        "map": cfg.probe + refinement(cfg).suffix,
+        "map": cfg.probe + refinement(cfg, RECOMMENDED).suffix,
         "classes": [{"id": i, "name": name, "color": colors[i]} for i, name in enumerate(legend.classes.names)],
         "images": {path: record["entry"] for path, record in records.items() if "entry" in record},
         "unreadable": {path: record["unreadable"] for path, record in records.items() if "entry" not in record},

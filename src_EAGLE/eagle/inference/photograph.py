@@ -50,12 +50,14 @@ class View:
     Attributes:
         res: short side in pixels at the backbone's input; None keeps the photograph's size.
         window: side in pixels of the windows that larger images are split into; None for no windows.
+        flip: average the codes of an image and of its mirror image.
         refinement: which refinements to run.
         crf_backend: see ``dense_crf``.
     """
 
     res: int | None
     window: int | None
+    flip: bool
     refinement: Refinement
     crf_backend: str
 
@@ -86,7 +88,7 @@ class PhotographSegmenter:
         self.view = view
         self._fabric = fabric
         self.probe = fabric.to_device(probe)
-        self._maps = segmenter.probe_maps(MapSettings(window=view.window))
+        self._maps = segmenter.probe_maps(MapSettings(window=view.window, flip=view.flip))
 
     def segmented(
         self, items: Iterable[tuple[Item, Prepared]], batch_size: int
@@ -136,7 +138,7 @@ class PhotographSegmenter:
 
     @torch.no_grad()
     def tensor_codes(self, img: Tensor) -> Tensor:
-        """Codes of B×3×H×W normalised images of any size, averaged with the mirror images' codes.
+        """Codes of B×3×H×W normalised images of any size.
 
         Returns:
             B×dim×⌈H/patch⌉×⌈W/patch⌉ float32.

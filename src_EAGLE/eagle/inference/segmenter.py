@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from eagle.checkpoints import build_segmenter, read_stored
-from eagle.config.refinement import NAMED_REFINEMENTS, UNREFINED, Refinement, refinement_of_name
+from eagle.config.refinement import NAMED_REFINEMENTS, RECOMMENDED, UNREFINED, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS, PRECISIONS
 from eagle.config.validation import check_resolution, refuse_unknown
 from eagle.data.datasets.catalog import known_classes
@@ -125,7 +125,8 @@ class Segmenter:
         res: int | None = None,
         full_resolution: bool = False,
         window: int | None = None,
-        refine: str = "none",
+        flip: bool = False,
+        refine: str = RECOMMENDED,
         crf_backend: str = "auto",
         cluster_names: str | Path | None = None,
         n_clusters: int | None = None,
@@ -142,6 +143,7 @@ class Segmenter:
             full_resolution: process photographs at their own size in windows, which finds small objects.
             window: side of the windows that larger photographs are split into; None for ``val_res`` with
                 ``full_resolution``, else for no windows.
+            flip: average the codes of a photograph and of its mirror image, as in evaluation; takes twice as long.
             refine: "crf" refines borders with the dense CRF, "spectral" smooths class probabilities on the image's own
                 patch graph, "spectral+crf" or "both" does this and then the CRF; "none" does neither.
             crf_backend: see ``eagle.dense_crf``.
@@ -162,7 +164,15 @@ class Segmenter:
             raise ConfigError(f"batch_size: {batch_size} is too small; the least is 1")
         refuse_unknown("refinement", [refine], NAMED_REFINEMENTS)
         photographs = self.photographs(
-            refinement_of_name(refine), probe, res, full_resolution, window, crf_backend, cluster_names, n_clusters
+            refinement_of_name(refine),
+            probe,
+            res,
+            full_resolution,
+            window,
+            flip,
+            crf_backend,
+            cluster_names,
+            n_clusters,
         )
         prepared = ((i, photographs.prepare(photograph_of(image))) for i, image in enumerate(given))
         results: dict[int, Segmentation] = {}
@@ -177,7 +187,7 @@ class Segmenter:
         code: Tensor,
         *,
         res: int | None = None,
-        refine: str = "none",
+        refine: str = RECOMMENDED,
         cluster_names: str | Path | None = None,
         n_clusters: int | None = None,
     ) -> Segmentation:
@@ -188,14 +198,17 @@ class Segmenter:
         (clusters,) = photographs.label_maps([photographs.prepare(photograph)], code=code)
         return Segmentation(photograph, photographs.legend.ids(clusters), photographs.legend, "image")
 
-    def codes(self, batch: Tensor | GivenImage | Sequence[GivenImage], res: int | None = None) -> Tensor:
-        """Codes of images, averaged with their mirror images' codes as for masks; without gradients.
+    def codes(
+        self, batch: Tensor | GivenImage | Sequence[GivenImage], res: int | None = None, flip: bool = False
+    ) -> Tensor:
+        """Codes of images, as for masks; without gradients.
 
         ``segmenter(img)`` gives plain codes, with gradients.
 
         Args:
             batch: B×3×H×W ImageNet-normalised, or images as in ``segment`` that the model sees at one size.
             res: short side in pixels at the model's input; None for the run's ``val_res``. A tensor keeps its size.
+            flip: average them with the mirror images' codes.
 
         Returns:
             B×dim×⌈h/patch⌉×⌈w/patch⌉ float32 on the segmenter's device, for h×w pixels at the model's input.
@@ -203,7 +216,7 @@ class Segmenter:
         Raises:
             ConfigError, DataError: as for ``segment``; or the batch has another shape or several sizes.
         """
-        photographs = self.photographs(res=res)
+        photographs = self.photographs(res=res, flip=flip)
         if isinstance(batch, Tensor):
             if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
                 raise DataError(
@@ -257,6 +270,7 @@ class Segmenter:
         res: int | None = None,
         full_resolution: bool = False,
         window: int | None = None,
+        flip: bool = False,
         crf_backend: str = "auto",
         cluster_names: str | Path | None = None,
         n_clusters: int | None = None,
@@ -284,7 +298,9 @@ class Segmenter:
         legend = Legend(class_map, map_name, n, known_classes(self.cfg))
         if isinstance(module, ClusterCut):
             module, legend = legend.joining(module)
-        return PhotographSegmenter(model, module, legend, View(seen, window, refinement, crf_backend), self.machine)
+        return PhotographSegmenter(
+            model, module, legend, View(seen, window, flip, refinement, crf_backend), self.machine
+        )
 
 
 def load_segmenter(

@@ -1,12 +1,16 @@
 """Load backbone weights from a file, or by model name."""
 
 import pickle
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
+from huggingface_hub import constants as hub
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
@@ -128,6 +132,7 @@ def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
             "set model_type=vit_small_patch8_224.dino to use that"
         )
     try:
+        _give_up_without_network()
         return timm.create_model(timm_name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # network, cache and "no pretrained weights" errors share no base class
         fetch = fetch if weights_name else ""
@@ -135,6 +140,14 @@ def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
             f"no weights for {timm_name} in {WEIGHTS_DIR}, and timm could not fetch them: {fetch}name a file with "
             f"pretrained_weights=PATH{licence_hint(timm_name, WEIGHTS_DIR)}"
         ) from error
+
+
+def _give_up_without_network() -> None:
+    """Look for the hub's files on this machine only if its name is unknown; its client would retry for a minute."""
+    try:
+        socket.getaddrinfo(urlsplit(hub.ENDPOINT).hostname, None)
+    except OSError:
+        hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE or not getproxies()
 
 
 def _backbone_part(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
