@@ -217,7 +217,7 @@ def _ended(started: dict[int, Any]) -> list[dict[str, Any]]:
 
 
 def _left(deadline: float) -> list[str]:
-    """Command lines of the children that do not end by themselves until the deadline, when they are killed."""
+    """The children that do not end by themselves until the deadline, when they are killed."""
     while time.monotonic() < deadline:
         try:
             if not os.waitpid(-1, os.WNOHANG)[0]:
@@ -225,11 +225,10 @@ def _left(deadline: float) -> list[str]:
         except ChildProcessError:
             return []
     left = psutil.Process().children(recursive=True)
-    lines = [" ".join(process.cmdline()) for process in left]
     for process in left:
         process.kill()
     psutil.wait_procs(left)
-    return lines
+    return list(map(str, left))
 
 
 if __name__ == "__main__":

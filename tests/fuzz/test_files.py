@@ -9,7 +9,7 @@ import zlib
 import pytest
 from PIL import Image
 from runner import Job, cases, checked
-from whole import COMMANDS, results, run_in, undisturbed, whole_folder
+from whole import COMMANDS, results, run_in, undisturbed, whole_folder, written
 
 from miniatures import picture, save
 from original_archives import zipped
@@ -102,7 +102,7 @@ def test_damaged__one_file(number, random, tmp_path):
     """A command that reads it fails in one line, leaves it out, or did not need what is damaged."""
     name = list(USES)[number % len(USES)]
     words = random.choice(USES[name])
-    expected, _ = undisturbed(words)
+    _, expected, _ = undisturbed(words)
     shutil.copytree(whole_folder(), tmp_path / "in")
     content, kind = damaged(random, (tmp_path / "in" / name).read_bytes())
     (tmp_path / "in" / name).write_bytes(content)
@@ -112,6 +112,17 @@ def test_damaged__one_file(number, random, tmp_path):
         ended.check(found == ({} if ended.status else expected), f"wrong files after {kind}")
     if name.startswith("photos") and words.startswith("segment"):
         ended.check(found["out/good_ids.png"] == expected["out/good_ids.png"], f"other masks after {kind}")
+
+
+@cases("again", 0.04)
+def test_damaged__result_of_an_earlier_run(number, random, tmp_path):
+    """The same command again goes on, repairs it, or says in one line what is wrong."""
+    words = list(COMMANDS.values())[number % len(COMMANDS)]
+    words += " ckpt_path=last" * words.startswith("train")
+    shutil.copytree(undisturbed(words)[0], tmp_path, dirs_exist_ok=True)
+    for path in random.sample(written(tmp_path), 1) if written(tmp_path) else ():
+        path.write_bytes(damaged(random, path.read_bytes())[0])
+    run_in(tmp_path, words, "in")
 
 
 @cases("named", 0.05)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av
 import torch
-from runner import Ended, Job, checked, content_of
+from runner import Ended, Job, checked
 from safetensors.torch import save_file
 
 from conftest import TINY_VIT
@@ -52,10 +52,7 @@ def whole_folder() -> Path:
     (folder / "data/halves/classes.txt").write_text("left\nright\n")
     write_cocostuff(folder / "data")
     write_potsdam(folder / "data")
-    for words in (
-        COMMANDS["train"].replace("output_root=out", "output_root=in"),
-        COMMANDS["eval"].replace("output_dir=out", ""),
-    ):
+    for words in (COMMANDS["train"].replace("=out", "=in"), COMMANDS["eval"].replace("output_dir=out ", "")):
         ended = run_in(folder.parent, words)
         ended.check(ended.status == 0, "failed with whole files")
     convert(folder / "run/best.ckpt", folder / "run/slim.safetensors")
@@ -95,23 +92,28 @@ def check_clean(ended: Ended) -> None:
 
 
 @cache
-def undisturbed(words: str) -> tuple[dict[str, str], float]:
-    """What a command writes, see ``results``, and the seconds that it takes."""
+def undisturbed(words: str) -> tuple[Path, dict[str, str], float]:
+    """The folder in which a command has run, what it has written there (see ``results``), and its seconds."""
     folder = Path(tempfile.mkdtemp(dir=_FOLDERS.name))
     shutil.copytree(whole_folder(), folder / "in")
     ended = run_in(folder, words, "in")
     ended.check(ended.status == 0, "failed with whole files")
-    return results(folder), ended.seconds
+    return folder, results(folder), ended.seconds
+
+
+def written(folder: Path) -> list[Path]:
+    """The files that a command has written into its folder."""
+    given = {path.relative_to(whole_folder().parent) for path in whole_folder().rglob("*")}
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path for path in found if path.relative_to(folder) not in given]
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Hashes of the files that a command has written into its folder: of checkpoints their tensors; none with times."""
-    given = {path.relative_to(whole_folder().parent) for path in whole_folder().rglob("*")}
+    """Hashes of the files that a command has written: of checkpoints their tensors; none of files with times."""
     found = {}
-    for path, digest in content_of(folder).items():
-        name = path.relative_to(folder)
-        if name not in given and not _VARYING.search(str(name)):
+    for path in written(folder):
+        if not _VARYING.search(name := str(path.relative_to(folder))):
             tensors = read_pickle(path)["state_dict"] if path.suffix == ".ckpt" else {}
-            content = b"".join(tensor.numpy().tobytes() for _, tensor in sorted(tensors.items()))
-            found[str(name)] = hashlib.sha256(content).hexdigest() if tensors else digest
+            content = b"".join(tensor.numpy().tobytes() for _, tensor in sorted(tensors.items())) or path.read_bytes()
+            found[name] = hashlib.sha256(content).hexdigest()
     return found
