@@ -142,6 +142,17 @@ def test_convert__never_replaces_its_source(make_config, tmp_path, name):
     assert {path.name: path.read_bytes() for path in tmp_path.glob("run.*")} == before
 
 
+@pytest.mark.parametrize("text", ["[" * 5000, '"class_map"', "1", "\udcff"])
+def test_read_stored__damaged_text_beside_a_checkpoint(make_config, tmp_path, text):
+    tiny_checkpoint(make_config, tmp_path / "run.ckpt")
+    convert(tmp_path / "run.ckpt", tmp_path / "slim.safetensors")
+    for name in ("run_eval.json", "slim.yml"):
+        (tmp_path / name).write_text(text, errors="surrogateescape")
+    assert read_stored(tmp_path / "run.ckpt").class_map is None
+    with pytest.raises(CheckpointError, match=r"slim\.safetensors: it or slim\.yml is not readable"):
+        read_stored(tmp_path / "slim.safetensors")
+
+
 def test_read_stored__evaluation_of_another_checkpoint_is_ignored(run_dir, caplog):
     """After more training under the same file name, the old matching no longer applies."""
     path = run_dir / "best.ckpt"

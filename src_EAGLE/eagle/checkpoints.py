@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, base, nodes
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -256,7 +255,7 @@ def _read_slim(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], ClassMap 
         tensors = load_file(path)
         description = dict(yaml.safe_load(beside.read_text(encoding="utf-8")))
         class_map = class_map_from_plain(description["class_map"]) if "class_map" in description else None
-    except (SafetensorError, yaml.YAMLError, OSError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # of a damaged file, e.g. RecursionError
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(f"{path}: it or {beside.name} is not readable ({reason})") from error
     return tensors, description, class_map
@@ -296,7 +295,7 @@ def _evaluated_class_map(path: Path, tensors: Mapping[str, Tensor]) -> ClassMap 
         if evaluation.get(_HASH_KEY) != probe_entry(tensors).get(_HASH_KEY):
             raise ValueError("made with another checkpoint")
         return class_map_from_plain(evaluation["class_map"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # of a damaged file, e.g. RecursionError
         reason = f"lacks {error}" if isinstance(error, KeyError) else error
         logger.warning("%s: ignored with its class names (%s); evaluate %s again", beside, reason, path)
         return None

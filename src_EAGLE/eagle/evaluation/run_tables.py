@@ -287,11 +287,11 @@ def stored_evaluation(path: Path, cfg: DictConfig, place: Path | None = None) ->
     """
     place = place or path
     try:
-        content = json.loads(place.with_name(f"{path.stem}_eval.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        content = dict(json.loads(place.with_name(f"{path.stem}_eval.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
     asked = {"n_images": "grid.png", "report": "report.html", "run_prediction": "predictions"}
     written = all(place.with_name(f"{path.stem}_{name}").exists() for key, name in asked.items() if cfg[key])
     if not written or "config" not in content or not evaluation_record(path, cfg).items() <= content.items():
         return None
-    return dict(content)
+    return content

@@ -240,10 +240,10 @@ def _records(folder: Path, settings: str, names: Mapping[str, str]) -> dict[str,
     for line in log.read_bytes().splitlines() if log.is_file() else ():
         try:
             record = json.loads(line)
-        except ValueError:
+            if record["settings"] == settings and names.get(record["path"]) == record["name"]:
+                latest[record["path"]] = record
+        except (ValueError, KeyError, TypeError):
             continue  # a kill or a full disk tore it: the file is segmented again
-        if record["settings"] == settings and names.get(record["path"]) == record["name"]:
-            latest[record["path"]] = record
     records = {path: latest[path] for path in names if path in latest}
     with written_atomically(log) as temporary, temporary.open("wb") as file:
         file.writelines(map(_line, records.values()))
