@@ -2,24 +2,30 @@
 
 import base64
 import io
+import json
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
-from conftest import TINY_VIT
+from conftest import ROOT, TINY_VIT
+from eagle.cluster_fit import weighted_ward
 from eagle.data.datasets.base import Classes
-from eagle.data.labels import ClassMap
+from eagle.data.labels import ClassMap, distinct_palette
 from eagle.errors import DataError
 from eagle.inference.segmentation import Legend, Segmentation
-from eagle.inference.segmenter import Segmenter
+from eagle.inference.segmenter import Segmenter, load_segmenter
+from eagle.models.cluster_tree import ClusterTree
 from eagle.segmenter import LitUnsupervisedSegmenter
+from typed import typed
 
 pytest.importorskip("gradio")
 
-from eagle.demo.handlers import MOST_BYTES, MOST_PIXELS, Handlers, read_upload
+from eagle.demo.handlers import MOST_BYTES, MOST_PIXELS, Handlers, Photograph, read_upload
 from eagle.demo.page import build_page
 from eagle.demo.pictures import file_name, segments
 from eagle.demo.server import Privacy
@@ -118,6 +124,113 @@ def test_privacy__refuses_routes_and_tells_the_browser_to_ask_no_other_address()
     refused = ["file=/etc/passwd", "file=https://example.com", "proxy=https://x.hf.space", "runs", "openapi.json"]
     for route in [*(f"/gradio_api/{name}" for name in refused), "/monitoring", "/svelte/x", "/assets/../config"]:
         assert client.get(route).status_code == 404 or route.startswith("/assets"), route
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """With a tree of 32 random leaves."""
+    torch.manual_seed(0)
+    cfg = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "val_res": 64}
+    trained, leaves = LitUnsupervisedSegmenter(6, cfg), torch.randn(32, 32)
+    areas, merges = torch.arange(1.0, 33), torch.from_numpy(weighted_ward(leaves.numpy(), np.ones(32)))
+    trained.cluster_tree = ClusterTree(leaves, areas, merges)
+    path = tmp_path_factory.mktemp("run") / "best.ckpt"
+    torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
+    return path
+
+
+class Visitor:
+    """Looks at a photograph, and keeps what the page's states keep."""
+
+    def __init__(self, handlers, image):
+        self.handlers = handlers
+        self.photograph = Photograph("photo", image)
+        self.codes = handlers.coded(self.photograph, 64)
+        self.names, self.by_hand, self.n_clusters = {}, None, handlers.clusters[0]
+        self.result = handlers.segmented(*self.settings)[0]
+
+    @property
+    def settings(self):
+        return self.photograph, self.codes, "none", self.n_clusters, self.names, self.by_hand
+
+    def took(self, names, by_hand, result, _stage, *_):
+        self.names, self.by_hand = names, by_hand
+        self.result = result if isinstance(result, Segmentation) else self.result
+
+    def split(self, chosen):
+        self.took(*self.handlers.split(chosen, *self.settings))
+
+    def rename(self, chosen, text):
+        self.took(*self.handlers.renamed(chosen, text, self.result, *self.settings))
+
+    def named_pixels(self):
+        """The name that the page shows at each pixel."""
+        shown = {segment["id"]: segment["name"] for segment in segments(self.result, self.names)}
+        return np.vectorize(shown.get)(self.result.ids)
+
+    def download(self):
+        settings = self.settings[2:]
+        url = self.handlers.packed(self.result, 0.5, *settings)["url"]
+        return zipfile.ZipFile(io.BytesIO(base64.b64decode(url.split(",")[1])))
+
+
+@pytest.fixture
+def image():
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((192, 128), Image.Resampling.NEAREST)
+
+
+def test_by_hand__a_split_is_the_trees_and_a_join_takes_the_others_id_name_and_colour(checkpoint, image, tmp_path):
+    segmenter = load_segmenter(checkpoint, device="cpu")
+    visitor, tree = Visitor(Handlers(segmenter, None, tmp_path), image), segmenter.model.cluster_tree
+    for n in range(visitor.n_clusters, visitor.n_clusters + 6):  # by hand, as the slider does it
+        coarse, fine = tree.cluster_of_leaf(n), tree.cluster_of_leaf(n + 1)
+        visitor.split(next(i for i, j in zip(coarse, fine, strict=True) if i != j))
+        assert visitor.by_hand[1] == fine
+        assert (visitor.result.ids == segmenter.segment(image, n_clusters=n + 1, refine="none").ids).all()
+        assert (visitor.result.palette == distinct_palette(n + 1)).all()
+    first, second, *_ = np.unique(visitor.result.ids).tolist()
+    before = visitor.result.ids
+    visitor.rename(second, "sky")
+    visitor.rename(first, " sky ")
+    assert (visitor.result.ids == second)[before == first].all()
+    assert "sky" in visitor.named_pixels()[before == second]
+    both = {leaf for leaf, i in enumerate(visitor.by_hand[1]) if i == second}
+    assert both == {leaf for leaf, i in enumerate(fine) if i in (first, second)}
+    assert visitor.names == {second: "sky"}
+    visitor.n_clusters, visitor.by_hand = 4, None  # the slider
+    visitor.rename(0, "")
+    assert (
+        visitor.handlers.segmented(*visitor.settings)[0].ids
+        == segmenter.segment(image, n_clusters=4, refine="none").ids
+    ).all()
+
+
+def test_by_hand__the_downloaded_names_file_gives_the_same_masks_in_the_command(checkpoint, image, tmp_path):
+    visitor = Visitor(Handlers(load_segmenter(checkpoint, device="cpu"), None, tmp_path), image)
+    of_leaf = visitor.handlers.leaf_classes(*visitor.settings[2:])[1]
+    *others, small, large = sorted(np.unique(visitor.result.ids).tolist(), key=of_leaf.count)
+    for text in ("grass & sons", "Straße"):
+        visitor.split(large)
+        visitor.rename(large, text)
+    visitor.rename(small, visitor.result.names[others[0]])
+    assert small not in visitor.result.ids
+    with visitor.download() as files:
+        (tmp_path / "names.txt").write_bytes(files.read("names.txt"))
+    image.save(tmp_path / "photo.png")
+    words = [
+        f"checkpoint={checkpoint}",
+        f"cluster_names={tmp_path}/names.txt",
+        f"output_dir={tmp_path}/out",
+        "refine=none",
+    ]
+    run = typed(ROOT / "src_EAGLE" / "segment_images.py", tmp_path / "photo.png", *words, "accelerator=cpu")
+    assert run.returncode == 0, run.stderr
+    names = json.loads((tmp_path / "out" / "segments.json").read_text())["classes"]
+    ids = np.array(Image.open(tmp_path / "out" / "photo_ids.png"))
+    assert (np.array([entry["name"] for entry in names])[ids] == visitor.named_pixels()).all()
+    again = Visitor(Handlers(load_segmenter(checkpoint, device="cpu"), tmp_path / "names.txt", tmp_path), image)
+    assert (again.named_pixels() == visitor.named_pixels()).all(), "the page takes its own file, too"
 
 
 @pytest.fixture

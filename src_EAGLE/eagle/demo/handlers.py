@@ -5,21 +5,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gradio as gr
+import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from eagle.config.refinement import refinement_of_name
+from eagle.data.datasets.base import Classes
 from eagle.data.images import read_header, read_photograph
-from eagle.data.labels import name_lines
+from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, distinct_palette, name_lines
 from eagle.data.named_files import bundled_photographs
 from eagle.demo.pictures import annotated, cue_picture, eigenvector_pictures, gallery, one_line_name, parcel, segments
 from eagle.errors import DataError, EagleError, one_line
 from eagle.inference.decomposition import whole_patch_input
 from eagle.inference.segmentation import Segmentation
 from eagle.inference.segmenter import Segmenter
+from eagle.models.cluster_tree import ClusterCut
 
 MOST_BYTES = 32 * 2**20
 MOST_PIXELS = 32_000_000
@@ -27,7 +32,11 @@ MOST_PIXELS = 32_000_000
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 THUMBNAIL = (144, 96)
 
+NONE_CHOSEN = "Click a cluster in the list first."
+
 Names = dict[int, str]
+# Classes, and the class id of each leaf of the tree of clusters.
+LeafClasses = tuple[Classes, list[int]]
 
 
 class Photograph(NamedTuple):
@@ -97,7 +106,7 @@ class Handlers:
 
     @cached_property
     def clusters(self) -> tuple[int, int]:
-        """Numbers of clusters at first and at most; equal for a checkpoint without a tree."""
+        """Numbers of clusters at first and at most."""
         model = self.segmenter.model
         fitted = len(name_lines(self.cluster_names) if self.cluster_names else model.cluster_probe.clusters)
         most = model.cluster_tree.n_leaves if model.cluster_tree else fitted
@@ -112,18 +121,18 @@ class Handlers:
             return Codes(res, self.segmenter.codes(photograph.image, res))
 
     def segmented(
-        self, photograph: Photograph | None, codes: Codes | None, refine: str, n_clusters: int, names: Names
-    ) -> tuple[Any, Any]:
+        self, photograph: Photograph | None, codes: Codes | None, refine: str, n_clusters: int, names: Names,
+        by_hand: LeafClasses | None,
+    ) -> tuple[Any, Any]:  # fmt: skip
         """The segmentation and the picture of it."""
         if photograph is None or codes is None:
             gr.Info("Applies to the photograph that you choose next.")
             return gr.skip(), gr.skip()
         res, code = codes
-        options: dict[str, Any] = {"res": res, "refine": refine, "cluster_names": self.cluster_names}
-        if self.clusters[0] != n_clusters:
-            options |= {"n_clusters": n_clusters, "cluster_names": None}
         with _messages():
-            result = self.segmenter.segment_codes(photograph.image, code, **options)
+            chosen = self.leaf_classes(refine, n_clusters, names, by_hand)
+            options: dict[str, Any] = {"leaf_classes": chosen} if chosen else {"cluster_names": self.cluster_names}
+            result = self.segmenter.segment_codes(photograph.image, code, res=res, refine=refine, **options)
         # A quarter of int64's memory; no data set has so many classes.
         result = replace(result, name=photograph.name, ids=result.ids.astype("int16"))
         return result, _stage(result, names)
@@ -142,14 +151,76 @@ class Handlers:
         segment = segments(_kept(result), names)[event.index]
         return segment["id"], gr.update(value=segment["name"], interactive=True)
 
-    def renamed(self, result: Segmentation | None, names: Names, chosen: int, text: str) -> tuple[Names, Any]:
-        """The visitor's names with a new one, and the picture with it; an empty name is the old one."""
-        names = {**names, chosen: one_line_name(text)}
-        return names, _stage(_kept(result), names)
+    def partners(self, result: Segmentation | None, names: Names, chosen: int | None) -> Any:
+        """The field with the photograph's clusters that the chosen one can join."""
+        others = [segment["name"] for segment in segments(_kept(result), names) if segment["id"] != chosen]
+        return gr.update(choices=others, value=None, interactive=chosen is not None)
 
-    def packed(self, result: Segmentation | None, names: Names, opacity: float) -> dict[str, str]:
-        """The zip to download."""
-        return parcel(_kept(result), names, opacity)
+    def leaf_classes(
+        self, refine: str, n_clusters: int, names: Names, by_hand: LeafClasses | None
+    ) -> LeafClasses | None:
+        """The visitor's choice, or else the slider's cut, with clusters of one name as one; None without a tree."""
+        if self.segmenter.model.cluster_tree is None:
+            return None
+        if by_hand is None:
+            # Names of the checkpoint or of a file hold for the number of clusters that they were made for.
+            fitted = n_clusters == self.clusters[0]
+            where: dict[str, Any] = {"cluster_names": self.cluster_names} if fitted else {"n_clusters": n_clusters}
+            cut = self.segmenter.photographs(refinement_of_name(refine), **where)
+            by_hand = cut.legend.classes, cut.legend.ids(cast(ClusterCut, cut.probe).groups.cpu().numpy()).tolist()
+        return _joined(by_hand, names)
+
+    def split(self, chosen: int | None, *settings: Any) -> tuple[Any, ...]:
+        """Split the chosen cluster as the tree does: the larger part keeps id, name and colour.
+
+        Returns:
+            The names, the class of each leaf, and ``segmented`` with them.
+        """
+        photograph, codes, refine, n_clusters, names, by_hand = settings
+        before, tree = self.leaf_classes(refine, n_clusters, names, by_hand), self.segmenter.model.cluster_tree
+        assert before, "without a tree, the page has no such button"
+        assert tree
+        classes, of_leaf = before
+        leaves = [leaf for leaf, i in enumerate(of_leaf) if i == chosen]
+        if len(leaves) < 2:
+            gr.Info("This cluster is a leaf of the tree: it has no parts." if leaves else NONE_CHOSEN)
+            return (gr.skip(),) * 4
+        new, smaller = len(classes), tree.parts(leaves)[1]
+        names = {i: name for i, name in names.items() if i != new}
+        taken = {_name(classes, names, i) for i in of_leaf}
+        name = next(name for n in count(new) if (name := f"cluster {n}") not in taken)
+        classes = Classes((*classes.names, name), np.vstack([classes.palette, distinct_palette(new + 1)[new:]]))
+        by_hand = classes, [new if leaf in smaller else i for leaf, i in enumerate(of_leaf)]
+        return names, by_hand, *self.segmented(photograph, codes, refine, n_clusters, names, by_hand)
+
+    def renamed(self, chosen: int | None, text: str, result: Segmentation | None, *settings: Any) -> tuple[Any, ...]:
+        """Rename the chosen cluster; with another one's name, it joins that one, and with none it has its old name.
+
+        Returns:
+            What ``split`` returns, the id that is chosen now, and its name.
+        """
+        photograph, codes, refine, n_clusters, names, by_hand = settings
+        if chosen is None:
+            gr.Info(NONE_CHOSEN)
+            return (gr.skip(),) * 6
+        text, before = one_line_name(text), self.leaf_classes(refine, n_clusters, names, by_hand)
+        named = {**names, chosen: text}
+        after = before and _joined(before, named, chosen)
+        if not before or not after or before[1] == after[1]:
+            return named, by_hand, gr.skip(), _stage(_kept(result), named), chosen, gr.skip()
+        del named[chosen]
+        segmented = self.segmented(photograph, codes, refine, n_clusters, named, after)
+        return named, after, *segmented, after[1][before[1].index(chosen)], text
+
+    def packed(self, result: Segmentation | None, opacity: float, *settings: Any) -> dict[str, str]:
+        """The zip to download; with a tree, its names file has a line for each cluster of the finest cut."""
+        refine, n_clusters, names, by_hand = settings
+        chosen, tree = self.leaf_classes(refine, n_clusters, names, by_hand), self.segmenter.model.cluster_tree
+        lines = {}
+        if chosen and tree:
+            of_leaf = [_name(chosen[0], names, i) for i in chosen[1]]
+            lines = dict(zip(tree.cluster_of_leaf(tree.n_leaves), of_leaf, strict=True))
+        return parcel(_kept(result), names, opacity, [lines[cluster] for cluster in sorted(lines)])
 
 
 def read_upload(path: Path, folder: Path, name: str) -> Image.Image:
@@ -188,6 +259,17 @@ def _kept(result: Segmentation | None) -> Segmentation:
         forgets = "The server forgets it when the page is closed, or after an hour."
         raise gr.Error(f"Choose a photograph first. {forgets}", print_exception=False)
     return result
+
+
+def _name(classes: Classes, names: Names, i: int) -> str:
+    return one_line_name(names.get(i) or (NO_CLASS_NAME if i == NO_CLASS else classes.names[i]))
+
+
+def _joined(leaf_classes: LeafClasses, names: Names, moved: int | None = None) -> LeafClasses:
+    """Make clusters of one name one, as files of names do; ``moved`` takes another's id, else the lowest is kept."""
+    classes, of_leaf = leaf_classes
+    kept = {_name(classes, names, i): i for i in sorted(set(of_leaf), key=lambda i: (i != moved, -i))}
+    return classes, [kept[_name(classes, names, i)] for i in of_leaf]
 
 
 def _stage(result: Segmentation, names: Names) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -85,13 +85,14 @@ def cue_picture(cue: np.ndarray) -> tuple[str, Image.Image]:
     return f"EiCue, {len(labels)} labels", Image.fromarray(pixels)
 
 
-def parcel(result: Segmentation, names: Mapping[int, str], opacity: float) -> dict[str, str]:
-    """The zip of masks in the photograph's size and ``NAME_segments.json``, as its file name and a data URL.
+def parcel(result: Segmentation, names: Mapping[int, str], opacity: float, lines: Sequence[str]) -> dict[str, str]:
+    """The zip of masks in the photograph's size, ``NAME_segments.json`` and names, as its file name and a data URL.
 
     Args:
         result: the segmentation.
         names: the visitor's names by class id; classes without one keep theirs.
         opacity: of the colours in the overlay, 0 to 1.
+        lines: of ``names.txt``, which ``cluster_names`` takes; without any, there is no such file.
     """
     name = file_name(result.name)
     described = {
@@ -102,6 +103,8 @@ def parcel(result: Segmentation, names: Mapping[int, str], opacity: float) -> di
         for path in result.save(folder, name, opacity=min(1.0, max(0.0, opacity))).values():
             archive.write(path, path.name)
         archive.writestr(f"{name}_segments.json", json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+        if lines:
+            archive.writestr("names.txt", "".join(f"{line}\n" for line in lines))
     content = base64.b64encode(buffer.getvalue()).decode()
     return {"name": f"{name}_masks.zip", "url": f"data:application/zip;base64,{content}"}
 

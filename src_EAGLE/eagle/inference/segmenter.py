@@ -16,6 +16,7 @@ from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, RECOMMENDED, UNREFINED, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS, PRECISIONS
 from eagle.config.validation import check_resolution, refuse_unknown
+from eagle.data.datasets.base import Classes
 from eagle.data.datasets.catalog import known_classes
 from eagle.data.images import read_photograph, rgb_image
 from eagle.data.labels import ClassMap, name_lines, named_clusters
@@ -190,11 +191,20 @@ class Segmenter:
         refine: str = RECOMMENDED,
         cluster_names: str | Path | None = None,
         n_clusters: int | None = None,
+        leaf_classes: tuple[Classes, Sequence[int]] | None = None,
     ) -> Segmentation:
-        """``segment`` for an RGB photograph whose ``codes(photograph, res)`` are known: without the backbone."""
+        """``segment`` for an RGB photograph whose ``codes(photograph, res)`` are known: without the backbone.
+
+        ``leaf_classes`` are classes, and the class id of each leaf of the tree (−1 for none), in place of a cut.
+        """
         photographs = self.photographs(
             refinement_of_name(refine), res=res, cluster_names=cluster_names, n_clusters=n_clusters
         )
+        if leaf_classes and self.model.cluster_tree:
+            classes, of_leaf = leaf_classes
+            legend = Legend(ClassMap(classes, {"cluster": list(of_leaf)}), "cluster", len(of_leaf), None)
+            probe, legend = legend.joining(ClusterCut(self.model.cluster_tree.leaves, range(len(of_leaf))))
+            photographs = PhotographSegmenter(self.model, probe, legend, photographs.view, self.machine)
         (clusters,) = photographs.label_maps([photographs.prepare(photograph)], code=code)
         return Segmentation(photograph, photographs.legend.ids(clusters), photographs.legend, "image")
 

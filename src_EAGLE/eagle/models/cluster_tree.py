@@ -4,7 +4,7 @@
 another fit. A cluster's probability is the sum of its leaves', so a cluster may have several centres.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,24 @@ class ClusterTree(nn.Module):
     def cut(self, n_clusters: int) -> "ClusterCut":
         """The probe of ``n_clusters`` clusters."""
         return ClusterCut(self.leaves, self.cluster_of_leaf(n_clusters))
+
+    def parts(self, leaves: Collection[int]) -> tuple[set[int], set[int]]:
+        """Split a group of leaves where the tree does: what lies under each child of the lowest node above them all.
+
+        Returns:
+            The part with the larger area, and the other; as ``cluster_of_leaf`` splits a node of the tree.
+
+        Raises:
+            ValueError: fewer than two leaves.
+        """
+        below, areas = [{leaf} for leaf in range(self.n_leaves)], self.areas.tolist()
+        for first, second in self.merges.tolist():
+            below.append(below[first] | below[second])
+            if len(leaves) > 1 and below[-1].issuperset(leaves):
+                found = (below[child].intersection(leaves) for child in sorted((first, second)))
+                larger, smaller = sorted(found, key=lambda part: -sum(areas[leaf] for leaf in part))
+                return larger, smaller
+        raise ValueError(f"{sorted(leaves)} of {self.n_leaves} leaves are no group of several")
 
     def _node_areas(self) -> list[float]:
         areas = self.areas.tolist()
