@@ -72,6 +72,8 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
                 min(2, most), most, fitted, step=1, label="Clusters, from coarse to fine", visible=tree,
                 elem_id="clusters", buttons=[],
             )  # fmt: skip
+            download = gr.Button("Download masks", variant="primary", elem_id="download")
+        with gr.Row(elem_id="editing", equal_height=True):
             name = gr.Textbox(
                 label="Rename a cluster", placeholder="click it in the list", interactive=False, max_lines=1,
                 elem_id="name",
@@ -80,7 +82,6 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
                 [], label="Join it with", filterable=False, interactive=False, visible=tree, elem_id="join"
             )
             split = gr.Button("Split it", visible=tree, elem_id="split")
-            download = gr.Button("Download masks", variant="primary", elem_id="download")
         with gr.Tabs(elem_id="views"):
             with gr.Tab("Clusters"):
                 stage = gr.AnnotatedImage(show_label=False, buttons=["fullscreen"], elem_id="stage")
