@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from eagle.models.probes import ClusterLookup
+from eagle.models.probes import ClusterLookup, upsampled
 
 
 @pytest.fixture
@@ -29,3 +29,16 @@ def test_cluster_lookup__released_log_probs(data, alpha):
     loss, log_probs = probe(data["x"], alpha, log_probs=True)
     assert torch.allclose(log_probs, data[f"alpha_{alpha}.log_probs"], atol=1e-5)
     assert float(loss.detach()) == pytest.approx(float(data[f"alpha_{alpha}.loss_with_log_probs"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(("grid", "covered", "shown"), [((1, 1), (14, 14), (9, 11)), ((5, 9), (70, 126), (66, 121))])
+def test_resampled_similarity__is_the_similarity_of_the_resampled_codes(grid, covered, shown):
+    probe, codes = ClusterLookup(70, 4), torch.randn(2, 70, *grid)
+    codes[:, :, 1:2] = -codes[:, :, : min(1, grid[0] - 1)]  # opposite neighbours: samples between them are short
+
+    def resample(part):
+        return upsampled(part, covered)[:, :, : shown[0], : shown[1]]
+
+    torch.testing.assert_close(
+        probe.resampled_similarity(codes, resample), probe.similarity(resample(codes)), atol=1e-4, rtol=0
+    )

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Channels upsampled at once to compute a norm.
-NORM_CHUNK = 32
 NORM_EPS = 1e-12
 
 
@@ -41,12 +39,12 @@ class ClusterLookup(nn.Module):
         return self.inner(F.normalize(x.float(), dim=1))
 
     def resampled_similarity(self, x: Tensor, resample: Callable[[Tensor], Tensor]) -> Tensor:
-        """``similarity`` of ``resample(x)``, where ``resample`` is linear and the same for every channel.
+        """``similarity`` of ``resample(x)``, where ``resample`` samples each channel bilinearly at the same points.
 
-        Such a map commutes with the inner product, so it is applied to the n_classes scores. Only the norms need the
-        resampled channels, a few at a time.
+        Sampling commutes with the inner product, so it is applied to the n_classes scores; the norms follow from those
+        of the positions and of their differences. The channels of x are never resampled.
         """
-        return resample(self.inner(x)) / _resampled_norm(x.float(), resample)
+        return resample(self.inner(x)) / resampled_norm(x.float(), resample)
 
     def forward(self, x: Tensor, alpha: float | None, log_probs: bool = False) -> tuple[Tensor, Tensor]:
         """Assign positions to centres.
@@ -79,7 +77,25 @@ def upsampled(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-def _resampled_norm(x: Tensor, resample: Callable[[Tensor], Tensor]) -> Tensor:
-    """L2 norm over the channels of ``resample(x)``, B×1×H×W."""
-    squares = sum(resample(part).square().sum(dim=1, keepdim=True) for part in x.split(NORM_CHUNK, dim=1))
-    return torch.as_tensor(squares).sqrt().clamp(min=NORM_EPS)
+def resampled_norm(x: Tensor, resample: Callable[[Tensor], Tensor]) -> Tensor:
+    """L2 norm over the channels of ``resample(x)``, bilinear samples of B×C×h×w → B×1×H×W.
+
+    Between two positions |(1-t)u + tv|² = (1-t)|u|² + t|v|² - t(1-t)|u-v|². Used along x and then along y, this gives
+    the norms at all samples from four maps of the h×w grid instead of C.
+    """
+    height, width = x.shape[2:]
+    rows = torch.arange(height, device=x.device, dtype=x.dtype)[:, None].expand(height, width)
+    columns = torch.arange(width, device=x.device, dtype=x.dtype)[None].expand(height, width)
+    y, across = resample(torch.stack([rows, columns])[None])[0]
+    top, left = y.floor().long(), across.floor().long()
+    t_y, t_x = y - top, across - left
+    padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    step_x, step_y = padded.diff(dim=3), padded.diff(dim=2)
+    along_x, along_y, both = (part.square().sum(dim=1) for part in (step_x, step_y, step_y.diff(dim=3)))
+    squares = (
+        resample(x.square().sum(dim=1, keepdim=True))[:, 0]
+        - t_x * (1 - t_x) * torch.lerp(along_x[:, top, left], along_x[:, top + 1, left], t_y)
+        - t_y * (1 - t_y) * torch.lerp(along_y[:, top, left], along_y[:, top, left + 1], t_x)
+        + t_x * (1 - t_x) * t_y * (1 - t_y) * both[:, top, left]
+    )
+    return squares.clamp(min=NORM_EPS**2).sqrt()[:, None]
