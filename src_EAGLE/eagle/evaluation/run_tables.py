@@ -26,7 +26,6 @@ from eagle.maps.probe_maps import without_cuts
 CSV_NAME, JSON_NAME, FIGURE_NAME = "runs.csv", "runs.json", "runs.png"
 TREE_FIGURE_NAME = "runs_tree.png"
 SEED, CHECKPOINT, KMEANS = "seed", "checkpoint", "k-means on K"
-MOST_REFERENCES = 4
 COLUMNS = {
     "mIoU": ("published", "mIoU"),
     "accuracy": ("published", "accuracy"),
@@ -124,32 +123,35 @@ def scores_table(runs: Sequence[Run]) -> str:
     """Mean ± standard deviation over the runs of one data set: a row for each setting, a column for each map."""
     maps = list(dict.fromkeys(name for _, name in _settings_and_maps(runs)))
     rows = []
-    for setting in dict.fromkeys(run.name for run in runs):
+    for number, setting in enumerate(dict.fromkeys(run.name for run in runs), 1):
         part = [run for run in runs if run.name == setting]
-        rows.append([setting, str(len(part)), *(_scores_cell(part, name) for name in maps)])
+        rows.append([f"{number}. {setting}", str(len(part)), *(_scores_cell(part, name) for name in maps)])
     return text_table([f"{runs[0].dataset}: mIoU / accuracy", "runs", *maps], rows)
 
 
 def differences_table(runs: Sequence[Run]) -> str:
-    """Paired differences of the mIoU over common seeds, with 95 % intervals (paired t test); empty without pairs.
+    """Paired differences of the cluster maps' mIoU over common seeds, with 95 % intervals (paired t test).
 
-    Each map is compared with the unrefined map of its probe: in the first four settings, and in its own. ``*`` marks
-    intervals without zero.
+    Each map is compared with the same map of the settings above it, which have the numbers of ``scores_table``, and
+    with the unrefined map. ``*`` marks intervals without zero. Empty without pairs.
     """
     miou = {
         (setting, name): _by_seed([run for run in runs if run.name == setting], name)
         for setting, name in _settings_and_maps(runs)
+        if name.startswith("cluster")
     }
-    references = list(dict.fromkeys(setting for setting, _ in miou))[:MOST_REFERENCES]
+    settings = list(dict.fromkeys(run.name for run in runs))
     rows = []
     for (setting, name), ours in miou.items():
+        above = settings[: settings.index(setting)]
         unrefined = name.partition("+")[0]
-        others = [*((reference, unrefined) for reference in references if reference != setting), (setting, unrefined)]
-        found = {other: _difference(ours, miou.get(other, {})) for other in others if other != (setting, name)}
-        cells = [found.get((reference, unrefined), "") if reference != setting else "" for reference in references]
-        rows.append([setting, name, *cells, found.get((setting, unrefined), "")])
-    header = [f"{runs[0].dataset}: mIoU of", "map", *(f"− {reference}" for reference in references), "− unrefined"]
-    return text_table(header, rows) if any(any(row[2:]) for row in rows) else ""
+        cells = [_difference(ours, miou.get((other, name), {})) for other in above]
+        cells += [""] * (len(settings) - 1 - len(above))
+        cells.append(_difference(ours, miou[setting, unrefined]) if name != unrefined else "")
+        if any(cells):
+            rows.append([f"{len(above) + 1}. {name}", *cells])
+    header = [f"{runs[0].dataset}: mIoU of", *(f"− {number}." for number in range(1, len(settings))), "− unrefined"]
+    return text_table(header, rows) if rows else ""
 
 
 def dots_figure(runs: Sequence[Run]) -> Figure:

@@ -136,7 +136,7 @@ def write_run_readme(
     path = str(folder / checkpoint)
     if not re.fullmatch(r"[\w./+-]+", path):
         path = quoted(path)  # Hydra's grammar gives a meaning to = , ( [ and others, as in the names of a sweep's jobs
-    evaluate = shell_command(scripts / "eval_segmentation.py", f"model_paths=[{path}]")
+    evaluate = shell_command(scripts / "eval_segmentation.py", str(folder / checkpoint))
     text = _README.format(
         name=folder.name,
         data=data,
