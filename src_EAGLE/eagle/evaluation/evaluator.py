@@ -147,7 +147,7 @@ class Evaluator(pl.LightningModule):
     def _add_details(self, batch: Mapping[str, Tensor], scores: Tensor, clusters: Tensor) -> None:
         assert self.details is not None
         chosen = scores.gather(1, clusters[:, None]).squeeze(1).float()
-        confidence = chosen if self.probes.settings.refinement.on_pixels else chosen.exp()
+        confidence = chosen if self.probes.settings.refinement.steps else chosen.exp()
         arrays = (part.cpu().numpy() for part in (clusters, confidence, batch["label"]))
         for index, *image_arrays in zip(batch["index"].tolist(), *arrays, strict=True):
             self.details.update(index, *image_arrays)

@@ -105,7 +105,7 @@ class ProbeMaps(nn.Module):
 
     @torch.no_grad()
     def forward(self, img: Tensor) -> dict[str, Tensor]:
-        """Maps of B×3×H×W normalised images, B×C×H×W: log-probabilities; after a step on pixels, probabilities."""
+        """Maps of B×3×H×W normalised images, B×C×H×W: log-probabilities; refined ones are probabilities."""
         features, shown = self.patch_features(img), (img.shape[2], img.shape[3])
         covered = covered_size(features, self.patch_size)
 
@@ -120,13 +120,14 @@ class ProbeMaps(nn.Module):
         for step in refinement.on_patches:
             suffix += f"+{step}"
             probs = {name: patch_step(step)(part, features) for name, part in probs.items()}
-            latest = {name: _logarithm(resample(part)) for name, part in probs.items()}
+            latest = {name: resample(part) for name, part in probs.items()}
             maps |= {name + suffix: scores for name, scores in latest.items()}
         if refinement.on_pixels:
             latest = {name: latest[name] for name in without_cuts(latest)}
         for step in refinement.on_pixels:
+            log_probs = [_logarithm(part) if suffix else part for part in latest.values()]
             suffix += f"+{step}"
-            refined = pixel_step(step, self.settings.crf_backend, self._pool)(img, list(latest.values()))
+            refined = pixel_step(step, self.settings.crf_backend, self._pool)(img, log_probs)
             latest = dict(zip(latest, refined, strict=True))
             maps |= {name + suffix: scores for name, scores in latest.items()}
         return maps
