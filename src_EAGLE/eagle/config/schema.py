@@ -17,11 +17,11 @@ from eagle.files import default_folder
 RANDOM_WEIGHTS = "random"
 # NumPy takes no larger one.
 MOST_SEED = 2**32 - 1
-# Others would leave the weights in float32, or the spectral part in half precision.
+# Lightning's others would leave the weights in float32, or the spectral part in half precision.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 CRF_BACKENDS = ("auto", "torch", "pydensecrf")
 
-# What a key decides, for resuming, comparing, loading and caching of runs:
+# Role of a key: used to resume, compare, load and cache runs.
 #
 # role        changes the result  may change on resume
 # method      yes                 no
@@ -67,7 +67,7 @@ def key(
     return field(default=default, metadata=metadata)
 
 
-# One for each role that several keys have; a key of a command that no run records is an option.
+# Shorthands by role; option is for keys that no training run records.
 method, model, backbone, data, adjustable, numerics, machine = (
     partial(key, role=role) for role in ("method", "model", "backbone", "data", "adjustable", "numerics", "machine")
 )
@@ -100,19 +100,17 @@ class MachineConfig:
         choices=("highest", "high", "medium"),
     )
     rank_timeout: float = machine(
-        600, "Timeout of DDP collectives in seconds, after which a dead process ends the run", above=0
+        600, "Timeout of DDP collectives in seconds; if a process dies, the others end after it", above=0
     )
-    num_workers: int = machine(
-        4, "Data loader processes per device; 0 loads images in the process that computes", minimum=0
-    )
+    num_workers: int = machine(4, "Data loader processes per device; 0 = load images in the main process", minimum=0)
 
 
 @dataclass
 class DatasetFolderConfig:
-    """Where a dataset lies, and which part of it counts."""
+    """Where a dataset lies, and which part of it is used."""
 
     pytorch_data_dir: str = machine(default_folder("datasets"), "Folder that holds all datasets", path=True)
-    dir_dataset_name: str | None = data(None, "Sub-folder of pytorch_data_dir with a directory dataset")
+    dir_dataset_name: str | None = data(None, "Folder of a directory dataset in pytorch_data_dir")
     dir_dataset_n_classes: int | None = data(
         None, "Number of classes of a directory dataset; none = number of lines of its classes.txt", minimum=1
     )
@@ -134,7 +132,7 @@ class DatasetConfig(DatasetFolderConfig):
     )
     crop_type: str | None = data(
         None,
-        "Train on crops made by crop_datasets.py: five or random crops per image; none = train on whole images",
+        "Train on crops of crop_datasets.py: five = corners and centre; random = five positions; none = whole images",
         choices=("five", "random"),
     )
 
@@ -145,9 +143,11 @@ class BackboneConfig:
 
     model_type: str = backbone(
         "vit_small",
-        "Backbone: vit_small or vit_base = DINO with dino_patch_size; or the name of a timm ViT, e.g. of DINOv2",
+        "Backbone: vit_small or vit_base = DINO with dino_patch_size; or the name of a timm ViT (docs/backbones.md)",
     )
-    dino_patch_size: int = backbone(8, "Patch size of a DINO backbone; a timm model has its own", minimum=1)
+    dino_patch_size: int = backbone(
+        8, "Patch size of vit_small or vit_base: 8 or 16; timm models have their own", minimum=1
+    )
     pretrained_weights: str | None = adjustable(
         None,
         "Backbone weights: a .pth or .safetensors file; random = random initialisation; none = pretrained weights of "
@@ -168,8 +168,8 @@ class BadImageConfig:
 
     on_bad_image: str = machine(
         "error",
-        "If an image or label cannot be read: error = stop and name the file; skip = read all of them before the "
-        "start, leave it out and list it",
+        "If an image or label cannot be read: error = stop and name the file; skip = check all images before the "
+        "start, leave out bad ones and list them",
         choices=("error", "skip"),
     )
 
@@ -198,19 +198,18 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         "Segmentation head: linear, or nonlinear = linear plus a two-layer branch",
         choices=("nonlinear", "linear"),
     )
-    dropout: bool = method(True, "Channel dropout (p = 0.1) on the keys that enter the head and the losses")
+    dropout: bool = method(True, "Channel dropout (p = 0.1) on the losses' keys; in training the head always has it")
 
     cache_features: str = machine(
         "off",
-        "Compute the keys of each validation image and each unaugmented training image once and keep them in fp16: "
-        "ram = in memory; disk = in files below cache_dir, which later runs with the same backbone and images reuse",
+        "Compute the keys of validation images and unaugmented training images once and keep them in fp16: ram = in "
+        "memory; disk = in files below cache_dir, which later runs with the same backbone and images reuse",
         choices=("off", "ram", "disk"),
     )
     cached_views: int = method(
         0,
-        "Number of augmentations per training image, the same in every run, of which each draw picks one. With "
-        "cache_features their keys are cached too, so that later epochs need no backbone. 0 = a new augmentation in "
-        "each draw, as released",
+        "Number of fixed augmentations per training image, of which each step draws one. With cache_features their "
+        "keys are cached too, so that later epochs need no backbone. 0 = a new augmentation in each step, as released",
         minimum=0,
     )
     cache_dir: str = machine(default_folder("cache"), "Folder for cache_features=disk", path=True)
@@ -220,9 +219,9 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
 
     fidelity: str = method(
         "released",
-        "Where released code and paper differ, follow released or paper: sets the defaults of color_affinity, "
-        "aug_color_image, photometric and lambda_schedule (configs/fidelity/). strict = released, and eigen_signs and "
-        "matmul_precision as released too, which makes the result depend on the machine",
+        "Default of color_affinity, aug_color_image, photometric and lambda_schedule, in which released code and paper "
+        "differ. strict = released, and eigen_signs and matmul_precision as released too, which makes the result "
+        "depend on the machine",
         choices=("released", "paper", "strict"),
     )
     color_affinity: str = method(
@@ -233,12 +232,12 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     eicue_affinity: str = method(
         "both",
         "Affinity of EiCue's graph: both = colour + code, as released since 30 August 2024; colour = colour alone, as "
-        "released before, when the released checkpoints were linked",
+        "released until then (docs/differences.md)",
         choices=("both", "colour"),
     )
     aug_color_image: str = method(
         "released",
-        "Image that gives the colours for the augmented branch's affinity: released = x; paper = the augmented view",
+        "Colours in the affinity of the augmented view: released = those of x; paper = its own",
         choices=("released", "paper"),
     )
     photometric: str = method(
@@ -261,9 +260,9 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     )
     eigen_signs: str = method(
         "fixed",
-        "Sign convention of eigenvectors: fixed = at most half of each eigenvector's entries are positive, the same "
-        "on every machine; released = the signs of the released solver (a full decomposition, whatever eigensolver "
-        "says), all eigenvectors of an image negated if most of their entries are positive",
+        "Signs of eigenvectors: fixed = at most half of each eigenvector's entries are positive, on every machine; "
+        "released = those of a full decomposition (whatever eigensolver says), negated for all eigenvectors of an "
+        "image if most of their entries are positive",
         choices=("fixed", "released"),
     )
     eigensolver: str = method(
@@ -319,8 +318,8 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
 
     max_steps: int = adjustable(
         10000,
-        "Length of the run in optimiser steps, one batch each. If the released runs counted every optimiser's step "
-        "(as Lightning ≥ 1.6 does), they saw a seventh of the batches: divide max_steps and step_schedulers by 7",
+        "Length of the run in optimiser steps, one batch each. If the released runs counted the steps of all seven "
+        "optimisers (docs/differences.md), divide max_steps and step_schedulers by 7 to train as long",
         minimum=1,
     )
     step_schedulers: int = method(
@@ -423,7 +422,7 @@ class EvalConfig(MachineConfig, BadImageConfig):
     crf_backend: str = method(
         "auto",
         "Dense CRF implementation: torch = ours, compiled by numba on the CPU; pydensecrf (pip install -e .[crf]); "
-        "auto = the faster one, torch",
+        "auto = torch",
         choices=CRF_BACKENDS,
     )
     crf_processes: int | None = machine(
