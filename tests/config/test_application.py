@@ -144,7 +144,8 @@ def test_fidelity__sets_defaults_that_keys_override():
 
 
 @pytest.mark.parametrize("schema", [TrainConfig, EvalConfig])
-def test_help__explains_every_key(schema):
+def test_help__explains_every_key(schema, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
     text = help_text(schema, test_help__explains_every_key, None)
     assert all(f"  {name}=" in text for name in OmegaConf.structured(schema))
 
