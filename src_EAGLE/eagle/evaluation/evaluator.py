@@ -17,7 +17,7 @@ from eagle.data.labels import colored, write_ids, write_image
 from eagle.data.views import EvaluationViews
 from eagle.distributed import all_gather_objects
 from eagle.errors import DataError
-from eagle.evaluation.details import Details, Picture
+from eagle.evaluation.details import ImageResult, Picture, image_result
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.maps.probe_maps import ProbeMaps, without_cuts
 from eagle.models.cluster_tree import ClusterCut
@@ -61,11 +61,11 @@ class PredictionFolder:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by map name (refined maps end in their steps, e.g. ``+crf``), pictures, details for the report."""
+    """Metrics by map name (refined maps end in their steps, e.g. ``+crf``), pictures, and results of images if detailed."""
 
     metrics: dict[str, UnsupervisedMetrics]
     pictures: list[Picture]
-    details: Details | None = None
+    images: list[ImageResult]
 
 
 def plain_name(map_name: str) -> str:
@@ -86,7 +86,7 @@ class Evaluator(pl.LightningModule):
         n_classes: number of classes of the labels.
         shown: indices of the images kept as pictures.
         predictions: folder for every image's clusters; None writes nothing.
-        detailed: keep Details of the last map, which is the most refined one.
+        detailed: keep the result of every image for the most refined map.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class Evaluator(pl.LightningModule):
             for name, n in probes.n_clusters.items()
         )  # fmt: skip
         self.names = list(probes.n_clusters)
-        last = most_refined(self.names)
-        self.details = Details(last, probes.n_clusters[last], n_classes) if detailed else None
+        self.detailed = detailed
+        self.images: list[ImageResult] = []
 
     def transfer_batch_to_device(
         self, batch: list[dict[str, Tensor]], device: torch.device, dataloader_idx: int
@@ -128,8 +128,8 @@ class Evaluator(pl.LightningModule):
             for name, metric in zip(self.names, self.metrics, strict=True):
                 cast(UnsupervisedMetrics, metric).update(clusters[name], batch["label"])
             self._store_images(batch, clusters)
-            if self.details is not None:
-                self._add_details(batch, maps[self.details.map_name], clusters[self.details.map_name])
+            if self.detailed:
+                self._store_results(batch, most_refined(self.names), clusters)
 
     def _store_images(self, batch: Mapping[str, Tensor], clusters: Mapping[str, Tensor]) -> None:
         """Write predictions and collect pictures; what neither needs stays on the device."""
@@ -144,21 +144,18 @@ class Evaluator(pl.LightningModule):
                 label = batch["label"][row].cpu().numpy()
                 self.pictures.append(Picture(index, batch["img"][row].float().cpu(), label, image_clusters))
 
-    def _add_details(self, batch: Mapping[str, Tensor], scores: Tensor, clusters: Tensor) -> None:
-        assert self.details is not None
-        chosen = scores.gather(1, clusters[:, None]).squeeze(1).float()
-        confidence = chosen if self.probes.settings.refinement.on_pixels else chosen.exp()
-        arrays = (part.cpu().numpy() for part in (clusters, confidence, batch["label"]))
-        for index, *image_arrays in zip(batch["index"].tolist(), *arrays, strict=True):
-            self.details.update(index, *image_arrays)
+    def _store_results(self, batch: Mapping[str, Tensor], name: str, clusters: Mapping[str, Tensor]) -> None:
+        n_clusters, n_classes = self.probes.n_clusters[name], cast(UnsupervisedMetrics, self.metrics[0]).n_classes
+        arrays = clusters[name].cpu().numpy(), batch["label"].cpu().numpy()
+        for index, ids, label in zip(batch["index"].tolist(), *arrays, strict=True):
+            self.images.append(image_result(index, ids, label, n_clusters, n_classes))
 
     def on_test_epoch_end(self) -> None:
-        """Gather counts, pictures and details of all devices; their predictions are already on disk."""
+        """Gather counts, pictures and results of all devices; their predictions are already on disk."""
         for metric in self.metrics:
             cast(UnsupervisedMetrics, metric).sync()
         self.pictures = sorted(all_gather_objects(self.pictures), key=lambda picture: picture.index)
-        if self.details is not None:
-            self.details.sync()
+        self.images = sorted(all_gather_objects(self.images), key=lambda image: image.index)
 
 
 def evaluate(
@@ -181,7 +178,7 @@ def evaluate(
         num_workers: loader processes.
         n_pictures: number of evenly spaced images kept for figures.
         predictions: folder for every image's prediction; None writes nothing.
-        detailed: keep Details of the last map.
+        detailed: keep the result of every image for the most refined map.
 
     Raises:
         DataError: the dataset has no labels, or only void ones.
@@ -200,4 +197,4 @@ def evaluate(
         raise DataError("every label of the dataset is void: there is nothing to score")
     if predictions is not None and trainer.is_global_zero:
         predictions.finish({name: metric.class_of_cluster() for name, metric in metrics.items()}, views.dataset.classes)
-    return Evaluation(metrics, evaluator.pictures, evaluator.details)
+    return Evaluation(metrics, evaluator.pictures, evaluator.images)
