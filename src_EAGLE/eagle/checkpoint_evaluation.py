@@ -32,7 +32,6 @@ from eagle.evaluation.run_tables import KMEANS, evaluation_record, runs_report, 
 from eagle.evaluation.score_tables import class_table, cuts_table, results, summary_table, write_json
 from eagle.figures.confusion import confusion_figure, write_figure
 from eagle.figures.grids import segmentation_grid
-from eagle.maps.crf.pool import CrfPool
 from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, without_cuts
 from eagle.models.key_cache import KeyMemory, weights_digest
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -118,12 +117,11 @@ def evaluate_checkpoint(
     views = validation_views(segmenter, cfg)
     dataset = views.dataset
     predictions = PredictionFolder(place.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
-    with CrfPool(cfg.crf_processes) as pool:
-        maps = segmenter.probe_maps(map_settings(cfg), pool, cfg.n_clusters, _further_cuts(segmenter, cfg))
-        evaluation = _evaluated(maps, views, cfg, predictions, cfg.report)
-        content = evaluation_content(path, segmenter, views, evaluation, cfg)
-        if cfg.kmeans:
-            content["kmeans"] = _kmeans_scores(segmenter, views, cfg, pool, {} if kmeans is None else kmeans)
+    maps = segmenter.probe_maps(map_settings(cfg), cfg.n_clusters, _further_cuts(segmenter, cfg))
+    evaluation = _evaluated(maps, views, cfg, predictions, cfg.report)
+    content = evaluation_content(path, segmenter, views, evaluation, cfg)
+    if cfg.kmeans:
+        content["kmeans"] = _kmeans_scores(segmenter, views, cfg, {} if kmeans is None else kmeans)
     scores = content["scores"]
     baseline = {name.replace("cluster", KMEANS): entry for name, entry in content.get("kmeans", {}).items()}
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
@@ -253,7 +251,7 @@ def _further_cuts(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> list[int]:
 
 def map_settings(cfg: Any) -> MapSettings:
     """The keys of an evaluation that say how maps are computed."""
-    return MapSettings(cfg.cluster_alpha, cfg.window, cfg.flip, refinement(cfg), cfg.crf_backend)
+    return MapSettings(cfg.cluster_alpha, cfg.window, cfg.flip, refinement(cfg), cfg.crf_backend, cfg.crf_processes)
 
 
 def _evaluated(
@@ -271,7 +269,6 @@ def _kmeans_scores(
     segmenter: LitUnsupervisedSegmenter,
     views: EvaluationViews,
     cfg: Any,
-    pool: CrfPool,
     known: dict[Any, dict[str, Any]],
 ) -> dict[str, Any]:
     """Scores of k-means on the training images' keys, with as many centres as the cluster probe has."""
@@ -284,6 +281,6 @@ def _kmeans_scores(
         samples = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), res)
         loading = cfg.batch_size, cfg.num_workers
         centres = kmeans_centres(evaluation_trainer(cfg), backbone, samples, n_clusters, seed, *loading)
-        maps = ProbeMaps(backbone, backbone.patch_size, {"cluster": centres}, map_settings(cfg), pool)
+        maps = ProbeMaps(backbone, backbone.patch_size, {"cluster": centres}, map_settings(cfg))
         known[key] = results(_evaluated(maps, views, cfg).metrics, views.dataset.classes)
     return known[key]

@@ -18,7 +18,6 @@ from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss, lambda_at
 from eagle.losses.patch_weights import patch_weights
-from eagle.maps.crf.pool import CrfPool
 from eagle.maps.probe_maps import MapSettings, ProbeMaps, cut_map, linear_scores
 from eagle.models.backbone import build_backbone
 from eagle.models.cluster_tree import ClusterCut, ClusterTree
@@ -128,23 +127,18 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         return tree.cut(n_clusters)
 
     def probe_maps(
-        self,
-        settings: MapSettings,
-        pool: CrfPool | None = None,
-        n_clusters: int | None = None,
-        further_cuts: Sequence[int] = (),
+        self, settings: MapSettings, n_clusters: int | None = None, further_cuts: Sequence[int] = ()
     ) -> ProbeMaps:
         """The maps "linear" and "cluster" of both probes; call them in eval mode, which has no dropout.
 
         Args:
             settings: see MapSettings.
-            pool: processes for pydensecrf.
             n_clusters: see ``clusters``.
             further_cuts: numbers of clusters at which the tree is cut as well, as maps "cluster@N".
         """
         probes = {"linear": self.linear_probe, "cluster": self.clusters(n_clusters)}
         probes |= {cut_map(n): self.clusters(n) for n in further_cuts}
-        return ProbeMaps(self, self.net.model.patch_size, probes, settings, pool)
+        return ProbeMaps(self, self.net.model.patch_size, probes, settings)
 
     @torch.no_grad()
     def cues(self, img: Tensor, code: Tensor | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from eagle.data.datamodule import HOST_ENTRIES
 from eagle.data.views import normalize
 from eagle.errors import ConfigError, EagleError
 from eagle.maps.crf.dense_crf import dense_crf_maps
-from eagle.maps.crf.pool import CrfPool, require_pydensecrf
+from eagle.maps.crf.pool import require_pydensecrf
 from eagle.maps.probe_maps import CLUSTER_ALPHA, MapSettings
 from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -48,7 +48,6 @@ class Case:
         released: the released algorithm with a copy of the weights.
         batch: a batch as returned by the loader; half of the images are blurred.
         draws: ``coords`` and ``perms`` of the correspondence loss; empty to draw them in each run.
-        pool: processes of the released CRF; they start when it first runs.
     """
 
     device: torch.device
@@ -56,7 +55,6 @@ class Case:
     released: Released
     batch: dict[str, Tensor]
     draws: dict[str, Any] = field(default_factory=dict)
-    pool: CrfPool = field(default_factory=CrfPool)
 
 
 def make_case(model_type: str, device: torch.device, batch_size: int, res: int) -> Case:
@@ -199,7 +197,7 @@ def evaluation(case: Case) -> Sides:
 
     def released() -> dict[str, Tensor]:
         maps = case.released.evaluation_maps(img, CLUSTER_ALPHA)
-        return dict(zip(names, [*maps, *dense_crf_maps(img, maps, "pydensecrf", case.pool)], strict=True))
+        return dict(zip(names, [*maps, *dense_crf_maps(img, maps, "pydensecrf", None)], strict=True))
 
     def ours() -> dict[str, Tensor]:
         maps = list(probes(img).values())

@@ -61,7 +61,7 @@ class PredictionFolder:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by map name (refined maps end in their steps, e.g. ``+crf``), pictures, and results of images if detailed."""
+    """Metrics by map name (refined maps end in their steps, e.g. ``+crf``), pictures, and images' results."""
 
     metrics: dict[str, UnsupervisedMetrics]
     pictures: list[Picture]

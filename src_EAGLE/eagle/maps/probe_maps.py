@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle.config.refinement import PATCH_STEPS, PIXEL_STEPS, UNREFINED, Refinement
-from eagle.maps.crf.pool import CrfPool
 from eagle.maps.features import any_size_features
 from eagle.models.cluster_tree import ClusterCut
 from eagle.models.probes import ClusterLookup, upsampled
@@ -41,6 +40,7 @@ class MapSettings:
         flip: average the features of an image and of its mirror image.
         refinement: steps of refinement.
         crf_backend: see ``dense_crf``.
+        crf_processes: see ``dense_crf``.
     """
 
     alpha: float = CLUSTER_ALPHA
@@ -48,6 +48,7 @@ class MapSettings:
     flip: bool = True
     refinement: Refinement = UNREFINED
     crf_backend: str = "auto"
+    crf_processes: int | None = 0
 
 
 class ProbeMaps(nn.Module):
@@ -59,7 +60,6 @@ class ProbeMaps(nn.Module):
         probes: linear probes (1×1 convolutions), cluster probes and cuts of a tree by name. Maps whose name has an
             ``@`` are not refined on pixels.
         settings: see MapSettings.
-        pool: processes for pydensecrf; None runs it in this process.
 
     Attributes:
         n_clusters: channels of each map by name, from the plain maps to the most refined ones.
@@ -77,19 +77,13 @@ class ProbeMaps(nn.Module):
     """
 
     def __init__(
-        self,
-        features: nn.Module,
-        patch_size: int,
-        probes: Mapping[str, nn.Module],
-        settings: MapSettings,
-        pool: CrfPool | None = None,
+        self, features: nn.Module, patch_size: int, probes: Mapping[str, nn.Module], settings: MapSettings
     ) -> None:
         super().__init__()
         self.features = features
         self.patch_size = patch_size
         self.probes = nn.ModuleDict(probes)
         self.settings = settings
-        self._pool = pool
         self.n_clusters = {name: n_scores(probe) for name, probe in probes.items()}
         latest = dict(self.n_clusters)
         for step in settings.refinement.steps:
@@ -126,7 +120,8 @@ class ProbeMaps(nn.Module):
             latest = {name: latest[name] for name in without_cuts(latest)}
         for step in refinement.on_pixels:
             suffix += f"+{step}"
-            refined = pixel_step(step, self.settings.crf_backend, self._pool)(img, list(latest.values()))
+            options = self.settings.crf_backend, self.settings.crf_processes
+            refined = pixel_step(step, *options)(img, list(latest.values()))
             latest = dict(zip(latest, refined, strict=True))
             maps |= {name + suffix: scores for name, scores in latest.items()}
         return maps
@@ -199,11 +194,11 @@ def patch_step(step: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def pixel_step(
-    step: str, crf_backend: str = "auto", pool: CrfPool | None = None
+    step: str, crf_backend: str = "auto", crf_processes: int | None = 0
 ) -> Callable[[Tensor, list[Tensor]], list[Tensor]]:
     """The function of a step on pixels: (images, log-probabilities of maps) → probabilities of maps."""
     function = _function(*PIXEL_STEPS[step])
-    return partial(function, backend=crf_backend, pool=pool) if step == "crf" else function
+    return partial(function, backend=crf_backend, processes=crf_processes) if step == "crf" else function
 
 
 def _function(module: str, name: str) -> Callable[..., Any]:
