@@ -25,7 +25,7 @@ from eagle.errors import CheckpointError, ConfigError, DataError
 
 # Value of ckpt_path for the run's own newest checkpoint.
 LAST = "last"
-LAST_NAME, PREVIOUS_NAME = "last.ckpt", "previous.ckpt"
+LAST_NAME = "last.ckpt"
 
 # Prefix of the backbone's tensors in a checkpoint.
 _BACKBONE = "net.model."
@@ -77,8 +77,8 @@ def run_folder(cfg: DictConfig) -> Path:
 def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
     """Find the checkpoint that ``ckpt_path`` names; None starts a new run.
 
-    ``last`` takes ``last.ckpt``, or ``previous.ckpt`` if that is unreadable. Without both it starts a new run, so one
-    command starts and resumes a run. A job that SLURM requeued implies ``last``.
+    ``last`` takes ``last.ckpt``. Without one it starts a new run, so one command starts and resumes a run. A job that
+    SLURM requeued implies ``last``.
 
     Args:
         cfg: a validated TrainConfig.
@@ -90,16 +90,18 @@ def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
             or ``ckpt_path`` is none and the folder already holds a run.
     """
     if cfg.ckpt_path == LAST or (cfg.ckpt_path is None and was_requeued()):
-        candidates = [path for name in (LAST_NAME, PREVIOUS_NAME) if (path := run_dir / name).is_file()]
-        if not candidates:
+        path = run_dir / LAST_NAME
+        if not path.is_file():
             logger.info("%s: no checkpoint to resume from; starting a new run", run_dir)
             return None
     elif cfg.ckpt_path is None:
         _refuse_another_run(run_dir)
         return None
     else:
-        candidates = [Path(cfg.ckpt_path)]
-    path, content = _first_readable(candidates)
+        path = Path(cfg.ckpt_path)
+    content = read_pickle(path)
+    if not content.keys() >= RUN_STATE:
+        raise CheckpointError(f"ckpt_path: {path} holds a model but no training state of our trainer to resume")
     _check_same_run(cfg, content, path)
     steps_done = int(content["global_step"])
     if steps_done > cfg.max_steps:
@@ -185,28 +187,11 @@ def _refuse_another_run(run_dir: Path) -> None:
 
     Every process checks: no process writes a checkpoint or metrics before all processes start training.
     """
-    if any((run_dir / name).exists() for name in (LAST_NAME, PREVIOUS_NAME, "metrics.csv")):
+    if any((run_dir / name).exists() for name in (LAST_NAME, "metrics.csv")):
         raise ConfigError(
             f"experiment_name: {run_dir} already holds a run; choose another name, delete the folder, or resume the "
             f"run with ckpt_path={LAST}"
         )
-
-
-def _first_readable(candidates: list[Path]) -> tuple[Path, Mapping[str, Any]]:
-    """Return path and content of the first readable checkpoint; log why earlier ones are unreadable."""
-    problems: list[str] = []
-    for path in candidates:
-        try:
-            content = read_pickle(path)
-        except CheckpointError as error:
-            problems.append(str(error))
-            continue
-        if not content.keys() >= RUN_STATE:
-            raise CheckpointError(f"ckpt_path: {path} holds a model but no training state of our trainer to resume")
-        for problem in problems:
-            logger.warning("%s; resuming from %s", problem, path.name)
-        return path, content
-    raise CheckpointError(f"ckpt_path: no checkpoint to resume from: {'; '.join(problems)}")
 
 
 def _check_same_run(cfg: DictConfig, content: Mapping[str, Any], path: Path) -> None:

@@ -48,7 +48,7 @@ _README = """\
 | File | Content |
 | --- | --- |
 | `best.ckpt` | the segmenter of the best validation: highest cluster mIoU, or lowest `val/loss` without labels |
-| `last.ckpt`, `previous.ckpt` | the latest state of the run and the one before it, with optimiser and random states |
+| `last.ckpt` | the latest state of the run, with optimiser and random states |
 | `config.yml` | every key of the run; `--config-name` takes it |
 | `run.json` | command, commit, package versions and seed, one entry per start |
 | `metrics.csv` | every logged loss and score |

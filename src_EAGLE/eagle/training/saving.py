@@ -18,11 +18,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from eagle.distributed import all_gather_objects
 from eagle.errors import StoppedRunError
 from eagle.files import written_atomically
-from eagle.training.resume import LAST_NAME, PREVIOUS_NAME, RANDOM_STATES, REQUEUE_SIGNAL, in_slurm, requeue_job
+from eagle.training.resume import RANDOM_STATES, REQUEUE_SIGNAL, in_slurm, requeue_job
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the checkpoint, flushes to disk and renames; the old ``last.ckpt`` is kept as ``previous.ckpt``.
+    """Writes beside the checkpoint, flushes to disk and renames.
 
     Lightning's own writes to the system's temporary folder. If that is another disk, it then copies over the checkpoint
     in place, and a kill in between destroys the old one.
@@ -35,17 +35,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         storage_options: Any | None = None,  # noqa: ARG002
     ) -> None:
         """Write a checkpoint atomically."""
-        path = Path(path)
         # Serialise in memory first: torch's file writer hides the cause when the disk is full.
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        with written_atomically(path) as temporary:
-            with temporary.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            if path.name == LAST_NAME and path.is_file():
-                path.replace(path.with_name(PREVIOUS_NAME))
+        with written_atomically(Path(path)) as temporary, temporary.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class BestCheckpoint(ModelCheckpoint):
