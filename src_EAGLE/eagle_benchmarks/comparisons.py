@@ -159,7 +159,7 @@ def step(case: Case, context: AbstractContextManager[Any] = nullcontext()) -> Si
         for one in optimizers:
             one.zero_grad()
         terms = case.released.losses(case.batch, STEP, **draws)
-        _backward(terms["loss/total"])
+        terms["loss/total"].backward()
         for one in optimizers:
             one.step()
         return terms
@@ -168,7 +168,7 @@ def step(case: Case, context: AbstractContextManager[Any] = nullcontext()) -> Si
         with context:
             terms = case.segmenter.losses(case.batch, STEP, **draws)
         optimizer.zero_grad()
-        _backward(terms["loss/total"])
+        terms["loss/total"].backward()
         optimizer.step()
         return terms
 
@@ -227,8 +227,3 @@ def _codes(case: Case) -> tuple[Tensor, Tensor]:
 def _vectors(case: Case) -> tuple[Tensor, Tensor]:
     img = case.batch["img"]
     return case.segmenter._eigenvectors(img, img, *_codes(case))
-
-
-def _backward(loss: Tensor) -> Tensor:
-    loss.backward()
-    return loss.detach()

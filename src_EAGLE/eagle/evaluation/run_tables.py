@@ -24,7 +24,6 @@ from eagle.files import sha256_of, write_csv_atomically, written_atomically
 from eagle.maps.probe_maps import without_cuts
 
 CSV_NAME, JSON_NAME, FIGURE_NAME = "runs.csv", "runs.json", "runs.png"
-TREE_FIGURE_NAME = "runs_tree.png"
 SEED, CHECKPOINT, KMEANS = "seed", "checkpoint", "k-means on K"
 MOST_REFERENCES = 4
 COLUMNS = {
@@ -60,7 +59,7 @@ class Run:
 
 
 def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin: Mapping[str, Any]) -> str:
-    """Write ``runs.csv``, ``runs.json``, ``runs.png`` and, with trees, ``runs_tree.png``; return the tables.
+    """Write ``runs.csv``, ``runs.json`` and ``runs.png``; return the tables.
 
     Args:
         contents: by checkpoint, what ``evaluate_checkpoint`` returns, with the training configuration as ``config``
@@ -79,12 +78,9 @@ def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin:
     write_csv_atomically(folder / CSV_NAME, ["dataset", *keys, SEED, "map", *COLUMNS], rows)
     found = [{"dataset": run.dataset, "setting": run.setting, "seed": run.seed, "scores": run.scores} for run in runs]
     write_json(folder / JSON_NAME, {**origin, "runs": found})
-    files = [folder / CSV_NAME, folder / JSON_NAME]
-    for name, figure in ((FIGURE_NAME, dots_figure(runs)), (TREE_FIGURE_NAME, tree_figure(runs))):
-        if figure is not None:
-            files.append(folder / name)
-            with written_atomically(files[-1]) as temporary:
-                figure.savefig(temporary, format="png", dpi=130)
+    with written_atomically(folder / FIGURE_NAME) as temporary:
+        dots_figure(runs).savefig(temporary, format="png", dpi=130)
+    files = [folder / name for name in (CSV_NAME, JSON_NAME, FIGURE_NAME)]
     parts = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         part = [run for run in runs if run.dataset == dataset]
@@ -177,42 +173,6 @@ def dots_figure(runs: Sequence[Run]) -> Figure:
     panels[0].set_yticks(range(len(settings)), shown, fontsize=8)
     panels[0].invert_yaxis()
     figure.legend(loc="outside lower center", ncols=len(maps), fontsize=8, frameon=False)
-    return figure
-
-
-def tree_figure(runs: Sequence[Run]) -> Figure | None:
-    """Draw the mIoU of trees of clusters against that of the trained probes, most refined: a dot per run, a colour per
-    data set, and the diagonal; None without pairs of NAME and NAME_tree.
-    """
-
-    def place(run: Run) -> tuple[str, ...]:
-        return (run.dataset, str(run.seed), *(value for key, value in run.setting.items() if key != CHECKPOINT))
-
-    def miou(run: Run) -> float | None:
-        return run.scores[[name for name in without_cuts(run.scores) if name.startswith("cluster")][-1]]["mIoU"]
-
-    trained: dict[tuple[str, ...], float | None] = {
-        (*place(run), run.setting.get(CHECKPOINT, "")): miou(run) for run in runs
-    }
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
-    axes = figure.subplots()
-    ends: list[float] = []
-    for dataset in dict.fromkeys(run.dataset for run in runs):
-        pairs = []
-        for run in runs:
-            checkpoint = run.setting.get(CHECKPOINT, "")
-            ours, theirs = miou(run), trained.get((*place(run), checkpoint.removesuffix("_tree")))
-            if run.dataset == dataset and checkpoint.endswith("_tree") and ours is not None and theirs is not None:
-                pairs.append((theirs, ours))
-        if pairs:
-            axes.plot(*zip(*pairs, strict=True), "o", alpha=0.7, label=dataset.replace("$", r"\$"))
-            ends += [value for pair in pairs for value in pair]
-    if not ends:
-        return None
-    span = [min(ends) - 2, max(ends) + 2]
-    axes.plot(span, span, "-", color="0.6", linewidth=1, zorder=0)
-    axes.set(xlabel="trained probe: mIoU (%)", ylabel="tree: mIoU (%)", xlim=span, ylim=span, aspect="equal")
-    axes.legend(frameon=False)
     return figure
 
 

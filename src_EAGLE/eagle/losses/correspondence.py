@@ -7,7 +7,6 @@ fd and cd are the cosine similarities between two sets of points, of their keys 
     shift = (mean(fd) + mean(cd) - shift_bias) · shift_value     for negative pairs
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ from torch.nn import functional as F
 CODE_CORRELATION_LIMIT = 0.8
 NORM_EPS = 1e-10
 NO_LOWER_LIMIT = -9999.0
+
+Corners = tuple[Tensor, Tensor]
 
 
 class CorrespondenceLoss(nn.Module):
@@ -129,21 +130,13 @@ class CorrespondenceLoss(nn.Module):
         return -cd.clamp(self.lower_limit, self.upper_limit) * (fd - shift), cd
 
 
-@dataclass(frozen=True)
-class Corners:
-    """The four patches around each sampled point and their bilinear weights.
-
-    Attributes:
-        indices: B×P×4 row-major patch indices. P = s²; the s×s grid is transposed, as in the released code.
-        weights: B×P×4; the four weights of a point sum to one.
-    """
-
-    indices: Tensor
-    weights: Tensor
-
-
 def grid_corners(coords: Tensor, h: int, w: int) -> Corners:
-    """Corners of B×s×s×2 points (x, y) in [-1, 1] on h×w patches; ±1 are the centres of the border patches."""
+    """The four patches around each of B×s×s×2 points (x, y) in [-1, 1], where ±1 are the centres of border patches.
+
+    Returns:
+        Row-major indices among h×w patches, and bilinear weights, both B×P×4 with P = s². The s×s grid is transposed,
+        as in the released code.
+    """
     limits = torch.stack([coords.new_full((), w - 1), coords.new_full((), h - 1)])
     positions = (coords.transpose(1, 2).flatten(1, 2) + 1) / 2 * limits
     positions = torch.minimum(positions.clamp(min=0), limits)
@@ -153,7 +146,7 @@ def grid_corners(coords: Tensor, h: int, w: int) -> Corners:
     x, y = (positions - low).unbind(2)
     indices = torch.stack([top * w + left, top * w + right, bottom * w + left, bottom * w + right], dim=2)
     weights = torch.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], dim=2)
-    return Corners(indices, weights)
+    return indices, weights
 
 
 def patch_rows(features: Tensor) -> Tensor:
@@ -169,13 +162,13 @@ def sample(rows: Tensor, corners: Corners, images: Tensor | None = None) -> Tens
 
     Args:
         rows: features of all images, B×N×C.
-        corners: B sets of P points.
+        corners: of B sets of P points, see ``grid_corners``.
         images: index of the image that each set samples, B; None samples set b from image b.
     """
     n_images, n_patches, n_channels = rows.shape
     images = torch.arange(n_images, device=rows.device) if images is None else images
-    indices = (images[:, None, None] * n_patches + corners.indices).flatten(0, 1)
-    weights = corners.weights.flatten(0, 1)
+    indices = (images[:, None, None] * n_patches + corners[0]).flatten(0, 1)
+    weights = corners[1].flatten(0, 1)
     samples = F.embedding_bag(indices, rows.flatten(0, 1), per_sample_weights=weights, mode="sum")
     return samples.view(len(images), -1, n_channels)
 

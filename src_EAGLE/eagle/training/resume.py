@@ -4,8 +4,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,19 +45,6 @@ FREE_KEYS = set(keys_with(TrainConfig, "machine", "numerics", "adjustable"))
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Resumption:
-    """A checkpoint to resume from.
-
-    Attributes:
-        path: the checkpoint's file.
-        steps_done: optimiser steps before it was saved.
-    """
-
-    path: Path
-    steps_done: int
-
-
 def run_folder(cfg: DictConfig) -> Path:
     """Return the folder of the checkpoint to resume from, or the one that ``experiment_name`` names, or a new one.
 
@@ -74,8 +60,8 @@ def run_folder(cfg: DictConfig) -> Path:
     return Path(cfg.output_root) / name
 
 
-def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
-    """Find the checkpoint that ``ckpt_path`` names; None starts a new run.
+def find_resumption(cfg: DictConfig, run_dir: Path) -> tuple[Path | None, int]:
+    """Find the checkpoint that ``ckpt_path`` names, and its steps; None starts a new run.
 
     ``last`` takes ``last.ckpt``. Without one it starts a new run, so one command starts and resumes a run. A job that
     SLURM requeued implies ``last``.
@@ -93,10 +79,10 @@ def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
         path = run_dir / LAST_NAME
         if not path.is_file():
             logger.info("%s: no checkpoint to resume from; starting a new run", run_dir)
-            return None
+            return None, 0
     elif cfg.ckpt_path is None:
         _refuse_another_run(run_dir)
-        return None
+        return None, 0
     else:
         path = Path(cfg.ckpt_path)
     content = read_pickle(path)
@@ -106,7 +92,7 @@ def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
     steps_done = int(content["global_step"])
     if steps_done > cfg.max_steps:
         raise ConfigError(f"max_steps: {path} has {steps_done} steps, more than {cfg.max_steps}; start a new run")
-    return Resumption(path, steps_done)
+    return path, steps_done
 
 
 def check_same_content(path: Path, cfg: DictConfig, backbone: nn.Module, data: SegmentationDataModule) -> None:
@@ -137,15 +123,6 @@ def check_same_content(path: Path, cfg: DictConfig, backbone: nn.Module, data: S
             f"{path}: was trained on other images than those found now ({before['n_images']} then, {now['n_images']} "
             "now); restore them, or start a new run"
         )
-
-
-def changed_keys(stored: Mapping[str, Any], cfg: DictConfig, free: Collection[str]) -> dict[str, tuple[Any, Any]]:
-    """Old and new value of each key of ``cfg`` that an earlier run had otherwise, without the keys in ``free``."""
-    return {
-        name: (stored[name], value)
-        for name, value in plain(cfg).items()
-        if name not in free and name in stored and stored[name] != value
-    }
 
 
 def resume_command(run_dir: Path) -> str:
@@ -196,7 +173,8 @@ def _refuse_another_run(run_dir: Path) -> None:
 
 def _check_same_run(cfg: DictConfig, content: Mapping[str, Any], path: Path) -> None:
     stored = stored_cfg(path, content["hyper_parameters"])
-    changed = [f"{name} from {old} to {new}" for name, (old, new) in changed_keys(stored, cfg, FREE_KEYS).items()]
+    decisive = {name: value for name, value in plain(cfg).items() if name in stored and name not in FREE_KEYS}
+    changed = [f"{name} from {stored[name]} to {new}" for name, new in decisive.items() if stored[name] != new]
     if changed:
         raise ConfigError(
             f"{path}: a resumed run cannot change {'; '.join(changed)}; resume with the run's config.yml, or start a "
