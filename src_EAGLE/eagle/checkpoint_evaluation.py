@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +137,14 @@ def evaluate_checkpoint(
     if predictions is not None:
         lines += [f"\npredictions: {predictions.root}"]
     rank_zero_only(print)("\n".join(lines), flush=True)  # before files are written, which a full disk may prevent
-    write_evaluation(place, content, segmenter, views, evaluation, cfg)
+    write_json(evaluation_file(place), content)
     if cfg.report:
-        rank_zero_only(print)(f"\nreport: {report_file(place)}")
-    draw_evaluation(evaluation, dataset.classes, place.parent, f"{path.stem}_")
+        report = place.with_name(f"{path.stem}_report.html")
+        configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
+        write_report(report, {**content, "code": code_version()}, evaluation, views, configurations)
+        rank_zero_only(print)(f"\nreport: {report}")
+    draw_evaluation(evaluation, dataset.classes, place)
     return content
-
-
-def report_file(path: Path) -> Path:
-    """Path of a checkpoint's HTML report."""
-    return path.with_name(f"{path.stem}_report.html")
 
 
 def evaluation_content(
@@ -180,32 +178,18 @@ def evaluation_content(
     }
 
 
-def write_evaluation(
-    place: Path,
-    content: Mapping[str, Any],
-    segmenter: LitUnsupervisedSegmenter,
-    views: EvaluationViews,
-    evaluation: Evaluation,
-    cfg: DictConfig,
-) -> None:
-    """Write ``<name>_eval.json`` and, with ``report``, ``<name>_report.html`` beside ``place``."""
-    write_json(evaluation_file(place), content)
-    if cfg.report:
-        configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
-        write_report(report_file(place), {**content, "code": code_version()}, evaluation, views, configurations)
-
-
 @rank_zero_only
-def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, prefix: str = "") -> None:
-    """Write ``<prefix>grid.png``, and ``<prefix>confusion.png`` for the last map, which is the most refined one."""
+def draw_evaluation(evaluation: Evaluation, classes: Classes, place: Path) -> None:
+    """Write ``<name>_grid.png``, and ``<name>_confusion.png`` of the most refined map, beside ``place``."""
     metrics = evaluation.metrics
     last = most_refined(list(metrics))
     scores = metrics[last].scores(count_extra=False)
     confusion = confusion_figure(scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
-    write_figure(folder / f"{prefix}confusion.png", confusion)
+    write_figure(place.with_name(f"{place.stem}_confusion.png"), confusion)
     if evaluation.pictures:
         columns = {name: metrics[name].class_of_cluster() for name in without_cuts(metrics)}
-        write_figure(folder / f"{prefix}grid.png", segmentation_grid(evaluation.pictures, columns, classes))
+        grid = segmentation_grid(evaluation.pictures, columns, classes)
+        write_figure(place.with_name(f"{place.stem}_grid.png"), grid)
 
 
 def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> EvaluationViews:

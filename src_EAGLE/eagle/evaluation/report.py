@@ -19,7 +19,7 @@ from eagle.data.views import EvaluationViews, unnormalize
 from eagle.evaluation.details import ImageResult, best_median_worst
 from eagle.evaluation.evaluator import Evaluation, most_refined
 from eagle.evaluation.metrics import UnsupervisedMetrics
-from eagle.evaluation.score_tables import PROTOCOLS
+from eagle.evaluation.score_tables import PROTOCOLS, shown_score
 from eagle.files import write_text_atomically
 from eagle.maps.probe_maps import without_cuts
 
@@ -63,9 +63,9 @@ def write_report(
         loader=PackageLoader("eagle", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"score": _score, "digest": _digest}
+    environment.filters |= {"score": shown_score, "digest": _digest}
     text = environment.get_template(TEMPLATE).render(
-        score=_score,
+        score=shown_score,
         share_of=_share,
         content=content,
         names=names,
@@ -183,10 +183,6 @@ def _with_no_class_last(ids: np.ndarray, n_classes: int) -> np.ndarray:
 def _percent(counts: np.ndarray) -> np.ndarray:
     """Counts in percent of their sum; zeros if the sum is zero."""
     return 100 * counts / max(counts.sum(), 1)
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _share(value: float | None) -> str:

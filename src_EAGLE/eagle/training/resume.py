@@ -81,7 +81,12 @@ def find_resumption(cfg: DictConfig, run_dir: Path) -> tuple[Path | None, int]:
             logger.info("%s: no checkpoint to resume from; starting a new run", run_dir)
             return None, 0
     elif cfg.ckpt_path is None:
-        _refuse_another_run(run_dir)
+        # Every process checks: none writes a checkpoint or metrics before all start training.
+        if any((run_dir / name).exists() for name in (LAST_NAME, "metrics.csv")):
+            raise ConfigError(
+                f"experiment_name: {run_dir} already holds a run; choose another name, delete the folder, or resume "
+                f"the run with ckpt_path={LAST}"
+            )
         return None, 0
     else:
         path = Path(cfg.ckpt_path)
@@ -157,18 +162,6 @@ def requeue_job() -> str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"SLURM could not requeue job {job} ({error})"
     return f"SLURM will restart job {job}"
-
-
-def _refuse_another_run(run_dir: Path) -> None:
-    """Raise ConfigError if the folder already holds a run.
-
-    Every process checks: no process writes a checkpoint or metrics before all processes start training.
-    """
-    if any((run_dir / name).exists() for name in (LAST_NAME, "metrics.csv")):
-        raise ConfigError(
-            f"experiment_name: {run_dir} already holds a run; choose another name, delete the folder, or resume the "
-            f"run with ckpt_path={LAST}"
-        )
 
 
 def _check_same_run(cfg: DictConfig, content: Mapping[str, Any], path: Path) -> None:

@@ -82,6 +82,7 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
         resumed_from: the checkpoint that a resumed run starts from.
     """
     path = run_dir / "run.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     entry = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -93,7 +94,7 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
         "machine": platform.node(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or [platform.machine()],
     }
-    write_text_atomically(path, json.dumps([*_earlier_entries(path), entry], indent=2) + "\n")
+    write_text_atomically(path, json.dumps([*earlier, entry], indent=2) + "\n")
 
 
 def best_validation(run_dir: Path, monitor: str, mode: str) -> str | None:
@@ -177,15 +178,6 @@ def package_version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _earlier_entries(path: Path) -> list[Any]:
-    """Return the entries of earlier starts; an unreadable file counts as empty."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return entries if isinstance(entries, list) else []
 
 
 def _git(*arguments: str) -> str:

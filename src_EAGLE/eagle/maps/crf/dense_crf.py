@@ -5,6 +5,7 @@ Gaussian and a bilateral pairwise term with Potts compatibility, ten mean-field 
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +116,8 @@ def _compiled(bgr: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
 
     height, width = bgr.shape[1:3]
     refined = [log_probs.new_empty(*log_probs.shape[:2], height, width, dtype=torch.float32) for log_probs in maps]
-    with CompiledCrf(height, width) as crf:
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        crf = CompiledCrf(height, width, threads)
         for i, colours in enumerate(bgr):
             log_unaries = [_log_unary(log_probs[i : i + 1], bgr.shape[1:3])[0] for log_probs in maps]
             crf.refine(colours, log_unaries, [out[i] for out in refined])
