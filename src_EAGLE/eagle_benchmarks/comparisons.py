@@ -184,11 +184,6 @@ def cached_step(case: Case, views: bool = False) -> Sides:
     return step(case)
 
 
-def bfloat16_step(case: Case) -> Sides:
-    """The step, ours with precision=bf16-mixed and the released one in float32."""
-    return step(case, torch.autocast(case.device.type, dtype=torch.bfloat16))
-
-
 def evaluation(case: Case) -> Sides:
     """Flip-averaged maps of both probes and their CRFs; the released side runs pydensecrf, one process per core."""
     img, probes = case.batch["img"], case.segmenter.eval().probe_maps(MapSettings())
@@ -212,7 +207,8 @@ PARTS: dict[str, Callable[[Case], Sides]] = {
     "step": step,
     "cached": cached_step,
     "views": partial(cached_step, views=True),
-    "bf16": bfloat16_step,
+    # precision=bf16-mixed, and the released step in float32
+    "bf16": lambda case: step(case, torch.autocast(case.device.type, dtype=torch.bfloat16)),
     "evaluation": evaluation,
 }
 

@@ -1,7 +1,7 @@
 """What figures and report show of an evaluation: pictures, and results of each image."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,20 @@ class Picture:
     img: Tensor
     label: np.ndarray
     clusters: dict[str, np.ndarray]
+
+
+def pictures_of(batch: Mapping[str, Tensor], clusters: Mapping[str, Tensor], shown: Collection[int]) -> list[Picture]:
+    """Pictures of the images of a batch whose indices are shown; ``clusters`` are B×H×W ids by map name."""
+    return [
+        Picture(
+            index,
+            batch["img"][row].float().cpu(),
+            batch["label"][row].cpu().numpy(),
+            {name: ids[row].cpu().numpy() for name, ids in clusters.items()},
+        )
+        for row, index in enumerate(batch["index"].tolist())
+        if index in shown
+    ]
 
 
 @dataclass(frozen=True)

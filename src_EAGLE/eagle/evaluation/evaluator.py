@@ -17,7 +17,7 @@ from eagle.data.labels import colored, write_ids, write_image
 from eagle.data.views import EvaluationViews
 from eagle.distributed import all_gather_objects
 from eagle.errors import DataError
-from eagle.evaluation.details import ImageResult, Picture, image_result
+from eagle.evaluation.details import ImageResult, Picture, image_result, pictures_of
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.maps.probe_maps import ProbeMaps, without_cuts
 from eagle.models.cluster_tree import ClusterCut
@@ -110,7 +110,7 @@ class Evaluator(pl.LightningModule):
             for name, n in probes.n_clusters.items()
         )  # fmt: skip
         self.names = list(probes.n_clusters)
-        self.detailed = detailed
+        self.detailed, self.n_classes = detailed, n_classes
         self.images: list[ImageResult] = []
 
     def transfer_batch_to_device(
@@ -127,28 +127,17 @@ class Evaluator(pl.LightningModule):
             clusters = {name: scores.argmax(dim=1) for name, scores in maps.items()}
             for name, metric in zip(self.names, self.metrics, strict=True):
                 cast(UnsupervisedMetrics, metric).update(clusters[name], batch["label"])
-            self._store_images(batch, clusters)
+            indices = batch["index"].tolist()
+            if self.predictions is not None:
+                for name, ids in clusters.items():
+                    for index, image_ids in zip(indices, ids.cpu().numpy(), strict=True):
+                        self.predictions.write(name, index, image_ids)
+            self.pictures += pictures_of(batch, clusters, self.shown)
             if self.detailed:
-                self._store_results(batch, most_refined(self.names), clusters)
-
-    def _store_images(self, batch: Mapping[str, Tensor], clusters: Mapping[str, Tensor]) -> None:
-        """Write predictions and collect pictures; what neither needs stays on the device."""
-        indices = batch["index"].tolist()
-        if self.predictions is not None:
-            for name, ids in clusters.items():
-                for index, image_ids in zip(indices, ids.cpu().numpy(), strict=True):
-                    self.predictions.write(name, index, image_ids)
-        for row, index in enumerate(indices):
-            if index in self.shown:
-                image_clusters = {name: ids[row].cpu().numpy() for name, ids in clusters.items()}
-                label = batch["label"][row].cpu().numpy()
-                self.pictures.append(Picture(index, batch["img"][row].float().cpu(), label, image_clusters))
-
-    def _store_results(self, batch: Mapping[str, Tensor], name: str, clusters: Mapping[str, Tensor]) -> None:
-        n_clusters, n_classes = self.probes.n_clusters[name], cast(UnsupervisedMetrics, self.metrics[0]).n_classes
-        arrays = clusters[name].cpu().numpy(), batch["label"].cpu().numpy()
-        for index, ids, label in zip(batch["index"].tolist(), *arrays, strict=True):
-            self.images.append(image_result(index, ids, label, n_clusters, n_classes))
+                name = most_refined(self.names)
+                labels, n_clusters = batch["label"].cpu().numpy(), self.probes.n_clusters[name]
+                for index, ids, label in zip(indices, clusters[name].cpu().numpy(), labels, strict=True):
+                    self.images.append(image_result(index, ids, label, n_clusters, self.n_classes))
 
     def on_test_epoch_end(self) -> None:
         """Gather counts, pictures and results of all devices; their predictions are already on disk."""

@@ -113,7 +113,7 @@ class ProbeMaps(nn.Module):
             probs = {name: patch_probabilities(features, probe, alpha) for name, probe in self.probes.items()}
         for step in refinement.on_patches:
             suffix += f"+{step}"
-            probs = {name: patch_step(step)(part, features) for name, part in probs.items()}
+            probs = {name: _function(*PATCH_STEPS[step])(part, features) for name, part in probs.items()}
             latest = {name: _logarithm(resample(part)) for name, part in probs.items()}
             maps |= {name + suffix: scores for name, scores in latest.items()}
         if refinement.on_pixels:
@@ -161,7 +161,7 @@ def patch_probabilities(features: Tensor, probe: nn.Module, alpha: float, steps:
     else:
         probs = linear_scores(features, probe).softmax(dim=1)
     for step in steps:
-        probs = patch_step(step)(probs, features)
+        probs = _function(*PATCH_STEPS[step])(probs, features)
     return probs
 
 
@@ -188,11 +188,6 @@ def log_probabilities(
     return F.log_softmax(resample(linear_scores(features, probe)), dim=1)
 
 
-def patch_step(step: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function of a step on the patch grid: (probabilities, features) → probabilities."""
-    return _function(*PATCH_STEPS[step])
-
-
 def pixel_step(
     step: str, crf_backend: str = "auto", crf_processes: int | None = 0
 ) -> Callable[[Tensor, list[Tensor]], list[Tensor]]:
@@ -216,9 +211,4 @@ def covered_size(features: Tensor, patch_size: int) -> tuple[int, int]:
 
 def n_scores(probe: nn.Module) -> int:
     """Number of classes or clusters of a linear or cluster probe."""
-    if isinstance(probe, ClusterLookup):
-        return len(probe.clusters)
-    if isinstance(probe, ClusterCut):
-        return probe.n_clusters
-    assert isinstance(probe, nn.Conv2d)
-    return probe.out_channels
+    return probe.n_clusters if isinstance(probe, ClusterCut) else len(next(probe.parameters()))

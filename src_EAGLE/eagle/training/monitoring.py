@@ -114,12 +114,7 @@ class NonFiniteStop(pl.Callback):
             self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,
-        batch: Mapping[str, Tensor],
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Mapping[str, Tensor], *__: Any
     ) -> None:
         """Start copying the step's values to the host, and check those of the step before."""
         self._check(trainer)

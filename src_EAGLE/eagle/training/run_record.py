@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,7 +83,9 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
         resumed_from: the checkpoint that a resumed run starts from.
     """
     path = run_dir / "run.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    earlier: list[Any] = []
+    with suppress(OSError, ValueError):  # missing or damaged
+        earlier = json.loads(path.read_text(encoding="utf-8"))
     entry = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,

@@ -116,16 +116,13 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, *_: Any) -> None:
         """Restore the previous signal handlers."""
-        self._restore_handlers()
-
-    def on_exception(self, *_: Any) -> None:
-        """Restore the previous signal handlers."""
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+    def on_exception(self, *_: Any) -> None:
+        """Restore the previous signal handlers."""
+        self.on_train_end()
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         stopped = self._received is not None
@@ -167,21 +164,11 @@ class RandomStates(pl.Callback):
     def __init__(self) -> None:
         self._loaded: list[dict[str, Any]] = []
 
-    def on_save_checkpoint(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,
-        checkpoint: dict[str, Any],
-    ) -> None:
+    def on_save_checkpoint(self, _: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the states of all processes, as plain containers and tensors."""
         checkpoint[RANDOM_STATES] = all_gather_objects([random_state(pl_module.device)])
 
-    def on_load_checkpoint(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        checkpoint: dict[str, Any],
-    ) -> None:
+    def on_load_checkpoint(self, _: pl.Trainer, __: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Hold the states until training starts, because its setup draws random numbers too."""
         self._loaded = checkpoint.get(RANDOM_STATES, [])
 

@@ -15,7 +15,7 @@ from eagle.data.datamodule import shard
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR, numbered_clusters, write_image
 from eagle.distributed import all_reduce_sum
-from eagle.evaluation.details import Picture
+from eagle.evaluation.details import Picture, pictures_of
 from eagle.evaluation.metrics import match_clusters, published_score
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import confusion_figure, rendered
@@ -61,21 +61,11 @@ class ValidationPictures(pl.Callback):
         self._shown = {share[i] for i in spread} if trainer.is_global_zero else set()
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,
-        batch: Mapping[str, Tensor],
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        self, _trainer: pl.Trainer, _module: pl.LightningModule, outputs: Any, batch: Mapping[str, Tensor], *_: Any
     ) -> None:
         """Count pixels per cluster and keep the images to draw."""
         self._cluster_pixels += torch.bincount(outputs["cluster"].flatten(), minlength=len(self._cluster_pixels))
-        for row, index in enumerate(batch["index"].tolist()):
-            if index in self._shown:
-                clusters = {name: ids[row].cpu().numpy() for name, ids in outputs.items()}
-                img, label = batch["img"][row].float().cpu(), batch["label"][row].cpu().numpy()
-                self._pictures.append(Picture(index, img, label, clusters))
+        self._pictures += pictures_of(batch, outputs, self._shown)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sum the counts over all processes and draw; runs before the module resets its metrics."""
