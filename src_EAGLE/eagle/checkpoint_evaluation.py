@@ -118,7 +118,8 @@ def evaluate_checkpoint(
     dataset = views.dataset
     predictions = PredictionFolder(place.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
     maps = segmenter.probe_maps(map_settings(cfg), cfg.n_clusters, _further_cuts(segmenter, cfg))
-    evaluation = _evaluated(maps, views, cfg, predictions, cfg.report)
+    loading = cfg.batch_size, cfg.num_workers
+    evaluation = evaluate(evaluation_trainer(cfg), maps, views, *loading, cfg.n_images, predictions, cfg.report)
     content = evaluation_content(path, segmenter, views, evaluation, cfg)
     if cfg.kmeans:
         content["kmeans"] = _kmeans_scores(segmenter, views, cfg, {} if kmeans is None else kmeans)
@@ -238,17 +239,6 @@ def map_settings(cfg: Any) -> MapSettings:
     return MapSettings(cfg.cluster_alpha, cfg.window, cfg.flip, refinement(cfg), cfg.crf_backend, cfg.crf_processes)
 
 
-def _evaluated(
-    maps: ProbeMaps,
-    views: EvaluationViews,
-    cfg: Any,
-    predictions: PredictionFolder | None = None,
-    detailed: bool = False,
-) -> Evaluation:
-    loading = cfg.batch_size, cfg.num_workers
-    return evaluate(evaluation_trainer(cfg), maps, views, *loading, cfg.n_images, predictions, detailed)
-
-
 def _kmeans_scores(
     segmenter: LitUnsupervisedSegmenter,
     views: EvaluationViews,
@@ -264,7 +254,8 @@ def _kmeans_scores(
         images = sampled_images(open_dataset(source, "train"), seed)
         samples = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), res)
         loading = cfg.batch_size, cfg.num_workers
-        centres = kmeans_centres(evaluation_trainer(cfg), backbone, samples, n_clusters, seed, *loading)
+        trainer = evaluation_trainer(cfg)
+        centres = kmeans_centres(trainer, backbone, samples, n_clusters, seed, *loading)
         maps = ProbeMaps(backbone, backbone.patch_size, {"cluster": centres}, map_settings(cfg))
-        known[key] = results(_evaluated(maps, views, cfg).metrics, views.dataset.classes)
+        known[key] = results(evaluate(trainer, maps, views, *loading, n_pictures=0).metrics, views.dataset.classes)
     return known[key]

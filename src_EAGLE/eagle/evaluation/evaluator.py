@@ -68,11 +68,6 @@ class Evaluation:
     images: list[ImageResult]
 
 
-def plain_name(map_name: str) -> str:
-    """The name of a map's probe, without the steps of refinement."""
-    return map_name.split("+")[0]
-
-
 def most_refined(map_names: Sequence[str]) -> str:
     """The last map that is not of a further cut."""
     return without_cuts(map_names)[-1]
@@ -81,12 +76,8 @@ def most_refined(map_names: Sequence[str]) -> str:
 class Evaluator(pl.LightningModule):
     """Accumulates a confusion matrix per map during ``Trainer.test``.
 
-    Args:
-        probes: see ProbeMaps; channels of maps "linear…" are classes, those of other maps are matched to classes.
-        n_classes: number of classes of the labels.
-        shown: indices of the images kept as pictures.
-        predictions: folder for every image's clusters; None writes nothing.
-        detailed: keep the result of every image for the most refined map.
+    Channels of maps "linear…" are classes, those of other maps are matched to classes. Arguments as for ``evaluate``;
+    ``shown`` are the indices of the images kept as pictures.
     """
 
     def __init__(
@@ -105,7 +96,7 @@ class Evaluator(pl.LightningModule):
         self.metrics = nn.ModuleList(
             UnsupervisedMetrics(
                 "", n_classes, n - n_classes, compute_hungarian=not name.startswith("linear"),
-                any_cluster=isinstance(probes.probes[plain_name(name)], ClusterCut),
+                any_cluster=isinstance(probes.probes[name.split("+")[0]], ClusterCut),
             )
             for name, n in probes.n_clusters.items()
         )  # fmt: skip

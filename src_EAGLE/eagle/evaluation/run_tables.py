@@ -140,10 +140,9 @@ def differences_table(runs: Sequence[Run]) -> str:
     rows = []
     for (setting, name), ours in miou.items():
         unrefined = name.partition("+")[0]
-        others = [*((reference, unrefined) for reference in references if reference != setting), (setting, unrefined)]
-        found = {other: _difference(ours, miou.get(other, {})) for other in others if other != (setting, name)}
-        cells = [found.get((reference, unrefined), "") if reference != setting else "" for reference in references]
-        rows.append([setting, name, *cells, found.get((setting, unrefined), "")])
+        pairs = [(other, unrefined) if other != setting else None for other in references]
+        pairs.append((setting, unrefined) if name != unrefined else None)
+        rows.append([setting, name, *("" if pair is None else _difference(ours, miou.get(pair, {})) for pair in pairs)])
     header = [f"{runs[0].dataset}: mIoU of", "map", *(f"− {reference}" for reference in references), "− unrefined"]
     return text_table(header, rows) if any(any(row[2:]) for row in rows) else ""
 

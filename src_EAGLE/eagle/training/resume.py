@@ -4,10 +4,8 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
@@ -55,7 +53,7 @@ def run_folder(cfg: DictConfig) -> Path:
         return Path(cfg.ckpt_path).parent
     if cfg.ckpt_path == LAST and cfg.experiment_name is None:
         raise ConfigError(f"ckpt_path: {LAST} needs experiment_name, the name of the run to resume")
-    when = f"job_{job_id()}" if in_slurm() else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    when = f"job_{job_id()}" if SLURMEnvironment.detect() else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     name = cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{when}"
     return Path(cfg.output_root) / name
 
@@ -75,7 +73,8 @@ def find_resumption(cfg: DictConfig, run_dir: Path) -> tuple[Path | None, int]:
         ConfigError: keys that affect the result differ from the checkpoint's, more steps than ``max_steps`` are done,
             or ``ckpt_path`` is none and the folder already holds a run.
     """
-    if cfg.ckpt_path == LAST or (cfg.ckpt_path is None and was_requeued()):
+    was_requeued = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+    if cfg.ckpt_path == LAST or (cfg.ckpt_path is None and was_requeued):
         path = run_dir / LAST_NAME
         if not path.is_file():
             logger.info("%s: no checkpoint to resume from; starting a new run", run_dir)
@@ -93,7 +92,14 @@ def find_resumption(cfg: DictConfig, run_dir: Path) -> tuple[Path | None, int]:
     content = read_pickle(path)
     if not content.keys() >= RUN_STATE:
         raise CheckpointError(f"ckpt_path: {path} holds a model but no training state of our trainer to resume")
-    _check_same_run(cfg, content, path)
+    stored = stored_cfg(path, content["hyper_parameters"])
+    decisive = {name: value for name, value in plain(cfg).items() if name in stored and name not in FREE_KEYS}
+    changed = [f"{name} from {stored[name]} to {new}" for name, new in decisive.items() if stored[name] != new]
+    if changed:
+        raise ConfigError(
+            f"{path}: a resumed run cannot change {'; '.join(changed)}; resume with the run's config.yml, or start a "
+            "new run"
+        )
     steps_done = int(content["global_step"])
     if steps_done > cfg.max_steps:
         raise ConfigError(f"max_steps: {path} has {steps_done} steps, more than {cfg.max_steps}; start a new run")
@@ -136,16 +142,6 @@ def resume_command(run_dir: Path) -> str:
     return shell_command(script, "--config-name", str((run_dir / "config.yml").resolve()), f"ckpt_path={LAST}")
 
 
-def in_slurm() -> bool:
-    """Whether SLURM started this process as a task of a job."""
-    return SLURMEnvironment.detect()
-
-
-def was_requeued() -> bool:
-    """Whether SLURM restarted this job."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-
-
 def job_id() -> str:
     """Return the job's id (JOB, or ARRAY_TASK in an array), which a requeue keeps."""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
@@ -162,14 +158,3 @@ def requeue_job() -> str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"SLURM could not requeue job {job} ({error})"
     return f"SLURM will restart job {job}"
-
-
-def _check_same_run(cfg: DictConfig, content: Mapping[str, Any], path: Path) -> None:
-    stored = stored_cfg(path, content["hyper_parameters"])
-    decisive = {name: value for name, value in plain(cfg).items() if name in stored and name not in FREE_KEYS}
-    changed = [f"{name} from {stored[name]} to {new}" for name, new in decisive.items() if stored[name] != new]
-    if changed:
-        raise ConfigError(
-            f"{path}: a resumed run cannot change {'; '.join(changed)}; resume with the run's config.yml, or start a "
-            "new run"
-        )

@@ -116,7 +116,10 @@ def _fit(
     run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
     if trainer.is_global_zero:
         if cfg.fit_clusters == "tree" and trainer.global_step >= cfg.max_steps:
-            _fit_clusters(run_dir / LAST_NAME, cfg)
+            try:
+                logger.info("tree of clusters: %s", fit_checkpoint(run_dir / LAST_NAME, cfg))
+            except DataError as error:  # too few images for a tree end no run that has been trained
+                logger.warning("fit_clusters: no tree: %s", error)
         best, evaluate = _describe(cfg, run_dir, data)
         logger.info("best validation %s\nscore it: %s\nrun folder: %s", best, evaluate, run_dir)
     return run_dir
@@ -137,14 +140,6 @@ def _describe(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> t
 def _monitor(data: SegmentationDataModule) -> tuple[str, str]:
     """The score that selects ``best.ckpt``, and whether its maximum or its minimum is best."""
     return (LABELLED_MONITOR, "max") if data.val_set.has_labels else (LABEL_FREE_MONITOR, "min")
-
-
-def _fit_clusters(checkpoint: Path, cfg: DictConfig) -> None:
-    """Fit a tree of clusters; images too few for one end no run that has been trained."""
-    try:
-        logger.info("tree of clusters: %s", fit_checkpoint(checkpoint, cfg))
-    except DataError as error:
-        logger.warning("fit_clusters: no tree: %s", error)
 
 
 def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:

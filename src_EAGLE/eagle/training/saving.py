@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from eagle.distributed import all_gather_objects
 from eagle.errors import StoppedRunError
 from eagle.files import written_atomically
-from eagle.training.resume import RANDOM_STATES, REQUEUE_SIGNAL, in_slurm, requeue_job
+from eagle.training.resume import RANDOM_STATES, REQUEUE_SIGNAL, requeue_job
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -28,12 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     in place, and a kill in between destroys the old one.
     """
 
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | Path,
-        storage_options: Any | None = None,  # noqa: ARG002
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002
         """Write a checkpoint atomically."""
         # Serialise in memory first: torch's file writer hides the cause when the disk is full.
         content = io.BytesIO()
@@ -102,7 +98,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Replace Lightning's signal handlers."""
-        for number in (signal.SIGINT, signal.SIGTERM, *([REQUEUE_SIGNAL] if in_slurm() else [])):
+        for number in (signal.SIGINT, signal.SIGTERM, *([REQUEUE_SIGNAL] if SLURMEnvironment.detect() else [])):
             self._previous[number] = signal.signal(number, self._receive)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:

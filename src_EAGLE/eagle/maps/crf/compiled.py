@@ -21,8 +21,9 @@ from eagle.maps.crf.pool import (
     ITERATIONS,
 )
 
-# Points per task while the lattice is built.
-_POINTS = 8192
+# Points at a time; in the softmax, their channels stay in a core's cache.
+_POINTS = 1024
+_POINTS_PER_TASK = 16 * _POINTS
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
@@ -129,11 +130,6 @@ def _numbered(codes: Longs) -> tuple[Ints, Longs]:
 def _chains(vertices: Longs, step: int) -> Ints:
     up, chains = np.empty(len(vertices), np.int32), np.empty(3 * len(vertices) // 2 + 1, np.int32)
     return chains[: kernels.link_chains(vertices, step, up, chains)].copy()
-
-
-# Points of the softmax at a time; their channels stay in a core's cache.
-_POINTS = 1024
-_POINTS_PER_TASK = 16 * _POINTS
 
 
 class CompiledCrf:
