@@ -49,19 +49,17 @@ class ImageResult:
         index: the image's index in the dataset.
         pairs: non-zero entries of the image's confusion matrix, m×3 int64: cluster, class, pixels.
         shape: (H, W).
-        packed: the H×W cluster ids, compressed to some kilobytes.
-        dtype: dtype of the ids.
+        packed: the H×W cluster ids, uint16, compressed to some kilobytes.
     """
 
     index: int
     pairs: np.ndarray
     shape: tuple[int, int]
     packed: bytes
-    dtype: str
 
     def clusters(self) -> np.ndarray:
         """H×W cluster ids."""
-        return np.frombuffer(zlib.decompress(self.packed), dtype=self.dtype).reshape(self.shape)
+        return np.frombuffer(zlib.decompress(self.packed), dtype=np.uint16).reshape(self.shape)
 
     def accuracy(self, class_of_cluster: np.ndarray) -> float:
         """Percentage of labelled pixels that are correct, by the strict protocol; NaN without labelled pixels.
@@ -80,10 +78,10 @@ def image_result(index: int, clusters: np.ndarray, label: np.ndarray, n_clusters
     cells = clusters[labelled].astype(np.int64) * n_classes + label[labelled]
     counts = np.bincount(cells, minlength=n_clusters * n_classes)
     (occurring,) = counts.nonzero()
-    ids = clusters.astype(np.min_scalar_type(n_clusters))
+    ids = clusters.astype(np.uint16)
     pairs = np.stack([occurring // n_classes, occurring % n_classes, counts[occurring]], axis=1)
     height, width = ids.shape
-    return ImageResult(index, pairs, (height, width), zlib.compress(ids.tobytes(), level=1), ids.dtype.str)
+    return ImageResult(index, pairs, (height, width), zlib.compress(ids.tobytes(), level=1))
 
 
 def best_median_worst(

@@ -108,10 +108,15 @@ class CorrespondenceLoss(nn.Module):
         return torch.rand(3, batch_size, s, s, 2, device=device, generator=generator) * 2 - 1
 
     def random_perms(self, batch_size: int, device: torch.device) -> Tensor:
-        """Indices of ``neg_samples`` negatives per image, n×B; 0×1 for a batch of one."""
+        """Indices of ``neg_samples`` negatives per image, n×B; 0×1 for a batch of one.
+
+        Each row is a random permutation whose fixed points i become i + 1 modulo B, so it need not be a permutation.
+        """
         if batch_size == 1:
             return torch.empty(0, 1, dtype=torch.long, device=device)
-        return torch.stack([negative_permutation(batch_size, device) for _ in range(self.neg_samples)])
+        perms = torch.stack([torch.randperm(batch_size, device=device) for _ in range(self.neg_samples)])
+        fixed = perms == torch.arange(batch_size, device=device)
+        return torch.where(fixed, (perms + 1) % batch_size, perms)
 
     def _pair(self, f1: Tensor, f2: Tensor, c1: Tensor, c2: Tensor, is_positive: bool) -> tuple[Tensor, Tensor]:
         """Loss and code correlation cd between two sets of points, B×P×P; keys f are B×P×C, codes c are B×P×D."""
@@ -176,13 +181,3 @@ def sample(rows: Tensor, corners: Corners, images: Tensor | None = None) -> Tens
 def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Cosine similarity between all points of two sets, B×P×C and B×Q×C → B×P×Q."""
     return F.normalize(a, dim=2, eps=NORM_EPS) @ F.normalize(b, dim=2, eps=NORM_EPS).transpose(1, 2)
-
-
-def negative_permutation(batch_size: int, device: torch.device) -> Tensor:
-    """Index of each image's negative, B int64: a random permutation whose fixed points i become i + 1 modulo B.
-
-    The result need not be a permutation. In a batch of one the image is its own negative.
-    """
-    perm = torch.randperm(batch_size, device=device)
-    fixed = perm == torch.arange(batch_size, device=device)
-    return torch.where(fixed, (perm + 1) % batch_size, perm)

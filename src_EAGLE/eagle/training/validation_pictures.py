@@ -68,7 +68,7 @@ class ValidationPictures(pl.Callback):
         self._pictures += pictures_of(batch, outputs, self._shown)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sum the counts over all processes and draw; runs before the module resets its metrics."""
+        """Sum counts over all processes, draw, and prune; runs before the module resets its metrics."""
         metric = cast(LitUnsupervisedSegmenter, pl_module).cluster_metrics
         with metric.sync_context():
             confusion = metric.confusion.cpu().numpy()
@@ -80,22 +80,15 @@ class ValidationPictures(pl.Callback):
             drawn = labelled_validation(when, self._pictures, confusion, self._dataset.classes)
         else:
             drawn = label_free_validation(when, self._pictures, cluster_pixels)
-        self._write(trainer, drawn)
-        self._prune(trainer.global_step)
-
-    def _write(self, trainer: pl.Trainer, drawn: Mapping[str, Figure]) -> None:
         remove_unfinished(self._folder)
         for name, figure in drawn.items():
             pixels = rendered(figure)
             write_image(self._folder / f"step_{trainer.global_step:08}_{name}.png", pixels)
             # The step under which Lightning logs this validation's scores: the last one done, counted from 0.
             log_picture(trainer.loggers, f"validation/{name}", pixels, trainer.global_step - 1)
-
-    def _prune(self, latest: int) -> None:
-        """Delete the files of validations that are not kept."""
         for path in self._folder.iterdir():
             found = _FILE_NAME.fullmatch(path.name)
-            if found and int(found[1]) not in self._kept | {latest}:
+            if found and int(found[1]) not in self._kept | {trainer.global_step}:
                 path.unlink()
 
 
