@@ -116,7 +116,7 @@ def test_validation_step__stays_on_the_device(fake, device):
 @CUDA
 def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monkeypatch):
     """Images of any size, both probes, flips, windows and scores; tests/maps/test_crf.py runs the CRF on a GPU."""
-    shown, read = {7}, {Read("evaluation/evaluator:_store_images", "_to_copy")}
+    shown, read = {7}, {Read("evaluation/details:pictures_of", "_to_copy")}
     mode, segmenter, _ = fake()
     settings = MapSettings(2.0, window=88)
     evaluator = Evaluator(segmenter.eval().probe_maps(settings), N_CLASSES, shown, None).eval()

@@ -90,7 +90,7 @@ def evaluated_tiles():
 
 
 def json_content(evaluation):
-    """What ``write_evaluation`` writes to the JSON."""
+    """What ``evaluate_checkpoint`` writes to the JSON."""
     assignments = {name: metric.class_of_cluster().tolist() for name, metric in evaluation.metrics.items()}
     return {
         "checkpoint": "../outputs/<b>run</b>/best.ckpt",

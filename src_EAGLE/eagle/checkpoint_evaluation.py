@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from eagle.evaluation.run_tables import KMEANS, evaluation_record, runs_report, 
 from eagle.evaluation.score_tables import class_table, cuts_table, results, summary_table, write_json
 from eagle.figures.confusion import confusion_figure, write_figure
 from eagle.figures.grids import segmentation_grid
-from eagle.maps.crf.pool import CrfPool
 from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, without_cuts
 from eagle.models.key_cache import KeyMemory, weights_digest
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -118,12 +117,12 @@ def evaluate_checkpoint(
     views = validation_views(segmenter, cfg)
     dataset = views.dataset
     predictions = PredictionFolder(place.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
-    with CrfPool(cfg.crf_processes) as pool:
-        maps = segmenter.probe_maps(map_settings(cfg), pool, cfg.n_clusters, _further_cuts(segmenter, cfg))
-        evaluation = _evaluated(maps, views, cfg, predictions, cfg.report)
-        content = evaluation_content(path, segmenter, views, evaluation, cfg)
-        if cfg.kmeans:
-            content["kmeans"] = _kmeans_scores(segmenter, views, cfg, pool, {} if kmeans is None else kmeans)
+    maps = segmenter.probe_maps(map_settings(cfg), cfg.n_clusters, _further_cuts(segmenter, cfg))
+    loading = cfg.batch_size, cfg.num_workers
+    evaluation = evaluate(evaluation_trainer(cfg), maps, views, *loading, cfg.n_images, predictions, cfg.report)
+    content = evaluation_content(path, segmenter, views, evaluation, cfg)
+    if cfg.kmeans:
+        content["kmeans"] = _kmeans_scores(segmenter, views, cfg, {} if kmeans is None else kmeans)
     scores = content["scores"]
     baseline = {name.replace("cluster", KMEANS): entry for name, entry in content.get("kmeans", {}).items()}
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
@@ -139,16 +138,14 @@ def evaluate_checkpoint(
     if predictions is not None:
         lines += [f"\npredictions: {predictions.root}"]
     rank_zero_only(print)("\n".join(lines), flush=True)  # before files are written, which a full disk may prevent
-    write_evaluation(place, content, segmenter, views, evaluation, cfg)
+    write_json(evaluation_file(place), content)
     if cfg.report:
-        rank_zero_only(print)(f"\nreport: {report_file(place)}")
-    draw_evaluation(evaluation, dataset.classes, place.parent, f"{path.stem}_")
+        report = place.with_name(f"{path.stem}_report.html")
+        configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
+        write_report(report, {**content, "code": code_version()}, evaluation, views, configurations)
+        rank_zero_only(print)(f"\nreport: {report}")
+    draw_evaluation(evaluation, dataset.classes, place)
     return content
-
-
-def report_file(path: Path) -> Path:
-    """Path of a checkpoint's HTML report."""
-    return path.with_name(f"{path.stem}_report.html")
 
 
 def evaluation_content(
@@ -182,32 +179,18 @@ def evaluation_content(
     }
 
 
-def write_evaluation(
-    place: Path,
-    content: Mapping[str, Any],
-    segmenter: LitUnsupervisedSegmenter,
-    views: EvaluationViews,
-    evaluation: Evaluation,
-    cfg: DictConfig,
-) -> None:
-    """Write ``<name>_eval.json`` and, with ``report``, ``<name>_report.html`` beside ``place``."""
-    write_json(evaluation_file(place), content)
-    if cfg.report:
-        configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
-        write_report(report_file(place), {**content, "code": code_version()}, evaluation, views, configurations)
-
-
 @rank_zero_only
-def draw_evaluation(evaluation: Evaluation, classes: Classes, folder: Path, prefix: str = "") -> None:
-    """Write ``<prefix>grid.png``, and ``<prefix>confusion.png`` for the last map, which is the most refined one."""
+def draw_evaluation(evaluation: Evaluation, classes: Classes, place: Path) -> None:
+    """Write ``<name>_grid.png``, and ``<name>_confusion.png`` of the most refined map, beside ``place``."""
     metrics = evaluation.metrics
     last = most_refined(list(metrics))
     scores = metrics[last].scores(count_extra=False)
     confusion = confusion_figure(scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
-    write_figure(folder / f"{prefix}confusion.png", confusion)
+    write_figure(place.with_name(f"{place.stem}_confusion.png"), confusion)
     if evaluation.pictures:
         columns = {name: metrics[name].class_of_cluster() for name in without_cuts(metrics)}
-        write_figure(folder / f"{prefix}grid.png", segmentation_grid(evaluation.pictures, columns, classes))
+        grid = segmentation_grid(evaluation.pictures, columns, classes)
+        write_figure(place.with_name(f"{place.stem}_grid.png"), grid)
 
 
 def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> EvaluationViews:
@@ -253,25 +236,13 @@ def _further_cuts(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> list[int]:
 
 def map_settings(cfg: Any) -> MapSettings:
     """The keys of an evaluation that say how maps are computed."""
-    return MapSettings(cfg.cluster_alpha, cfg.window, cfg.flip, refinement(cfg), cfg.crf_backend)
-
-
-def _evaluated(
-    maps: ProbeMaps,
-    views: EvaluationViews,
-    cfg: Any,
-    predictions: PredictionFolder | None = None,
-    detailed: bool = False,
-) -> Evaluation:
-    loading = cfg.batch_size, cfg.num_workers
-    return evaluate(evaluation_trainer(cfg), maps, views, *loading, cfg.n_images, predictions, detailed)
+    return MapSettings(cfg.cluster_alpha, cfg.window, cfg.flip, refinement(cfg), cfg.crf_backend, cfg.crf_processes)
 
 
 def _kmeans_scores(
     segmenter: LitUnsupervisedSegmenter,
     views: EvaluationViews,
     cfg: Any,
-    pool: CrfPool,
     known: dict[Any, dict[str, Any]],
 ) -> dict[str, Any]:
     """Scores of k-means on the training images' keys, with as many centres as the cluster probe has."""
@@ -283,7 +254,8 @@ def _kmeans_scores(
         images = sampled_images(open_dataset(source, "train"), seed)
         samples = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), res)
         loading = cfg.batch_size, cfg.num_workers
-        centres = kmeans_centres(evaluation_trainer(cfg), backbone, samples, n_clusters, seed, *loading)
-        maps = ProbeMaps(backbone, backbone.patch_size, {"cluster": centres}, map_settings(cfg), pool)
-        known[key] = results(_evaluated(maps, views, cfg).metrics, views.dataset.classes)
+        trainer = evaluation_trainer(cfg)
+        centres = kmeans_centres(trainer, backbone, samples, n_clusters, seed, *loading)
+        maps = ProbeMaps(backbone, backbone.patch_size, {"cluster": centres}, map_settings(cfg))
+        known[key] = results(evaluate(trainer, maps, views, *loading, n_pictures=0).metrics, views.dataset.classes)
     return known[key]

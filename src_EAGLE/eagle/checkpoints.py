@@ -60,6 +60,11 @@ _LIGHTNING_CALLBACKS = (
     "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
 )
 _LIGHTNING_DICT = "pytorch_lightning.utilities.parsing.AttributeDict"
+_ALLOWED: list[Any] = [
+    *_OMEGACONF,
+    (dict, _LIGHTNING_DICT),
+    *((type(name, (), {}), name) for name in _LIGHTNING_CALLBACKS),
+]
 
 logger = logging.getLogger(__name__)
 
@@ -301,10 +306,6 @@ def _evaluated_class_map(path: Path, tensors: Mapping[str, Tensor]) -> ClassMap 
         return None
 
 
-class _StandIn:
-    """Replaces a Lightning class that a file refers to by name only."""
-
-
 def read_pickle(path: Path) -> Mapping[str, Any]:
     """The mapping in a torch.save file, with tensors on the CPU and stand-ins for callback classes.
 
@@ -320,18 +321,13 @@ def read_pickle(path: Path) -> Mapping[str, Any]:
         if looks_like_html(file.read(1024)):
             raise CheckpointError(f"{path}: is a web page, not a checkpoint; download it again with download_models.py")
     try:
-        with torch.serialization.safe_globals(_allowed()):
+        with torch.serialization.safe_globals(_ALLOWED):
             content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except Exception as error:  # a damaged pickle can raise anything
         raise CheckpointError(f"{path}: not a readable checkpoint ({_reason(error)})") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
     return content
-
-
-def _allowed() -> list[Any]:
-    stand_ins = [(type(name.rpartition(".")[2], (_StandIn,), {}), name) for name in _LIGHTNING_CALLBACKS]
-    return [*_OMEGACONF, *stand_ins, (dict, _LIGHTNING_DICT)]
 
 
 def _reason(error: Exception) -> str:

@@ -39,11 +39,14 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bo
     return "\n".join(lines)
 
 
-def mean_and_deviation(values: Sequence[float]) -> str:
-    """``mean ± sample standard deviation``; only the mean for a single value."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+def mean_and_deviation(values: Sequence[float | None]) -> str:
+    """``mean ± sample standard deviation``, and of how many if some are undefined; only the mean for a single value."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return f"– (0 of {len(values)})"
+    undefined = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
+    deviation = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.2f}{deviation}{undefined}"
 
 
 def shell_command(script: Path, *arguments: str) -> str:

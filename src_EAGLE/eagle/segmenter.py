@@ -18,7 +18,6 @@ from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss, lambda_at
 from eagle.losses.patch_weights import patch_weights
-from eagle.maps.crf.pool import CrfPool
 from eagle.maps.probe_maps import MapSettings, ProbeMaps, cut_map, linear_scores
 from eagle.models.backbone import build_backbone
 from eagle.models.cluster_tree import ClusterCut, ClusterTree
@@ -128,23 +127,18 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         return tree.cut(n_clusters)
 
     def probe_maps(
-        self,
-        settings: MapSettings,
-        pool: CrfPool | None = None,
-        n_clusters: int | None = None,
-        further_cuts: Sequence[int] = (),
+        self, settings: MapSettings, n_clusters: int | None = None, further_cuts: Sequence[int] = ()
     ) -> ProbeMaps:
         """The maps "linear" and "cluster" of both probes; call them in eval mode, which has no dropout.
 
         Args:
             settings: see MapSettings.
-            pool: processes for pydensecrf.
             n_clusters: see ``clusters``.
             further_cuts: numbers of clusters at which the tree is cut as well, as maps "cluster@N".
         """
         probes = {"linear": self.linear_probe, "cluster": self.clusters(n_clusters)}
         probes |= {cut_map(n): self.clusters(n) for n in further_cuts}
-        return ProbeMaps(self, self.net.model.patch_size, probes, settings, pool)
+        return ProbeMaps(self, self.net.model.patch_size, probes, settings)
 
     @torch.no_grad()
     def cues(self, img: Tensor, code: Tensor | None = None) -> Tensor:
@@ -248,7 +242,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             "linear": B×H×W predicted class ids; "cluster": B×H×W predicted cluster ids.
         """
         img, label = batch["img"], batch["label"]
-        keys, code = self.net.from_keys(self.validation_keys(batch))
+        keys, code = self.net.from_keys(self._keys(batch, self._key_caches.validation if self._key_caches else None))
         size = (label.shape[1], label.shape[2])
         cluster, linear = (
             upsampled(linear_scores(code, probe), size).argmax(dim=1)
@@ -260,7 +254,9 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         # Every validation samples the same points, so that its scores are comparable.
         generator = torch.Generator(img.device).manual_seed(self.cfg.seed)
         coords = self.correspondence_loss.random_coords(len(img), img.device, generator)
-        pairs = self.correspondence_loss(keys, keys, keys, code, code, code, coords, _next_images(img))
+        # Each image's negative is the next one of the batch.
+        perms = torch.arange(len(img), device=img.device).roll(-1)[None] if len(img) > 1 else None
+        pairs = self.correspondence_loss(keys, keys, keys, code, code, code, coords, perms)
         score = self._correspondence(pairs) + cluster_loss
         self.log(LABEL_FREE_MONITOR, score, batch_size=len(img), sync_dist=True)
         return {"linear": linear, "cluster": cluster}
@@ -288,10 +284,6 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
                 {"params": codebooks, "lr": cfg.lr_cluster_eigen},
             ]
         )
-
-    def validation_keys(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """K of validation images, from the cache if there is one and the batch has their ``index``."""
-        return self._keys(batch, self._key_caches.validation if self._key_caches else None)
 
     def _keys(self, batch: Mapping[str, Tensor], cache: KeyCache | None) -> Tensor:
         if cache is None or "index" not in batch:
@@ -372,11 +364,6 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             n_labelled = all_reduce_mean(n_labelled)
             return loss_sum / torch.where(n_labelled > 0, n_labelled, 1)
         return loss_sum / n_labelled.clamp(min=1)
-
-
-def _next_images(img: Tensor) -> Tensor | None:
-    """Use the next image of the batch as each image's negative, 1×B indices; None for a batch of one image."""
-    return torch.arange(len(img), device=img.device).roll(-1)[None] if len(img) > 1 else None
 
 
 def _drop_unused_tensors(_module: nn.Module, state_dict: dict[str, Tensor], *_args: Any) -> None:

@@ -18,7 +18,7 @@ from eagle.data.datamodule import HOST_ENTRIES
 from eagle.data.views import normalize
 from eagle.errors import ConfigError, EagleError
 from eagle.maps.crf.dense_crf import dense_crf_maps
-from eagle.maps.crf.pool import CrfPool, require_pydensecrf
+from eagle.maps.crf.pool import require_pydensecrf
 from eagle.maps.probe_maps import CLUSTER_ALPHA, MapSettings
 from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -48,7 +48,6 @@ class Case:
         released: the released algorithm with a copy of the weights.
         batch: a batch as returned by the loader; half of the images are blurred.
         draws: ``coords`` and ``perms`` of the correspondence loss; empty to draw them in each run.
-        pool: processes of the released CRF; they start when it first runs.
     """
 
     device: torch.device
@@ -56,7 +55,6 @@ class Case:
     released: Released
     batch: dict[str, Tensor]
     draws: dict[str, Any] = field(default_factory=dict)
-    pool: CrfPool = field(default_factory=CrfPool)
 
 
 def make_case(model_type: str, device: torch.device, batch_size: int, res: int) -> Case:
@@ -161,7 +159,7 @@ def step(case: Case, context: AbstractContextManager[Any] = nullcontext()) -> Si
         for one in optimizers:
             one.zero_grad()
         terms = case.released.losses(case.batch, STEP, **draws)
-        _backward(terms["loss/total"])
+        terms["loss/total"].backward()
         for one in optimizers:
             one.step()
         return terms
@@ -170,7 +168,7 @@ def step(case: Case, context: AbstractContextManager[Any] = nullcontext()) -> Si
         with context:
             terms = case.segmenter.losses(case.batch, STEP, **draws)
         optimizer.zero_grad()
-        _backward(terms["loss/total"])
+        terms["loss/total"].backward()
         optimizer.step()
         return terms
 
@@ -186,11 +184,6 @@ def cached_step(case: Case, views: bool = False) -> Sides:
     return step(case)
 
 
-def bfloat16_step(case: Case) -> Sides:
-    """The step, ours with precision=bf16-mixed and the released one in float32."""
-    return step(case, torch.autocast(case.device.type, dtype=torch.bfloat16))
-
-
 def evaluation(case: Case) -> Sides:
     """Flip-averaged maps of both probes and their CRFs; the released side runs pydensecrf, one process per core."""
     img, probes = case.batch["img"], case.segmenter.eval().probe_maps(MapSettings())
@@ -199,7 +192,7 @@ def evaluation(case: Case) -> Sides:
 
     def released() -> dict[str, Tensor]:
         maps = case.released.evaluation_maps(img, CLUSTER_ALPHA)
-        return dict(zip(names, [*maps, *dense_crf_maps(img, maps, "pydensecrf", case.pool)], strict=True))
+        return dict(zip(names, [*maps, *dense_crf_maps(img, maps, "pydensecrf", None)], strict=True))
 
     def ours() -> dict[str, Tensor]:
         maps = list(probes(img).values())
@@ -214,7 +207,8 @@ PARTS: dict[str, Callable[[Case], Sides]] = {
     "step": step,
     "cached": cached_step,
     "views": partial(cached_step, views=True),
-    "bf16": bfloat16_step,
+    # precision=bf16-mixed, and the released step in float32
+    "bf16": lambda case: step(case, torch.autocast(case.device.type, dtype=torch.bfloat16)),
     "evaluation": evaluation,
 }
 
@@ -229,8 +223,3 @@ def _codes(case: Case) -> tuple[Tensor, Tensor]:
 def _vectors(case: Case) -> tuple[Tensor, Tensor]:
     img = case.batch["img"]
     return case.segmenter._eigenvectors(img, img, *_codes(case))
-
-
-def _backward(loss: Tensor) -> Tensor:
-    loss.backward()
-    return loss.detach()

@@ -115,15 +115,14 @@ def compare(part: str, cfg: Any, device: torch.device) -> dict[str, Any]:
     else:
         size, res = cfg.batch_size or BATCH[device.type], cfg.res
     case = make_case(cfg.model_type, device, size, res)
-    with case.pool:
-        check(part, case)
-        runs = sides(part, case)
-        times = alternating_times(runs, cfg.repeats, device)
-        with FlopCounterMode(display=False) as counted:
-            runs["ours"]()
-        if device.type == "cuda":
-            memory = {side: peak_memory(run, device) for side, run in runs.items()}
-    if device.type == "cpu":
+    check(part, case)
+    runs = sides(part, case)
+    times = alternating_times(runs, cfg.repeats, device)
+    with FlopCounterMode(display=False) as counted:
+        runs["ours"]()
+    if device.type == "cuda":
+        memory = {side: peak_memory(run, device) for side, run in runs.items()}
+    else:
         arguments = (cfg.model_type, size, res, torch.get_num_threads(), part)
         memory = {side: in_a_process(_cpu_memory, *arguments, side) for side in runs}
     row: dict[str, Any] = {
@@ -183,8 +182,7 @@ def _peak_of_process() -> int:
 def _cpu_memory(model_type: str, batch_size: int, res: int, threads: int, part: str, side: str) -> int | None:
     torch.set_num_threads(threads)
     case = make_case(model_type, torch.device("cpu"), batch_size, res)
-    with case.pool:
-        return peak_memory(sides(part, case)[side], case.device)
+    return peak_memory(sides(part, case)[side], case.device)
 
 
 def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:

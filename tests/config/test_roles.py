@@ -37,7 +37,7 @@ def test_role__decides_what_a_resumed_run_may_change(make_run, tmp_path, role, c
     torch.save(dict.fromkeys(RUN_STATE) | hyper_parameters | {"global_step": 2}, path)
     changed = with_overrides(cfg, **change, ckpt_path=str(path))
     if role in ("adjustable", "numerics", "machine"):
-        assert find_resumption(changed, tmp_path).steps_done == 2
+        assert find_resumption(changed, tmp_path)[1] == 2
     else:
         with pytest.raises(ConfigError, match=f"a resumed run cannot change {name} from "):
             find_resumption(changed, tmp_path)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eagle.evaluation.details import MOST_EXAMPLES, best_median_worst, image_result
+from eagle.evaluation.details import best_median_worst, image_result
 from tiles import ALL_VOID, CLASS_OF_CLUSTER, N_IMAGES, Tiles, evaluated_tiles
 
 
@@ -20,10 +20,8 @@ def looped_accuracy(index):
 
 
 def test_details__hold_every_image_as_scored(evaluation):
-    details = evaluation.details
-    assert details.map_name == "cluster+crf"
-    assert [image.index for image in details.images] == list(range(N_IMAGES))
-    for image in details.images:
+    assert [image.index for image in evaluation.images] == list(range(N_IMAGES))
+    for image in evaluation.images:
         assert (image.clusters() == Tiles().clusters(image.index)).all()
         expected = looped_accuracy(image.index)
         assert image.accuracy(CLASS_OF_CLUSTER) == pytest.approx(expected, nan_ok=True)
@@ -32,7 +30,7 @@ def test_details__hold_every_image_as_scored(evaluation):
 def test_details__accuracies_of_images_add_up_to_the_strict_score(evaluation):
     metric = evaluation.metrics["cluster+crf"]
     assert metric.class_of_cluster().tolist() == CLASS_OF_CLUSTER.tolist()
-    images = [image for image in evaluation.details.images if image.index != ALL_VOID]
+    images = [image for image in evaluation.images if image.index != ALL_VOID]
     labelled = [image.pairs[:, 2].sum() for image in images]
     mean = np.average([image.accuracy(CLASS_OF_CLUSTER) for image in images], weights=labelled)
     assert mean == pytest.approx(metric.scores(count_extra=True).accuracy)
@@ -64,14 +62,3 @@ def test_best_median_worst__equals_sorting_by_hand(n_images):
     assert len(chosen) == len(set(chosen)) == min(9, n_images)
     for images in groups.values():
         assert [accuracy for accuracy, _ in images] == [5 * right[result.index] for _, result in images]
-
-
-def test_examples__windows_of_a_cluster_come_from_different_images(evaluation):
-    examples = evaluation.details.examples
-    assert {example.cluster for example in examples} == {0, 1, 2, 4}, "no pixel fell into cluster 3"
-    for cluster in (0, 1, 2, 4):
-        own = [example for example in examples if example.cluster == cluster]
-        assert len({example.index for example in own}) == len(own) == MOST_EXAMPLES
-        for e in own:
-            assert (Tiles().clusters(e.index)[e.top : e.top + e.side, e.left : e.left + e.side] == cluster).all()
-        assert [e.confidence for e in own] == sorted((e.confidence for e in own), reverse=True)

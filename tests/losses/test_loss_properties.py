@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from eagle.errors import ConfigError
-from eagle.losses.correspondence import CorrespondenceLoss, negative_permutation
+from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.run import train
@@ -116,7 +116,7 @@ def test_correspondence__reordering_the_images_changes_nothing(seed, n_images):
     feats, feats_aug = torch.randn(2, n_images, 5, 3, 3)
     code, code_aug = torch.randn(2, n_images, 6, 3, 3)
     loss = correspondence()
-    coords, perm = loss.random_coords(n_images, feats.device), negative_permutation(n_images, feats.device)
+    coords, perm = loss.random_coords(n_images, feats.device), loss.random_perms(n_images, feats.device)[0]
     order = torch.randperm(n_images)
     place = order.argsort()  # new position of each image
     plain = loss(feats, feats, feats_aug, code, code, code_aug, coords, perm[None])

@@ -12,7 +12,7 @@ from skimage.transform import resize
 
 from eagle.errors import ConfigError, EagleError
 from eagle.maps.crf.dense_crf import _bgr_bytes, _by_torch, dense_crf, dense_crf_maps
-from eagle.maps.crf.pool import CrfPool
+from eagle.maps.crf.pool import workers
 
 ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -218,28 +218,21 @@ def test_pool__equals_serial_and_is_reused_after_threads_were_started():
     finally:
         torch.set_num_threads(before)
     image, maps = noise_image(3, 18, 15), [random_logits(3, 4, 6, 5), random_logits(3, 2, 6, 5)]
-    serial = dense_crf_maps(image, maps, "pydensecrf", CrfPool(processes=0))
-    with CrfPool(processes=2) as pool:
-        for _ in range(2):
-            for one, other in zip(dense_crf_maps(image, maps, "pydensecrf", pool), serial, strict=True):
-                assert torch.equal(one, other)
+    serial = dense_crf_maps(image, maps, "pydensecrf")
+    for _ in range(2):
+        for one, other in zip(dense_crf_maps(image, maps, "pydensecrf", 2), serial, strict=True):
+            assert torch.equal(one, other)
 
 
 @needs_pydensecrf
 def test_pool__dead_process_is_one_line_and_the_pool_recovers():
     image, logits = noise_image(1, 6, 6), random_logits(1, 3, 6, 6)
-    with CrfPool(processes=1) as pool:
-        before = dense_crf(image, logits, "pydensecrf", pool)
-        pool._executor.submit(os._exit, 1).exception()
-        with pytest.raises(EagleError, match="a CRF process died") as caught:
-            dense_crf(image, logits, "pydensecrf", pool)
-        assert "\n" not in str(caught.value)
-        assert torch.equal(dense_crf(image, logits, "pydensecrf", pool), before)
-
-
-def test_pool__refuses_a_negative_number():
-    with pytest.raises(ConfigError, match="crf_processes: -1"):
-        CrfPool(processes=-1)
+    before = dense_crf(image, logits, "pydensecrf", 1)
+    workers(1).submit(os._exit, 1).exception()
+    with pytest.raises(EagleError, match="a CRF process died") as caught:
+        dense_crf(image, logits, "pydensecrf", 1)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(dense_crf(image, logits, "pydensecrf", 1), before)
 
 
 def test_pool__its_workers_import_no_torch():

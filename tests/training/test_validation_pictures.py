@@ -1,4 +1,3 @@
-import csv
 import re
 
 import numpy as np
@@ -8,10 +7,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eagle.data.datamodule import SegmentationDataModule
-from eagle.evaluation.metrics import UnsupervisedMetrics, published_score
+from eagle.evaluation.metrics import UnsupervisedMetrics, match_clusters, published_score
 from eagle.training import validation_pictures
 from eagle.training.run import train
-from eagle.training.validation_pictures import ValidationFigures, kept_validations
+from eagle.training.validation_pictures import kept_validations
 
 KINDS = ("grid", "confusion", "frequencies")
 
@@ -20,12 +19,21 @@ def steps_of(run_dir):
     return sorted({int(re.match(r"step_(\d{8})_", path.name)[1]) for path in (run_dir / "pictures").iterdir()})
 
 
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.reader(file))
+@pytest.fixture
+def drawn(monkeypatch):
+    """Arguments of the figures by name."""
+    arguments = {}
+
+    def watch(name):
+        figure = getattr(validation_pictures, name)
+        monkeypatch.setattr(validation_pictures, name, lambda *args: arguments.update({name: args}) or figure(*args))
+
+    watch("confusion_figure")
+    watch("frequencies_figure")
+    return arguments
 
 
-def test_train__draws_each_validation_and_writes_and_logs_its_numbers(make_run, monkeypatch, tmp_path):
+def test_train__draws_each_validation_and_logs_its_pictures(make_run, monkeypatch, tmp_path, drawn):
     confusions, compute = [], UnsupervisedMetrics.compute
 
     def watched(metric):
@@ -35,20 +43,18 @@ def test_train__draws_each_validation_and_writes_and_logs_its_numbers(make_run, 
     monkeypatch.setattr(UnsupervisedMetrics, "compute", watched)
     run_dir = train(make_run(n_images=2, max_steps=2, tensorboard=True))
     [confusion], folder = confusions, run_dir / "pictures"
-    assert {path.name for path in folder.iterdir()} == {
-        *(f"step_00000002_{kind}.png" for kind in KINDS),
-        *(f"step_00000002_{kind}.csv" for kind in KINDS[1:]),
-    }
-    header, *rows = rows_of(folder / "step_00000002_confusion.csv")
-    assert header == ["label / predicted", "class 0", "class 1", "no class"]
-    counts = np.array([[int(cell) for cell in row[1:]] for row in rows])
-    assert (counts[:, :2] == published_score(confusion).confusion.T).all()
-    assert counts.sum() == confusion.sum() > 0
-    header, *rows = rows_of(folder / "step_00000002_frequencies.csv")
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    clusters = [int(cell) for cell in columns["cluster"]]
-    assert [int(cell) for cell in columns["predicted_pixels"]] == confusion.sum(axis=1)[clusters].tolist()
-    assert [int(cell) for cell in columns["labelled_pixels"][:2]] == confusion.sum(axis=0).tolist()
+    assert {path.name for path in folder.iterdir()} == {f"step_00000002_{kind}.png" for kind in KINDS}
+    matched, _, _, unmatched = drawn["confusion_figure"]
+    assert (matched == published_score(confusion).confusion).all()
+    assert matched.sum() + unmatched.sum() == confusion.sum() > 0
+    names, _, predicted, labelled, _ = drawn["frequencies_figure"]
+    assert sorted(predicted) == sorted(confusion.sum(axis=1))
+    assert (labelled == confusion.sum(axis=0)).all()
+    class_of_cluster = match_clusters(confusion)
+    for cluster, count in enumerate(confusion.sum(axis=1)):
+        class_id = class_of_cluster[cluster]
+        name = f"cluster {cluster} (no class)" if class_id < 0 else f"class {class_id}"
+        assert predicted[names.index(name)] == count
     events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     (score_event,) = events.Scalars("test/cluster/mIoU")
@@ -61,14 +67,14 @@ def test_train__draws_each_validation_and_writes_and_logs_its_numbers(make_run, 
         assert event.step == score_event.step == 1, "the step of the validation's scores"
 
 
-def test_train__without_labels_draws_clusters_alone(make_run):
+def test_train__without_labels_draws_clusters_alone(make_run, drawn):
     run_dir = train(make_run(labels=False, n_images=4))
     assert {path.name for path in (run_dir / "pictures").iterdir()} == {
-        f"step_00000002_{suffix}" for suffix in ("grid.png", "frequencies.png", "frequencies.csv")
+        f"step_00000002_{kind}.png" for kind in ("grid", "frequencies")
     }
-    _, *rows = rows_of(run_dir / "pictures/step_00000002_frequencies.csv")
-    assert [row[:4] for row in rows] == [[f"cluster {i}", str(i), "", ""] for i in range(3)]
-    assert sum(int(row[4]) for row in rows) == 4 * 32 * 32, "every pixel of every validation image"
+    names, _, predicted, labelled, _ = drawn["frequencies_figure"]
+    assert (list(names), len(labelled)) == ([f"cluster {i}" for i in range(3)], 0)
+    assert predicted.sum() == 4 * 32 * 32, "every pixel of every validation image"
 
 
 def test_train__shows_images_spread_over_the_split_and_prunes_only_its_own_files(make_run, monkeypatch):
@@ -77,7 +83,7 @@ def test_train__shows_images_spread_over_the_split_and_prunes_only_its_own_files
 
     def stand_in(_when, pictures, *_):
         seen.append(pictures)
-        return ValidationFigures({"grid": Figure(figsize=(0.1, 0.1))}, {})
+        return {"grid": Figure(figsize=(0.1, 0.1))}
 
     monkeypatch.setattr(validation_pictures, "labelled_validation", stand_in)
     cfg = make_run(n_images=3, val_freq=1, max_steps=2, pictures_kept=2)

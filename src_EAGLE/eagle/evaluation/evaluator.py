@@ -17,7 +17,7 @@ from eagle.data.labels import colored, write_ids, write_image
 from eagle.data.views import EvaluationViews
 from eagle.distributed import all_gather_objects
 from eagle.errors import DataError
-from eagle.evaluation.details import Details, Picture
+from eagle.evaluation.details import ImageResult, Picture, image_result, pictures_of
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.maps.probe_maps import ProbeMaps, without_cuts
 from eagle.models.cluster_tree import ClusterCut
@@ -61,16 +61,11 @@ class PredictionFolder:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by map name (refined maps end in their steps, e.g. ``+crf``), pictures, details for the report."""
+    """Metrics by map name (refined maps end in their steps, e.g. ``+crf``), pictures, and images' results."""
 
     metrics: dict[str, UnsupervisedMetrics]
     pictures: list[Picture]
-    details: Details | None = None
-
-
-def plain_name(map_name: str) -> str:
-    """The name of a map's probe, without the steps of refinement."""
-    return map_name.split("+")[0]
+    images: list[ImageResult]
 
 
 def most_refined(map_names: Sequence[str]) -> str:
@@ -81,12 +76,8 @@ def most_refined(map_names: Sequence[str]) -> str:
 class Evaluator(pl.LightningModule):
     """Accumulates a confusion matrix per map during ``Trainer.test``.
 
-    Args:
-        probes: see ProbeMaps; channels of maps "linear…" are classes, those of other maps are matched to classes.
-        n_classes: number of classes of the labels.
-        shown: indices of the images kept as pictures.
-        predictions: folder for every image's clusters; None writes nothing.
-        detailed: keep Details of the last map, which is the most refined one.
+    Channels of maps "linear…" are classes, those of other maps are matched to classes. Arguments as for ``evaluate``;
+    ``shown`` are the indices of the images kept as pictures.
     """
 
     def __init__(
@@ -105,13 +96,13 @@ class Evaluator(pl.LightningModule):
         self.metrics = nn.ModuleList(
             UnsupervisedMetrics(
                 "", n_classes, n - n_classes, compute_hungarian=not name.startswith("linear"),
-                any_cluster=isinstance(probes.probes[plain_name(name)], ClusterCut),
+                any_cluster=isinstance(probes.probes[name.split("+")[0]], ClusterCut),
             )
             for name, n in probes.n_clusters.items()
         )  # fmt: skip
         self.names = list(probes.n_clusters)
-        last = most_refined(self.names)
-        self.details = Details(last, probes.n_clusters[last], n_classes) if detailed else None
+        self.detailed, self.n_classes = detailed, n_classes
+        self.images: list[ImageResult] = []
 
     def transfer_batch_to_device(
         self, batch: list[dict[str, Tensor]], device: torch.device, dataloader_idx: int
@@ -127,38 +118,24 @@ class Evaluator(pl.LightningModule):
             clusters = {name: scores.argmax(dim=1) for name, scores in maps.items()}
             for name, metric in zip(self.names, self.metrics, strict=True):
                 cast(UnsupervisedMetrics, metric).update(clusters[name], batch["label"])
-            self._store_images(batch, clusters)
-            if self.details is not None:
-                self._add_details(batch, maps[self.details.map_name], clusters[self.details.map_name])
-
-    def _store_images(self, batch: Mapping[str, Tensor], clusters: Mapping[str, Tensor]) -> None:
-        """Write predictions and collect pictures; what neither needs stays on the device."""
-        indices = batch["index"].tolist()
-        if self.predictions is not None:
-            for name, ids in clusters.items():
-                for index, image_ids in zip(indices, ids.cpu().numpy(), strict=True):
-                    self.predictions.write(name, index, image_ids)
-        for row, index in enumerate(indices):
-            if index in self.shown:
-                image_clusters = {name: ids[row].cpu().numpy() for name, ids in clusters.items()}
-                label = batch["label"][row].cpu().numpy()
-                self.pictures.append(Picture(index, batch["img"][row].float().cpu(), label, image_clusters))
-
-    def _add_details(self, batch: Mapping[str, Tensor], scores: Tensor, clusters: Tensor) -> None:
-        assert self.details is not None
-        chosen = scores.gather(1, clusters[:, None]).squeeze(1).float()
-        confidence = chosen if self.probes.settings.refinement.steps else chosen.exp()
-        arrays = (part.cpu().numpy() for part in (clusters, confidence, batch["label"]))
-        for index, *image_arrays in zip(batch["index"].tolist(), *arrays, strict=True):
-            self.details.update(index, *image_arrays)
+            indices = batch["index"].tolist()
+            if self.predictions is not None:
+                for name, ids in clusters.items():
+                    for index, image_ids in zip(indices, ids.cpu().numpy(), strict=True):
+                        self.predictions.write(name, index, image_ids)
+            self.pictures += pictures_of(batch, clusters, self.shown)
+            if self.detailed:
+                name = most_refined(self.names)
+                labels, n_clusters = batch["label"].cpu().numpy(), self.probes.n_clusters[name]
+                for index, ids, label in zip(indices, clusters[name].cpu().numpy(), labels, strict=True):
+                    self.images.append(image_result(index, ids, label, n_clusters, self.n_classes))
 
     def on_test_epoch_end(self) -> None:
-        """Gather counts, pictures and details of all devices; their predictions are already on disk."""
+        """Gather counts, pictures and results of all devices; their predictions are already on disk."""
         for metric in self.metrics:
             cast(UnsupervisedMetrics, metric).sync()
         self.pictures = sorted(all_gather_objects(self.pictures), key=lambda picture: picture.index)
-        if self.details is not None:
-            self.details.sync()
+        self.images = sorted(all_gather_objects(self.images), key=lambda image: image.index)
 
 
 def evaluate(
@@ -181,7 +158,7 @@ def evaluate(
         num_workers: loader processes.
         n_pictures: number of evenly spaced images kept for figures.
         predictions: folder for every image's prediction; None writes nothing.
-        detailed: keep Details of the last map.
+        detailed: keep the result of every image for the most refined map.
 
     Raises:
         DataError: the dataset has no labels, or only void ones.
@@ -200,4 +177,4 @@ def evaluate(
         raise DataError("every label of the dataset is void: there is nothing to score")
     if predictions is not None and trainer.is_global_zero:
         predictions.finish({name: metric.class_of_cluster() for name, metric in metrics.items()}, views.dataset.classes)
-    return Evaluation(metrics, evaluator.pictures, evaluator.details)
+    return Evaluation(metrics, evaluator.pictures, evaluator.images)

@@ -67,13 +67,7 @@ def kmeans_centres(
 
 
 class KeySample(pl.LightningModule):
-    """Draws normalised keys from each image in Lightning's test loop; see ``sampled_vectors``.
-
-    Args:
-        backbone: computes K.
-        per_image: keys per image.
-        seed: seed of the draw.
-    """
+    """Draws normalised keys from each image in Lightning's test loop; arguments as for ``sampled_vectors``."""
 
     def __init__(self, backbone: KeyBackbone, per_image: int, seed: int) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR, colored, overlay
 from eagle.data.views import EvaluationViews, unnormalize
-from eagle.evaluation.details import ClusterExample, Details, ImageResult, best_median_worst
-from eagle.evaluation.evaluator import Evaluation
+from eagle.evaluation.details import ImageResult, best_median_worst
+from eagle.evaluation.evaluator import Evaluation, most_refined
 from eagle.evaluation.metrics import UnsupervisedMetrics
-from eagle.evaluation.score_tables import PROTOCOLS
+from eagle.evaluation.score_tables import PROTOCOLS, shown_score
 from eagle.files import write_text_atomically
 from eagle.maps.probe_maps import without_cuts
 
@@ -30,7 +30,7 @@ MOST_CLASSES_OF_ALL_MATRICES = 64
 # How many labels of a cluster and how many confusions are listed, and the least percentage for each.
 MOST_LABELS, MOST_CONFUSIONS, LEAST_SHARE = 3, 10, 5.0
 # Pictures are shrunk until their longer side has this many pixels.
-MOST_PIXELS, EXAMPLE_PIXELS = 560, 96
+MOST_PIXELS = 560
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 85, "subsampling": 0}
 
 
@@ -47,17 +47,15 @@ def write_report(
     Args:
         path: the file to write.
         content: the evaluation's JSON, from which all scores are taken; its optional ``code`` is the code's version.
-        evaluation: metrics and Details.
+        evaluation: with ``detailed``.
         views: the evaluated images; a few are read again.
         configurations: texts by title, e.g. the YAML of training and evaluation.
 
     Raises:
         DataError: an image can no longer be read.
     """
-    details = evaluation.details
-    assert details is not None, "the report needs evaluate(…, detailed=True)"
     scores, metrics, classes = content["scores"], evaluation.metrics, views.dataset.classes
-    refined = metrics[details.map_name]
+    refined = metrics[most_refined(list(metrics))]
     # The last map, which is the most refined one, is the headline.
     names = without_cuts(reversed(scores))
     differ = any(entry["published"] != entry["strict"] for entry in scores.values())
@@ -65,9 +63,9 @@ def write_report(
         loader=PackageLoader("eagle", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"score": _score, "digest": _digest}
+    environment.filters |= {"score": shown_score, "digest": _digest}
     text = environment.get_template(TEMPLATE).render(
-        score=_score,
+        score=shown_score,
         share_of=_share,
         content=content,
         names=names,
@@ -79,9 +77,8 @@ def write_report(
             name: _confusion(metrics[name], len(classes))
             for name in (names if len(classes) <= MOST_CLASSES_OF_ALL_MATRICES else names[:1])
         },
-        image_groups=_image_groups(details, views, refined.class_of_cluster()),
+        image_groups=_image_groups(evaluation.images, views, refined.class_of_cluster()),
         clusters=_clusters(refined, len(classes)),
-        windows=_example_windows(views, details.examples),
         configurations=configurations,
         date=datetime.now().astimezone(),
     )
@@ -134,9 +131,9 @@ def _clusters(metric: UnsupervisedMetrics, n_classes: int) -> list[dict[str, Any
 
 
 def _image_groups(
-    details: Details, views: EvaluationViews, class_of_cluster: np.ndarray
+    results: list[ImageResult], views: EvaluationViews, class_of_cluster: np.ndarray
 ) -> dict[str, list[dict[str, Any]]]:
-    chosen = best_median_worst(details.images, class_of_cluster, IMAGES_EACH)
+    chosen = best_median_worst(results, class_of_cluster, IMAGES_EACH)
     return {
         title: [{"accuracy": accuracy, **_shown_image(views, image, class_of_cluster)} for accuracy, image in images]
         for title, images in chosen.items()
@@ -166,17 +163,6 @@ def _shown_image(views: EvaluationViews, result: ImageResult, class_of_cluster: 
     return {"name": views.dataset.name(result.index), "size": size, "panels": panels, "ids": ids}
 
 
-def _example_windows(views: EvaluationViews, examples: Sequence[ClusterExample]) -> dict[int, list[str]]:
-    """Example windows as data URIs, by cluster; clusters without examples are missing."""
-    windows: dict[int, list[str]] = {}
-    for example in examples:
-        box = (example.left, example.top, example.left + example.side, example.top + example.side)
-        size = (EXAMPLE_PIXELS, EXAMPLE_PIXELS)
-        crop = _photograph(views[example.index]["img"]).crop(box).resize(size, Image.Resampling.LANCZOS)
-        windows.setdefault(example.cluster, []).append(_data_uri(crop, **_JPEG))
-    return windows
-
-
 def _photograph(img: Any) -> Image.Image:
     """Convert a normalised 3×H×W tensor back to an RGB picture."""
     pixels = (unnormalize(img).clamp(0, 1) * 255).round().byte()
@@ -197,10 +183,6 @@ def _with_no_class_last(ids: np.ndarray, n_classes: int) -> np.ndarray:
 def _percent(counts: np.ndarray) -> np.ndarray:
     """Counts in percent of their sum; zeros if the sum is zero."""
     return 100 * counts / max(counts.sum(), 1)
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _share(value: float | None) -> str:

@@ -240,20 +240,11 @@ def _by_seed(runs: Sequence[Run], name: str) -> dict[int, float]:
     return {seed: statistics.fmean(values) for seed, values in found.items()}
 
 
-def _mean_and_deviation(values: Sequence[float | None]) -> str:
-    """``mean ± sample standard deviation``, and of how many if some are undefined."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return f"– (0 of {len(values)})"
-    undefined = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
-    return mean_and_deviation(known) + undefined
-
-
 def _scores_cell(runs: Sequence[Run], name: str) -> str:
     """MIoU / accuracy of a map over runs; – if they do not have it."""
     found = [run.scores[name] for run in runs if name in run.scores]
     columns = ("mIoU", "accuracy")
-    return " / ".join(_mean_and_deviation([part[column] for part in found]) for column in columns) if found else "–"
+    return " / ".join(mean_and_deviation([part[column] for part in found]) for column in columns) if found else "–"
 
 
 def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:

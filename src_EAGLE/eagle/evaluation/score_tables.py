@@ -58,11 +58,11 @@ def summary_table(report: Mapping[str, Any]) -> str:
         header += [f"{sign}mIoU", "classes", *(["mIoU of labelled classes"] if absent else []), f"{sign}accuracy"]
         for row, entry in zip(rows, maps.values(), strict=True):
             scores = entry[protocol]
-            row += [_shown(scores["mIoU"]), str(sum(iou is not None for iou in scores["IoU"].values()))]
+            row += [shown_score(scores["mIoU"]), str(sum(iou is not None for iou in scores["IoU"].values()))]
             if absent:
                 labelled = [name for name, value in scores["class_accuracy"].items() if value is not None]
-                row.append(_shown(fmean(scores["IoU"][name] for name in labelled) if labelled else None))
-            row.append(_shown(scores["accuracy"]))
+                row.append(shown_score(fmean(scores["IoU"][name] for name in labelled) if labelled else None))
+            row.append(shown_score(scores["accuracy"]))
     return text_table(header, rows)
 
 
@@ -81,7 +81,7 @@ def cuts_table(report: Mapping[str, Any]) -> str:
     header = ["clusters", "one to one: mIoU", "accuracy", "many to one: mIoU", "accuracy"]
     rows = [
         [str(report[name]["clusters"])]
-        + [_shown(report[name][how][score]) for how in ("strict", "many_to_one") for score in ("mIoU", "accuracy")]
+        + [shown_score(report[name][how][score]) for how in ("strict", "many_to_one") for score in ("mIoU", "accuracy")]
         for name in shown
     ]
     return text_table(header, rows)
@@ -90,7 +90,7 @@ def cuts_table(report: Mapping[str, Any]) -> str:
 def class_table(report: Mapping[str, Any], classes: Classes) -> str:
     """IoU of every class for every map (published protocol)."""
     maps = without_cuts(report)
-    rows = [[name, *(_shown(report[shown]["published"]["IoU"][name]) for shown in maps)] for name in classes.names]
+    rows = [[name, *(shown_score(report[shown]["published"]["IoU"][name]) for shown in maps)] for name in classes.names]
     return text_table(["class IoU", *maps], rows)
 
 
@@ -98,5 +98,6 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _shown(value: float | None) -> str:
+def shown_score(value: float | None) -> str:
+    """Two decimals; – for an undefined score."""
     return "–" if value is None else f"{value:.2f}"

@@ -7,7 +7,6 @@ fd and cd are the cosine similarities between two sets of points, of their keys 
     shift = (mean(fd) + mean(cd) - shift_bias) · shift_value     for negative pairs
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ from torch.nn import functional as F
 CODE_CORRELATION_LIMIT = 0.8
 NORM_EPS = 1e-10
 NO_LOWER_LIMIT = -9999.0
+
+Corners = tuple[Tensor, Tensor]
 
 
 class CorrespondenceLoss(nn.Module):
@@ -107,10 +108,15 @@ class CorrespondenceLoss(nn.Module):
         return torch.rand(3, batch_size, s, s, 2, device=device, generator=generator) * 2 - 1
 
     def random_perms(self, batch_size: int, device: torch.device) -> Tensor:
-        """Indices of ``neg_samples`` negatives per image, n×B; 0×1 for a batch of one."""
+        """Indices of ``neg_samples`` negatives per image, n×B; 0×1 for a batch of one.
+
+        Each row is a random permutation whose fixed points i become i + 1 modulo B, so it need not be a permutation.
+        """
         if batch_size == 1:
             return torch.empty(0, 1, dtype=torch.long, device=device)
-        return torch.stack([negative_permutation(batch_size, device) for _ in range(self.neg_samples)])
+        perms = torch.stack([torch.randperm(batch_size, device=device) for _ in range(self.neg_samples)])
+        fixed = perms == torch.arange(batch_size, device=device)
+        return torch.where(fixed, (perms + 1) % batch_size, perms)
 
     def _pair(self, f1: Tensor, f2: Tensor, c1: Tensor, c2: Tensor, is_positive: bool) -> tuple[Tensor, Tensor]:
         """Loss and code correlation cd between two sets of points, B×P×P; keys f are B×P×C, codes c are B×P×D."""
@@ -129,21 +135,13 @@ class CorrespondenceLoss(nn.Module):
         return -cd.clamp(self.lower_limit, self.upper_limit) * (fd - shift), cd
 
 
-@dataclass(frozen=True)
-class Corners:
-    """The four patches around each sampled point and their bilinear weights.
-
-    Attributes:
-        indices: B×P×4 row-major patch indices. P = s²; the s×s grid is transposed, as in the released code.
-        weights: B×P×4; the four weights of a point sum to one.
-    """
-
-    indices: Tensor
-    weights: Tensor
-
-
 def grid_corners(coords: Tensor, h: int, w: int) -> Corners:
-    """Corners of B×s×s×2 points (x, y) in [-1, 1] on h×w patches; ±1 are the centres of the border patches."""
+    """The four patches around each of B×s×s×2 points (x, y) in [-1, 1], where ±1 are the centres of border patches.
+
+    Returns:
+        Row-major indices among h×w patches, and bilinear weights, both B×P×4 with P = s². The s×s grid is transposed,
+        as in the released code.
+    """
     limits = torch.stack([coords.new_full((), w - 1), coords.new_full((), h - 1)])
     positions = (coords.transpose(1, 2).flatten(1, 2) + 1) / 2 * limits
     positions = torch.minimum(positions.clamp(min=0), limits)
@@ -153,7 +151,7 @@ def grid_corners(coords: Tensor, h: int, w: int) -> Corners:
     x, y = (positions - low).unbind(2)
     indices = torch.stack([top * w + left, top * w + right, bottom * w + left, bottom * w + right], dim=2)
     weights = torch.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], dim=2)
-    return Corners(indices, weights)
+    return indices, weights
 
 
 def patch_rows(features: Tensor) -> Tensor:
@@ -169,13 +167,13 @@ def sample(rows: Tensor, corners: Corners, images: Tensor | None = None) -> Tens
 
     Args:
         rows: features of all images, B×N×C.
-        corners: B sets of P points.
+        corners: of B sets of P points, see ``grid_corners``.
         images: index of the image that each set samples, B; None samples set b from image b.
     """
     n_images, n_patches, n_channels = rows.shape
     images = torch.arange(n_images, device=rows.device) if images is None else images
-    indices = (images[:, None, None] * n_patches + corners.indices).flatten(0, 1)
-    weights = corners.weights.flatten(0, 1)
+    indices = (images[:, None, None] * n_patches + corners[0]).flatten(0, 1)
+    weights = corners[1].flatten(0, 1)
     samples = F.embedding_bag(indices, rows.flatten(0, 1), per_sample_weights=weights, mode="sum")
     return samples.view(len(images), -1, n_channels)
 
@@ -183,13 +181,3 @@ def sample(rows: Tensor, corners: Corners, images: Tensor | None = None) -> Tens
 def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Cosine similarity between all points of two sets, B×P×C and B×Q×C → B×P×Q."""
     return F.normalize(a, dim=2, eps=NORM_EPS) @ F.normalize(b, dim=2, eps=NORM_EPS).transpose(1, 2)
-
-
-def negative_permutation(batch_size: int, device: torch.device) -> Tensor:
-    """Index of each image's negative, B int64: a random permutation whose fixed points i become i + 1 modulo B.
-
-    The result need not be a permutation. In a batch of one the image is its own negative.
-    """
-    perm = torch.randperm(batch_size, device=device)
-    fixed = perm == torch.arange(batch_size, device=device)
-    return torch.where(fixed, (perm + 1) % batch_size, perm)

@@ -36,8 +36,8 @@ def windowed(features: Features, img: Tensor, window: int, patch_size: int) -> T
     total, weights = img.new_zeros(()), img.new_zeros(1, 1, rows[-1].stop, columns[-1].stop)
     for row in rows:
         for column in columns:
-            pixels = img[:, :, _pixels(row, patch_size), _pixels(column, patch_size)]
-            part = features(pixels).float()
+            top, bottom, left, right = (patch_size * end for end in (row.start, row.stop, column.start, column.stop))
+            part = features(img[:, :, top:bottom, left:right]).float()
             weight = _tent(part.shape[2], part)[:, None] * _tent(part.shape[3], part)
             if total.ndim == 0:
                 total = part.new_zeros(*part.shape[:2], *weights.shape[2:])
@@ -54,10 +54,6 @@ def _spans(length: int, window: int) -> Iterator[slice]:
     for start in range(0, length - window, max(window // 2, 1)):
         yield slice(start, start + window)
     yield slice(length - window, length)
-
-
-def _pixels(patches: slice, patch_size: int) -> slice:
-    return slice(patches.start * patch_size, patches.stop * patch_size)
 
 
 def _tent(length: int, like: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle.config.refinement import PATCH_STEPS, PIXEL_STEPS, UNREFINED, Refinement
-from eagle.maps.crf.pool import CrfPool
 from eagle.maps.features import any_size_features
 from eagle.models.cluster_tree import ClusterCut
 from eagle.models.probes import ClusterLookup, upsampled
@@ -41,6 +40,7 @@ class MapSettings:
         flip: average the features of an image and of its mirror image.
         refinement: steps of refinement.
         crf_backend: see ``dense_crf``.
+        crf_processes: see ``dense_crf``.
     """
 
     alpha: float = CLUSTER_ALPHA
@@ -48,6 +48,7 @@ class MapSettings:
     flip: bool = True
     refinement: Refinement = UNREFINED
     crf_backend: str = "auto"
+    crf_processes: int | None = 0
 
 
 class ProbeMaps(nn.Module):
@@ -59,7 +60,6 @@ class ProbeMaps(nn.Module):
         probes: linear probes (1×1 convolutions), cluster probes and cuts of a tree by name. Maps whose name has an
             ``@`` are not refined on pixels.
         settings: see MapSettings.
-        pool: processes for pydensecrf; None runs it in this process.
 
     Attributes:
         n_clusters: channels of each map by name, from the plain maps to the most refined ones.
@@ -77,19 +77,13 @@ class ProbeMaps(nn.Module):
     """
 
     def __init__(
-        self,
-        features: nn.Module,
-        patch_size: int,
-        probes: Mapping[str, nn.Module],
-        settings: MapSettings,
-        pool: CrfPool | None = None,
+        self, features: nn.Module, patch_size: int, probes: Mapping[str, nn.Module], settings: MapSettings
     ) -> None:
         super().__init__()
         self.features = features
         self.patch_size = patch_size
         self.probes = nn.ModuleDict(probes)
         self.settings = settings
-        self._pool = pool
         self.n_clusters = {name: n_scores(probe) for name, probe in probes.items()}
         latest = dict(self.n_clusters)
         for step in settings.refinement.steps:
@@ -119,7 +113,7 @@ class ProbeMaps(nn.Module):
             probs = {name: patch_probabilities(features, probe, alpha) for name, probe in self.probes.items()}
         for step in refinement.on_patches:
             suffix += f"+{step}"
-            probs = {name: patch_step(step)(part, features) for name, part in probs.items()}
+            probs = {name: _function(*PATCH_STEPS[step])(part, features) for name, part in probs.items()}
             latest = {name: resample(part) for name, part in probs.items()}
             maps |= {name + suffix: scores for name, scores in latest.items()}
         if refinement.on_pixels:
@@ -127,7 +121,8 @@ class ProbeMaps(nn.Module):
         for step in refinement.on_pixels:
             log_probs = [_logarithm(part) if suffix else part for part in latest.values()]
             suffix += f"+{step}"
-            refined = pixel_step(step, self.settings.crf_backend, self._pool)(img, log_probs)
+            options = self.settings.crf_backend, self.settings.crf_processes
+            refined = pixel_step(step, *options)(img, log_probs)
             latest = dict(zip(latest, refined, strict=True))
             maps |= {name + suffix: scores for name, scores in latest.items()}
         return maps
@@ -167,7 +162,7 @@ def patch_probabilities(features: Tensor, probe: nn.Module, alpha: float, steps:
     else:
         probs = linear_scores(features, probe).softmax(dim=1)
     for step in steps:
-        probs = patch_step(step)(probs, features)
+        probs = _function(*PATCH_STEPS[step])(probs, features)
     return probs
 
 
@@ -194,17 +189,12 @@ def log_probabilities(
     return F.log_softmax(resample(linear_scores(features, probe)), dim=1)
 
 
-def patch_step(step: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function of a step on the patch grid: (probabilities, features) → probabilities."""
-    return _function(*PATCH_STEPS[step])
-
-
 def pixel_step(
-    step: str, crf_backend: str = "auto", pool: CrfPool | None = None
+    step: str, crf_backend: str = "auto", crf_processes: int | None = 0
 ) -> Callable[[Tensor, list[Tensor]], list[Tensor]]:
     """The function of a step on pixels: (images, log-probabilities of maps) → probabilities of maps."""
     function = _function(*PIXEL_STEPS[step])
-    return partial(function, backend=crf_backend, pool=pool) if step == "crf" else function
+    return partial(function, backend=crf_backend, processes=crf_processes) if step == "crf" else function
 
 
 def _function(module: str, name: str) -> Callable[..., Any]:
@@ -222,9 +212,4 @@ def covered_size(features: Tensor, patch_size: int) -> tuple[int, int]:
 
 def n_scores(probe: nn.Module) -> int:
     """Number of classes or clusters of a linear or cluster probe."""
-    if isinstance(probe, ClusterLookup):
-        return len(probe.clusters)
-    if isinstance(probe, ClusterCut):
-        return probe.n_clusters
-    assert isinstance(probe, nn.Conv2d)
-    return probe.out_channels
+    return probe.n_clusters if isinstance(probe, ClusterCut) else len(next(probe.parameters()))

@@ -38,7 +38,7 @@ class KeyBackbone(nn.Module):
     which DINO and the released checkpoints share.
 
     Args:
-        vit: a timm model built with ``dynamic_img_size=True``.
+        vit: a timm VisionTransformer or, for a RotaryBackbone, Eva, built with ``dynamic_img_size=True``.
         key_blocks: ascending, distinct block numbers; None for the last three.
         rule: how position embeddings are resampled to the image's patch grid.
         normalization: maps ImageNet-normalised images to the model's own normalisation.
@@ -69,6 +69,7 @@ class KeyBackbone(nn.Module):
         self._n_prefix: int = vit.num_prefix_tokens
         self._prefix_has_position: bool = not vit.no_embed_class
         self._rule = rule
+        self.rope: Any = getattr(vit, "rope", None)
         self.key_blocks = _resolved_blocks(key_blocks, len(vit.blocks))
         self.n_feats = len(self.key_blocks) * self.embed_dim
         self.requires_grad_(False)
@@ -141,22 +142,7 @@ class RotaryBackbone(KeyBackbone):
     """Computes the patch keys K of a frozen rotary ViT, as they are before the rotation.
 
     The rotation depends on the patch's position, so rotated keys of equal patches would differ.
-
-    Args:
-        vit: a timm Eva built with ``dynamic_img_size=True``.
-        key_blocks: ascending, distinct block numbers; None for the last three.
-        rule: how absolute position embeddings, where the model has them, are resampled.
-        normalization: maps ImageNet-normalised images to the model's own normalisation.
-
-    Raises:
-        ConfigError: ``key_blocks`` are not ascending blocks of this model.
     """
-
-    def __init__(
-        self, vit: Eva, key_blocks: Sequence[int] | None, rule: PositionRule, normalization: nn.Module
-    ) -> None:
-        super().__init__(vit, key_blocks, rule, normalization)
-        self.rope: Any = vit.rope
 
     def _blocks_for(self, grid: tuple[int, int]) -> Sequence[Callable[[Tensor], Tensor]]:
         if torch.compiler.is_exporting() and hasattr(self.rope, "periods"):
@@ -197,13 +183,6 @@ class Renormalize(nn.Module):
         return img * self.scale + self.shift
 
 
-def renormalization(mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """The module that maps ImageNet-normalised images to ``mean`` and ``std``; the identity if they are ImageNet's."""
-    if (tuple(mean), tuple(std)) == (IMAGENET_MEAN, IMAGENET_STD):
-        return nn.Identity()
-    return Renormalize(mean, std)
-
-
 def build_backbone(
     model_type: str = "vit_small",
     patch_size: int = 8,
@@ -237,7 +216,8 @@ def build_backbone(
     if pretrained_weights != RANDOM_WEIGHTS:
         load_backbone_weights(vit, name, pretrained_weights, weights_name)
     backbone = RotaryBackbone if isinstance(vit, Eva) else KeyBackbone
-    normalization = renormalization(vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"])
+    statistics = tuple(vit.pretrained_cfg["mean"]), tuple(vit.pretrained_cfg["std"])
+    normalization = nn.Identity() if statistics == (IMAGENET_MEAN, IMAGENET_STD) else Renormalize(*statistics)
     return backbone(vit, key_blocks, position_rule(name), normalization)
 
 

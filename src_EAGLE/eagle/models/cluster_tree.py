@@ -64,7 +64,9 @@ class ClusterTree(nn.Module):
         """
         if not 1 <= n_clusters <= self.n_leaves:
             raise ValueError(f"a tree of {self.n_leaves} leaves cannot be cut at {n_clusters} clusters")
-        areas, merges = self._node_areas(), self.merges.tolist()
+        areas, merges = self.areas.tolist(), self.merges.tolist()
+        for first, second in merges:
+            areas.append(areas[first] + areas[second])
         nodes = [2 * self.n_leaves - 2]
         for node in range(2 * self.n_leaves - 2, 2 * self.n_leaves - 1 - n_clusters, -1):
             first, second = sorted(merges[node - self.n_leaves], key=lambda child: (-areas[child], child))
@@ -97,12 +99,6 @@ class ClusterTree(nn.Module):
                 larger, smaller = sorted(found, key=lambda part: -sum(areas[leaf] for leaf in part))
                 return larger, smaller
         raise ValueError(f"{sorted(leaves)} of {self.n_leaves} leaves are no group of several")
-
-    def _node_areas(self) -> list[float]:
-        areas = self.areas.tolist()
-        for first, second in self.merges.tolist():
-            areas.append(areas[first] + areas[second])
-        return areas
 
 
 class ClusterCut(nn.Module):

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,11 @@ class KeyFiles:
         try:
             if not folder.is_dir():
                 self._refuse_full_disk(folder.parent, n_images)
-                _make(folder, sizes)
+                folder.mkdir(exist_ok=True)
+            for name, size in sizes.items():
+                with (folder / name).open("ab") as file:
+                    if file.tell() == 0:  # zeros; another process may do the same at the same time
+                        file.truncate(size)
             if any((folder / name).stat().st_size != size for name, size in sizes.items()):
                 raise EagleError(f"{folder}: does not hold the keys of {n_images} images; remove it")
             self._keys = np.memmap(folder / "keys.f16", dtype=np.float16, mode="r", shape=(n_images, *shape))
@@ -212,20 +215,3 @@ def rows_of(batch: Tensor, rows: Sequence[int]) -> Tensor:
     if list(rows) == list(range(len(batch))):
         return batch
     return batch.index_select(0, device_rows(rows, batch.device))
-
-
-def _make(folder: Path, sizes: dict[str, int]) -> None:
-    """Create the folder with zero-filled files of these sizes; keep it if another process creates it first."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)
-        for name, size in sizes.items():
-            with (temporary / name).open("wb") as file:
-                file.truncate(size)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

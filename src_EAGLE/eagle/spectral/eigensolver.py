@@ -103,22 +103,18 @@ def _by_eigh(laplacian: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _by_subspace_iteration(laplacian: Tensor, degree: Tensor, k: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
     """Chebyshev-filtered subspace iteration with Rayleigh-Ritz: values, vectors, and which images converged (B bool).
 
-    The random start has a fixed seed and its own generator, so the global random state is neither read nor changed.
+    The random start, the same for each image, has a fixed seed and its own generator, so the global random state is
+    neither read nor changed. It is drawn on the device, which takes no copy.
     """
-    trivial = degree.sqrt() / degree.sum(dim=1, keepdim=True).sqrt()
-    iterate = _iterate_until_converged if laplacian.device.type in WITHOUT_WAITING else _iterate_without_waiting
-    ritz, basis, converged = iterate(laplacian, trivial, _random_start(laplacian, block), k - 1)
-    converged &= (laplacian @ trivial[:, :, None]).norm(dim=(1, 2)) < RESIDUAL_TOLERANCE
-    values = torch.cat([torch.zeros_like(ritz[:, :1]), 1 - ritz[:, : k - 1]], dim=1)
-    return values, torch.cat([trivial[:, :, None], basis[:, :, : k - 1]], dim=2), converged
-
-
-def _random_start(laplacian: Tensor, block: int) -> Tensor:
-    """B×N×block normal random numbers, the same for each image; drawn on the device, which takes no copy."""
     b, n, _ = laplacian.shape
     generator = torch.Generator(laplacian.device).manual_seed(SEED)
     start = torch.randn(n, block, generator=generator, dtype=laplacian.dtype, device=laplacian.device)
-    return start.expand(b, -1, -1)
+    trivial = degree.sqrt() / degree.sum(dim=1, keepdim=True).sqrt()
+    iterate = _iterate_until_converged if laplacian.device.type in WITHOUT_WAITING else _iterate_without_waiting
+    ritz, basis, converged = iterate(laplacian, trivial, start.expand(b, -1, -1), k - 1)
+    converged &= (laplacian @ trivial[:, :, None]).norm(dim=(1, 2)) < RESIDUAL_TOLERANCE
+    values = torch.cat([torch.zeros_like(ritz[:, :1]), 1 - ritz[:, : k - 1]], dim=1)
+    return values, torch.cat([trivial[:, :, None], basis[:, :, : k - 1]], dim=2), converged
 
 
 def _iterate_until_converged(

@@ -35,10 +35,12 @@ def spectral_refinement(probs: Tensor, features: Tensor, smoothing: float = SMOO
         R, B×C×h×w float32, again probabilities. A grid of more than ``MOST_PATCHES`` patches is refined, and returned,
         on a coarser grid.
     """
-    grid = _graph_grid(probs.shape[2], probs.shape[3])
+    height, width = probs.shape[2:]
+    shrink = min(1.0, (MOST_PATCHES / (height * width)) ** 0.5)
+    grid = max(1, int(height * shrink)), max(1, int(width * shrink))
     with torch.autocast(probs.device.type, enabled=False):
         probs, features = probs.float(), F.normalize(features.float(), dim=1)
-        if grid != tuple(probs.shape[2:]):
+        if grid != (height, width):
             probs, features = F.adaptive_avg_pool2d(probs, grid), F.adaptive_avg_pool2d(features, grid)
         at_once = max(1, MOST_ENTRIES // (grid[0] * grid[1]) ** 2)
         parts = zip(_tokens(probs).split(at_once), _tokens(features).split(at_once), strict=True)
@@ -70,9 +72,3 @@ def _smoothed(probs: Tensor, features: Tensor, smoothing: float) -> Tensor:
 def _tokens(maps: Tensor) -> Tensor:
     """B×C×h×w → B×N×C."""
     return maps.flatten(2).transpose(1, 2)
-
-
-def _graph_grid(height: int, width: int) -> tuple[int, int]:
-    """The grid itself, or a coarser one with about the same aspect and at most ``MOST_PATCHES`` patches."""
-    shrink = min(1.0, (MOST_PATCHES / (height * width)) ** 0.5)
-    return max(1, int(height * shrink)), max(1, int(width * shrink))

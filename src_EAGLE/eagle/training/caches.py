@@ -57,10 +57,10 @@ def open_caches(
     )
 
 
-def memory_to_hold(
+def refuse_full_memory(
     cfg: Any, backbone: KeyBackbone, n_images: int, n_validation: int, n_steps: int, n_processes: int
-) -> int:
-    """Return how many bytes ``cache_features=ram`` will hold at most on this machine by the end of the run.
+) -> None:
+    """Raise ConfigError if ``cache_features=ram`` will need more memory by the end of the run than this machine has.
 
     Args:
         cfg: has res, val_res, batch_size, and cached_views.
@@ -69,9 +69,6 @@ def memory_to_hold(
         n_validation: size of the validation set, which the processes share.
         n_steps: remaining steps; each process caches the images of its batches.
         n_processes: processes on this machine, each with its own cache.
-
-    Raises:
-        ConfigError: the machine has too little memory.
     """
     n_drawn = n_steps * cfg.batch_size
     n_rows = n_processes * (min(n_images, n_drawn) + min(n_images * cfg.cached_views, n_drawn))
@@ -83,7 +80,6 @@ def memory_to_hold(
             f"and {n_validation} validation images, but only {free / GIGABYTE:.1f} GB are free; set "
             "cache_features=disk, or off"
         )
-    return needed
 
 
 def available_memory() -> int:

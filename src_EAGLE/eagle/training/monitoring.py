@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,25 +83,6 @@ class RunProgressBar(TQDMProgressBar):
         return {short: f"{value:.2f}" for short, value in zip(found, values, strict=True)}
 
 
-@dataclass(frozen=True)
-class UncheckedStep:
-    """A finished step whose values have not been checked yet.
-
-    Attributes:
-        number: number of the step, from 0.
-        batch: as ``LitUnsupervisedSegmenter.losses`` takes it.
-        names: loss terms, then the gradient norm if it is checked.
-        values: their values on the host.
-        copied: when ``values`` have arrived; None if they are there.
-    """
-
-    number: int
-    batch: Mapping[str, Tensor]
-    names: list[str]
-    values: Tensor
-    copied: torch.cuda.Event | None
-
-
 class NonFiniteStop(pl.Callback):
     """Ends training at the first non-finite loss term or gradient and writes that step's batch to ``nan_batch.pt``.
 
@@ -120,7 +100,8 @@ class NonFiniteStop(pl.Callback):
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._gradient_norm: Tensor | None = None
-        self._unchecked: UncheckedStep | None = None
+        # Number and batch of the last step, names and values on the host, and when the values have arrived.
+        self._unchecked: tuple[int, Mapping[str, Tensor], list[str], Tensor, torch.cuda.Event | None] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
         """Agree on the folder."""
@@ -133,12 +114,7 @@ class NonFiniteStop(pl.Callback):
             self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,
-        batch: Mapping[str, Tensor],
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Mapping[str, Tensor], *__: Any
     ) -> None:
         """Start copying the step's values to the host, and check those of the step before."""
         self._check(trainer)
@@ -148,7 +124,7 @@ class NonFiniteStop(pl.Callback):
         stacked = torch.stack([value.float() for value in values.values()])
         copy = stacked.to("cpu", non_blocking=stacked.is_cuda)
         copied = torch.cuda.current_stream(stacked.device).record_event() if stacked.is_cuda else None
-        self._unchecked = UncheckedStep(trainer.global_step - 1, batch, list(values), copy, copied)
+        self._unchecked = trainer.global_step - 1, batch, list(values), copy, copied
         if not arrives_late(stacked):
             self._check(trainer)
 
@@ -168,17 +144,18 @@ class NonFiniteStop(pl.Callback):
         done, self._unchecked = self._unchecked, None
         if done is None:
             return
-        if done.copied is not None:
-            done.copied.synchronize()
-        terms = dict(zip(done.names, done.values.tolist(), strict=True))
+        step, batch, names, values, copied = done
+        if copied is not None:
+            copied.synchronize()
+        terms = dict(zip(names, values.tolist(), strict=True))
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         if bad:
             suffix = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
             path = (self._run_dir / f"nan_batch{suffix}.pt").resolve()
             with written_atomically(path) as temporary:
-                torch.save({"step": done.number, "terms": terms, "batch": dict(done.batch)}, temporary)
+                torch.save({"step": step, "terms": terms, "batch": dict(batch)}, temporary)
             raise TrainingError(
-                f"{bad[0]} became {terms[bad[0]]} in step {done.number} of the run; look at that step's images, saved "
+                f"{bad[0]} became {terms[bad[0]]} in step {step} of the run; look at that step's images, saved "
                 f"in {path}, or lower the learning rates"
             )
 

@@ -4,11 +4,8 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
@@ -25,7 +22,7 @@ from eagle.errors import CheckpointError, ConfigError, DataError
 
 # Value of ckpt_path for the run's own newest checkpoint.
 LAST = "last"
-LAST_NAME, PREVIOUS_NAME = "last.ckpt", "previous.ckpt"
+LAST_NAME = "last.ckpt"
 
 # Prefix of the backbone's tensors in a checkpoint.
 _BACKBONE = "net.model."
@@ -46,19 +43,6 @@ FREE_KEYS = set(keys_with(TrainConfig, "machine", "numerics", "adjustable"))
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Resumption:
-    """A checkpoint to resume from.
-
-    Attributes:
-        path: the checkpoint's file.
-        steps_done: optimiser steps before it was saved.
-    """
-
-    path: Path
-    steps_done: int
-
-
 def run_folder(cfg: DictConfig) -> Path:
     """Return the folder of the checkpoint to resume from, or the one that ``experiment_name`` names, or a new one.
 
@@ -69,16 +53,16 @@ def run_folder(cfg: DictConfig) -> Path:
         return Path(cfg.ckpt_path).parent
     if cfg.ckpt_path == LAST and cfg.experiment_name is None:
         raise ConfigError(f"ckpt_path: {LAST} needs experiment_name, the name of the run to resume")
-    when = f"job_{job_id()}" if in_slurm() else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    when = f"job_{job_id()}" if SLURMEnvironment.detect() else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     name = cfg.experiment_name or f"{Path(dataset_label(cfg)).name}_{cfg.model_type}_{when}"
     return Path(cfg.output_root) / name
 
 
-def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
-    """Find the checkpoint that ``ckpt_path`` names; None starts a new run.
+def find_resumption(cfg: DictConfig, run_dir: Path) -> tuple[Path | None, int]:
+    """Find the checkpoint that ``ckpt_path`` names, and its steps; None starts a new run.
 
-    ``last`` takes ``last.ckpt``, or ``previous.ckpt`` if that is unreadable. Without both it starts a new run, so one
-    command starts and resumes a run. A job that SLURM requeued implies ``last``.
+    ``last`` takes ``last.ckpt``. Without one it starts a new run, so one command starts and resumes a run. A job that
+    SLURM requeued implies ``last``.
 
     Args:
         cfg: a validated TrainConfig.
@@ -89,22 +73,37 @@ def find_resumption(cfg: DictConfig, run_dir: Path) -> Resumption | None:
         ConfigError: keys that affect the result differ from the checkpoint's, more steps than ``max_steps`` are done,
             or ``ckpt_path`` is none and the folder already holds a run.
     """
-    if cfg.ckpt_path == LAST or (cfg.ckpt_path is None and was_requeued()):
-        candidates = [path for name in (LAST_NAME, PREVIOUS_NAME) if (path := run_dir / name).is_file()]
-        if not candidates:
+    was_requeued = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+    if cfg.ckpt_path == LAST or (cfg.ckpt_path is None and was_requeued):
+        path = run_dir / LAST_NAME
+        if not path.is_file():
             logger.info("%s: no checkpoint to resume from; starting a new run", run_dir)
-            return None
+            return None, 0
     elif cfg.ckpt_path is None:
-        _refuse_another_run(run_dir)
-        return None
+        # Every process checks: none writes a checkpoint or metrics before all start training.
+        if any((run_dir / name).exists() for name in (LAST_NAME, "metrics.csv")):
+            raise ConfigError(
+                f"experiment_name: {run_dir} already holds a run; choose another name, delete the folder, or resume "
+                f"the run with ckpt_path={LAST}"
+            )
+        return None, 0
     else:
-        candidates = [Path(cfg.ckpt_path)]
-    path, content = _first_readable(candidates)
-    _check_same_run(cfg, content, path)
+        path = Path(cfg.ckpt_path)
+    content = read_pickle(path)
+    if not content.keys() >= RUN_STATE:
+        raise CheckpointError(f"ckpt_path: {path} holds a model but no training state of our trainer to resume")
+    stored = stored_cfg(path, content["hyper_parameters"])
+    decisive = {name: value for name, value in plain(cfg).items() if name in stored and name not in FREE_KEYS}
+    changed = [f"{name} from {stored[name]} to {new}" for name, new in decisive.items() if stored[name] != new]
+    if changed:
+        raise ConfigError(
+            f"{path}: a resumed run cannot change {'; '.join(changed)}; resume with the run's config.yml, or start a "
+            "new run"
+        )
     steps_done = int(content["global_step"])
     if steps_done > cfg.max_steps:
         raise ConfigError(f"max_steps: {path} has {steps_done} steps, more than {cfg.max_steps}; start a new run")
-    return Resumption(path, steps_done)
+    return path, steps_done
 
 
 def check_same_content(path: Path, cfg: DictConfig, backbone: nn.Module, data: SegmentationDataModule) -> None:
@@ -137,29 +136,10 @@ def check_same_content(path: Path, cfg: DictConfig, backbone: nn.Module, data: S
         )
 
 
-def changed_keys(stored: Mapping[str, Any], cfg: DictConfig, free: Collection[str]) -> dict[str, tuple[Any, Any]]:
-    """Old and new value of each key of ``cfg`` that an earlier run had otherwise, without the keys in ``free``."""
-    return {
-        name: (stored[name], value)
-        for name, value in plain(cfg).items()
-        if name not in free and name in stored and stored[name] != value
-    }
-
-
 def resume_command(run_dir: Path) -> str:
     """Return the shell command that resumes a run."""
     script = Path(__file__).parents[2] / "train_segmentation_eigen.py"
     return shell_command(script, "--config-name", str((run_dir / "config.yml").resolve()), f"ckpt_path={LAST}")
-
-
-def in_slurm() -> bool:
-    """Whether SLURM started this process as a task of a job."""
-    return SLURMEnvironment.detect()
-
-
-def was_requeued() -> bool:
-    """Whether SLURM restarted this job."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
 
 
 def job_id() -> str:
@@ -178,42 +158,3 @@ def requeue_job() -> str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"SLURM could not requeue job {job} ({error})"
     return f"SLURM will restart job {job}"
-
-
-def _refuse_another_run(run_dir: Path) -> None:
-    """Raise ConfigError if the folder already holds a run.
-
-    Every process checks: no process writes a checkpoint or metrics before all processes start training.
-    """
-    if any((run_dir / name).exists() for name in (LAST_NAME, PREVIOUS_NAME, "metrics.csv")):
-        raise ConfigError(
-            f"experiment_name: {run_dir} already holds a run; choose another name, delete the folder, or resume the "
-            f"run with ckpt_path={LAST}"
-        )
-
-
-def _first_readable(candidates: list[Path]) -> tuple[Path, Mapping[str, Any]]:
-    """Return path and content of the first readable checkpoint; log why earlier ones are unreadable."""
-    problems: list[str] = []
-    for path in candidates:
-        try:
-            content = read_pickle(path)
-        except CheckpointError as error:
-            problems.append(str(error))
-            continue
-        if not content.keys() >= RUN_STATE:
-            raise CheckpointError(f"ckpt_path: {path} holds a model but no training state of our trainer to resume")
-        for problem in problems:
-            logger.warning("%s; resuming from %s", problem, path.name)
-        return path, content
-    raise CheckpointError(f"ckpt_path: no checkpoint to resume from: {'; '.join(problems)}")
-
-
-def _check_same_run(cfg: DictConfig, content: Mapping[str, Any], path: Path) -> None:
-    stored = stored_cfg(path, content["hyper_parameters"])
-    changed = [f"{name} from {old} to {new}" for name, (old, new) in changed_keys(stored, cfg, FREE_KEYS).items()]
-    if changed:
-        raise ConfigError(
-            f"{path}: a resumed run cannot change {'; '.join(changed)}; resume with the run's config.yml, or start a "
-            "new run"
-        )

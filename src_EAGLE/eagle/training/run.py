@@ -19,12 +19,11 @@ from eagle.distributed import chosen_precision, connect_processes, machine_argum
 from eagle.errors import ConfigError, DataError
 from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.models.backbone import timm_name
-from eagle.models.key_cache import GIGABYTE
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
-from eagle.training.caches import memory_to_hold, open_caches
+from eagle.training.caches import open_caches, refuse_full_memory
 from eagle.training.loggers import finish, make_loggers
 from eagle.training.monitoring import LossLog, NonFiniteStop, RunProgressBar
-from eagle.training.resume import LAST_NAME, Resumption, check_same_content, find_resumption, resume_command, run_folder
+from eagle.training.resume import LAST_NAME, check_same_content, find_resumption, resume_command, run_folder
 from eagle.training.run_record import best_validation, record_run, write_run_readme
 from eagle.training.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
 from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
@@ -55,18 +54,22 @@ def train(cfg: DictConfig) -> Path:
     set_float32_precision(cfg.matmul_precision)
     cfg = with_overrides(cfg, precision=chosen_precision(cfg))
     run_dir = run_folder(cfg)
-    resumption = find_resumption(cfg, run_dir)
-    steps_done = resumption.steps_done if resumption else 0
+    resumed_from, steps_done = find_resumption(cfg, run_dir)
     data = SegmentationDataModule(cfg, steps_done)
     segmenter = LitUnsupervisedSegmenter(len(data.train_set.classes), cfg)
     patch_size = segmenter.net.model.patch_size
     for name in ("res", "val_res"):
         check_resolution(name, cfg[name], patch_size)
-    _check_patches(cfg, patch_size)
+    n_patches = (cfg.res // patch_size) ** 2
+    if cfg.eigen_cluster > n_patches:
+        raise ConfigError(
+            f"eigen_cluster: {cfg.eigen_cluster} eigenvectors need as many patches, but res={cfg.res} has {n_patches} "
+            f"of {patch_size}×{patch_size} pixels; raise res or lower eigen_cluster"
+        )
     connect_processes(cfg)
     data.check()
-    if resumption:
-        check_same_content(resumption.path, cfg, segmenter.net.model, data)
+    if resumed_from:
+        check_same_content(resumed_from, cfg, segmenter.net.model, data)
     if cfg.compile:
         segmenter.compile_network()
     if cfg.cache_features != "off":
@@ -74,11 +77,9 @@ def train(cfg: DictConfig) -> Path:
     trainer = _trainer(cfg, run_dir, data)
     if cfg.cache_features == "ram":
         sizes = len(data.train_set), len(data.val_set), cfg.max_steps - steps_done, trainer.num_devices
-        held = memory_to_hold(cfg, segmenter.net.model, *sizes)
-        if trainer.is_global_zero:
-            logger.info("cache_features: ram will hold up to %.2f GB of keys in memory", held / GIGABYTE)
+        refuse_full_memory(cfg, segmenter.net.model, *sizes)
     with locked(run_dir / LOCK_NAME, run_dir) if trainer.is_global_zero else nullcontext():
-        return _fit(cfg, run_dir, trainer, segmenter, data, resumption)
+        return _fit(cfg, run_dir, trainer, segmenter, data, resumed_from)
 
 
 def _fit(
@@ -87,7 +88,7 @@ def _fit(
     trainer: pl.Trainer,
     segmenter: LitUnsupervisedSegmenter,
     data: SegmentationDataModule,
-    resumption: Resumption | None,
+    resumed_from: Path | None,
 ) -> Path:
     """Describe the run in its folder, train, and return the folder; no other process may write to it."""
     if trainer.is_global_zero:
@@ -95,7 +96,7 @@ def _fit(
         places = absolute_paths(TrainConfig, cfg, Path.cwd()) | {"output_root": str(run_dir.parent.resolve())}
         saved = with_overrides(cfg, **places, experiment_name=run_dir.name, ckpt_path=None)
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
-        record_run(run_dir, cfg.seed, str(resumption.path) if resumption else None)
+        record_run(run_dir, cfg.seed, str(resumed_from) if resumed_from else None)
         list_bad_images(run_dir / "bad_images.txt", data.train_set, data.val_set)
         _describe(cfg, run_dir, data)
     _warn_about_batch(cfg, trainer.world_size)
@@ -109,13 +110,16 @@ def _fit(
         )
         with nameless_errors_name(run_dir):
             try:
-                trainer.fit(segmenter, data, ckpt_path=resumption.path if resumption else None, weights_only=True)
+                trainer.fit(segmenter, data, ckpt_path=resumed_from, weights_only=True)
             finally:
                 finish(trainer.loggers)
     run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
     if trainer.is_global_zero:
         if cfg.fit_clusters == "tree" and trainer.global_step >= cfg.max_steps:
-            _fit_clusters(run_dir / LAST_NAME, cfg)
+            try:
+                logger.info("tree of clusters: %s", fit_checkpoint(run_dir / LAST_NAME, cfg))
+            except DataError as error:  # too few images for a tree end no run that has been trained
+                logger.warning("fit_clusters: no tree: %s", error)
         best, evaluate = _describe(cfg, run_dir, data)
         logger.info("best validation %s\nscore it: %s\nrun folder: %s", best, evaluate, run_dir)
     return run_dir
@@ -138,19 +142,15 @@ def _monitor(data: SegmentationDataModule) -> tuple[str, str]:
     return (LABELLED_MONITOR, "max") if data.val_set.has_labels else (LABEL_FREE_MONITOR, "min")
 
 
-def _fit_clusters(checkpoint: Path, cfg: DictConfig) -> None:
-    """Fit a tree of clusters; images too few for one end no run that has been trained."""
-    try:
-        logger.info("tree of clusters: %s", fit_checkpoint(checkpoint, cfg))
-    except DataError as error:
-        logger.warning("fit_clusters: no tree: %s", error)
-
-
 def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
     best = BestCheckpoint(run_dir / BEST_NAME, *_monitor(data))
     # A run shorter than val_freq is validated at its end, so that it has a best checkpoint.
     val_interval = min(cfg.val_freq, cfg.max_steps)
     last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, val_interval, resume_command(run_dir))
+    pictures = []
+    if cfg.n_images:
+        kept = kept_validations(cfg.pictures_kept, cfg.val_freq, cfg.max_steps)
+        pictures = [ValidationPictures(run_dir / FOLDER_NAME, data.val_set, cfg.n_images, kept)]
     return pl.Trainer(
         **machine_arguments(cfg),
         deterministic=cfg.deterministic,
@@ -166,7 +166,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         callbacks=[
             NonFiniteStop(run_dir),
             RandomStates(),
-            *_pictures(cfg, run_dir, data),
+            *pictures,
             LossLog(cfg.scalar_log_freq),
             RunProgressBar(refresh_rate=cfg.scalar_log_freq),
             best,
@@ -174,22 +174,6 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         ],
         enable_model_summary=False,
     )
-
-
-def _pictures(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> list[pl.Callback]:
-    if not cfg.n_images:
-        return []
-    kept = kept_validations(cfg.pictures_kept, cfg.val_freq, cfg.max_steps)
-    return [ValidationPictures(run_dir / FOLDER_NAME, data.val_set, cfg.n_images, kept)]
-
-
-def _check_patches(cfg: DictConfig, patch_size: int) -> None:
-    n_patches = (cfg.res // patch_size) ** 2
-    if cfg.eigen_cluster > n_patches:
-        raise ConfigError(
-            f"eigen_cluster: {cfg.eigen_cluster} eigenvectors need as many patches, but res={cfg.res} has {n_patches} "
-            f"of {patch_size}×{patch_size} pixels; raise res or lower eigen_cluster"
-        )
 
 
 def _warn_about_batch(cfg: DictConfig, world_size: int) -> None:

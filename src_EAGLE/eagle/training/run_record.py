@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,7 +49,8 @@ _README = """\
 | File | Content |
 | --- | --- |
 | `best.ckpt` | the segmenter of the best validation: highest cluster mIoU, or lowest `val/loss` without labels |
-| `last.ckpt`, `previous.ckpt` | the latest state of the run and the one before it, with optimiser and random states |
+| `last.ckpt` | the latest state of the run, with optimiser and random states |
+| `last_tree.ckpt` | with `fit_clusters=tree`: the segmenter with a tree of clusters, for every command |
 | `config.yml` | every key of the run; `--config-name` takes it |
 | `run.json` | command, commit, package versions and seed, one entry per start |
 | `metrics.csv` | every logged loss and score |
@@ -82,6 +84,9 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
         resumed_from: the checkpoint that a resumed run starts from.
     """
     path = run_dir / "run.json"
+    earlier: list[Any] = []
+    with suppress(OSError, ValueError):  # missing or damaged
+        earlier = json.loads(path.read_text(encoding="utf-8"))
     entry = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -93,7 +98,7 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
         "machine": platform.node(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or [platform.machine()],
     }
-    write_text_atomically(path, json.dumps([*_earlier_entries(path), entry], indent=2) + "\n")
+    write_text_atomically(path, json.dumps([*earlier, entry], indent=2) + "\n")
 
 
 def best_validation(run_dir: Path, monitor: str, mode: str) -> str | None:
@@ -177,15 +182,6 @@ def package_version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _earlier_entries(path: Path) -> list[Any]:
-    """Return the entries of earlier starts; an unreadable file counts as empty."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return entries if isinstance(entries, list) else []
 
 
 def _git(*arguments: str) -> str:

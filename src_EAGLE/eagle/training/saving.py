@@ -12,40 +12,32 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from eagle.distributed import all_gather_objects
 from eagle.errors import StoppedRunError
 from eagle.files import written_atomically
-from eagle.training.resume import LAST_NAME, PREVIOUS_NAME, RANDOM_STATES, REQUEUE_SIGNAL, in_slurm, requeue_job
+from eagle.training.resume import RANDOM_STATES, REQUEUE_SIGNAL, requeue_job
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the checkpoint, flushes to disk and renames; the old ``last.ckpt`` is kept as ``previous.ckpt``.
+    """Writes beside the checkpoint, flushes to disk and renames.
 
     Lightning's own writes to the system's temporary folder. If that is another disk, it then copies over the checkpoint
     in place, and a kill in between destroys the old one.
     """
 
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | Path,
-        storage_options: Any | None = None,  # noqa: ARG002
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002
         """Write a checkpoint atomically."""
-        path = Path(path)
         # Serialise in memory first: torch's file writer hides the cause when the disk is full.
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        with written_atomically(path) as temporary:
-            with temporary.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            if path.name == LAST_NAME and path.is_file():
-                path.replace(path.with_name(PREVIOUS_NAME))
+        with written_atomically(Path(path)) as temporary, temporary.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -106,7 +98,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Replace Lightning's signal handlers."""
-        for number in (signal.SIGINT, signal.SIGTERM, *([REQUEUE_SIGNAL] if in_slurm() else [])):
+        for number in (signal.SIGINT, signal.SIGTERM, *([REQUEUE_SIGNAL] if SLURMEnvironment.detect() else [])):
             self._previous[number] = signal.signal(number, self._receive)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -120,16 +112,13 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, *_: Any) -> None:
         """Restore the previous signal handlers."""
-        self._restore_handlers()
-
-    def on_exception(self, *_: Any) -> None:
-        """Restore the previous signal handlers."""
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+    def on_exception(self, *_: Any) -> None:
+        """Restore the previous signal handlers."""
+        self.on_train_end()
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         stopped = self._received is not None
@@ -171,21 +160,11 @@ class RandomStates(pl.Callback):
     def __init__(self) -> None:
         self._loaded: list[dict[str, Any]] = []
 
-    def on_save_checkpoint(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,
-        checkpoint: dict[str, Any],
-    ) -> None:
+    def on_save_checkpoint(self, _: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the states of all processes, as plain containers and tensors."""
         checkpoint[RANDOM_STATES] = all_gather_objects([random_state(pl_module.device)])
 
-    def on_load_checkpoint(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        checkpoint: dict[str, Any],
-    ) -> None:
+    def on_load_checkpoint(self, _: pl.Trainer, __: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Hold the states until training starts, because its setup draws random numbers too."""
         self._loaded = checkpoint.get(RANDOM_STATES, [])
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,33 +13,26 @@ from torch import Tensor
 
 from eagle.data.datamodule import shard
 from eagle.data.datasets.base import Classes, SegmentationDataset
-from eagle.data.labels import NO_CLASS_NAME, numbered_clusters, write_image
+from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR, numbered_clusters, write_image
 from eagle.distributed import all_reduce_sum
-from eagle.evaluation.details import Picture, class_frequencies, cluster_frequencies, frequency_table
+from eagle.evaluation.details import Picture, pictures_of
 from eagle.evaluation.metrics import match_clusters, published_score
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import confusion_figure, rendered
 from eagle.figures.grids import segmentation_grid
-from eagle.files import remove_unfinished, write_csv_atomically
+from eagle.files import remove_unfinished
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.loggers import log_picture
 
 FOLDER_NAME = "pictures"
-_FILE_NAME = re.compile(r"step_(\d+)_(grid|confusion|frequencies)\.(png|csv)")
-
-
-class ValidationFigures(NamedTuple):
-    """Figures by name, and tables by name as rows of cells, the header first."""
-
-    figures: dict[str, Figure]
-    tables: dict[str, list[list[str]]]
+_FILE_NAME = re.compile(r"step_(\d+)_(grid|confusion|frequencies)\.png")
 
 
 class ValidationPictures(pl.Callback):
     """Writes ``step_<steps done>_{grid,confusion,frequencies}.png`` after each validation, and logs the figures.
 
-    Confusion matrix and frequencies count the validation images of all processes and are also written as CSV. The grid
-    shows the same images of rank zero's share every time. Without labels, clusters are shown by number instead of
+    Confusion matrix and frequencies count the validation images of all processes. The grid shows the same images of
+    rank zero's share every time. Without labels, clusters are shown by number instead of
     class, and the confusion matrix and the linear probe, which is untrained then, are omitted.
 
     Args:
@@ -68,24 +61,14 @@ class ValidationPictures(pl.Callback):
         self._shown = {share[i] for i in spread} if trainer.is_global_zero else set()
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,
-        batch: Mapping[str, Tensor],
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        self, _trainer: pl.Trainer, _module: pl.LightningModule, outputs: Any, batch: Mapping[str, Tensor], *_: Any
     ) -> None:
         """Count pixels per cluster and keep the images to draw."""
         self._cluster_pixels += torch.bincount(outputs["cluster"].flatten(), minlength=len(self._cluster_pixels))
-        for row, index in enumerate(batch["index"].tolist()):
-            if index in self._shown:
-                clusters = {name: ids[row].cpu().numpy() for name, ids in outputs.items()}
-                img, label = batch["img"][row].float().cpu(), batch["label"][row].cpu().numpy()
-                self._pictures.append(Picture(index, img, label, clusters))
+        self._pictures += pictures_of(batch, outputs, self._shown)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sum the counts over all processes and draw; runs before the module resets its metrics."""
+        """Sum counts over all processes, draw, and prune; runs before the module resets its metrics."""
         metric = cast(LitUnsupervisedSegmenter, pl_module).cluster_metrics
         with metric.sync_context():
             confusion = metric.confusion.cpu().numpy()
@@ -97,25 +80,15 @@ class ValidationPictures(pl.Callback):
             drawn = labelled_validation(when, self._pictures, confusion, self._dataset.classes)
         else:
             drawn = label_free_validation(when, self._pictures, cluster_pixels)
-        self._write(trainer, drawn)
-        self._prune(trainer.global_step)
-
-    def _write(self, trainer: pl.Trainer, drawn: ValidationFigures) -> None:
         remove_unfinished(self._folder)
-        stem = f"step_{trainer.global_step:08}"
-        for name, (header, *rows) in drawn.tables.items():
-            write_csv_atomically(self._folder / f"{stem}_{name}.csv", header, rows)
-        for name, figure in drawn.figures.items():
+        for name, figure in drawn.items():
             pixels = rendered(figure)
-            write_image(self._folder / f"{stem}_{name}.png", pixels)
+            write_image(self._folder / f"step_{trainer.global_step:08}_{name}.png", pixels)
             # The step under which Lightning logs this validation's scores: the last one done, counted from 0.
             log_picture(trainer.loggers, f"validation/{name}", pixels, trainer.global_step - 1)
-
-    def _prune(self, latest: int) -> None:
-        """Delete the files of validations that are not kept."""
         for path in self._folder.iterdir():
             found = _FILE_NAME.fullmatch(path.name)
-            if found and int(found[1]) not in self._kept | {latest}:
+            if found and int(found[1]) not in self._kept | {trainer.global_step}:
                 path.unlink()
 
 
@@ -140,7 +113,7 @@ def kept_validations(n_kept: int, val_freq: int, max_steps: int) -> set[int]:
 
 def labelled_validation(
     when: str, pictures: Sequence[Picture], confusion: np.ndarray, classes: Classes
-) -> ValidationFigures:
+) -> dict[str, Figure]:
     """Draw ``grid``, ``confusion`` and ``frequencies``; clusters are shown as their matched classes.
 
     Args:
@@ -152,22 +125,23 @@ def labelled_validation(
     class_of_cluster = match_clusters(confusion)
     scores = published_score(confusion)
     unmatched = confusion.sum(axis=0) - scores.confusion.sum(axis=0) if len(confusion) > len(classes) else None
-    found = class_frequencies(confusion, class_of_cluster, classes)
+    others = np.flatnonzero(class_of_cluster == NO_CLASS)
+    names = (*classes.names, *(f"cluster {cluster} (no class)" for cluster in others.tolist()))
+    colors = np.vstack([classes.palette, *[VOID_COLOR] * len(others)])
+    matched = np.argsort(class_of_cluster, kind="stable")[len(others) :]  # the cluster of each class
+    predicted = confusion.sum(axis=1)[np.concatenate([matched, others])]
     columns = {"linear": np.arange(len(classes)), "cluster": class_of_cluster}
     title = f"{when}: cluster mIoU {scores.miou:.1f} %, accuracy {scores.accuracy:.1f} %"
     protocol = "" if unmatched is None else f"\nboth without the pixels of {NO_CLASS_NAME}"
-    bars = found.names, found.colors, found.predicted, found.labelled
-    return ValidationFigures(
-        {
-            "grid": segmentation_grid(pictures, columns, classes, title=title),
-            "confusion": confusion_figure(scores.confusion, classes, title + protocol, unmatched),
-            "frequencies": frequencies_figure(*bars, f"{when}: pixels of each class"),
-        },
-        {"confusion": confusion_table(scores.confusion, classes, unmatched), "frequencies": frequency_table(found)},
-    )
+    bars = names, colors, predicted, confusion.sum(axis=0)
+    return {
+        "grid": segmentation_grid(pictures, columns, classes, title=title),
+        "confusion": confusion_figure(scores.confusion, classes, title + protocol, unmatched),
+        "frequencies": frequencies_figure(*bars, f"{when}: pixels of each class"),
+    }
 
 
-def label_free_validation(when: str, pictures: Sequence[Picture], counts: np.ndarray) -> ValidationFigures:
+def label_free_validation(when: str, pictures: Sequence[Picture], counts: np.ndarray) -> dict[str, Figure]:
     """Draw ``grid`` and ``frequencies`` of the clusters, each cluster in its own colour.
 
     Args:
@@ -175,21 +149,9 @@ def label_free_validation(when: str, pictures: Sequence[Picture], counts: np.nda
         pictures: rows of the grid, with the map "cluster".
         counts: number of pixels of each cluster.
     """
-    found, clusters = cluster_frequencies(counts), numbered_clusters(len(counts))
-    columns = {"cluster": np.arange(len(counts))}
-    bars = found.names, found.colors, found.predicted, found.labelled
-    return ValidationFigures(
-        {
-            "grid": segmentation_grid(pictures, columns, clusters, labelled=False, title=when),
-            "frequencies": frequencies_figure(*bars, f"{when}: pixels of each cluster"),
-        },
-        {"frequencies": frequency_table(found)},
-    )
-
-
-def confusion_table(confusion: np.ndarray, classes: Classes, unmatched: np.ndarray | None) -> list[list[str]]:
-    """The pixel counts behind ``confusion_figure``: one row per label, one column per predicted class."""
-    header, by_label = ["label / predicted", *classes.names], confusion.T
-    if unmatched is not None:
-        header, by_label = [*header, NO_CLASS_NAME], np.column_stack([by_label, unmatched])
-    return [header, *([name, *map(str, row)] for name, row in zip(classes.names, by_label.tolist(), strict=True))]
+    clusters, columns = numbered_clusters(len(counts)), {"cluster": np.arange(len(counts))}
+    bars = clusters.names, clusters.palette, counts, counts[:0]
+    return {
+        "grid": segmentation_grid(pictures, columns, clusters, labelled=False, title=when),
+        "frequencies": frequencies_figure(*bars, f"{when}: pixels of each cluster"),
+    }

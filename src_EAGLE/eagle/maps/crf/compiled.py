@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,11 @@ from eagle.maps.crf.pool import (
     ITERATIONS,
 )
 
-# Points per task while the lattice is built.
-_POINTS = 8192
+# Points at a time; in the softmax, their channels stay in a core's cache.
+_POINTS = 1024
+_POINTS_PER_TASK = 16 * _POINTS
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
-
-
-def one_by_one(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """``map`` without threads."""
-    return [function(item) for item in items]
 
 
 class CompiledLattice:
@@ -38,7 +33,7 @@ class CompiledLattice:
 
     Args:
         features: P×d positions in units of the kernel's standard deviation.
-        run_all: ``map``, perhaps on several threads; builds the lattice.
+        run_all: as ``map``, to a list, perhaps on several threads; builds the lattice.
         normalise: use D^-1/2 K D^-1/2, where D is the diagonal matrix of row sums of K.
 
     Attributes:
@@ -46,12 +41,10 @@ class CompiledLattice:
         chains: for each axis, runs of vertices with neighbours, as ``link_chains`` writes them.
 
     Raises:
-        ValueError: the features are not P×d with P, d >= 1, or span more lattice cells than int64 can number.
+        ValueError: the features span more lattice cells than int64 can number.
     """
 
-    def __init__(self, features: Floats, run_all: Map = one_by_one, normalise: bool = False) -> None:
-        if features.ndim != 2 or features.size == 0:
-            raise ValueError(f"features must be P×d with P, d >= 1, not {features.shape}")
+    def __init__(self, features: Floats, run_all: Map, normalise: bool = False) -> None:
         codes, self._splat_weights, steps = _enclosing_simplices(features, run_all)
         self._vertex_of, vertices = _numbered(codes)
         self.n_vertices = len(vertices)
@@ -139,26 +132,22 @@ def _chains(vertices: Longs, step: int) -> Ints:
     return chains[: kernels.link_chains(vertices, step, up, chains)].copy()
 
 
-# Points of the softmax at a time; their channels stay in a core's cache.
-_POINTS = 1024
-_POINTS_PER_TASK = 16 * _POINTS
-
-
 class CompiledCrf:
-    """Context manager: the dense CRF of images of one size, on torch's number of threads.
+    """The dense CRF of images of one size.
 
     Args:
         height: of the images, pixels.
         width: of the images, pixels.
+        threads: compute it, as many at once as torch has.
 
     Attributes:
         gaussian: lattice of the positions.
     """
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, threads: ThreadPoolExecutor) -> None:
         rows, columns = np.indices((height, width), dtype=np.float32).reshape(2, -1)
         self._positions = np.stack([columns, rows], axis=1)
-        self._threads = ThreadPoolExecutor(torch.get_num_threads())
+        self._threads = threads
         self.gaussian = CompiledLattice(self._positions / np.float32(GAUSSIAN_SXY), self._map, normalise=True)
 
     def refine(self, bgr: Tensor, log_unaries: Sequence[Tensor], refined: Sequence[Tensor]) -> None:
@@ -238,11 +227,3 @@ class CompiledCrf:
 
     def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         return list(self._threads.map(function, items))
-
-    def __enter__(self) -> "CompiledCrf":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._threads.shutdown(cancel_futures=True)

@@ -5,6 +5,7 @@ Gaussian and a bilateral pairwise term with Potts compatibility, ten mean-field 
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +21,12 @@ from eagle.maps.crf.pool import (
     GAUSSIAN_COMPAT,
     GAUSSIAN_SXY,
     ITERATIONS,
-    CrfPool,
+    pydensecrf_maps,
 )
 from eagle.maps.crf.tensor_lattice import PermutohedralLattice
 
 
-def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: CrfPool | None = None) -> Tensor:
+def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", processes: int | None = 0) -> Tensor:
     """Refine class probabilities so that their borders follow the image's.
 
     Args:
@@ -34,7 +35,7 @@ def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: Crf
         backend: "torch" is ours: tensor operations on a CUDA image's device, else compiled kernels on the CPU, with
             torch's number of threads. "pydensecrf" is the library of the released code, on the CPU, an optional extra.
             "auto" is "torch", which is at least as fast: see docs/performance.md.
-        pool: processes for pydensecrf; None runs it in this process. Ignored by torch.
+        processes: of pydensecrf; None for one per usable core, 0 to compute in this process. Ignored by torch.
 
     Returns:
         B×C×H×W float32 probabilities on the image's device.
@@ -50,27 +51,23 @@ def dense_crf(image: Tensor, log_probs: Tensor, backend: str = "auto", pool: Crf
         >>> dense_crf(torch.zeros(1, 3, 32, 32), log_probs).shape
         torch.Size([1, 3, 32, 32])
     """
-    return dense_crf_maps(image, [log_probs], backend, pool)[0]
+    return dense_crf_maps(image, [log_probs], backend, processes)[0]
 
 
 @torch.no_grad()
 def dense_crf_maps(
-    image: Tensor, maps: Sequence[Tensor], backend: str = "auto", pool: CrfPool | None = None
+    image: Tensor, maps: Sequence[Tensor], backend: str = "auto", processes: int | None = 0
 ) -> list[Tensor]:
     """``dense_crf`` for several maps of the same images, e.g. of both probes; each image's lattice is built once.
 
     Args:
-        image: as for ``dense_crf``.
+        image: as for ``dense_crf``, as is what is raised.
         maps: B×C×h×w log-probabilities each; C, h and w may differ between maps.
         backend: as for ``dense_crf``.
-        pool: as for ``dense_crf``.
+        processes: as for ``dense_crf``.
 
     Returns:
         B×C×H×W float32 probabilities per map, on the image's device.
-
-    Raises:
-        ConfigError: as for ``dense_crf``.
-        ValueError: as for ``dense_crf``.
     """
     if backend not in CRF_BACKENDS:
         raise ConfigError(unknown_name_message("CRF backend", backend, CRF_BACKENDS))
@@ -79,7 +76,7 @@ def dense_crf_maps(
     if backend != "pydensecrf" and image.is_cuda:
         return _by_torch(bgr, [log_probs.to(image.device) for log_probs in maps])
     bgr, maps = bgr.cpu(), [log_probs.cpu() for log_probs in maps]
-    refined = _by_pydensecrf(bgr, maps, pool) if backend == "pydensecrf" else _compiled(bgr, maps)
+    refined = _by_pydensecrf(bgr, maps, processes) if backend == "pydensecrf" else _compiled(bgr, maps)
     return [probabilities.to(image.device) for probabilities in refined]
 
 
@@ -104,12 +101,11 @@ def _log_unary(log_probs: Tensor, size: torch.Size) -> Tensor:
     return upsampled.softmax(1).clamp(1e-5, 1).log()
 
 
-def _by_pydensecrf(bgr: Tensor, maps: Sequence[Tensor], pool: CrfPool | None) -> list[Tensor]:
-    pool = pool or CrfPool(processes=0)
+def _by_pydensecrf(bgr: Tensor, maps: Sequence[Tensor], processes: int | None) -> list[Tensor]:
     n_images = len(bgr)
     log_unaries = [_log_unary(log_probs, bgr.shape[1:3]) for log_probs in maps]
     jobs = [(bgr[i].numpy(), -log_unary[i].numpy()) for log_unary in log_unaries for i in range(n_images)]
-    refined = pool.refine(jobs)
+    refined = pydensecrf_maps(jobs, processes)
     starts = range(0, len(jobs), n_images)
     return [torch.stack([torch.from_numpy(array) for array in refined[i : i + n_images]]) for i in starts]
 
@@ -120,7 +116,8 @@ def _compiled(bgr: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
 
     height, width = bgr.shape[1:3]
     refined = [log_probs.new_empty(*log_probs.shape[:2], height, width, dtype=torch.float32) for log_probs in maps]
-    with CompiledCrf(height, width) as crf:
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        crf = CompiledCrf(height, width, threads)
         for i, colours in enumerate(bgr):
             log_unaries = [_log_unary(log_probs[i : i + 1], bgr.shape[1:3])[0] for log_probs in maps]
             crf.refine(colours, log_unaries, [out[i] for out in refined])

@@ -26,6 +26,7 @@ FREE = -1
 
 _INT = ir.IntType(32)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_intrinsic: Any = extending.intrinsic
 
 
 class _Row(types.Type):
@@ -40,10 +41,6 @@ class _RowModel(models.PrimitiveModel):
 
 
 _ROW = _Row()
-
-
-def _intrinsic(typed: Callable[..., Any]) -> Any:
-    return extending.intrinsic(typed)
 
 
 def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:

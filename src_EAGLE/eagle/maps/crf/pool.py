@@ -3,11 +3,11 @@
 Worker processes import this module, so it needs no torch.
 """
 
-import multiprocessing
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from types import TracebackType
+from functools import cache
+from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,62 +26,38 @@ BILATERAL_COMPAT = 4
 Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
-class CrfPool:
-    """Context manager with processes for the pydensecrf backend of ``dense_crf``; they start with the first job.
+def pydensecrf_maps(jobs: Sequence[Job], processes: int | None) -> list[NDArray[np.float32]]:
+    """Run jobs (H×W×3 BGR bytes, C×H×W unary energies) and return their C×H×W probabilities in order.
 
-    The processes are spawned, not forked: a fork copies the locks of OpenMP and torch threads without the threads that
+    Processes are spawned, not forked: a fork copies the locks of OpenMP and torch threads without the threads that
     would release them, which hangs the released evaluation. A spawned process imports the program's main file, which
     therefore needs an ``if __name__ == "__main__"`` guard.
 
     Args:
-        processes: number of processes; None for one per usable core, 0 to run every job in this process.
+        jobs: images and maps.
+        processes: number of processes, kept for later calls; None for one per usable core, 0 for none.
 
     Raises:
-        ConfigError: ``processes`` is negative.
+        ConfigError: pydensecrf is not installed or cannot be loaded.
+        EagleError: a process died; the next call starts new ones.
     """
+    require_pydensecrf()
+    if processes == 0:
+        return [pydensecrf_refine(*job) for job in jobs]
+    try:
+        return list(workers(processes or usable_cores()).map(pydensecrf_refine, *zip(*jobs, strict=True)))
+    except BrokenProcessPool as error:
+        workers.cache_clear()
+        raise EagleError(
+            "a CRF process died: lower crf_processes if memory ran out, guard the main file with "
+            'if __name__ == "__main__", or use backend=torch'
+        ) from error
 
-    def __init__(self, processes: int | None = None) -> None:
-        self.processes = usable_cores() if processes is None else processes
-        if self.processes < 0:
-            raise ConfigError(f"crf_processes: {processes} is too small; the minimum is 0")
-        self._executor: ProcessPoolExecutor | None = None
 
-    def refine(self, jobs: Iterable[Job]) -> list[NDArray[np.float32]]:
-        """Run jobs (H×W×3 BGR bytes, C×H×W unary energies) and return their C×H×W probabilities in order.
-
-        Raises:
-            ConfigError: pydensecrf is not installed or cannot be loaded.
-            EagleError: a process died.
-        """
-        require_pydensecrf()
-        if self.processes == 0:
-            return [pydensecrf_refine(bgr, unary) for bgr, unary in jobs]
-        if self._executor is None:
-            context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self.processes, mp_context=context, initializer=follow_parent)
-        try:
-            futures = [self._executor.submit(pydensecrf_refine, bgr, unary) for bgr, unary in jobs]
-            return [future.result() for future in futures]
-        except BrokenProcessPool as error:
-            self.close()
-            raise EagleError(
-                "a CRF process died: lower crf_processes if memory ran out, guard the main file with "
-                'if __name__ == "__main__", or use backend=torch'
-            ) from error
-
-    def close(self) -> None:
-        """Stop the processes and cancel pending jobs; the next use starts new processes."""
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-            self._executor = None
-
-    def __enter__(self) -> "CrfPool":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+@cache
+def workers(processes: int) -> ProcessPoolExecutor:
+    """Processes that end with this one."""
+    return ProcessPoolExecutor(processes, get_context("spawn"), follow_parent)
 
 
 def pydensecrf_refine(bgr: NDArray[np.uint8], unary: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,10 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Channels are filtered in blocks whose table stays under 32 MiB: for larger tables glibc maps and zeroes new pages each
-# time, which took longer than the arithmetic.
-_TABLE_VALUES = 6 * 2**20
-
 
 class PermutohedralLattice:
     """The Gaussian kernel matrix K[p, q] = exp(-|f_p - f_q|² / 2), as a linear map on P×C values.
@@ -30,18 +26,15 @@ class PermutohedralLattice:
             "Parameter Learning and Convergent Inference for Dense Random Fields", ICML 2013).
 
     Raises:
-        ValueError: the features are not P×d with P, d >= 1, or span more lattice cells than int64 can number.
+        ValueError: the features span more lattice cells than int64 can number.
     """
 
     def __init__(self, features: Tensor, normalise: bool = False) -> None:
-        if features.ndim != 2 or features.numel() == 0:
-            raise ValueError(f"features must be P×d with P, d >= 1, not {tuple(features.shape)}")
         keys, weights = _enclosing_simplices(features.float().T.contiguous())
         codes, steps = _encode(keys)
         ordered, order = codes.flatten().sort(stable=True)
         vertices, counts = torch.unique_consecutive(ordered, return_counts=True)
         self.n_points = features.shape[0]
-        self.n_vertices = len(vertices)
 
         self._splat = _WeightedSums(order % self.n_points, _offsets(counts), weights.flatten()[order])
         self._blurs = [_blur(vertices, step) for step in steps]
@@ -67,13 +60,9 @@ class PermutohedralLattice:
         Returns:
             P×C float32.
         """
-        n_blocks = math.ceil(values.shape[1] * max(self.n_vertices, self.n_points) / _TABLE_VALUES)
-        return torch.cat([self._filter_block(block.contiguous()) for block in values.chunk(n_blocks, dim=1)], dim=1)
-
-    def _filter_block(self, table: Tensor) -> Tensor:
         for step in (self._splat, *self._blurs, self._slice):
-            table = step(table)
-        return table
+            values = step(values)
+        return values
 
 
 @dataclass(frozen=True)
