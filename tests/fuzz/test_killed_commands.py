@@ -19,6 +19,8 @@ CHANGED = {
     "fit two": COMMANDS["fit"].replace("best.ckpt", "best.ckpt in/run/slim.safetensors"),
 }
 CHANGED = {name: words for name, words in (COMMANDS | CHANGED).items() if name not in ("check", "draw_backbone")}
+# plot_run cleans no folder, since a run may be training there.
+KILLED = {name: words for name, words in CHANGED.items() if name != "plot"}
 
 
 @pytest.fixture
@@ -50,17 +52,17 @@ def check_result(ended, folder, expected):
 
 @cases("killed", 0.03)
 def test_killed__then_run_again(number, random, folder):
-    words = list(CHANGED.values())[number % len(CHANGED)]
+    words = list(KILLED.values())[number % len(KILLED)]
     check_killed(random, folder, words, *undisturbed(words)[1:])
 
 
 @cases("cut", 0.005)
 def test_killed__download_goes_on(number, random, folder):
-    """From a server that also cuts connections."""
+    """From a server that also cuts connections, after the client's first block."""
     content = np.random.default_rng(0).bytes(2_000_000)
     expected = {"out/dino_vits8_300ep.pth": hashlib.sha256(content).hexdigest()}
     with served({MODELS["dino_vits8"].public_path: content}, pause_per_chunk=0.02) as (url, server):
-        server.cuts, server.cut_after = random.randrange(3), random.randrange(len(content))
+        server.cuts, server.cut_after = random.randrange(3), random.randrange(600_000, len(content))
         words = f"download_models models=dino_vits8 output_dir=out base_url={url}"
         check_killed(random, folder, words, expected, 2)
 
