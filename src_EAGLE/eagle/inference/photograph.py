@@ -24,7 +24,7 @@ from eagle.maps.probe_maps import (
     log_probabilities,
     n_scores,
     patch_probabilities,
-    pixel_step,
+    refined_on_pixels,
 )
 from eagle.segmenter import LitUnsupervisedSegmenter
 
@@ -173,9 +173,7 @@ class PhotographSegmenter:
         def refined(rows: slice) -> Tensor:
             scores = log_probabilities(code[rows], self.probe, alpha, resample, view.refinement.on_patches)
             img = self._tensor(small[rows])
-            for step in view.refinement.on_pixels:
-                (scores,) = pixel_step(step, view.crf_backend)(img, [scores])
-            return scores
+            return refined_on_pixels(view.refinement.on_pixels, img, [scores], view.crf_backend)[-1][0]
 
         at_once = max(1, CRF_VALUES // (n_scores(self.probe) * height * width))
         return torch.cat([refined(slice(i, i + at_once)) for i in range(0, len(small), at_once)])

@@ -6,7 +6,6 @@ pixels; refinement steps follow on the patch grid and on pixels (docs/method.md 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module  # noqa: TID251 modules of the tables of steps only
 from typing import Any
 
@@ -117,14 +116,12 @@ class ProbeMaps(nn.Module):
             latest = {name: resample(part) for name, part in probs.items()}
             maps |= {name + suffix: scores for name, scores in latest.items()}
         if refinement.on_pixels:
-            latest = {name: latest[name] for name in without_cuts(latest)}
-        for step in refinement.on_pixels:
-            log_probs = [_logarithm(part) if suffix else part for part in latest.values()]
-            suffix += f"+{step}"
-            options = self.settings.crf_backend, self.settings.crf_processes
-            refined = pixel_step(step, *options)(img, log_probs)
-            latest = dict(zip(latest, refined, strict=True))
-            maps |= {name + suffix: scores for name, scores in latest.items()}
+            names, options = without_cuts(latest), (self.settings.crf_backend, self.settings.crf_processes)
+            log_probs = [_logarithm(latest[name]) if refinement.on_patches else latest[name] for name in names]
+            stages = refined_on_pixels(refinement.on_pixels, img, log_probs, *options)
+            for step, refined in zip(refinement.on_pixels, stages, strict=True):
+                suffix += f"+{step}"
+                maps |= {name + suffix: scores for name, scores in zip(names, refined, strict=True)}
         return maps
 
 
@@ -189,12 +186,24 @@ def log_probabilities(
     return F.log_softmax(resample(linear_scores(features, probe)), dim=1)
 
 
-def pixel_step(
-    step: str, crf_backend: str = "auto", crf_processes: int | None = 0
-) -> Callable[[Tensor, list[Tensor]], list[Tensor]]:
-    """The function of a step on pixels: (images, log-probabilities of maps) → probabilities of maps."""
-    function = _function(*PIXEL_STEPS[step])
-    return partial(function, backend=crf_backend, processes=crf_processes) if step == "crf" else function
+def refined_on_pixels(
+    steps: Sequence[str], img: Tensor, log_probs: list[Tensor], crf_backend: str = "auto", crf_processes: int | None = 0
+) -> list[list[Tensor]]:
+    """Probabilities of maps after each step on pixels.
+
+    Args:
+        steps: names of the steps, in order.
+        img: B×3×H×W normalised images.
+        log_probs: log-probabilities of the maps, B×C×h×w each.
+        crf_backend: see ``dense_crf``.
+        crf_processes: see ``dense_crf``.
+    """
+    stages: list[list[Tensor]] = []
+    for step in steps:
+        scores = [_logarithm(probs) for probs in stages[-1]] if stages else log_probs
+        options = {"backend": crf_backend, "processes": crf_processes} if step == "crf" else {}
+        stages.append(_function(*PIXEL_STEPS[step])(img, scores, **options))
+    return stages
 
 
 def _function(module: str, name: str) -> Callable[..., Any]:

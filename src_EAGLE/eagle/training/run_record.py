@@ -139,9 +139,9 @@ def write_run_readme(
     """
     scripts, folder = Path(__file__).parents[2], run_dir.resolve()
     path = str(folder / checkpoint)
+    evaluate = shell_command(scripts / "eval_segmentation.py", path)
     if not re.fullmatch(r"[\w./+-]+", path):
         path = quoted(path)  # Hydra's grammar gives a meaning to = , ( [ and others, as in the names of a sweep's jobs
-    evaluate = shell_command(scripts / "eval_segmentation.py", str(folder / checkpoint))
     text = _README.format(
         name=folder.name,
         data=data,
