@@ -41,6 +41,7 @@ def test_train__leaves_checkpoints_config_and_metrics(run_dir):
     totals = [float(row["loss/total"]) for row in rows if row["loss/total"]]
     assert len(totals) == 3, "one logged step is one batch"
     assert np.isfinite(totals).all()
+    assert [(row["step"], row["λ"]) for row in rows if row["loss/total"]] == [("1", "0.0"), ("2", "0.0"), ("3", "0.0")]
     assert any(row["test/cluster/mIoU"] for row in rows)
     checkpoint = torch.load(run_dir / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 3

@@ -27,6 +27,7 @@ from eagle.data.labels import ClassMap, class_map_from_plain
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import CheckpointError, ConfigError, one_line
 from eagle.files import looks_like_html, write_text_atomically, written_atomically
+from eagle.models.backbone import timm_name
 from eagle.models.cluster_tree import ClusterTree
 from eagle.models.weights import tensor_mismatches
 from eagle.segmenter import PUBLISHED_LEFTOVERS, LitUnsupervisedSegmenter
@@ -52,6 +53,14 @@ _OMEGACONF = [
     DictConfig, ListConfig, base.Metadata, base.ContainerMetadata, nodes.AnyNode, nodes.IntegerNode,
     nodes.FloatNode, nodes.StringNode, nodes.BooleanNode, Any, defaultdict, dict, list, int, float, str, bool,
 ]  # fmt: skip
+
+_MODEL_CARD = """\
+- **Method**: EAGLE, trained without labels. Labelled images or a person name the clusters afterwards.
+- **Data**: {data}. The images keep the licence of their source.
+- **Backbone**: `{backbone}`, frozen. Its weights keep their publisher's licence, which holds for this model too.
+- {scores}.
+- **Limits**: one seed. Rare and small things share clusters with others, and images unlike the training images have no
+  meaningful clusters. Look at masks of your own images before you rely on shares or counts."""
 
 # Lightning before 1.5 pickles callback classes, as keys of their states, and its own dict class for hyper-parameters.
 _LIGHTNING_CALLBACKS = (
@@ -240,6 +249,18 @@ def checkpoint_files(path: Path) -> list[Path]:
 def evaluation_file(path: Path) -> Path:
     """Path of a checkpoint's evaluation JSON."""
     return path.with_name(f"{path.stem}_eval.json")
+
+
+def model_card(cfg: Any, data: str, scores: str) -> str:
+    """What a user of a segmenter must know, as a Markdown list.
+
+    Args:
+        cfg: its training configuration.
+        data: what it was trained on.
+        scores: Markdown text without a full stop.
+    """
+    backbone = timm_name(cfg.model_type, cfg.dino_patch_size)[0]
+    return _MODEL_CARD.format(data=data, backbone=backbone, scores=scores)
 
 
 def probe_entry(tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from eagle.figures.curves import RUN_COLORS, Curve, curves_figure, read_run, rea
 TITLES = {
     "loss/total": "total loss",
     "loss/pos_inter": "correspondence, positive pairs",
-    "cd/update_params": "λ, share of the object-centric loss",
+    "λ": "λ, share of the object-centric loss",
     "test/cluster/mIoU": "cluster probe: mIoU (%)",
     "val/loss": "validation loss, label-free",
 }
@@ -29,10 +29,10 @@ def write_run(folder, n=60, every=5, val_freq=20, switch=30, labels=True, seed=0
         table = csv.DictWriter(file, [*TITLES, "loss/linear", "step", "epoch"])
         table.writeheader()
         for step in range(n):
-            row = {"step": step, "epoch": 0}
+            row = {"step": step + 1, "epoch": 0}
             if (step + 1) % every == 0:
                 losses = {"loss/total": rng.normal(), "loss/pos_inter": rng.normal(), "loss/linear": 0.0}
-                table.writerow({**row, "cd/update_params": 0.5 * (step > switch), **losses})
+                table.writerow({**row, "λ": 0.5 * (step > switch), **losses})
             if (step + 1) % val_freq == 0:
                 scores = {"test/cluster/mIoU": rng.uniform(54, 55)} if labels else {}
                 table.writerow({**row, "val/loss": rng.normal(), **scores})
@@ -43,7 +43,7 @@ def logged(folder, column):
     """Steps done and logged values, read independently."""
     with (folder / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row.get(column)]
-    return [int(row["step"]) + 1 for row in rows], [float(row[column]) for row in rows]
+    return [int(row["step"]) for row in rows], [float(row[column]) for row in rows]
 
 
 def test_curves__of_several_runs_are_the_csvs_numbers(tmp_path):
@@ -69,7 +69,7 @@ def test_curves__of_several_runs_are_the_csvs_numbers(tmp_path):
                 assert (
                     lines[1].get_ydata().tolist() == running_median(Curve(*map(np.array, (steps, values))), 10).tolist()
                 )
-    assert {line.get_drawstyle() for line in panels[TITLES["cd/update_params"]].lines[:2]} == {"steps-pre"}
+    assert {line.get_drawstyle() for line in panels[TITLES["λ"]].lines[:2]} == {"steps-pre"}
     low, high = panels[TITLES["test/cluster/mIoU"]].get_ylim()
     assert high - low >= 5, "small differences look small"
     (legend,) = figure.legends

@@ -128,7 +128,7 @@ def test_resume__after_a_kill_between_log_and_checkpoint_no_row_is_there_twice(m
             train(make_config(experiment_name="unsaved"))
     run_dir = straight.parent / "unsaved"
     assert checkpoint(run_dir)["global_step"] == 4
-    assert [row["step"] for row in csv.DictReader((run_dir / "metrics.csv").open())][-1] == "7"
+    assert [row["step"] for row in csv.DictReader((run_dir / "metrics.csv").open())][-1] == "8"
     assert_same_run(train(make_config(experiment_name="unsaved", ckpt_path="last")), straight)
 
 
@@ -239,7 +239,7 @@ def kill_after(process, metrics, n_rows, delay):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_workers", "kills"), [(0, 3), (2, 12)])
+@pytest.mark.parametrize(("num_workers", "kills"), [(0, 3), (2, 4)])
 def test_resume__after_kill_9_equals_the_straight_run(make_config, num_workers, kills):
     """Killed again and again, each time in another batch. A forked server's children wait long for loader processes."""
     context = multiprocessing.get_context("forkserver")
@@ -371,4 +371,4 @@ def test_command__sigterm_exits_143_and_the_printed_command_resumes(make_config,
     assert checkpoint(run_dir)["global_step"] == step + 2
     with (run_dir / "metrics.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["loss/total"]]
-    assert steps == list(range(step + 2))
+    assert steps == list(range(1, step + 3))

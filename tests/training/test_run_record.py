@@ -16,6 +16,7 @@ from eagle.commands.photographs import SegmentConfig, VisualizeConfig
 from eagle.commands.runs import PlotConfig
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
+from eagle.config.validation import complete_config
 from eagle.training.resume import resume_command
 from eagle.training.run import train
 from eagle.training.run_record import write_run_readme
@@ -43,7 +44,7 @@ def test_readme__commands_of_a_folder_with_an_odd_name_arrive_as_typed(tmp_path,
     run_dir.mkdir()
     for file in ("config.yml", "best.ckpt"):
         (run_dir / file).write_text("seed: 3\n")
-    write_run_readme(run_dir, resume_command(run_dir), "mine: 3 images", "`vit`", None)
+    write_run_readme(run_dir, resume_command(run_dir), "mine: 3 images", complete_config({}), None)
     lines = [line for line in (run_dir / "README.md").read_text().split("```")[1].splitlines() if "python" in line]
     evaluate, segment, visualize, plot, resume = (shlex.split(line)[2:] for line in lines)
     best = str(run_dir / "best.ckpt")

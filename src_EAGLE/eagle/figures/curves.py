@@ -20,7 +20,7 @@ FILE_NAME = "metrics.csv"
 STEP = "step"
 # Runs of older versions also logged the epoch.
 NOT_DRAWN = (STEP, "epoch")
-LAMBDA = "cd/update_params"
+LAMBDA = "λ"
 # Logged name → panel title, in reading order.
 PANELS = {
     "test/cluster/mIoU": "cluster probe: mIoU (%)",
@@ -167,7 +167,7 @@ def object_start(run: Curves) -> int | None:
 
 def _curve(rows: Sequence[dict[str, str]], column: str) -> Curve:
     logged = [row for row in rows if row[column]]
-    steps = [int(row[STEP]) + 1 for row in logged]  # the file counts steps from 0
+    steps = [int(row[STEP]) for row in logged]
     return Curve(np.array(steps, dtype=int), np.array([float(row[column]) for row in logged]))
 
 

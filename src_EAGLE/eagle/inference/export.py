@@ -10,18 +10,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eagle.checkpoints import build_segmenter, read_stored
+from eagle.checkpoints import StoredSegmenter, build_segmenter, evaluation_file, model_card, read_stored
+from eagle.data.datasets.catalog import dataset_label
+from eagle.data.views import IMAGENET_MEAN, IMAGENET_STD
 from eagle.errors import CheckpointError, ConfigError
-from eagle.files import written_atomically
+from eagle.files import write_text_atomically, written_atomically
 from eagle.maps.probe_maps import MapSettings, ProbeMaps
 from eagle.models.backbone import KeyBackbone
 
 TORCH, ONNX = ".pt2", ".onnx"
 OUTPUTS = ("linear", "cluster")
 TOLERANCE = 1e-4
+NO_EVALUATION = "no evaluation beside the checkpoint"
 
 # The outputs need a suffix: exported graphs name nodes after operators, and "linear" is an operator.
 _ONNX_OUTPUTS = [f"{name}_log_probs" for name in OUTPUTS]
+
+
+_CARD = """\
+# {name}
+
+- **Input**: `img`, B×3×H×W float32, RGB in 0 to 1 minus {mean}, divided by {std}; H and W are multiples of {patch}.
+- **Outputs**: `linear_log_probs` and `cluster_log_probs`, B×C×H×W. `class_map` in the file names clusters, if known.
+{card}
+"""
 
 
 class _Maps(nn.Module):
@@ -42,7 +54,8 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
     The graph takes ``img``, B×3×H×W normalised, with H and W multiples of the patch size. It returns the
     log-probabilities of ProbeMaps, B×C×H×W, averaged with the mirror image: ``linear_log_probs`` and
     ``cluster_log_probs``. The checkpoint's class map, if any, is stored in the file as JSON: in a .pt2 as the extra
-    file ``class_map.json``, in an .onnx as the metadata entry ``class_map``.
+    file ``class_map.json``, in an .onnx as the metadata entry ``class_map``. ``NAME_card.md`` says what the graph takes
+    and returns, and what the model was trained on, scores and cannot do.
 
     Args:
         source: the checkpoint.
@@ -73,7 +86,20 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
         difference = max(_difference(maps, run, size) for size in _compared_sizes(backbone))
         if difference > TOLERANCE:
             raise CheckpointError(f"{target}: not written: its maps differ from eager mode by {difference:.1e}")
+    card = model_card(segmenter.cfg, dataset_label(segmenter.cfg), f"**Scores**: {_scores(source, stored)}")
+    graph = _CARD.format(name=target.name, patch=backbone.patch_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, card=card)
+    write_text_atomically(target.with_name(f"{target.stem}_card.md"), graph)
     return difference
+
+
+def _scores(source: Path, stored: StoredSegmenter) -> str:
+    """Scores of the checkpoint's evaluation, if there is one of these clusters."""
+    if stored.class_map is None or not evaluation_file(source).is_file():
+        return NO_EVALUATION
+    found = json.loads(evaluation_file(source).read_text(encoding="utf-8")).get("scores", {})
+    scores = {name: entry["published"] for name, entry in found.items()}
+    shown = [f"{name} {score['mIoU']:.1f} mIoU, {score['accuracy']:.1f} % accuracy" for name, score in scores.items()]
+    return "; ".join(shown) or NO_EVALUATION
 
 
 def _export_program(maps: nn.Module, patch_size: int) -> torch.export.ExportedProgram:

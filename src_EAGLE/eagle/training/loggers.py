@@ -21,16 +21,20 @@ from eagle.files import write_csv_atomically, write_text_atomically
 
 WANDB_SERVER = "https://api.wandb.ai"
 WANDB_ID_NAME = "wandb_id.txt"
+# Columns of metrics.csv that are named otherwise than by the release.
+CSV_NAMES = {"cd/update_params": "λ"}
 
 logger = logging.getLogger(__name__)
 
 
 class RunCSVLogger(CSVLogger):
-    """Writes ``metrics.csv``. A resumed run keeps the rows of its earlier steps, which Lightning would delete.
+    """Writes ``metrics.csv``, whose column ``step`` counts the steps done, as the progress bar does.
+
+    A resumed run keeps the rows of its earlier steps, which Lightning would delete.
 
     Args:
         run_dir: folder of ``metrics.csv``.
-        steps_done: rows from this step on are dropped, because the resumed run logs them again.
+        steps_done: later rows are dropped, because the resumed run logs them again.
     """
 
     def __init__(self, run_dir: Path, steps_done: int) -> None:
@@ -56,7 +60,13 @@ class RunCSVLogger(CSVLogger):
             return []
         with self._metrics_file.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
-            return [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) < self._steps_done]
+            return [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= self._steps_done]
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Write a row; ``step`` is the index of the step, from 0, as for the other loggers."""
+        named = {CSV_NAMES.get(name, name): value for name, value in metrics.items()}
+        super().log_metrics(named, None if step is None else step + 1)
 
 
 def make_loggers(cfg: DictConfig, run_dir: Path, steps_done: int = 0) -> list[Logger]:

@@ -18,7 +18,6 @@ from eagle.data.datasets.catalog import dataset_label
 from eagle.distributed import chosen_precision, connect_processes, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError, DataError
 from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
-from eagle.models.backbone import timm_name
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.caches import open_caches, refuse_full_memory
 from eagle.training.loggers import finish, make_loggers
@@ -132,9 +131,8 @@ def _describe(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> t
         f"{dataset_label(cfg)}: {len(data.train_set)} training images, {len(data.val_set)} validation images, {labels}"
     )
     best = best_validation(run_dir, *_monitor(data))
-    backbone = f"`{timm_name(cfg.model_type, cfg.dino_patch_size)[0]}`"
     checkpoint = TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME
-    return best, write_run_readme(run_dir, resume_command(run_dir), described, backbone, best, checkpoint)
+    return best, write_run_readme(run_dir, resume_command(run_dir), described, cfg, best, checkpoint)
 
 
 def _monitor(data: SegmentationDataModule) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from eagle.checkpoints import model_card
 from eagle.config.words import quoted
 from eagle.console import DISTRIBUTION, shell_command
 from eagle.files import write_text_atomically
@@ -37,12 +38,7 @@ _README = """\
 
 ## Model card
 
-- **Method**: EAGLE, trained without labels. The labels of `best_eval.json` or a person name the clusters afterwards.
-- **Data**: {data}. The images keep the licence of their source.
-- **Backbone**: {backbone}, frozen. Its weights keep their publisher's licence, which holds for this model too.
-- **Best validation**: {best}.
-- **Limits**: one seed. Rare and small things share clusters with others, and images unlike the training images have no
-  meaningful clusters. Look at masks of your own images before you rely on shares or counts.
+{card}
 
 ## Files
 
@@ -53,7 +49,7 @@ _README = """\
 | `last_tree.ckpt` | with `fit_clusters=tree`: the segmenter with a tree of clusters, for every command |
 | `config.yml` | every key of the run; `--config-name` takes it |
 | `run.json` | command, commit, package versions and seed, one entry per start |
-| `metrics.csv` | every logged loss and score |
+| `metrics.csv` | every logged loss and score, by the number of steps done |
 | `pictures/` | after each validation: images beside both probes' maps, the confusion, and the classes' frequencies |
 | `best_eval.json`, `best_report.html` | after evaluating `best.ckpt`: scores and names of the clusters; pictures |
 | `curves.png` | after `plot_run.py` |
@@ -118,11 +114,11 @@ def best_validation(run_dir: Path, monitor: str, mode: str) -> str | None:
         return None
     best = (max if mode == "max" else min)(rows, key=lambda row: float(row[monitor]))
     shown = [f"{name} {float(best[key]):.2f}" for name, key in VALIDATED.items() if best.get(key)]
-    return f"after {int(best['step']) + 1} steps: {', '.join(shown)}"
+    return f"after {best['step']} steps: {', '.join(shown)}"
 
 
 def write_run_readme(
-    run_dir: Path, resume: str, data: str, backbone: str, best: str | None, checkpoint: str = "best.ckpt"
+    run_dir: Path, resume: str, data: str, cfg: Any, best: str | None, checkpoint: str = "best.ckpt"
 ) -> str:
     """Write ``README.md``.
 
@@ -130,7 +126,7 @@ def write_run_readme(
         run_dir: the run's folder.
         resume: the shell command that resumes the run.
         data: what the model was trained on.
-        backbone: its backbone.
+        cfg: a validated TrainConfig.
         best: see ``best_validation``.
         checkpoint: name of the file to use.
 
@@ -144,9 +140,7 @@ def write_run_readme(
         path = quoted(path)  # Hydra's grammar gives a meaning to = , ( [ and others, as in the names of a sweep's jobs
     text = _README.format(
         name=folder.name,
-        data=data,
-        backbone=backbone,
-        best=best or "none yet",
+        card=model_card(cfg, data, f"**Best validation**: {best or 'none yet'}"),
         evaluate=evaluate,
         segment=shell_command(scripts / "segment_images.py", "IMAGES", f"checkpoint={path}"),
         visualize=shell_command(scripts / "visualize_eigen.py", f"checkpoint={path}"),
