@@ -46,6 +46,23 @@ def test_fit_tree__finds_large_and_small_classes():
     assert len({int(found[labels == label].mode().values) for label in range(4)}) == 4
 
 
+def test_fit_tree__a_class_whose_codes_drift_from_image_to_image_is_one_cluster():
+    """Its ends are farther apart than two other classes; Ward's method on the codes themselves cuts it in two."""
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(3).repeat_interleave(5)[:, None].expand(15, 9)
+    codes = []
+    for angle in torch.linspace(0, 2.2, 60):
+        centres = torch.zeros(3, 8)
+        centres[0, :2] = torch.stack([angle.cos(), angle.sin()])
+        centres[1, 2] = 1
+        centres[2, 2:4] = torch.tensor([0.62, 0.785])
+        codes.append(centres[label].permute(2, 0, 1) + 0.02 * torch.randn(8, 15, 9, generator=generator))
+    found = fit_tree(torch.stack(codes), 3).cut(3).probabilities(torch.stack(codes)).argmax(dim=1)
+    for part in range(3):
+        _, counts = found[:, label == part].unique(return_counts=True)
+        assert counts.max() / counts.sum() > 0.99
+
+
 def test_fit_tree__is_the_same_for_the_same_codes_and_seed():
     codes, _ = scenes(noise=0.4)
     first, again = fit_tree(codes, 4, seed=3).state_dict(), fit_tree(codes, 4, seed=3).state_dict()
@@ -61,7 +78,8 @@ def test_fit_tree__of_one_region_has_one_leaf():
 def test_regions__are_connected_and_large_enough():
     code = torch.zeros(1, 2, 9, 9)
     code[:, 0] = 1
-    code[0, :, :2, :3] = code[0, :, -2:, -3:] = torch.tensor([0.0, 1.0])[:, None, None]  # two corners of six patches
+    code[0, :, :2, :3] = torch.tensor([0.0, 1.0])[:, None, None]  # two corners of six patches
+    code[0, :, -2:, -3:] = torch.tensor([0.01, 1.0])[:, None, None]
     code[0, :, 4, 4] = torch.tensor([0.0, 1.0])  # one patch
     means, areas = code_regions(code, 2, seed=0)
     assert sorted(areas)[:2] == [LEAST_PATCHES, LEAST_PATCHES]

@@ -1,9 +1,10 @@
 """Fit a tree of clusters to the codes of a trained segmenter, without labels.
 
-The cluster probe learns while the codes still change, from random centres. After training, Ward's method finds more in
-the same codes: image regions, each one mean code, are joined to leaves, and the leaves to ever fewer clusters. It has
-no random start. A leaf counts by the square root of its area: by area itself, small classes would vanish in large ones;
-without it, large classes would be cut into many clusters.
+The cluster probe learns while the codes still change, from random centres. After training, more is found in the same
+codes: Ward's method joins image regions, each one mean code, to leaves; and then the leaves to ever fewer clusters, in
+the space of the smallest eigenvectors of the leaves' own graph Laplacian (Ng, Jordan and Weiss, "On Spectral
+Clustering", NeurIPS 2001). A leaf counts by the square root of its area: by area itself, small classes would vanish in
+large ones; without it, large classes would be cut into many clusters.
 """
 
 import dataclasses
@@ -39,14 +40,18 @@ from eagle.models.cluster_tree import ClusterTree
 from eagle.models.key_cache import KeyMemory
 from eagle.models.probes import ClusterLookup
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.spectral.laplacian import normalized_laplacian
+from eagle.spectral.refinement import AFFINITY_POWER, spectral_refinement
 
 # Images whose regions are joined; memory grows with them.
 MOST_IMAGES = 400
 # Ward's method takes time and memory in the square of the regions.
-MOST_REGIONS = 4_000
+MOST_REGIONS = 8_000
 LEAST_PATCHES = 6
 # Leaves and centres of the over-clustering that finds regions, as multiples of the number of clusters.
 LEAVES, CENTRES = 6, 4
+# Over-clusterings whose regions are joined: which of them finds a region depends on its random start.
+DRAWS = 3
 REGION_ALPHA = 20.0
 KMEANS_ROUNDS = 50
 # Example patches of each leaf in the drawing of the tree, and their size in pixels.
@@ -156,35 +161,44 @@ def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
             leaf = AgglomerativeClustering(n_leaves, linkage="ward").fit_predict(means)
     leaves = np.stack([means[leaf == i].mean(axis=0) for i in range(n_leaves)])
     leaf_areas = np.bincount(leaf, weights=areas, minlength=n_leaves)
-    merges = weighted_ward(leaves, np.sqrt(leaf_areas))
+    merges = weighted_ward(spectral_embedding(leaves, n_clusters), np.sqrt(leaf_areas))
     return ClusterTree(*(torch.from_numpy(part) for part in (leaves.astype(np.float32), leaf_areas, merges)))
 
 
 def code_regions(codes: Tensor, n_centres: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Connected regions of images in an over-clustering of the codes, after spectral refinement.
+    """Connected regions of images in ``DRAWS`` over-clusterings of the codes, after spectral refinement.
 
     Returns:
-        The unit-length mean code of each region of at least ``LEAST_PATCHES`` patches, R×dim, and its patches, R.
+        The unit-length mean code of each region of at least ``LEAST_PATCHES`` patches, R×dim; and its patches
+        times the share of the draws that found it, R.
     """
-    per_image = max(1, MOST_VECTORS // len(codes))
+    probes = [_over_clustering(codes, n_centres, seed + draw) for draw in range(DRAWS)]
+    means, areas = [], []
+    for code in tqdm(codes.split(1), desc="regions", unit="image"):
+        with torch.no_grad():
+            probs = [patch_probabilities(code, probe, REGION_ALPHA) for probe in probes]
+            refined = spectral_refinement(torch.cat(probs, dim=1), code).split([p.shape[1] for p in probs], dim=1)
+        unit = F.normalize(code[0].float(), dim=0).numpy()
+        found = [_region_means(unit, draw.argmax(dim=1)[0].numpy()) for draw in refined]
+        image_means, same = np.unique(np.concatenate([m for m, _ in found]), axis=0, return_inverse=True)
+        means.append(image_means)
+        areas.append(np.bincount(same, weights=np.concatenate([a for _, a in found]), minlength=len(image_means)))
+    regions = np.concatenate(means)
+    return regions / np.linalg.norm(regions, axis=1, keepdims=True), np.concatenate(areas) / DRAWS
+
+
+def _over_clustering(codes: Tensor, n_centres: int, seed: int) -> ClusterLookup:
+    """k-means of codes drawn from all images."""
+    per_image = max(1, MOST_VECTORS // DRAWS // len(codes))
     sample = np.concatenate([drawn for _, drawn in sampled_vectors(codes, range(len(codes)), per_image, seed)])
     n_centres = min(n_centres, len(sample))
     fitted = KMeans(n_centres, n_init=1, max_iter=KMEANS_ROUNDS, random_state=seed).fit(sample)
     centres = ClusterLookup(codes.shape[1], n_centres)
     centres.load_state_dict({"clusters": torch.from_numpy(np.asarray(fitted.cluster_centers_, dtype=np.float32))})
-    means: list[np.ndarray] = []
-    areas: list[int] = []
-    for code in tqdm(codes.split(1), desc="regions", unit="image"):
-        with torch.no_grad():
-            labels = patch_probabilities(code, centres, REGION_ALPHA, ("spectral",)).argmax(dim=1)[0].numpy()
-        image_means, image_areas = _region_means(F.normalize(code[0].float(), dim=0).numpy(), labels)
-        means.append(image_means)
-        areas += image_areas
-    regions = np.concatenate(means)
-    return regions / np.linalg.norm(regions, axis=1, keepdims=True), np.array(areas, dtype=np.float64)
+    return centres
 
 
-def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, list[int]]:
+def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean code (R×dim) and patches of the connected regions of equal labels in one image, dim×h×w and h×w."""
     regions, n_regions = np.zeros(labels.shape, dtype=np.int64), 0
     for label in np.unique(labels):
@@ -195,7 +209,18 @@ def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, lis
     sums = np.zeros((n_regions, len(code)), dtype=np.float32)
     np.add.at(sums, regions.ravel() - 1, code.reshape(len(code), -1).T)
     large = areas >= LEAST_PATCHES
-    return (sums / areas[:, None])[large], areas[large].tolist()
+    return (sums / areas[:, None])[large], areas[large]
+
+
+def spectral_embedding(leaves: np.ndarray, n_vectors: int) -> np.ndarray:
+    """Rows of the smallest eigenvectors of the leaves' normalised Laplacian, scaled to length 1, L×dim → L×n_vectors.
+
+    The affinity is relu(cos(μᵢ, μⱼ))⁸, as between the patches of an image in spectral refinement.
+    """
+    unit = F.normalize(torch.from_numpy(leaves).double(), dim=1)
+    laplacian, _ = normalized_laplacian((unit @ unit.T).clamp(min=0).pow(AFFINITY_POWER)[None])
+    vectors = torch.linalg.eigh(laplacian[0]).eigenvectors[:, :n_vectors]
+    return F.normalize(vectors, dim=1).numpy()
 
 
 def weighted_ward(centres: np.ndarray, weights: np.ndarray) -> np.ndarray:
