@@ -37,7 +37,7 @@ _SPLITS = ("train", "val")
 Box = tuple[int, int, int, int]
 Textures = Sequence[Sequence[np.ndarray]]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("eagle.make_mosaics")
 
 
 @dataclass

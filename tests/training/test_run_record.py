@@ -13,7 +13,7 @@ import pytest
 
 from conftest import ROOT
 from eagle.commands.photographs import SegmentConfig, VisualizeConfig
-from eagle.commands.runs import PlotConfig
+from eagle.commands.runs import FitConfig, PlotConfig
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import complete_config
@@ -30,7 +30,7 @@ def test_readme__names_every_file_of_the_run_and_commands_that_exist(make_run):
     }
     assert {path.name for path in run_dir.iterdir()} - {"README.md"} <= listed
     commands = [shlex.split(line) for line in text.split("```")[1].splitlines()[1:] if not line.startswith("#")]
-    assert len(commands) == 5
+    assert len(commands) == 6
     assert all(Path(words[1]).is_file() for words in commands)
     with (run_dir / "metrics.csv").open() as file:
         scores = [row["test/cluster/mIoU"] for row in csv.DictReader(file) if row["test/cluster/mIoU"]]
@@ -46,10 +46,11 @@ def test_readme__commands_of_a_folder_with_an_odd_name_arrive_as_typed(tmp_path,
         (run_dir / file).write_text("seed: 3\n")
     write_run_readme(run_dir, resume_command(run_dir), "mine: 3 images", complete_config({}), None)
     lines = [line for line in (run_dir / "README.md").read_text().split("```")[1].splitlines() if "python" in line]
-    evaluate, segment, visualize, plot, resume = (shlex.split(line)[2:] for line in lines)
+    evaluate, segment, fit, visualize, plot, resume = (shlex.split(line)[2:] for line in lines)
     best = str(run_dir / "best.ckpt")
     assert list(parse_command_line(EvalConfig, evaluate, None, "model_paths").model_paths) == [best]
     assert parse_command_line(SegmentConfig, segment, None, "images").checkpoint == best
+    assert list(parse_command_line(FitConfig, fit, None, "checkpoint").checkpoint) == [str(run_dir / "last.ckpt")]
     assert parse_command_line(VisualizeConfig, visualize, None, "images").checkpoint == best
     assert list(parse_command_line(PlotConfig, plot, None, "runs").runs) == [str(run_dir)]
     assert parse_command_line(TrainConfig, resume).seed == 3

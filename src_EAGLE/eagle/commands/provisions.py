@@ -17,8 +17,8 @@ from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
 from eagle.data.datasets.cropped import CROPS_PER_IMAGE
 from eagle.data.publishers import archive_addresses, fetch_dataset
-from eagle.downloads.catalog import DATASETS, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights
-from eagle.downloads.fetching import DERIVED, fetch_model
+from eagle.downloads.catalog import DATASETS, DERIVED, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights
+from eagle.downloads.fetching import fetch_model
 from eagle.errors import DataError, DownloadError, EagleError
 from eagle.files import default_folder
 
@@ -52,7 +52,8 @@ def download_models(config: DictConfig) -> None:
         else:
             stand_in = name != DERIVED and path.stem == DERIVED
             label = f"{MODELS[DERIVED].what} in place of {name}" if stand_in else name
-            fetched.append(f"{label} -> {path}")
+            use = f" (use it with pretrained_weights={path} key_blocks=[8,9,10])" if stand_in else ""
+            fetched.append(f"{label} -> {path}{use}")
     print(f"available: {'; '.join(fetched) or 'nothing'}")
     if failed:
         raise DownloadError(f"not fetched: {'; '.join(failed)}")

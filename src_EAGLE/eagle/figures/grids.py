@@ -85,7 +85,7 @@ def panel_grid(
         ax.set_title(panel_title, fontsize=TITLE_POINTS)
     for ax, name, row_height in zip(axes[:, 0], names, heights, strict=False):
         lines = [shown_name(line, longest=int(row_height / LETTER_INCHES)) for line in name.split("\n")]
-        ax.set_ylabel("\n".join(lines), fontsize=SMALL_POINTS)
+        ax.set_ylabel("\n".join(lines), fontsize=SMALL_POINTS, linespacing=1.4)
     if bar_below:
         x = left + titles.index(bar_below) * (PANEL_INCHES + GAP_INCHES)
         _draw_color_bar(figure.add_axes((x / width, (bottom - 0.14) / height, PANEL_INCHES / width, 0.08 / height)))

@@ -87,17 +87,17 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
         if difference > TOLERANCE:
             raise CheckpointError(f"{target}: not written: its maps differ from eager mode by {difference:.1e}")
     card = model_card(segmenter.cfg, dataset_label(segmenter.cfg), f"**Scores**: {_scores(source, stored)}")
-    graph = _CARD.format(name=target.name, patch=backbone.patch_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, card=card)
+    graph = _CARD.format(name=target.stem, patch=backbone.patch_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, card=card)
     write_text_atomically(target.with_name(f"{target.stem}_card.md"), graph)
     return difference
 
 
 def _scores(source: Path, stored: StoredSegmenter) -> str:
-    """Scores of the checkpoint's evaluation, if there is one of these clusters."""
+    """Scores of the checkpoint's evaluation, if there is one of these clusters, of the maps that the graph has."""
     if stored.class_map is None or not evaluation_file(source).is_file():
         return NO_EVALUATION
     found = json.loads(evaluation_file(source).read_text(encoding="utf-8")).get("scores", {})
-    scores = {name: entry["published"] for name, entry in found.items()}
+    scores = {name: entry["published"] for name, entry in found.items() if name in OUTPUTS}
     shown = [f"{name} {score['mIoU']:.1f} mIoU, {score['accuracy']:.1f} % accuracy" for name, score in scores.items()]
     return "; ".join(shown) or NO_EVALUATION
 

@@ -1,16 +1,12 @@
 """Load backbone weights from a file, or by model name."""
 
 import pickle
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import timm
 import torch
-from huggingface_hub import constants as hub
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
@@ -18,7 +14,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from eagle.downloads.catalog import MODELS, licence_hint, local_weights
+from eagle.downloads.catalog import DERIVED, MODELS, licence_hint, local_weights
+from eagle.downloads.fetching import timm_state
 from eagle.errors import WeightsError
 from eagle.files import default_folder
 
@@ -45,7 +42,7 @@ def load_backbone_weights(
         WeightsError: the file is missing or unreadable, its tensors do not fit, or the hub cannot be reached.
     """
     path = Path(source) if source is not None else weights_name and local_weights(WEIGHTS_DIR, weights_name)
-    state = _backbone_part(read_weights(path)) if path else _from_hub(name, weights_name)
+    state = _backbone_part(read_weights(path), path) if path else _from_hub(name, weights_name)
     origin = str(path or f"timm's {name}")
     try:
         state = _with_timm_names(state, vit)
@@ -132,30 +129,25 @@ def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
             "set model_type=vit_small_patch8_224.dino to use that"
         )
     try:
-        _give_up_without_network()
-        return timm.create_model(timm_name, pretrained=True, num_classes=0).state_dict()
+        return timm_state(timm_name)
     except Exception as error:  # network, cache and "no pretrained weights" errors share no base class
         fetch = fetch if weights_name else ""
+        if weights_name == "dinov2_vits14" and (near := local_weights(WEIGHTS_DIR, DERIVED)):
+            fetch += f"take what was fetched in their place with pretrained_weights={near} key_blocks=[8,9,10], or "
         raise WeightsError(
             f"no weights for {timm_name} in {WEIGHTS_DIR}, and timm could not fetch them: {fetch}name a file with "
             f"pretrained_weights=PATH{licence_hint(timm_name, WEIGHTS_DIR)}"
         ) from error
 
 
-def _give_up_without_network() -> None:
-    """Look for the hub's files on this machine only if its name is unknown; its client would retry for a minute."""
-    try:
-        socket.getaddrinfo(urlsplit(hub.ENDPOINT).hostname, None)
-    except OSError:
-        hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE or not getproxies()
-
-
-def _backbone_part(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
+def _backbone_part(loaded: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The backbone's tensors, without wrapper prefixes; of a DINO training checkpoint, the teacher's."""
     for wrapper in ("teacher", "model", "state_dict"):
         if isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     state = {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
+    if any(key.startswith("net.model.") for key in state):
+        raise WeightsError(f"{path}: is the checkpoint of a segmenter, not the weights of a backbone")
     for prefix in ("module.", "backbone."):
         if any(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

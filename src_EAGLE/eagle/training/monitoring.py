@@ -50,14 +50,19 @@ class LossLog(pl.Callback):
 
 
 class RunProgressBar(TQDMProgressBar):
-    """Lightning's bar from step 0 to ``max_steps``; that of a resumed run starts at its first step.
+    """Lightning's bar from step 0 to ``max_steps``, drawn after each step; a resumed run's starts at its first step.
 
-    Shows the total loss, the cluster probe's scores in the last validation, the correspondence losses of positive and
-    negative pairs, the mean of the two object-centric terms (nce), the EiCue codebook's loss (eig) and λ.
+    Every ``interval`` steps it shows the total loss, the cluster probe's scores in the last validation, the
+    correspondence losses of positive and negative pairs, the mean of the two object-centric terms (nce), the EiCue
+    codebook's loss (eig) and λ.
     """
 
     # Fits into 120 columns with all values.
     BAR_FORMAT = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {rate_noinv_fmt}{postfix}"
+
+    def __init__(self, interval: int) -> None:
+        super().__init__(refresh_rate=1)
+        self._interval = interval
 
     @property
     def total_train_batches(self) -> int:
@@ -68,7 +73,16 @@ class RunProgressBar(TQDMProgressBar):
         """Create the bar with the steps that a resumed run has done."""
         bar = super().init_train_tqdm()
         bar.total, bar.initial = self.total_train_batches, self.trainer.global_step
+        bar.refresh()
         return bar
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        """Draw the bar, which needs nothing from the device but every ``interval`` steps."""
+        if trainer.global_step % self._interval == 0:
+            super().on_train_batch_end(trainer, *arguments)
+        else:
+            self.train_progress_bar.n = trainer.global_step
+            self.train_progress_bar.refresh()
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Keep the bar as it is: the run is one epoch."""

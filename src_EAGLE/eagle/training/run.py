@@ -166,7 +166,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
             RandomStates(),
             *pictures,
             LossLog(cfg.scalar_log_freq),
-            RunProgressBar(refresh_rate=cfg.scalar_log_freq),
+            RunProgressBar(cfg.scalar_log_freq),
             best,
             last,
         ],

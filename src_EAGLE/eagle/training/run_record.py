@@ -61,6 +61,8 @@ _README = """\
 {evaluate}
 # masks of your own images: put files or folders in place of IMAGES
 {segment}
+# a tree of clusters that can be cut at any number: last_tree.ckpt
+{fit}
 # eigenvectors, EiCue and clusters of validation images
 {visualize}
 # curves of losses and scores
@@ -134,15 +136,16 @@ def write_run_readme(
         The shell command that evaluates the checkpoint.
     """
     scripts, folder = Path(__file__).parents[2], run_dir.resolve()
-    path = str(folder / checkpoint)
-    evaluate = shell_command(scripts / "eval_segmentation.py", path)
-    if not re.fullmatch(r"[\w./+-]+", path):
-        path = quoted(path)  # Hydra's grammar gives a meaning to = , ( [ and others, as in the names of a sweep's jobs
+    evaluate = shell_command(scripts / "eval_segmentation.py", str(folder / checkpoint))
+    # Hydra's grammar gives a meaning to = , ( [ and others, as in the names of a sweep's jobs.
+    paths = (str(folder / name) for name in (checkpoint, "last.ckpt"))
+    path, last = (text if re.fullmatch(r"[\w./+-]+", text) else quoted(text) for text in paths)
     text = _README.format(
         name=folder.name,
         card=model_card(cfg, data, f"**Best validation**: {best or 'none yet'}"),
         evaluate=evaluate,
         segment=shell_command(scripts / "segment_images.py", "IMAGES", f"checkpoint={path}"),
+        fit=shell_command(scripts / "fit_clusters.py", f"checkpoint={last}"),
         visualize=shell_command(scripts / "visualize_eigen.py", f"checkpoint={path}"),
         plot=shell_command(scripts / "plot_run.py", str(folder)),
         resume=resume,

@@ -16,7 +16,7 @@ from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR, numbered_clusters, write_image
 from eagle.distributed import all_reduce_sum
 from eagle.evaluation.details import Picture, pictures_of
-from eagle.evaluation.metrics import match_clusters, published_score
+from eagle.evaluation.metrics import match_clusters, score
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import confusion_figure, rendered
 from eagle.figures.grids import segmentation_grid
@@ -123,7 +123,7 @@ def labelled_validation(
         classes: names and palette.
     """
     class_of_cluster = match_clusters(confusion)
-    scores = published_score(confusion)
+    scores = score(confusion[: len(classes)], class_of_cluster[: len(classes)])
     unmatched = confusion.sum(axis=0) - scores.confusion.sum(axis=0) if len(confusion) > len(classes) else None
     others = np.flatnonzero(class_of_cluster == NO_CLASS)
     names = (*classes.names, *(f"cluster {cluster} (no class)" for cluster in others.tolist()))

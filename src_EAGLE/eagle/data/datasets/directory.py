@@ -51,7 +51,9 @@ def directory_classes(root: Path, n_classes: int | None) -> Classes:
     if n_classes is None and not names:
         raise ConfigError(f"dir_dataset_n_classes: set it to the number of classes, or list their names in {listing}")
     if n_classes is not None and names and n_classes != len(names):
-        raise ConfigError(f"dir_dataset_n_classes: {n_classes}, but {listing} names {len(names)} classes")
+        raise ConfigError(
+            f"dir_dataset_n_classes: {n_classes}, but {listing} names {len(names)} classes; leave the key out"
+        )
     if max(n_classes or 0, len(names)) > VOID_ID:
         raise ConfigError(
             f"{root}: {n_classes or len(names)} classes; at most {VOID_ID} are possible, because id {VOID_ID} is void"
