@@ -56,8 +56,8 @@ class ProbeMaps(nn.Module):
     Args:
         features: B×3×H×W → B×D×h×w, for H and W multiples of ``patch_size``.
         patch_size: side of a patch in pixels.
-        probes: linear probes (1×1 convolutions), cluster probes and cuts of a tree by name. Maps whose name has an
-            ``@`` are not refined on pixels.
+        probes: linear probes (1×1 convolutions), cluster probes and cuts of a tree by name. Of those whose name has an
+            ``@``, there is only the map refined on patches, or without such steps the plain one.
         settings: see MapSettings.
 
     Attributes:
@@ -83,8 +83,9 @@ class ProbeMaps(nn.Module):
         self.patch_size = patch_size
         self.probes = nn.ModuleDict(probes)
         self.settings = settings
-        self.n_clusters = {name: n_scores(probe) for name, probe in probes.items()}
-        latest = dict(self.n_clusters)
+        latest = {name: n_scores(probe) for name, probe in probes.items()}
+        self._plain = without_cuts(probes) if settings.refinement.on_patches else list(probes)
+        self.n_clusters = {name: latest[name] for name in self._plain}
         for step in settings.refinement.steps:
             if step in PIXEL_STEPS:
                 latest = {name: latest[name] for name in without_cuts(latest)}
@@ -106,7 +107,7 @@ class ProbeMaps(nn.Module):
             return upsampled(scores, covered)[:, :, : shown[0], : shown[1]]
 
         alpha, refinement, suffix = self.settings.alpha, self.settings.refinement, ""
-        maps = {name: log_probabilities(features, probe, alpha, resample) for name, probe in self.probes.items()}
+        maps = {name: log_probabilities(features, self.probes[name], alpha, resample) for name in self._plain}
         latest = dict(maps)
         if refinement.on_patches:
             probs = {name: patch_probabilities(features, probe, alpha) for name, probe in self.probes.items()}
@@ -182,8 +183,8 @@ def log_probabilities(
     if steps or isinstance(probe, ClusterCut):
         return _logarithm(resample(patch_probabilities(features, probe, alpha, steps)))
     if isinstance(probe, ClusterLookup):
-        return F.log_softmax(alpha * probe.resampled_similarity(features, resample), dim=1)
-    return F.log_softmax(resample(linear_scores(features, probe)), dim=1)
+        return _log_softmax(alpha * probe.resampled_similarity(features, resample))
+    return _log_softmax(resample(linear_scores(features, probe)))
 
 
 def refined_on_pixels(
@@ -208,6 +209,11 @@ def refined_on_pixels(
 
 def _function(module: str, name: str) -> Callable[..., Any]:
     return getattr(import_module(module), name)
+
+
+def _log_softmax(scores: Tensor) -> Tensor:
+    """Over the channels, in the memory order of ``upsampled``."""
+    return F.log_softmax(scores.movedim(1, -1), dim=-1).movedim(-1, 1)
 
 
 def _logarithm(probs: Tensor) -> Tensor:
