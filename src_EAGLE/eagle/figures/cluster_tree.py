@@ -48,7 +48,7 @@ def tree_figure(
         order = drawn["leaves"]
     for row, leaf in enumerate(order):
         text = f"{cluster_of_leaf[leaf]} · {id_of_leaf[leaf]}"
-        axes.text(0, 10 * row + 5, text, fontsize=6, color=colors[leaf], va="bottom", ha="right", clip_on=False)
+        axes.text(0, 10 * row + 5, text, fontsize=6, color="0.25", va="bottom", ha="right", clip_on=False)
     axes.set_axis_off()
     pictures = figure.add_axes((1 - ROW * n_examples / width - 0.01, bottom, ROW * n_examples / width, height))
     side = examples.shape[2]
