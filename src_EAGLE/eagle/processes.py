@@ -25,7 +25,7 @@ def usable_cores() -> int:
 def follow_parent(*_: object) -> None:
     """Make a worker process ignore Ctrl-C and exit when its parent exits, even if that was killed.
 
-    Pass it as the initializer of an executor or the ``worker_init_fn`` of a loader. Without it, workers of a killed
+    Pass it as the initializer of an executor. Without it, or ``load_for_parent`` for a loader, workers of a killed
     process stay: those of an executor wait for the next job, and those of a loader under ``forkserver`` watch the fork
     server, which in turn waits for them.
     """
@@ -33,6 +33,17 @@ def follow_parent(*_: object) -> None:
     parent = multiprocessing.parent_process()  # the process that requested this one, not the fork server
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def load_for_parent(*_: object) -> None:
+    """``follow_parent`` for the ``worker_init_fn`` of a loader, whose process also ignores SIGTERM and SIGUSR1.
+
+    ``timeout``, SLURM and containers send these to all processes of a run, which still needs the batches on their way
+    to end its step and save.
+    """
+    follow_parent()
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:

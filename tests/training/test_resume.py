@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import ROOT, TINY_VIT, run_values
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError, DataError, StoppedRunError
 from eagle.models.backbone import build_backbone
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -100,6 +101,20 @@ def test_resume__after_sigterm_equals_the_straight_run(make_config, straight, mo
     run_dir = train(make_config(experiment_name=name, ckpt_path="last"))
     assert_same_run(run_dir, straight)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_stop__a_signal_while_the_run_is_prepared_saves_the_first_step(make_config, straight, monkeypatch):
+    """Lightning's handler would end the run as if it had finished, with nothing saved."""
+    load = SegmentationDataModule.train_dataloader
+
+    def signalled(data):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return load(data)
+
+    monkeypatch.setattr(SegmentationDataModule, "train_dataloader", signalled)
+    with pytest.raises(StoppedRunError):
+        train(make_config(experiment_name="early"))
+    assert checkpoint(straight.parent / "early")["global_step"] == 1
 
 
 def test_resume__with_cached_views_equals_the_straight_run(make_config, monkeypatch, tmp_path):
@@ -353,13 +368,13 @@ def test_command__sigterm_exits_143_and_the_printed_command_resumes(make_config,
     run_dir = Path(cfg.output_root) / "typed run"
     words = [f"{name}={value}" for name, value in run_values(run_dir.parents[1]).items() if name != "backbone_kwargs"]
     words += ["backbone_kwargs={embed_dim: 48, depth: 4, num_heads: 3, img_size: 112}", "model_type=vit_small"]
-    words += ["experiment_name=typed run", "max_steps=100000"]
+    words += ["experiment_name=typed run", "max_steps=100000", "num_workers=2"]
     command = [sys.executable, "train_segmentation_eigen.py", "--config-name", "train_config_directory", *words]
     place = {"cwd": ROOT / "src_EAGLE", "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, **place)
+    process = subprocess.Popen(command, **place, start_new_session=True)
     while process.poll() is None and not (run_dir / "last.ckpt").exists():
         time.sleep(0.05)
-    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)  # to the loader processes too, as `timeout` and SLURM do
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
     assert "Traceback" not in stderr

@@ -18,7 +18,7 @@ from eagle.data.datasets.catalog import open_dataset
 from eagle.data.views import Draw, EvaluationViews, TrainingViews
 from eagle.distributed import computed_by_rank_zero, started_by_rank_zero
 from eagle.errors import ConfigError, DataError
-from eagle.processes import follow_parent
+from eagle.processes import load_for_parent
 
 # Images per split decoded before a run. It takes seconds and finds systematic faults, such as a broken export.
 _QUICK_CHECK = 256
@@ -175,7 +175,7 @@ def evaluation_loader(
 def _loader_options(num_workers: int) -> dict[str, Any]:
     return {
         "num_workers": num_workers,
-        "worker_init_fn": follow_parent,
+        "worker_init_fn": load_for_parent,
         "persistent_workers": num_workers > 0,
         "pin_memory": torch.cuda.is_available(),
         # Drawing worker seeds from torch's global generator would change what a resumed run draws.

@@ -131,7 +131,7 @@ def _describe(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> t
         f"{dataset_label(cfg)}: {len(data.train_set)} training images, {len(data.val_set)} validation images, {labels}"
     )
     best = best_validation(run_dir, *_monitor(data))
-    checkpoint = TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME
+    checkpoint = TREE_NAME if (run_dir / TREE_NAME).is_file() else BEST_NAME
     return best, write_run_readme(run_dir, resume_command(run_dir), described, cfg, best, checkpoint)
 
 

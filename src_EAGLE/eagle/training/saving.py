@@ -100,6 +100,8 @@ class LastCheckpoint(Checkpoint):
         """Replace Lightning's signal handlers."""
         for number in (signal.SIGINT, signal.SIGTERM, *([REQUEUE_SIGNAL] if SLURMEnvironment.detect() else [])):
             self._previous[number] = signal.signal(number, self._receive)
+        if trainer.received_sigterm:  # by Lightning's handler, while the run was prepared
+            self._receive(signal.SIGTERM, None)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save after a step without validation."""
