@@ -40,7 +40,7 @@ RUNNING = (*READING, "eagle.training.run", "eagle.inference.folders", "eagle.inf
 # A command's memory in bytes, its seconds on a busy machine, and those that its processes may outlive it.
 MOST_MEMORY, MOST_SECONDS, MOST_LINGERING = 12 << 30, 240, 10
 # Cases in all families together; `make fuzz` sets it.
-N_CASES = int(os.environ.get("EAGLE_FUZZ", 300))
+N_CASES = int(os.environ.get("EAGLE_FUZZ", 200))
 
 
 @dataclass(frozen=True)
