@@ -195,7 +195,8 @@ def test_readme__commands_of_the_table_run_as_written(tmp_path, row, dataset):
             [sys.executable, script, *words, *sizes[script]], cwd=tmp_path / "src_EAGLE", capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("outputs/*/*_eval.json"))
+    scored = tmp_path / "src_EAGLE" / re.search(r"\[(.+)\]", commands[-1][2])[1]
+    assert scored.with_name(f"{scored.stem}_eval.json").is_file()
 
 
 def reproduce(script, folder, *words):

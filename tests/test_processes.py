@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from conftest import ROOT
+from eagle.processes import follow_parent
 from eagle.training.run import train
 
 
 def train_with(method, cfg):
+    follow_parent()  # also where this test is interrupted
     torch.set_num_threads(1)
     multiprocessing.set_start_method(method, force=True)
     train(cfg)

@@ -41,7 +41,7 @@ from eagle.models.key_cache import KeyMemory
 from eagle.models.probes import ClusterLookup
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.laplacian import normalized_laplacian
-from eagle.spectral.refinement import AFFINITY_POWER, spectral_refinement
+from eagle.spectral.refinement import cosine_affinity, spectral_refinement
 
 # Images whose regions are joined; memory grows with them.
 MOST_IMAGES = 400
@@ -180,6 +180,7 @@ def code_regions(codes: Tensor, n_centres: int, seed: int) -> tuple[np.ndarray, 
             refined = spectral_refinement(torch.cat(probs, dim=1), code).split([p.shape[1] for p in probs], dim=1)
         unit = F.normalize(code[0].float(), dim=0).numpy()
         found = [_region_means(unit, draw.argmax(dim=1)[0].numpy()) for draw in refined]
+        # A region that several draws found has the same mean code in each.
         image_means, same = np.unique(np.concatenate([m for m, _ in found]), axis=0, return_inverse=True)
         means.append(image_means)
         areas.append(np.bincount(same, weights=np.concatenate([a for _, a in found]), minlength=len(image_means)))
@@ -215,10 +216,9 @@ def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
 def spectral_embedding(leaves: np.ndarray, n_vectors: int) -> np.ndarray:
     """Rows of the smallest eigenvectors of the leaves' normalised Laplacian, scaled to length 1, L×dim → L×n_vectors.
 
-    The affinity is relu(cos(μᵢ, μⱼ))⁸, as between the patches of an image in spectral refinement.
+    The affinity is that between the patches of an image in spectral refinement.
     """
-    unit = F.normalize(torch.from_numpy(leaves).double(), dim=1)
-    laplacian, _ = normalized_laplacian((unit @ unit.T).clamp(min=0).pow(AFFINITY_POWER)[None])
+    laplacian, _ = normalized_laplacian(cosine_affinity(torch.from_numpy(leaves).double()[None]))
     vectors = torch.linalg.eigh(laplacian[0]).eigenvectors[:, :n_vectors]
     return F.normalize(vectors, dim=1).numpy()
 

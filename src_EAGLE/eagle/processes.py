@@ -13,6 +13,8 @@ from pathlib import Path
 from eagle.errors import TrainingError
 
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
+# `#SBATCH --signal=USR1@90` sends it 90 seconds before the job's time limit.
+REQUEUE_SIGNAL = signal.SIGUSR1
 # Process id of the command's launcher, with which it ends.
 _LAUNCHER = "EAGLE_LAUNCHER"
 
@@ -36,13 +38,13 @@ def follow_parent(*_: object) -> None:
 
 
 def load_for_parent(*_: object) -> None:
-    """``follow_parent`` for the ``worker_init_fn`` of a loader, whose process also ignores SIGTERM and SIGUSR1.
+    """``follow_parent`` for the ``worker_init_fn`` of a loader; the process ignores SIGTERM and ``REQUEUE_SIGNAL`` too.
 
     ``timeout``, SLURM and containers send these to all processes of a run, which still needs the batches on their way
     to end its step and save.
     """
     follow_parent()
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGTERM, REQUEUE_SIGNAL):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -129,6 +129,11 @@ def local_weights(output_dir: str | Path, name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def stand_in_keys(path: Path) -> str:
+    """The keys that use the file of ``DERIVED``, whose last blocks were probably fine-tuned for saliency."""
+    return f"pretrained_weights={path} key_blocks=[8,9,10]"
+
+
 def licence_hint(timm_name: str, folder: str | Path) -> str:
     """What to do when DINOv3's weights cannot be fetched, as the end of an error message; empty for other models."""
     architecture, _, tag = timm_name.partition(".")

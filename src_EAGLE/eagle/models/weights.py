@@ -14,7 +14,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from eagle.downloads.catalog import DERIVED, MODELS, licence_hint, local_weights
+from eagle.downloads.catalog import DERIVED, MODELS, licence_hint, local_weights, stand_in_keys
 from eagle.downloads.fetching import timm_state
 from eagle.errors import WeightsError
 from eagle.files import default_folder
@@ -42,8 +42,10 @@ def load_backbone_weights(
         WeightsError: the file is missing or unreadable, its tensors do not fit, or the hub cannot be reached.
     """
     path = Path(source) if source is not None else weights_name and local_weights(WEIGHTS_DIR, weights_name)
-    state = _backbone_part(read_weights(path), path) if path else _from_hub(name, weights_name)
+    state = _backbone_part(read_weights(path)) if path else _from_hub(name, weights_name)
     origin = str(path or f"timm's {name}")
+    if any(key.startswith("net.model.") for key in state):
+        raise WeightsError(f"{origin}: is the checkpoint of a segmenter, not the weights of a backbone")
     try:
         state = _with_timm_names(state, vit)
     except ValueError as error:
@@ -133,21 +135,19 @@ def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
     except Exception as error:  # network, cache and "no pretrained weights" errors share no base class
         fetch = fetch if weights_name else ""
         if weights_name == "dinov2_vits14" and (near := local_weights(WEIGHTS_DIR, DERIVED)):
-            fetch += f"take what was fetched in their place with pretrained_weights={near} key_blocks=[8,9,10], or "
+            fetch += f"take what was fetched in their place with {stand_in_keys(near)}, or "
         raise WeightsError(
             f"no weights for {timm_name} in {WEIGHTS_DIR}, and timm could not fetch them: {fetch}name a file with "
             f"pretrained_weights=PATH{licence_hint(timm_name, WEIGHTS_DIR)}"
         ) from error
 
 
-def _backbone_part(loaded: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def _backbone_part(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
     """The backbone's tensors, without wrapper prefixes; of a DINO training checkpoint, the teacher's."""
     for wrapper in ("teacher", "model", "state_dict"):
         if isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     state = {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
-    if any(key.startswith("net.model.") for key in state):
-        raise WeightsError(f"{path}: is the checkpoint of a segmenter, not the weights of a backbone")
     for prefix in ("module.", "backbone."):
         if any(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -48,6 +48,14 @@ def spectral_refinement(probs: Tensor, features: Tensor, smoothing: float = SMOO
     return refined.transpose(1, 2).unflatten(2, grid)
 
 
+def cosine_affinity(features: Tensor) -> Tensor:
+    """A = relu(cos(sᵢ, sⱼ))⁸ of the rows of B×N×D, B×N×N."""
+    features = F.normalize(features, dim=2)
+    affinity = torch.bmm(features, features.transpose(1, 2)).clamp_(min=0).pow_(AFFINITY_POWER)
+    affinity.diagonal(dim1=1, dim2=2).fill_(1)  # cos(s, s), also where s is zero
+    return affinity
+
+
 def _smoothed(probs: Tensor, features: Tensor, smoothing: float) -> Tensor:
     """Solve for a few images at once, B×N×C and B×N×D → B×N×C.
 
@@ -58,10 +66,7 @@ def _smoothed(probs: Tensor, features: Tensor, smoothing: float) -> Tensor:
     device = probs.device
     if device.type in WITHOUT_DECOMPOSITIONS:
         return _smoothed(probs.cpu(), features.cpu(), smoothing).to(device)
-    features = F.normalize(features, dim=2)
-    affinity = torch.bmm(features, features.transpose(1, 2)).clamp_(min=0).pow_(AFFINITY_POWER)
-    affinity.diagonal(dim1=1, dim2=2).fill_(1)  # cos(s, s), also where s is zero
-    laplacian, degree = normalized_laplacian(affinity)
+    laplacian, degree = normalized_laplacian(cosine_affinity(features))
     system = laplacian.mul_(smoothing)
     system.diagonal(dim1=1, dim2=2).add_(1)
     root = degree.sqrt()[:, :, None]

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import subprocess
 from datetime import datetime
 from pathlib import Path
@@ -29,9 +28,6 @@ _BACKBONE = "net.model."
 
 # Entry of a checkpoint with the random states of all processes.
 RANDOM_STATES = "random_states"
-
-# `#SBATCH --signal=USR1@90` sends it 90 seconds before the job's time limit.
-REQUEUE_SIGNAL = signal.SIGUSR1
 
 # Keys that only our trainer writes. Released checkpoints cannot be resumed: their global_step may count the steps of
 # seven optimisers.

@@ -137,21 +137,24 @@ def write_run_readme(
     """
     scripts, folder = Path(__file__).parents[2], run_dir.resolve()
     evaluate = shell_command(scripts / "eval_segmentation.py", str(folder / checkpoint))
-    # Hydra's grammar gives a meaning to = , ( [ and others, as in the names of a sweep's jobs.
-    paths = (str(folder / name) for name in (checkpoint, "last.ckpt"))
-    path, last = (text if re.fullmatch(r"[\w./+-]+", text) else quoted(text) for text in paths)
+    chosen = f"checkpoint={_readable(folder / checkpoint)}"
     text = _README.format(
         name=folder.name,
         card=model_card(cfg, data, f"**Best validation**: {best or 'none yet'}"),
         evaluate=evaluate,
-        segment=shell_command(scripts / "segment_images.py", "IMAGES", f"checkpoint={path}"),
-        fit=shell_command(scripts / "fit_clusters.py", f"checkpoint={last}"),
-        visualize=shell_command(scripts / "visualize_eigen.py", f"checkpoint={path}"),
+        segment=shell_command(scripts / "segment_images.py", "IMAGES", chosen),
+        fit=shell_command(scripts / "fit_clusters.py", f"checkpoint={_readable(folder / 'last.ckpt')}"),
+        visualize=shell_command(scripts / "visualize_eigen.py", chosen),
         plot=shell_command(scripts / "plot_run.py", str(folder)),
         resume=resume,
     )
     write_text_atomically(run_dir / "README.md", text)
     return evaluate
+
+
+def _readable(path: Path) -> str:
+    """A path for Hydra's grammar, where = , ( [ and others have a meaning, as in the names of a sweep's jobs."""
+    return str(path) if re.fullmatch(r"[\w./+-]+", str(path)) else quoted(str(path))
 
 
 def code_version() -> str | None:

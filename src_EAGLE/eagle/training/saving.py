@@ -19,7 +19,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from eagle.distributed import all_gather_objects
 from eagle.errors import StoppedRunError
 from eagle.files import written_atomically
-from eagle.training.resume import RANDOM_STATES, REQUEUE_SIGNAL, requeue_job
+from eagle.processes import REQUEUE_SIGNAL
+from eagle.training.resume import RANDOM_STATES, requeue_job
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
