@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from eagle.maps.crf.compiled import CompiledLattice
-from eagle.maps.crf.lattice_kernels import LANES
+from eagle.maps.crf.lattice_kernels import LANES, softmax
 from eagle.maps.crf.tensor_lattice import PermutohedralLattice
 
 
@@ -98,3 +98,12 @@ def test_compiled__equals_the_lattice_of_tensors(d, spread, normalise):
     features, values = random_features(3000, d, spread), random_values(3000, 11)
     expected = PermutohedralLattice(features, normalise).filter(values)
     torch.testing.assert_close(Compiled(features, normalise).filter(values), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_softmax__of_padded_and_extreme_energies():
+    energies = torch.randn(2, 50, LANES, generator=torch.Generator().manual_seed(0)) * 30
+    energies[1, :, 3:] = -torch.inf  # padding
+    energies[:, 0, 0] = torch.tensor([-1e4, 1e4])
+    expected = energies.double().transpose(0, 1).flatten(1).softmax(1).unflatten(1, (2, -1)).transpose(0, 1).float()
+    softmax(energies.numpy())
+    torch.testing.assert_close(energies, expected, rtol=1e-6, atol=1e-30)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any
 
@@ -21,9 +22,9 @@ from eagle.maps.crf.pool import (
     ITERATIONS,
 )
 
-# Points at a time; in the softmax, their channels stay in a core's cache.
-_POINTS = 1024
-_POINTS_PER_TASK = 16 * _POINTS
+_POINTS_PER_TASK = 1 << 12
+# Half of a small second-level cache.
+_VERTICES_PER_SECTION = 1 << 13
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
@@ -38,24 +39,22 @@ class CompiledLattice:
 
     Attributes:
         n_vertices: vertices around the points.
-        chains: for each axis, runs of vertices with neighbours, as ``link_chains`` writes them.
+        chains: runs of neighbours along each axis, in the order of the blurs.
 
     Raises:
         ValueError: the features span more lattice cells than int64 can number.
     """
 
     def __init__(self, features: Floats, run_all: Map, normalise: bool = False) -> None:
-        codes, self._splat_weights, steps = _enclosing_simplices(features, run_all)
+        codes, self._weights, steps = _enclosing_simplices(features, run_all)
         self._vertex_of, vertices = _numbered(codes)
         self.n_vertices = len(vertices)
-        self.chains = run_all(lambda step: _chains(vertices, step), steps)
+        self.chains = _chains(vertices, steps, run_all)
         # Divide by the blurs' weight from a vertex to itself, so that the kernel is 1 at its centre.
-        self._slice_weights = self._splat_weights / np.float32(1 + 2.0 ** -features.shape[1])
+        self._gain = 1 / (1 + 2.0 ** -features.shape[1])
         if normalise:
             ones = np.ones((len(features), LANES), np.float32)
-            scale = 1 / np.sqrt(self.filter(ones)[:, :1] + np.float32(1e-20))
-            self._splat_weights *= scale
-            self._slice_weights *= scale
+            self._weights *= 1 / np.sqrt(self.filter(ones)[:, :1] + np.float32(1e-20))
 
     def filter(self, block: Floats) -> Floats:
         """Filter each channel of P×LANES: row p of the result is Σ_q K[p, q] · block[q]."""
@@ -70,13 +69,12 @@ class CompiledLattice:
 
     def spread(self, block: Floats, table: Floats) -> None:
         """Splat a P×LANES block over the vertices, and blur them."""
-        kernels.splat(block, self._vertex_of, self._splat_weights, table)
-        for chains in self.chains:
-            kernels.blur(table, chains)
+        kernels.splat(block, self._vertex_of, self._weights, table)
+        kernels.blur(table, self.chains)
 
     def add_slice(self, table: Floats, factor: float, base: Floats, out: Floats) -> None:
         """P×LANES out = base + factor · slice of the table."""
-        kernels.add_slice(table, self._vertex_of, self._slice_weights, np.float32(factor), base, out)
+        kernels.add_slice(table, self._vertex_of, self._weights, np.float32(factor * self._gain), base, out)
 
 
 def empty(*shape: int) -> Floats:
@@ -108,10 +106,10 @@ def _enclosing_simplices(features: Floats, run_all: Map) -> tuple[Longs, Floats,
     codes, weights = np.empty((n_points, size), np.int64), np.empty((n_points, size), np.float32)
 
     def part(first: int) -> None:
-        rows = slice(first, first + _POINTS)
+        rows = slice(first, first + _POINTS_PER_TASK)
         kernels.enclosing_simplices(elevated[rows], lowest, np.array(steps), codes[rows], weights[rows])
 
-    run_all(part, range(0, n_points, _POINTS))
+    run_all(part, range(0, n_points, _POINTS_PER_TASK))
     return codes, weights, [abs(step) for step in steps]
 
 
@@ -127,9 +125,26 @@ def _numbered(codes: Longs) -> tuple[Ints, Longs]:
     return place[vertex_of], vertices[order]
 
 
-def _chains(vertices: Longs, step: int) -> Ints:
-    up, chains = np.empty(len(vertices), np.int32), np.empty(3 * len(vertices) // 2 + 1, np.int32)
-    return chains[: kernels.link_chains(vertices, step, up, chains)].copy()
+def _chains(vertices: Longs, steps: list[int], run_all: Map) -> Ints:
+    """The runs of neighbours along each axis.
+
+    A neighbour along any axis but the first and the last has the same first coordinate. Sections of vertices that share
+    it are blurred along all these axes before the next section, while they are in the cache.
+    """
+    n_vertices = len(vertices)
+    starts = np.flatnonzero(np.diff(vertices // steps[0], prepend=-1))
+    chosen = np.searchsorted(starts, np.arange(0, n_vertices, _VERTICES_PER_SECTION), side="right") - 1
+    sections = pairwise([*np.unique(starts[chosen]).tolist(), n_vertices])
+    inner = [(*section, step) for section in sections for step in steps[1:-1]]
+
+    def part(part: tuple[int, int, int]) -> Ints:
+        first, last, step = part
+        n = last - first
+        up, chains = np.empty(n, np.int32), np.empty(3 * n // 2 + 1, np.int32)
+        return chains[: kernels.link_chains(vertices[first:last], step, first, n_vertices, up, chains)]
+
+    chains = run_all(part, [(0, n_vertices, steps[0]), *inner, (0, n_vertices, steps[-1])])
+    return np.concatenate([*chains, np.full(kernels.AHEAD, n_vertices, np.int32)])
 
 
 class CompiledCrf:
@@ -189,13 +204,9 @@ class CompiledCrf:
             bilateral.add_slice(appearance, BILATERAL_COMPAT, value, value)
             tables.put(free)
 
-        def softmax(task: int) -> None:
-            for first in range(task, min(task + _POINTS_PER_TASK, n_points), _POINTS):
-                for value in values:
-                    chunk = value[:, first : first + _POINTS]
-                    kernels.subtract_maxima(chunk)
-                    np.exp(chunk, out=chunk)
-                    kernels.divide_by_sums(chunk)
+        def softmax(first: int) -> None:
+            for value in values:
+                kernels.softmax(value[:, first : first + _POINTS_PER_TASK])
 
         tasks = range(0, n_points, _POINTS_PER_TASK)
         for _ in range(ITERATIONS):
