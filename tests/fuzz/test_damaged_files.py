@@ -97,7 +97,7 @@ def damaged(random, content):
     }[kind], kind  # fmt: skip
 
 
-@cases("damaged", 0.2)
+@cases("damaged", 0.13)
 def test_damaged__one_file(number, random, tmp_path):
     """A command that reads it fails in one line, leaves it out, or did not need what is damaged."""
     name = list(USES)[number % len(USES)]
@@ -114,7 +114,7 @@ def test_damaged__one_file(number, random, tmp_path):
         ended.check(found["out/good_ids.png"] == expected["out/good_ids.png"], f"other masks after {kind}")
 
 
-@cases("again", 0.04)
+@cases("again", 0.03)
 def test_damaged__result_of_an_earlier_run(number, random, tmp_path):
     """The same command again goes on, repairs it, or says in one line what is wrong."""
     names = [name for name in COMMANDS if name != "draw_backbone"]  # needs a backbone that is not there

@@ -50,7 +50,7 @@ def check_result(ended, folder, expected):
     ended.check(results(folder) == expected, f"another result: {results(folder)}")
 
 
-@cases("killed", 0.03)
+@cases("killed", 0.02)
 def test_killed__then_run_again(number, random, folder):
     words = list(KILLED.values())[number % len(KILLED)]
     check_killed(random, folder, words, *undisturbed(words)[1:])

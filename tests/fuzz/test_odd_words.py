@@ -61,7 +61,7 @@ def base(command, folder, from_yaml):
     return json.loads(ended.stdout)
 
 
-@cases("words", 0.65)
+@cases("words", 0.7)
 def test_words__one_odd_value(number, random, tmp_path, tmp_path_factory):
     """Status 0 only for a valid value, a text as it was typed, and no other key touched."""
     command, key = KEYS[number * 7 % len(KEYS)]  # 7: each command's keys soon have a turn
@@ -90,7 +90,7 @@ RUN = (
 )  # fmt: skip
 
 
-@cases("runs", 0.08)
+@cases("runs", 0.06)
 def test_commands__run_with_two_odd_values(number, random, tmp_path):
     """A whole command on a miniature; values that the keys refuse are the family above."""
     words = list(COMMANDS.values())[number % len(COMMANDS)].split()
