@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,17 @@ def test_pool__dead_process_is_one_line_and_the_pool_recovers():
         dense_crf(image, logits, "pydensecrf", 1)
     assert "\n" not in str(caught.value)
     assert torch.equal(dense_crf(image, logits, "pydensecrf", 1), before)
+
+
+@needs_pydensecrf
+def test_pool__a_process_of_multiprocessing_that_used_it_ends():
+    arguments = noise_image(1, 6, 6), random_logits(1, 3, 6, 6), "pydensecrf", 1
+    process = get_context("spawn").Process(target=dense_crf, args=arguments)
+    process.start()
+    process.join(60)
+    process.kill()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_pool__its_workers_import_no_torch():

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing import get_context
+from multiprocessing.util import Finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,10 @@ def pydensecrf_maps(jobs: Sequence[Job], processes: int | None) -> list[NDArray[
 @cache
 def workers(processes: int) -> ProcessPoolExecutor:
     """Processes that end with this one."""
-    return ProcessPoolExecutor(processes, get_context("spawn"), follow_parent)
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), follow_parent)
+    # At its end, a process of multiprocessing waits for its own. This comes first, before their queue closes (10).
+    Finalize(None, pool.shutdown, exitpriority=20)
+    return pool
 
 
 def pydensecrf_refine(bgr: NDArray[np.uint8], unary: NDArray[np.float32]) -> NDArray[np.float32]:
