@@ -20,7 +20,7 @@ class BenchmarkConfig:
     batch_size: int | None = option(None, "Images per batch; none = 8 on the CPU, 32 on a GPU", minimum=2)
     repeats: int = option(5, "Timed runs of each side, in turn; the median is reported", minimum=1)
     sections: list[str] = option(
-        ["all"], "What to measure: all, or some of backbone, eigen, step, cached, views, bf16, evaluation"
+        ["all"], "What to measure: all, or some of backbone, eigen, step, cached, views, bf16, crf, evaluation"
     )
     out: str = option(default_folder("outputs/benchmark"), "Folder of benchmark.jsonl and benchmark.md", path=True)
 

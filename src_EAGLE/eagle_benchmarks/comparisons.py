@@ -89,9 +89,9 @@ def smooth_pictures(n: int, res: int) -> Tensor:
 
 
 def sides(section: str, case: Case) -> dict[str, Side]:
-    """The computations ``released`` and ``ours`` of a part; the released CRF is missing without pydensecrf."""
+    """The computations ``released`` and ``ours`` of a part; without pydensecrf, the released CRF is missing."""
     released, ours = PARTS[section](case)
-    if section == "evaluation":
+    if section in ON_EVALUATION_IMAGES:
         try:
             require_pydensecrf()
         except ConfigError:
@@ -184,6 +184,16 @@ def cached_step(case: Case, views: bool = False) -> Sides:
     return step(case)
 
 
+def crf(case: Case) -> Sides:
+    """The CRFs of both maps; the released side runs pydensecrf, one process per core."""
+    img, probes = case.batch["img"], case.segmenter.eval().probe_maps(MapSettings())
+    maps, names = list(probes(img).values()), ("CRF of linear", "CRF of cluster")
+    return (
+        lambda: dict(zip(names, dense_crf_maps(img, maps, "pydensecrf", None), strict=True)),
+        lambda: dict(zip(names, dense_crf_maps(img, maps), strict=True)),
+    )
+
+
 def evaluation(case: Case) -> Sides:
     """Flip-averaged maps of both probes and their CRFs; the released side runs pydensecrf, one process per core."""
     img, probes = case.batch["img"], case.segmenter.eval().probe_maps(MapSettings())
@@ -209,8 +219,10 @@ PARTS: dict[str, Callable[[Case], Sides]] = {
     "views": partial(cached_step, views=True),
     # precision=bf16-mixed, and the released step in float32
     "bf16": lambda case: step(case, torch.autocast(case.device.type, dtype=torch.bfloat16)),
+    "crf": crf,
     "evaluation": evaluation,
 }
+ON_EVALUATION_IMAGES = ("crf", "evaluation")
 
 
 def _codes(case: Case) -> tuple[Tensor, Tensor]:

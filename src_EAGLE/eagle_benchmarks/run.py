@@ -25,7 +25,7 @@ from eagle.distributed import computes_bfloat16
 from eagle.errors import ConfigError
 from eagle.files import write_text_atomically
 from eagle.processes import follow_parent, usable_cores
-from eagle_benchmarks.comparisons import PARTS, check, make_case, sides
+from eagle_benchmarks.comparisons import ON_EVALUATION_IMAGES, PARTS, check, make_case, sides
 
 HEADER = ("", "released s", "ours s", "ratio", "of peak", "released MB", "ours MB", "ratio")
 # Peak: the fastest of so many products of square float32 matrices of this side.
@@ -110,7 +110,7 @@ def cpuinfo(field: str) -> str:
 
 def compare(part: str, cfg: Any, device: torch.device) -> dict[str, Any]:
     """Check that both sides of a part agree, time them in turn, and measure the peak memory of each."""
-    if part == "evaluation":
+    if part in ON_EVALUATION_IMAGES:
         size, res = EVALUATION_BATCH[device.type], cfg.eval_res
     else:
         size, res = cfg.batch_size or BATCH[device.type], cfg.res

@@ -89,7 +89,7 @@ def tensor_mismatches(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor])
         for name in sorted(state.keys() & wanted.keys())
         if state[name].shape != wanted[name].shape
     ]
-    return "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+    return "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
 
 
 def download_name(timm_name: str) -> str | None:
