@@ -100,4 +100,4 @@ def test_tour__runs_from_top_to_bottom(clone):
     assert miou["cluster"] > 3 * CHANCE
     assert miou["linear"] > 6 * CHANCE
     [shown] = [cell.outputs[0].text for cell in code_cells(fresh) if cell.id == "scores"]
-    assert re.search(rf"^cluster\b.*\b{miou['cluster']:.1f}\b", shown, re.MULTILINE)
+    assert re.search(rf"^cluster\b.*\b{miou['cluster']:.2f}\b", shown, re.MULTILINE)
