@@ -19,8 +19,8 @@ quickstart: .venv/library ## make data, fetch a backbone, train, evaluate
 test: .venv/installed lint ## lint, type-check and test
 	$(PYTEST) -m "not slow"
 
-test-slow: .venv/installed ## whole flows, killed and resumed runs
-	$(PYTEST) -m slow
+test-slow: .venv/installed ## whole flows, killed and resumed runs; the longest first
+	$(PYTEST) -m slow --no-loadscope-reorder
 
 fuzz: .venv/installed ## 2,000 commands with odd words and damaged files, killed, or two at once
 	EAGLE_FUZZ=2000 $(PYTEST) tests/fuzz

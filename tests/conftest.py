@@ -27,11 +27,14 @@ ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 # Real images and weights, which are too large for the repository; tests that need them are skipped without.
 SHARED = Path(os.environ.get("EAGLE_SHARED", ROOT.parent / "shared"))
+# Files of few but long tests, which come first, so that no process is left with one of them at the end.
+LONG = ("test_notebook.py", "test_quickstart.py")
 TINY_VIT = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 112}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked ``gpu`` where there is none; scripts/gpu_check.sh runs them."""
+    """Put long files first. Skip the tests marked ``gpu`` where there is none; scripts/gpu_check.sh runs them."""
+    items.sort(key=lambda item: item.path.name not in LONG)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
