@@ -26,7 +26,7 @@ LANES = 8
 # time of tables that outgrow the cache.
 AHEAD = 128
 FREE = -1
-# The exponential of anything smaller is 0 in float32.
+# The exponential of anything smaller, which is less than 2e-35, becomes 0.
 _SMALLEST_EXPONENT = -80.0
 
 _INT = ir.IntType(32)
