@@ -1,6 +1,6 @@
 """Each part of training and evaluation, by the released algorithm and by ours, with a check that both agree."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -32,6 +32,9 @@ SMOOTH_GRIDS = (4, 12, 40)
 # Largest difference that rounding can cause, where it is not CLOSE: keys in float16, a step in bfloat16.
 CLOSE = 1e-3
 ROUNDING = {"cached": 1e-2, "views": 1e-2, "bf16": 5e-2}
+
+# Backend and processes, one per core, of the released side's CRF.
+RELEASED_CRF = ("pydensecrf", None)
 
 # Computes one part once; returns what must agree, by name.
 Side = Callable[[], dict[str, Tensor]]
@@ -185,28 +188,25 @@ def cached_step(case: Case, views: bool = False) -> Sides:
 
 
 def crf(case: Case) -> Sides:
-    """The CRFs of both maps; the released side runs pydensecrf, one process per core."""
+    """The CRFs of both maps."""
     img, probes = case.batch["img"], case.segmenter.eval().probe_maps(MapSettings())
-    maps, names = list(probes(img).values()), ("CRF of linear", "CRF of cluster")
-    return (
-        lambda: dict(zip(names, dense_crf_maps(img, maps, "pydensecrf", None), strict=True)),
-        lambda: dict(zip(names, dense_crf_maps(img, maps), strict=True)),
-    )
+    maps = list(probes(img).values())
+    return partial(_crfs, img, maps, *RELEASED_CRF), partial(_crfs, img, maps)
 
 
 def evaluation(case: Case) -> Sides:
-    """Flip-averaged maps of both probes and their CRFs; the released side runs pydensecrf, one process per core."""
+    """Flip-averaged maps of both probes and their CRFs."""
     img, probes = case.batch["img"], case.segmenter.eval().probe_maps(MapSettings())
-    names = ("linear log-probabilities", "cluster log-probabilities", "CRF of linear", "CRF of cluster")
+    names = ("linear log-probabilities", "cluster log-probabilities")
     case.released.segmenter.eval()
 
     def released() -> dict[str, Tensor]:
         maps = case.released.evaluation_maps(img, CLUSTER_ALPHA)
-        return dict(zip(names, [*maps, *dense_crf_maps(img, maps, "pydensecrf", None)], strict=True))
+        return dict(zip(names, maps, strict=True)) | _crfs(img, maps, *RELEASED_CRF)
 
     def ours() -> dict[str, Tensor]:
         maps = list(probes(img).values())
-        return dict(zip(names, [*maps, *dense_crf_maps(img, maps)], strict=True))
+        return dict(zip(names, maps, strict=True)) | _crfs(img, maps)
 
     return released, ours
 
@@ -223,6 +223,10 @@ PARTS: dict[str, Callable[[Case], Sides]] = {
     "evaluation": evaluation,
 }
 ON_EVALUATION_IMAGES = ("crf", "evaluation")
+
+
+def _crfs(img: Tensor, maps: Sequence[Tensor], *backend: Any) -> dict[str, Tensor]:
+    return dict(zip(("CRF of linear", "CRF of cluster"), dense_crf_maps(img, maps, *backend), strict=True))
 
 
 def _codes(case: Case) -> tuple[Tensor, Tensor]:

@@ -133,17 +133,17 @@ def _chains(vertices: Longs, steps: list[int], run_all: Map) -> Ints:
     """
     n_vertices = len(vertices)
     starts = np.flatnonzero(np.diff(vertices // steps[0], prepend=-1))
-    chosen = np.searchsorted(starts, np.arange(0, n_vertices, _VERTICES_PER_SECTION), side="right") - 1
-    sections = pairwise([*np.unique(starts[chosen]).tolist(), n_vertices])
+    _, chosen = np.unique(starts // _VERTICES_PER_SECTION, return_index=True)
+    sections = pairwise([*starts[chosen].tolist(), n_vertices])
     inner = [(*section, step) for section in sections for step in steps[1:-1]]
 
-    def part(part: tuple[int, int, int]) -> Ints:
+    def linked(part: tuple[int, int, int]) -> Ints:
         first, last, step = part
         n = last - first
         up, chains = np.empty(n, np.int32), np.empty(3 * n // 2 + 1, np.int32)
         return chains[: kernels.link_chains(vertices[first:last], step, first, n_vertices, up, chains)]
 
-    chains = run_all(part, [(0, n_vertices, steps[0]), *inner, (0, n_vertices, steps[-1])])
+    chains = run_all(linked, [(0, n_vertices, steps[0]), *inner, (0, n_vertices, steps[-1])])
     return np.concatenate([*chains, np.full(kernels.AHEAD, n_vertices, np.int32)])
 
 
