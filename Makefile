@@ -2,8 +2,9 @@
 # the library, and onnx to read its weights; tests and checks need every extra too, of which pydensecrf is compiled.
 PYTHON ?= python3
 BIN := .venv/bin
-# A process for each core, each with one thread: more of them wait for one another. Whole files, for their shared fixtures.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+# A process for each core, each with one thread: more of them wait for one another. Each takes half of the tests, so that
+# files stay together with their shared fixtures, and then what is left of the other's.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 # uv where it could be installed, else pip.
 INSTALL = $(BIN)/python -m $$($(BIN)/python -c "import uv" 2>/dev/null && echo uv) pip install --quiet \
 	--constraint constraints.txt --editable
@@ -20,7 +21,7 @@ test: .venv/installed lint ## lint, type-check and test
 	$(PYTEST) -m "not slow"
 
 test-slow: .venv/installed ## whole flows, killed and resumed runs; the longest first
-	$(PYTEST) -m slow --no-loadscope-reorder
+	$(PYTEST) -m slow
 
 fuzz: .venv/installed ## 2,000 commands with odd words and damaged files, killed, or two at once
 	EAGLE_FUZZ=2000 $(PYTEST) tests/fuzz

@@ -64,7 +64,7 @@ def executed(path: Path, timeout: int) -> str:
 
 
 def cleaned(notebook: Any) -> str:
-    """The notebook's JSON without what differs between two executions: warnings, progress bars, metadata, addresses."""
+    """The notebook's JSON without what differs between machines: warnings, bars, metadata, addresses, folders."""
     import nbformat
 
     notebook.metadata = nbformat.from_dict(METADATA)
@@ -80,7 +80,7 @@ def _cleaned_output(output: Any) -> Any:
     if output.output_type == "stream":
         # Bars return to the start of their line, or move up by an escape sequence.
         kept = [line for line in output.text.split("\n") if not re.search(r"[\r\x1b]", line)]
-        output.text = "\n".join(kept).strip("\n") + "\n"
+        output.text = "\n".join(kept).strip("\n").replace(f"{default_folder('')}/", "") + "\n"
         return output if output.name == "stdout" and output.text.strip() else None
     if any(kind.startswith("image/") for kind in output.get("data", {})):
         output.data.pop("text/plain", None)  # names the object's address

@@ -16,6 +16,11 @@ TOUR = ROOT / "notebooks" / "eagle_tour.ipynb"
 # A code host does not show much larger ones.
 MOST_BYTES = 500_000
 CHANCE = 10.0  # mIoU of ten classes, at most
+# Fewer scenes and steps than the committed run had: that training learns is tested elsewhere.
+SHORTER = {
+    "n_train=160, n_val=40": "n_train=48, n_val=20",
+    '"n_images": 0,': '"n_images": 0, "max_steps": 50, "step_schedulers": 25,',
+}
 
 
 def code_cells(notebook):
@@ -61,14 +66,15 @@ def test_executed__keeps_results_but_no_bars_warnings_or_addresses(tmp_path):
     path = write_notebook(
         tmp_path / "small.ipynb",
         "import sys, warnings; warnings.warn('slow'); print('\\r 50 % done\\nmIoU 53'); print('late', file=sys.stderr)",
+        f"print('{default_folder('outputs')}')",
         "from PIL import Image; Image.new('L', (2, 2))",
         "import os; os.getcwd()",
     )
     cells = code_cells(nbformat.reads(executed(path, timeout=60), as_version=4))
-    assert [output.text for output in cells[0].outputs] == ["mIoU 53\n"]
-    assert kinds(cells[1]) == [["image/jpeg", "image/png"]]
-    assert cells[2].outputs[0].data["text/plain"] == repr(str(tmp_path))
-    assert [cell.metadata for cell in cells] == [{}] * 3
+    assert [output.text for cell in cells[:2] for output in cell.outputs] == ["mIoU 53\n", "outputs\n"]
+    assert kinds(cells[2]) == [["image/jpeg", "image/png"]]
+    assert cells[3].outputs[0].data["text/plain"] == repr(str(tmp_path))
+    assert [cell.metadata for cell in cells] == [{}] * 4
 
 
 @pytest.fixture
@@ -90,14 +96,21 @@ def clone(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_tour__runs_from_top_to_bottom(clone):
     committed = nbformat.read(TOUR, as_version=4)
-    text = executed(clone / "notebooks" / TOUR.name, timeout=1200)
+    copy = clone / "notebooks" / TOUR.name
+    shorter = nbformat.read(copy, as_version=4)
+    for cell in code_cells(shorter):
+        for old, new in SHORTER.items():
+            cell.source = cell.source.replace(old, new)
+    nbformat.write(shorter, copy)
+    text = executed(copy, timeout=1200)
     assert len(text.encode()) < MOST_BYTES
     fresh = nbformat.reads(text, as_version=4)
-    assert [(cell.id, cell.source) for cell in fresh.cells] == [(cell.id, cell.source) for cell in committed.cells]
+    assert [cell.id for cell in fresh.cells] == [cell.id for cell in committed.cells]
+    assert all(new in text.replace('\\"', '"') for new in SHORTER.values())
     assert [kinds(cell) for cell in code_cells(fresh)] == [kinds(cell) for cell in code_cells(committed)]
     evaluation = json.loads((clone / "outputs" / "eagle_tour" / "last_eval.json").read_text(encoding="utf-8"))
     miou = {name: entry["published"]["mIoU"] for name, entry in evaluation["scores"].items()}
-    assert miou["cluster"] > 3 * CHANCE
-    assert miou["linear"] > 6 * CHANCE
+    assert miou["cluster"] > 2 * CHANCE
+    assert miou["linear"] > 4 * CHANCE
     [shown] = [cell.outputs[0].text for cell in code_cells(fresh) if cell.id == "scores"]
     assert re.search(rf"^cluster\b.*\b{miou['cluster']:.2f}\b", shown, re.MULTILINE)
