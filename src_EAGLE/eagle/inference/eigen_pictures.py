@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tqdm import tqdm
@@ -21,12 +20,11 @@ from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
 from eagle.data.named_files import bundled_photographs, named_files, output_names
-from eagle.distributed import named_devices
 from eagle.errors import ConfigError, DataError
 from eagle.figures.confusion import write_figure
 from eagle.figures.grids import Panel, class_legend, eigenvector_colors, panel_grid
 from eagle.inference.decomposition import decompose, decompose_keys, whole_patch_input
-from eagle.inference.segmenter import Segmenter, open_segmenter
+from eagle.inference.segmenter import Segmenter, load_segmenter, machine_of
 from eagle.models.backbone import build_backbone
 
 # Without a checkpoint; rounded to whole patches.
@@ -94,10 +92,9 @@ class Viewer:
 
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg = cfg
-        with named_devices(cfg):
-            self._fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
-        self.segmenter = _segmenter(cfg, self._fabric) if cfg.checkpoint is not None else None
+        self.segmenter = _segmenter(cfg) if cfg.checkpoint is not None else None
         if self.segmenter is not None:
+            self._fabric = self.segmenter.machine
             backbone = self.segmenter.model.net.model
             self._res = cfg.res or self.segmenter.cfg.val_res
             self._decompose = partial(decompose, self.segmenter.model)
@@ -110,6 +107,7 @@ class Viewer:
             backbone = build_backbone(
                 cfg.model_type, cfg.dino_patch_size, cfg.pretrained_weights, cfg.key_blocks, **cfg.backbone_kwargs
             )
+            self._fabric = machine_of(cfg.accelerator, cfg.precision)
             self._fabric.to_device(backbone)
             self._res = cfg.res or round(DEFAULT_RES / backbone.patch_size) * backbone.patch_size
             self._decompose = partial(decompose_keys, backbone)
@@ -198,12 +196,12 @@ def _dataset_images(source: Any, split: str) -> list[NamedImage]:
     return [(dataset.name(index), partial(dataset.image, index)) for index in range(len(dataset))]
 
 
-def _segmenter(cfg: DictConfig, fabric: Fabric) -> Segmenter:
+def _segmenter(cfg: DictConfig) -> Segmenter:
     defaults = OmegaConf.structured(BackboneConfig)
     for name in (field.name for field in fields(BackboneConfig)):
         if cfg[name] != defaults[name]:
             raise ConfigError(f"{name}: the checkpoint contains the backbone; leave out this key or checkpoint")
-    return open_segmenter(Path(cfg.checkpoint), fabric)
+    return load_segmenter(cfg.checkpoint, cfg.accelerator, cfg.precision)
 
 
 def _draw(path: Path, rows: dict[str, EigenPanels], viewer: Viewer, cfg: DictConfig) -> None:
