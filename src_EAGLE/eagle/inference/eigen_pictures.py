@@ -23,7 +23,7 @@ from eagle.data.named_files import bundled_photographs, named_files, output_name
 from eagle.errors import ConfigError, DataError
 from eagle.figures.confusion import write_figure
 from eagle.figures.grids import Panel, class_legend, eigenvector_colors, panel_grid
-from eagle.inference.decomposition import decompose, decompose_keys, whole_patch_input
+from eagle.inference.decomposition import decompose, whole_patch_input
 from eagle.inference.segmenter import Segmenter, load_segmenter, machine_of
 from eagle.models.backbone import build_backbone
 
@@ -95,31 +95,28 @@ class Viewer:
         self.segmenter = _segmenter(cfg) if cfg.checkpoint is not None else None
         if self.segmenter is not None:
             self._fabric = self.segmenter.machine
-            backbone = self.segmenter.model.net.model
+            self._backbone = self.segmenter.model.net.model
             self._res = cfg.res or self.segmenter.cfg.val_res
-            self._decompose = partial(decompose, self.segmenter.model)
             # Final clusters are computed as segment_images.py does.
             refinement = refinement_of_name("both" if cfg.run_crf else RECOMMENDED)
             self.photographs = self.segmenter.photographs(refinement, res=cfg.res, crf_backend=cfg.crf_backend)
         else:
             if cfg.run_crf:
                 raise ConfigError("run_crf: the CRF refines final clusters, which need a checkpoint")
-            backbone = build_backbone(
+            self._backbone = build_backbone(
                 cfg.model_type, cfg.dino_patch_size, cfg.pretrained_weights, cfg.key_blocks, **cfg.backbone_kwargs
             )
             self._fabric = machine_of(cfg.accelerator, cfg.precision)
-            self._fabric.to_device(backbone)
-            self._res = cfg.res or round(DEFAULT_RES / backbone.patch_size) * backbone.patch_size
-            self._decompose = partial(decompose_keys, backbone)
-        self._patch_size = backbone.patch_size
-        check_resolution("res", self._res, self._patch_size)
+            self._fabric.to_device(self._backbone)
+            self._res = cfg.res or round(DEFAULT_RES / self._backbone.patch_size) * self._backbone.patch_size
+        check_resolution("res", self._res, self._backbone.patch_size)
 
     def __call__(self, photograph: Image.Image) -> EigenPanels:
         """Decompose and segment an RGB photograph of any size; raises DataError if it has too many patches."""
-        img = self._fabric.to_device(whole_patch_input(photograph, self._res, self._patch_size))
+        img = self._fabric.to_device(whole_patch_input(photograph, self._res, self._backbone.patch_size))
         height, width = (side * self._cfg.panel_scale for side in img.shape[2:])
         with self._fabric.autocast():
-            found = self._decompose(img, self._cfg)
+            found = decompose(self._backbone, self.segmenter.model if self.segmenter else None, img, self._cfg)
         palette = distinct_palette(1 + int(max(found.cue.max(), found.kmeans.max())))
         maps = {"eicue": (found.cue, palette), "kmeans": (found.kmeans, palette)}
         if self.segmenter is not None:
