@@ -91,9 +91,9 @@ def computed(monkeypatch):
     noted = []
     label_maps = PhotographSegmenter.label_maps
 
-    def noting(self, batch, size=None):
+    def noting(self, batch):
         noted.append([item.photograph.size for item in batch])
-        return label_maps(self, batch, size)
+        return label_maps(self, batch)
 
     monkeypatch.setattr(PhotographSegmenter, "label_maps", noting)
     return noted

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from eagle.checkpoints import dataset_config
 from eagle.config.refinement import RECOMMENDED, refinement_of_name
-from eagle.config.schema import BackboneConfig, DatasetConfig
+from eagle.config.schema import BackboneConfig
 from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
@@ -29,15 +28,14 @@ from eagle.models.backbone import build_backbone
 
 # Without a checkpoint; rounded to whole patches.
 DEFAULT_RES = 320
+# Size of the panels' files relative to the model's input.
+PANEL_SCALE = 2
 # Last part of a label map's file name → its title in the figure.
 MAP_TITLES = {"eicue": "EiCue", "kmeans": "k-means of keys", "clusters": "final clusters"}
 CHECKPOINT_NOTE = "Laplacian of code and colour affinity, EiCue from the trained codebook."
 BACKBONE_NOTE = (
     "No checkpoint: Laplacian of the affinity of normalised keys and of colours, EiCue by k-means of the eigenvectors."
 )
-
-# The name of an image, unique, and what reads it; raises DataError naming the file.
-NamedImage = tuple[str, Callable[[], Image.Image]]
 
 logger = logging.getLogger(__name__)
 
@@ -114,15 +112,16 @@ class Viewer:
     def __call__(self, photograph: Image.Image) -> EigenPanels:
         """Decompose and segment an RGB photograph of any size; raises DataError if it has too many patches."""
         img = self._fabric.to_device(whole_patch_input(photograph, self._res, self._backbone.patch_size))
-        height, width = (side * self._cfg.panel_scale for side in img.shape[2:])
+        width, height = PANEL_SCALE * img.shape[3], PANEL_SCALE * img.shape[2]
         with self._fabric.autocast():
             found = decompose(self._backbone, self.segmenter.model if self.segmenter else None, img, self._cfg)
         palette = distinct_palette(1 + int(max(found.cue.max(), found.kmeans.max())))
         maps = {"eicue": (found.cue, palette), "kmeans": (found.kmeans, palette)}
         if self.segmenter is not None:
-            (clusters,) = self.photographs.label_maps([self.photographs.prepare(photograph)], (height, width))
+            (clusters,) = self.photographs.label_maps([self.photographs.prepare(photograph)])
+            shown = Image.fromarray(clusters.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
             legend = self.photographs.legend
-            maps["clusters"] = legend.ids(clusters), legend.classes.palette
+            maps["clusters"] = legend.ids(np.asarray(shown)), legend.classes.palette
         # Smoothly, unlike the model's input.
         return EigenPanels(photograph.resize((width, height), Image.Resampling.LANCZOS), found.eigenvectors, maps)
 
@@ -141,13 +140,10 @@ def visualize(cfg: DictConfig) -> str:
     Raises:
         CheckpointError, ConfigError, DataError, WeightsError: there is nothing to show at all.
     """
-    named = named_images(cfg)
-    if not named and cfg.checkpoint is None:
-        raise ConfigError("images: name images or folders, set bundled=true, or name a dataset (dir_dataset_name)")
+    if not cfg.images and not cfg.bundled and cfg.checkpoint is None:
+        raise ConfigError("images: name images or folders, set bundled=true, or name a checkpoint with its dataset")
     viewer = Viewer(cfg)
-    if not named and viewer.segmenter is not None:
-        data_dir = None if cfg.pytorch_data_dir == DatasetConfig.pytorch_data_dir else cfg.pytorch_data_dir
-        named = _dataset_images(dataset_config(viewer.segmenter.model, data_dir), cfg.split)
+    named = _named_images(cfg, viewer.segmenter)
     n = min(cfg.max_images, len(named))
     folder = Path(cfg.output_dir)
     rows: dict[str, EigenPanels] = {}
@@ -169,27 +165,12 @@ def visualize(cfg: DictConfig) -> str:
     return f"{len(rows)} of {len(named)} images{left_out}: {folder / 'grid.png'}"
 
 
-def named_images(cfg: DictConfig) -> list[NamedImage]:
-    """All images that a configuration names; empty if it names none.
-
-    Args:
-        cfg: with ``images``, ``bundled``, ``split`` and the keys of DatasetConfig.
-
-    Raises:
-        ConfigError: both files and a dataset are named.
-        DataError: a file or the dataset is missing.
-    """
+def _named_images(cfg: DictConfig, segmenter: Segmenter | None) -> list[tuple[str, Callable[[], Image.Image]]]:
+    """A unique name of each image, and what reads it; without named files, of the checkpoint's dataset."""
     files = named_files(cfg.images) + (bundled_photographs() if cfg.bundled else [])
-    names_dataset = cfg.dir_dataset_name is not None or cfg.dataset_name != DatasetConfig.dataset_name
-    if files and names_dataset:
-        raise ConfigError("images: name files or a dataset, not both")
-    if names_dataset:
-        return _dataset_images(cfg, cfg.split)
-    return [(name, partial(read_photograph, path)) for path, name in zip(files, output_names(files), strict=True)]
-
-
-def _dataset_images(source: Any, split: str) -> list[NamedImage]:
-    dataset = open_dataset(source, split)
+    if files or segmenter is None:
+        return [(name, partial(read_photograph, path)) for path, name in zip(files, output_names(files), strict=True)]
+    dataset = open_dataset(dataset_config(segmenter.model, cfg.pytorch_data_dir), cfg.split)
     return [(dataset.name(index), partial(dataset.image, index)) for index in range(len(dataset))]
 
 

@@ -103,18 +103,15 @@ class PhotographSegmenter:
         return Prepared(photograph, photograph if self.res is None else resized(photograph, self.res))
 
     @torch.no_grad()
-    def label_maps(
-        self, batch: Sequence[Prepared], size: tuple[int, int] | None = None, code: Tensor | None = None
-    ) -> list[np.ndarray]:
+    def label_maps(self, batch: Sequence[Prepared], code: Tensor | None = None) -> list[np.ndarray]:
         """Cluster ids of photographs that the model sees at one size; class ids with the linear probe.
 
         Args:
             batch: from ``prepare``; ``seen`` has the same size in all.
-            size: (H, W) of the results; None for each photograph's size.
             code: ``codes`` of the batch; None computes them.
 
         Returns:
-            For each photograph H×W uint8, or uint16 for more than 255 clusters.
+            For each photograph H×W uint8 in its size, or uint16 for more than 255 clusters.
         """
         code = self.codes(batch) if code is None else code
         covered, seen = covered_size(code, self._maps.patch_size), batch[0].seen
@@ -124,7 +121,7 @@ class PhotographSegmenter:
             covered = shown = (scores.shape[2], scores.shape[3])
         else:
             scores = self._scores(code)
-        fulls = [size or (item.photograph.height, item.photograph.width) for item in batch]
+        fulls = [(item.photograph.height, item.photograph.width) for item in batch]
         return [label_map(scores[i : i + 1], covered, shown, full) for i, full in enumerate(fulls)]
 
     def codes(self, batch: Sequence[Prepared]) -> Tensor:
