@@ -17,10 +17,11 @@ from torch import Tensor
 from eagle.config.refinement import RECOMMENDED, refinement_of_name
 from eagle.data.datasets.base import Classes
 from eagle.data.images import read_header, read_photograph
-from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, distinct_palette, name_lines
+from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, colored, distinct_palette, name_lines
 from eagle.data.named_files import bundled_photographs
-from eagle.demo.pictures import annotated, cue_picture, eigenvector_pictures, gallery, one_line_name, parcel, segments
+from eagle.demo.pictures import annotated, gallery, one_line_name, parcel, segments
 from eagle.errors import DataError, EagleError, one_line
+from eagle.figures.grids import eigenvector_colors
 from eagle.inference.decomposition import whole_patch_input
 from eagle.inference.segmentation import Segmentation
 from eagle.inference.segmenter import Segmenter
@@ -153,8 +154,10 @@ class Handlers:
             return gr.skip(), gr.skip()
         with _messages():
             vectors, cue = self.segmenter.eigenvectors_and_cue(photograph.image, res=res)
-        shown = ("Photograph", photograph.image)
-        return gallery([shown, *eigenvector_pictures(vectors)]), gallery([shown, cue_picture(cue)])
+        shown, (labels, ids) = ("Photograph", photograph.image), np.unique(cue, return_inverse=True)
+        pixels = colored(ids.reshape(cue.shape), distinct_palette(len(labels)))
+        pictures = [(f"Eigenvector {n}", Image.fromarray(eigenvector_colors(v))) for n, v in enumerate(vectors, 1)]
+        return gallery([shown, *pictures]), gallery([shown, (f"EiCue, {len(labels)} labels", Image.fromarray(pixels))])
 
     def pointed(self, result: Segmentation | None, names: Names, event: gr.SelectData) -> tuple[int, Any]:
         """The id of the class clicked in the legend, and the field that renames it."""

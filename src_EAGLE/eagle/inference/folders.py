@@ -262,18 +262,12 @@ def _summary(folder: Path, records: Sequence[dict[str, Any]], legend: Legend, cf
     for reason in content["unreadable"].values():
         logger.warning("left out: %s", reason)
     if content["images"]:
-        write_legend(folder / LEGEND_NAME, legend, [entry["shares"] for entry in content["images"].values()])
+        _write_legend(folder / LEGEND_NAME, legend, [entry["shares"] for entry in content["images"].values()])
     return content
 
 
-def write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float]]) -> None:
-    """Draw one bar per class in its mask colour; the bar's length is the class's mean share of an image.
-
-    Args:
-        path: PNG to write.
-        legend: names and colours of the masks.
-        shares: for each image, the result of ``Legend.shares``.
-    """
+def _write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float]]) -> None:
+    """Draw one bar per class in its mask colour; the bar's length is the class's mean share of an image."""
     names, colors = [*legend.classes.names], [*legend.classes.palette]
     if NO_CLASS_NAME not in names and any(NO_CLASS_NAME in image for image in shares):
         names.append(NO_CLASS_NAME)

@@ -116,11 +116,14 @@ class PhotographSegmenter:
         code = self.codes(batch) if code is None else code
         covered, seen = covered_size(code, self._maps.patch_size), batch[0].seen
         shown = (seen.height, seen.width)
-        if self.settings.refinement.on_pixels:
+        steps = self.settings.refinement
+        if steps.on_pixels:
             scores = self._refined([item.photograph for item in batch], code, covered, shown)
             covered = shown = (scores.shape[2], scores.shape[3])
+        elif steps.on_patches:
+            scores = patch_probabilities(code, self.probe, self.settings.alpha, steps.on_patches)
         else:
-            scores = self._scores(code)
+            scores = linear_scores(code, self.probe)
         fulls = [(item.photograph.height, item.photograph.width) for item in batch]
         return [label_map(scores[i : i + 1], covered, shown, full) for i, full in enumerate(fulls)]
 
@@ -142,13 +145,6 @@ class PhotographSegmenter:
         """Normalised B×3×H×W of images of one size; bytes travel to the device, which makes floats of them."""
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
         return normalize(self._fabric.to_device(pixels).permute(0, 3, 1, 2).contiguous().float().div(255))
-
-    def _scores(self, code: Tensor) -> Tensor:
-        """Class scores of the patches, B×C×h×w: probabilities after a step of refinement, else linear in the code."""
-        steps = self.settings.refinement.on_patches
-        if not steps:
-            return linear_scores(code, self.probe)
-        return patch_probabilities(code, self.probe, self.settings.alpha, steps)
 
     def _refined(
         self, photographs: Sequence[Image.Image], code: Tensor, covered: tuple[int, int], size: tuple[int, int]

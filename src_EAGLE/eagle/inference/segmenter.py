@@ -164,16 +164,9 @@ class Segmenter:
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is too small; the least is 1")
         refuse_unknown("refinement", [refine], NAMED_REFINEMENTS)
+        steps = refinement_of_name(refine)
         photographs = self.photographs(
-            refinement_of_name(refine),
-            probe,
-            res,
-            full_resolution,
-            window,
-            flip,
-            crf_backend,
-            cluster_names,
-            n_clusters,
+            steps, probe, res, full_resolution, window, flip, crf_backend, cluster_names, n_clusters
         )
         prepared = ((i, photographs.prepare(photograph_of(image))) for i, image in enumerate(given))
         legend = photographs.legend
