@@ -11,7 +11,7 @@ from eagle.config.validation import validated
 from eagle.errors import ConfigError
 from eagle_benchmarks import run as benchmark
 from eagle_benchmarks.comparisons import PARTS
-from eagle_benchmarks.run import alternating_times, in_a_process, peak_memory
+from eagle_benchmarks.run import in_a_process, peak_memory
 
 VIT = "vit_tiny_patch16_224"
 TINY = {"model_type": VIT, "res": 64, "eval_res": 64, "batch_size": 2, "repeats": 2, "device": "cpu"}
@@ -45,13 +45,6 @@ def test_run__an_unknown_section_is_named(run):
         run(sections=["eigne"])
     (sections,) = (field for field in fields(BenchmarkConfig) if field.name == "sections")
     assert all(name in sections.metadata["meaning"] for name in PARTS), "--help lists every section"
-
-
-def test_alternating_times__one_side_after_the_other_after_warming_up():
-    order = []
-    times = alternating_times({side: lambda side=side: order.append(side) for side in "ab"}, 3, CPU)
-    assert "".join(order) == "ab" * 4
-    assert len(times["a"]) == len(times["b"]) == 3
 
 
 def peaks_of_a_tensor_and_of_a_child():

@@ -19,6 +19,7 @@ from test_demo_pieces import write_checkpoint
 from conftest import ROOT
 from eagle.inference.segmenter import load_segmenter
 from headless_chromium import look, needs_chromium, started_chromium
+from miniatures import picture, save
 
 pytestmark = needs_chromium
 
@@ -90,8 +91,7 @@ def found(browser, selector):
 
 
 def photograph(folder, name="my photo.png", size=(90, 60), seed=0):
-    noise = np.random.default_rng(seed).integers(0, 255, (6, 9, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(folder / name)
+    save(folder / name, picture(seed, size))
     return folder / name
 
 

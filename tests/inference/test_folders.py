@@ -7,10 +7,8 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from conftest import ROOT, TINY_VIT
 from eagle import LitUnsupervisedSegmenter
@@ -21,6 +19,7 @@ from eagle.files import LOCK_NAME
 from eagle.inference.folders import LOG_NAME, segment
 from eagle.inference.photograph import PhotographSegmenter, ordered
 from eagle.inference.segmentation import Segmentation
+from miniatures import picture, save
 from test_files import held
 
 SIZES = ((48, 40), (40, 48), (64, 40))
@@ -42,16 +41,13 @@ def checkpoint(tmp_path):
 @pytest.fixture
 def photos(tmp_path):
     """Fourteen photographs of three sizes."""
-    (tmp_path / "photos").mkdir()
     for number in range(14):
         photograph(tmp_path / f"photos/{number:02d}.png", number)
     return tmp_path / "photos"
 
 
 def photograph(path, seed):
-    width, height = SIZES[seed % len(SIZES)]
-    pixels = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(path)
+    save(path, picture(seed, SIZES[seed % len(SIZES)]))
 
 
 def config(checkpoint, images, output_dir, **overrides):
@@ -73,7 +69,6 @@ def content(folder):
 
 def test_segment__a_name_as_long_as_file_systems_take(checkpoint, tmp_path):
     """Their limit is bytes; the names of masks and of unfinished masks are longer than the photograph's."""
-    (tmp_path / "photos").mkdir()
     for name in ("漢" * 79, "漢" * 83):
         photograph(tmp_path / "photos" / f"{name}.png", 0)
     assert len(segment(config(checkpoint, tmp_path / "photos", tmp_path / "out"))["images"]) == 2
@@ -182,7 +177,6 @@ def test_segment__unreadable_file_does_not_stop_its_batch(checkpoint, photos, tm
 
 
 def test_segment__another_folder_with_the_same_names_overwrites_and_is_noticed(checkpoint, photos, tmp_path):
-    (tmp_path / "other").mkdir()
     photograph(tmp_path / "other" / "00.png", 33)
     first = segment(config(checkpoint, photos, tmp_path / "masks"))
     segment(config(checkpoint, tmp_path / "other", tmp_path / "masks"))
