@@ -200,6 +200,7 @@ def test_by_hand__a_split_is_the_trees_and_a_join_takes_the_others_id_name_and_c
     both = {leaf for leaf, i in enumerate(visitor.cut[1]) if i == second}
     assert both == {leaf for leaf, i in enumerate(fine) if i in (first, second)}
     assert visitor.names == {second: "sky"}
+    assert set(visitor.handlers.cut(None)[1]) == {0}, "the number beside the slider is being typed"
     visitor.cut = visitor.handlers.cut(4)  # the slider
     visitor.rename(0, "")
     assert (

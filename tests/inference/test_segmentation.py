@@ -93,7 +93,8 @@ def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path):
     """Ids, colours and shares of 300 clusters agree with each other."""
     checkpoint = train(make_run(labels=False, extra_clusters=298)) / "last.ckpt"
     path = tmp_path / "a.png"
-    save(path, np.random.default_rng(0).integers(0, 256, (192, 256, 3), dtype=np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((256, 192), Image.Resampling.BICUBIC).save(path)
     content = segment(config(checkpoint, [path], tmp_path / "masks", res=192))
     image = Image.open(tmp_path / "masks/a_ids.png")
     assert image.mode == "I;16"

@@ -121,10 +121,14 @@ class Handlers:
             whole_patch_input(photograph.image, res, self.patch_size)  # refuses what has too many patches
             return Codes(res, self.segmenter.codes(photograph.image, res))
 
-    def cut(self, n_clusters: int) -> LeafClasses | None:
-        """The tree's clusters where the slider cuts it; None without a tree."""
+    def cut(self, n_clusters: float | None) -> LeafClasses | None:
+        """The tree's clusters where the slider cuts it; None without a tree.
+
+        While a visitor types 16 beside the slider, it is at 1, below its range.
+        """
         if self.segmenter.model.cluster_tree is None:
             return None
+        n_clusters = min(max(1, int(n_clusters or 1)), self.clusters[1])
         # Names of the checkpoint or of a file hold for the number of clusters that they were made for.
         fitted = n_clusters == self.clusters[0]
         where: dict[str, Any] = {"cluster_names": self.cluster_names} if fitted else {"n_clusters": n_clusters}

@@ -117,8 +117,9 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
             event.success(handlers.decomposed, seen, [vectors, cue], **on_model)
         refine.change(handlers.segmented, settings, views, trigger_mode="always_last", **on_model)
         moved = n_clusters.change(
-            lambda n: (handlers.cut(n), None), n_clusters, [cut, chosen], trigger_mode="always_last", **plain
-        )
+            lambda n: (handlers.cut(n), None), n_clusters, [cut, chosen], trigger_mode="always_last", preprocess=False,
+            **plain,
+        )  # fmt: skip
         moved.success(handlers.segmented, settings, views, **on_model)
         opacity.change(None, opacity, js=SET_OPACITY)
         pointed = stage.select(handlers.pointed, [result, names], [chosen, name], **plain)
