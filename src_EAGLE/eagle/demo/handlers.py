@@ -222,8 +222,8 @@ class Handlers:
         lines, tree = {}, self.segmenter.model.cluster_tree
         if cut and tree:
             classes, of_leaf = _joined(cut, names)
-            of_leaf_names = [_name(classes, names, i) for i in of_leaf]
-            lines = dict(zip(tree.cluster_of_leaf(tree.n_leaves), of_leaf_names, strict=True))
+            name_of_leaf = [_name(classes, names, i) for i in of_leaf]
+            lines = dict(zip(tree.cluster_of_leaf(tree.n_leaves), name_of_leaf, strict=True))
         return parcel(_kept(result), names, opacity, [lines[cluster] for cluster in sorted(lines)])
 
 
