@@ -9,21 +9,17 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+from test_demo_pieces import write_checkpoint
 
-from conftest import ROOT, TINY_VIT
-from eagle.cluster_fit import weighted_ward
+from conftest import ROOT
 from eagle.inference.segmenter import load_segmenter
-from eagle.models.cluster_tree import ClusterTree
-from eagle.segmenter import LitUnsupervisedSegmenter
 from headless_chromium import look, needs_chromium, started_chromium
-
-pytest.importorskip("gradio")
+from miniatures import picture, save
 
 pytestmark = needs_chromium
 
@@ -40,26 +36,14 @@ def uploads(tmp_path_factory):
     return tmp_path_factory.mktemp("temporary")
 
 
-def random_tree(n_leaves, dim):
-    leaves = torch.randn(n_leaves, dim)
-    merges = torch.from_numpy(weighted_ward(leaves.numpy(), np.ones(n_leaves)))
-    return ClusterTree(leaves, torch.ones(n_leaves), merges)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return tmp_path_factory.mktemp("run") / "best.ckpt"
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
 
 
 @pytest.fixture(scope="module")
 def address(checkpoint, uploads):
-    path = checkpoint
-    torch.manual_seed(0)
-    cfg = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "val_res": 64}
-    trained = LitUnsupervisedSegmenter(6, cfg)
-    trained.cluster_tree = random_tree(n_leaves=32, dim=32)
-    torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
-    command = [sys.executable, ROOT / "src_EAGLE" / "demo.py", f"checkpoint={path}", "port=0", "device=cpu"]
+    command = [sys.executable, ROOT / "src_EAGLE" / "demo.py", f"checkpoint={checkpoint}", "port=0", "device=cpu"]
     environment = {**os.environ, "TMPDIR": str(uploads)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as server:
@@ -107,8 +91,7 @@ def found(browser, selector):
 
 
 def photograph(folder, name="my photo.png", size=(90, 60), seed=0):
-    noise = np.random.default_rng(seed).integers(0, 255, (6, 9, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(folder / name)
+    save(folder / name, picture(seed, size))
     return folder / name
 
 

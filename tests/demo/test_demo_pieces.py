@@ -126,17 +126,20 @@ def test_privacy__refuses_routes_and_tells_the_browser_to_ask_no_other_address()
         assert client.get(route).status_code == 404 or route.startswith("/assets"), route
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def write_checkpoint(path):
     """With a tree of 32 random leaves."""
     torch.manual_seed(0)
     cfg = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "val_res": 64}
     trained, leaves = LitUnsupervisedSegmenter(6, cfg), torch.randn(32, 32)
     areas, merges = torch.arange(1.0, 33), torch.from_numpy(weighted_ward(leaves.numpy(), np.ones(32)))
     trained.cluster_tree = ClusterTree(leaves, areas, merges)
-    path = tmp_path_factory.mktemp("run") / "best.ckpt"
     torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
 
 
 class Visitor:
@@ -146,15 +149,15 @@ class Visitor:
         self.handlers = handlers
         self.photograph = Photograph("photo", image)
         self.codes = handlers.coded(self.photograph, 64)
-        self.names, self.by_hand, self.n_clusters = {}, None, handlers.clusters[0]
+        self.names, self.cut = {}, handlers.cut(handlers.clusters[0])
         self.result = handlers.segmented(*self.settings)[0]
 
     @property
     def settings(self):
-        return self.photograph, self.codes, "none", self.n_clusters, self.names, self.by_hand
+        return self.photograph, self.codes, "none", self.cut, self.names
 
-    def took(self, names, by_hand, result, _stage, *_):
-        self.names, self.by_hand = names, by_hand
+    def took(self, cut, names, result, _stage, *_):
+        self.cut, self.names = cut, names
         self.result = result if isinstance(result, Segmentation) else self.result
 
     def split(self, chosen):
@@ -169,8 +172,7 @@ class Visitor:
         return np.vectorize(shown.get)(self.result.ids)
 
     def download(self):
-        settings = self.settings[2:]
-        url = self.handlers.packed(self.result, 0.5, *settings)["url"]
+        url = self.handlers.packed(self.result, 0.5, self.cut, self.names)["url"]
         return zipfile.ZipFile(io.BytesIO(base64.b64decode(url.split(",")[1])))
 
 
@@ -183,10 +185,10 @@ def image():
 def test_by_hand__a_split_is_the_trees_and_a_join_takes_the_others_id_name_and_colour(checkpoint, image, tmp_path):
     segmenter = load_segmenter(checkpoint, device="cpu")
     visitor, tree = Visitor(Handlers(segmenter, None, tmp_path), image), segmenter.model.cluster_tree
-    for n in range(visitor.n_clusters, visitor.n_clusters + 6):  # by hand, as the slider does it
+    for n in range(visitor.handlers.clusters[0], 17):  # by hand, as the slider does it
         coarse, fine = tree.cluster_of_leaf(n), tree.cluster_of_leaf(n + 1)
         visitor.split(next(i for i, j in zip(coarse, fine, strict=True) if i != j))
-        assert visitor.by_hand[1] == fine
+        assert visitor.cut[1] == fine
         assert (visitor.result.ids == segmenter.segment(image, n_clusters=n + 1, refine="none").ids).all()
         assert (visitor.result.palette == distinct_palette(n + 1)).all()
     first, second, *_ = np.unique(visitor.result.ids).tolist()
@@ -195,10 +197,11 @@ def test_by_hand__a_split_is_the_trees_and_a_join_takes_the_others_id_name_and_c
     visitor.rename(first, " sky ")
     assert (visitor.result.ids == second)[before == first].all()
     assert "sky" in visitor.named_pixels()[before == second]
-    both = {leaf for leaf, i in enumerate(visitor.by_hand[1]) if i == second}
+    both = {leaf for leaf, i in enumerate(visitor.cut[1]) if i == second}
     assert both == {leaf for leaf, i in enumerate(fine) if i in (first, second)}
     assert visitor.names == {second: "sky"}
-    visitor.n_clusters, visitor.by_hand = 4, None  # the slider
+    assert set(visitor.handlers.cut(None)[1]) == {0}, "the number beside the slider is being typed"
+    visitor.cut = visitor.handlers.cut(4)  # the slider
     visitor.rename(0, "")
     assert (
         visitor.handlers.segmented(*visitor.settings)[0].ids
@@ -208,7 +211,7 @@ def test_by_hand__a_split_is_the_trees_and_a_join_takes_the_others_id_name_and_c
 
 def test_by_hand__the_downloaded_names_file_gives_the_same_masks_in_the_command(checkpoint, image, tmp_path):
     visitor = Visitor(Handlers(load_segmenter(checkpoint, device="cpu"), None, tmp_path), image)
-    of_leaf = visitor.handlers.leaf_classes(*visitor.settings[2:])[1]
+    of_leaf = visitor.cut[1]
     *others, small, large = sorted(np.unique(visitor.result.ids).tolist(), key=of_leaf.count)
     for text in ("grass & sons", "Straße"):
         visitor.split(large)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eagle.inference.decomposition import cosine_kmeans, decompose, decompose_keys, numbered_by_size, numbered_like
+from eagle.inference.decomposition import cosine_kmeans, decompose, numbered_by_size, numbered_like
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.affinity import color_affinity, feature_affinity
 from eagle.spectral.eicue import eicue
@@ -34,7 +34,7 @@ def test_keys__two_flat_halves_are_what_the_first_eigenvector_separates():
     """With an affinity of ones within halves and c across, L has the eigenvectors 1 and ±1, and a null space beside."""
     img = torch.full((1, 3, H, W), -1.5)
     img[..., W // 2 :] = 1.5
-    decomposition = decompose_keys(ByColour(), img, options(1, 2))
+    decomposition = decompose(ByColour(), None, img, options(1, 2))
     (first,) = decomposition.eigenvectors
     is_right = np.arange(W)[None].repeat(H, axis=0) >= W // 2
     assert np.allclose(first, np.where(is_right, -1, 1) * np.sign(first[0, 0]) / np.sqrt(H * W), atol=1e-4)
@@ -55,7 +55,7 @@ def img():
 
 
 def test_segmenter__cue_is_the_trained_codebooks_on_trainings_eigenvectors(segmenter, img):
-    decomposition = decompose(segmenter, img, options())
+    decomposition = decompose(segmenter.net.model, segmenter, img, options())
     with torch.no_grad():
         _, code = segmenter.net.keys_and_code(img)
         vectors, _ = segmenter._eigenvectors(img, img, code, code)
@@ -72,7 +72,7 @@ def test_segmenter__colours_enter_as_in_training(make_config, img):
         segmenter = LitUnsupervisedSegmenter(2, make_config(eigen_cluster=4, color_affinity=mode)).eval()
         with torch.no_grad():
             _, code = segmenter.net.keys_and_code(img)
-        vectors = decompose(segmenter, img, options()).eigenvectors.reshape(3, -1)
+        vectors = decompose(segmenter.net.model, segmenter, img, options()).eigenvectors.reshape(3, -1)
         residual = {}
         for colors in (mode, other):
             affinity = feature_affinity(code.flatten(2).transpose(1, 2)) + color_affinity(img, (6, 8), colors)

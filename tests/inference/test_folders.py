@@ -7,10 +7,8 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from conftest import ROOT, TINY_VIT
 from eagle import LitUnsupervisedSegmenter
@@ -18,9 +16,10 @@ from eagle.commands.photographs import SegmentConfig, segment_images
 from eagle.config.validation import validated
 from eagle.errors import ConfigError, DataError, EagleError
 from eagle.files import LOCK_NAME
-from eagle.inference.folders import segment
-from eagle.inference.photograph import PhotographSegmenter, Prepared, batches, ordered
+from eagle.inference.folders import LOG_NAME, segment
+from eagle.inference.photograph import PhotographSegmenter, ordered
 from eagle.inference.segmentation import Segmentation
+from miniatures import picture, save
 from test_files import held
 
 SIZES = ((48, 40), (40, 48), (64, 40))
@@ -41,17 +40,14 @@ def checkpoint(tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Fourteen photographs of three sizes, in chunks of eight with ``batch_size=2``."""
-    (tmp_path / "photos").mkdir()
+    """Fourteen photographs of three sizes."""
     for number in range(14):
         photograph(tmp_path / f"photos/{number:02d}.png", number)
     return tmp_path / "photos"
 
 
 def photograph(path, seed):
-    width, height = SIZES[seed % len(SIZES)]
-    pixels = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(path)
+    save(path, picture(seed, SIZES[seed % len(SIZES)]))
 
 
 def config(checkpoint, images, output_dir, **overrides):
@@ -67,12 +63,12 @@ def command(cfg, *arguments):
 
 
 def content(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The bytes of all files but the log, whose lines are in the order of the runs."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LOG_NAME}
 
 
 def test_segment__a_name_as_long_as_file_systems_take(checkpoint, tmp_path):
     """Their limit is bytes; the names of masks and of unfinished masks are longer than the photograph's."""
-    (tmp_path / "photos").mkdir()
     for name in ("漢" * 79, "漢" * 83):
         photograph(tmp_path / "photos" / f"{name}.png", 0)
     assert len(segment(config(checkpoint, tmp_path / "photos", tmp_path / "out"))["images"]) == 2
@@ -90,18 +86,26 @@ def computed(monkeypatch):
     noted = []
     label_maps = PhotographSegmenter.label_maps
 
-    def noting(self, batch, size=None):
+    def noting(self, batch):
         noted.append([item.photograph.size for item in batch])
-        return label_maps(self, batch, size)
+        return label_maps(self, batch)
 
     monkeypatch.setattr(PhotographSegmenter, "label_maps", noting)
     return noted
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [{"res": 64}, {"cluster_names": "names.txt"}, {}],
-)
+def test_segment__photographs_of_one_size_are_computed_together(checkpoint, photos, tmp_path, computed, monkeypatch):
+    """Of each ``batch_size`` photographs, those of one size, and no more pixels at once than allowed."""
+    segment(config(checkpoint, photos, tmp_path / "masks", batch_size=7))
+    assert [len(batch) for batch in computed] == [3, 2, 2, 3, 2, 2]
+    assert all(len(set(batch)) == 1 for batch in computed)
+    computed.clear()
+    monkeypatch.setattr("eagle.inference.photograph.BATCH_PIXELS", 1)
+    segment(config(checkpoint, photos, tmp_path / "others", batch_size=7))
+    assert [len(batch) for batch in computed] == [1] * 14
+
+
+@pytest.mark.parametrize("overrides", [{"res": 64}, {"cluster_names": "names.txt"}, {}])
 def test_segment__changed_setting_computes_all_again(checkpoint, photos, tmp_path, computed, monkeypatch, overrides):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.txt").write_text("a\nb\na\n")
@@ -173,7 +177,6 @@ def test_segment__unreadable_file_does_not_stop_its_batch(checkpoint, photos, tm
 
 
 def test_segment__another_folder_with_the_same_names_overwrites_and_is_noticed(checkpoint, photos, tmp_path):
-    (tmp_path / "other").mkdir()
     photograph(tmp_path / "other" / "00.png", 33)
     first = segment(config(checkpoint, photos, tmp_path / "masks"))
     segment(config(checkpoint, tmp_path / "other", tmp_path / "masks"))
@@ -182,22 +185,12 @@ def test_segment__another_folder_with_the_same_names_overwrites_and_is_noticed(c
     assert content(tmp_path / "masks") == content(tmp_path / "fresh")
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (["elsewhere", "photos/../photos"], "output_dir: photos is a folder of images"),
-        (["photos/03.png", "photos/03_ids.png"], "output_dir: photos/03_ids.png is to be segmented, and named like a"),
-    ],
-)
-def test_segment__an_input_is_never_replaced(checkpoint, photos, tmp_path, monkeypatch, images, message):
+def test_segment__an_input_is_never_replaced(checkpoint, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "elsewhere").mkdir()
-    for name in ("elsewhere/a.png", "photos/03_ids.png"):
-        photograph(tmp_path / name, 0)
     before = content(photos)
-    with pytest.raises(ConfigError) as error:
-        segment(config(checkpoint, images, "photos"))
-    assert str(error.value).startswith(message)
+    for images in ("photos/../photos", "photos/03.png"):
+        with pytest.raises(ConfigError, match="output_dir: photos is a folder of images to segment"):
+            segment(config(checkpoint, images, "photos"))
     assert content(photos) == before
 
 
@@ -216,7 +209,7 @@ def test_segment__kill_in_the_middle_and_rerun_give_the_same_bytes(checkpoint, p
     n_done = log.read_bytes().count(b"\n")
     assert 20 <= n_done < 400
     segment(cfg)
-    assert sum(map(len, computed)) < 400 - n_done + 8, "no more than the interrupted chunk is computed twice"
+    assert sum(map(len, computed)) < 400 - n_done + 8, "no more than what was in work is computed twice"
     segment(config(checkpoint, photos, tmp_path / "whole"))
     assert content(tmp_path / "masks") == content(tmp_path / "whole")
 
@@ -242,18 +235,3 @@ def test_ordered__keeps_the_order_and_works_at_most_so_far_ahead():
     with pytest.raises(DataError, match="failed"):
         next(results)
     assert 2 <= farthest <= 6
-
-
-def prepared(width, height=10):
-    image = Image.new("RGB", (width, height))
-    return Prepared(image, image)
-
-
-def test_batches__one_size_each_and_no_more_waiting_than_allowed():
-    items = [(width, prepared(width)) for width in (10, 20, 10, 30, 10, 20)]
-    grouped = [[width for width, _ in batch] for batch in batches(items, 2)]
-    assert grouped == [[10, 10], [20, 20], [30], [10]]
-    grouped = [[width for width, _ in batch] for batch in batches(items, 8, 550)]
-    assert grouped == [[30], [20, 20], [10, 10, 10]], "700 pixels wait: the size with most pixels leaves"
-    large = [(number, prepared(2000, 3000)) for number in range(3)]
-    assert [len(batch) for batch in batches(large, 8)] == [1, 1, 1]

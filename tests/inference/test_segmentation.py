@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_folders import config
 
 from eagle.checkpoint_evaluation import evaluate_checkpoint
-from eagle.commands.photographs import SegmentConfig
 from eagle.config.schema import EvalConfig
 from eagle.config.validation import validated
 from eagle.data.datasets.base import Classes
@@ -18,22 +18,12 @@ from eagle.inference.folders import segment
 from eagle.inference.photograph import label_map, sampled
 from eagle.inference.segmentation import Legend
 from eagle.training.run import train
+from miniatures import picture, save
 
 
 @pytest.fixture
 def checkpoint(run_dir):
     return run_dir / "last.ckpt"
-
-
-def config(checkpoint, images, output_dir, **overrides):
-    values = {"checkpoint": str(checkpoint), "images": [str(image) for image in images], "output_dir": str(output_dir)}
-    return validated(SegmentConfig, values | {"accelerator": "cpu"} | overrides)
-
-
-def photograph(path, size, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 4 + 1, size[0] // 4 + 1, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
-    return path
 
 
 @pytest.mark.parametrize("band_pixels", [50, 1 << 20])
@@ -87,7 +77,8 @@ def test_segment__equals_the_evaluations_predictions(make_run, tmp_path, refine,
     ],
 )
 def test_segment__masks_have_the_photographs_size(checkpoint, tmp_path, overrides):
-    path = photograph(tmp_path / "photo with spaces é.jpg", (131, 67))
+    path = tmp_path / "photo with spaces é.jpg"
+    save(path, picture(0, (131, 67)))
     content = segment(config(checkpoint, [path], tmp_path / "masks", **overrides))
     for kind in ("ids", "color", "overlay"):
         assert Image.open(tmp_path / "masks" / f"{path.stem}_{kind}.png").size == (131, 67)
@@ -101,7 +92,9 @@ def test_segment__masks_have_the_photographs_size(checkpoint, tmp_path, override
 def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path):
     """Ids, colours and shares of 300 clusters agree with each other."""
     checkpoint = train(make_run(labels=False, extra_clusters=298)) / "last.ckpt"
-    path = photograph(tmp_path / "a.png", (256, 192))
+    path = tmp_path / "a.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((256, 192), Image.Resampling.BICUBIC).save(path)
     content = segment(config(checkpoint, [path], tmp_path / "masks", res=192))
     image = Image.open(tmp_path / "masks/a_ids.png")
     assert image.mode == "I;16"

@@ -2,8 +2,8 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,23 +11,15 @@ import torch
 from skimage.data import astronaut
 from skimage.transform import resize
 
+from conftest import ROOT
 from eagle.errors import ConfigError, EagleError
 from eagle.maps.crf.dense_crf import _bgr_bytes, _by_torch, dense_crf, dense_crf_maps
 from eagle.maps.crf.pool import workers
 
-ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
-def has_pydensecrf():
-    try:
-        import pydensecrf.densecrf  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-needs_pydensecrf = pytest.mark.skipif(not has_pydensecrf(), reason="pydensecrf is not installed: pip install -e .[crf]")
+needs_pydensecrf = pytest.mark.skipif(find_spec("pydensecrf") is None, reason="needs pydensecrf: pip install -e .[crf]")
 BACKENDS = ["torch", pytest.param("pydensecrf", marks=needs_pydensecrf)]
 
 
@@ -140,20 +132,13 @@ def test_dense_crf__log_of_a_one_hot_map():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_dense_crf__batch_equals_one_by_one(backend):
-    image, logits = noise_image(3, 14, 19), random_logits(3, 4, 5, 6)
-    batch = dense_crf(image, logits, backend)
-    for i in range(3):
-        torch.testing.assert_close(batch[i : i + 1], dense_crf(image[i : i + 1], logits[i : i + 1], backend))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_dense_crf_maps__equals_map_by_map(backend):
+def test_dense_crf_maps__equals_each_map_of_each_image(backend):
     image, maps = noise_image(2, 16, 12), [random_logits(2, 3, 4, 3), random_logits(2, 7, 16, 12, seed=2)]
-    together = dense_crf_maps(image, maps, backend)
-    assert [tuple(refined.shape) for refined in together] == [(2, 3, 16, 12), (2, 7, 16, 12)]
-    for refined, logits in zip(together, maps, strict=True):
-        torch.testing.assert_close(refined, dense_crf(image, logits, backend))
+    for together, logits in zip(dense_crf_maps(image, maps, backend), maps, strict=True):
+        assert together.shape == (2, logits.shape[1], 16, 12)
+        for i in range(2):
+            alone = dense_crf(image[i : i + 1], logits[i : i + 1], backend)
+            torch.testing.assert_close(together[i : i + 1], alone)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -15,7 +15,6 @@ from eagle.config.schema import (
     PRECISIONS,
     REQUIRED,
     BackboneConfig,
-    DatasetConfig,
     option,
 )
 from eagle.downloads.catalog import require_checkpoint
@@ -95,16 +94,17 @@ segment_images_main = partial(run_command, SegmentConfig, segment_images, positi
 
 
 @dataclass
-class VisualizeConfig(DatasetConfig, BackboneConfig):
+class VisualizeConfig(BackboneConfig):
     """Keys of ``visualize_eigen.py``. Backbone keys apply only without a checkpoint."""
 
     images: list[str] = option([], "Images and folders of images")
     bundled: bool = option(False, "Also draw the photographs bundled with scikit-image and scikit-learn")
     split: str = option(
         "val",
-        "Split of the named dataset, or of the checkpoint's dataset if nothing is named",
+        "Split of the checkpoint's dataset, which is drawn if no image is named",
         choices=("train", "val"),
     )
+    pytorch_data_dir: str | None = option(None, "Folder of that dataset; none = as in training", path=True)
     max_images: int = option(16, "Maximum number of images, evenly spread over those named", minimum=1, maximum=200)
 
     checkpoint: str | None = option(
@@ -133,7 +133,6 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
     panels: bool = option(
         False, "Also write each panel as a file; label maps are palette PNGs whose indices are the labels"
     )
-    panel_scale: int = option(2, "Size of those files relative to the model input", minimum=1, maximum=32)
     accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
     precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
 

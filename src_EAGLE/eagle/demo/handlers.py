@@ -14,13 +14,14 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from eagle.config.refinement import refinement_of_name
+from eagle.config.refinement import RECOMMENDED, refinement_of_name
 from eagle.data.datasets.base import Classes
 from eagle.data.images import read_header, read_photograph
-from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, distinct_palette, name_lines
+from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, colored, distinct_palette, name_lines
 from eagle.data.named_files import bundled_photographs
-from eagle.demo.pictures import annotated, cue_picture, eigenvector_pictures, gallery, one_line_name, parcel, segments
+from eagle.demo.pictures import annotated, gallery, one_line_name, parcel, segments
 from eagle.errors import DataError, EagleError, one_line
+from eagle.figures.grids import eigenvector_colors
 from eagle.inference.decomposition import whole_patch_input
 from eagle.inference.segmentation import Segmentation
 from eagle.inference.segmenter import Segmenter
@@ -120,18 +121,32 @@ class Handlers:
             whole_patch_input(photograph.image, res, self.patch_size)  # refuses what has too many patches
             return Codes(res, self.segmenter.codes(photograph.image, res))
 
+    def cut(self, n_clusters: float | None) -> LeafClasses | None:
+        """The tree's clusters where the slider cuts it; None without a tree.
+
+        While a visitor types 16 beside the slider, it is at 1, below its range.
+        """
+        if self.segmenter.model.cluster_tree is None:
+            return None
+        n_clusters = min(max(1, int(n_clusters or 1)), self.clusters[1])
+        # Names of the checkpoint or of a file hold for the number of clusters that they were made for.
+        fitted = n_clusters == self.clusters[0]
+        where: dict[str, Any] = {"cluster_names": self.cluster_names} if fitted else {"n_clusters": n_clusters}
+        cut = self.segmenter.photographs(refinement_of_name(RECOMMENDED), **where)
+        return cut.legend.classes, cut.legend.ids(cast(ClusterCut, cut.probe).groups.cpu().numpy()).tolist()
+
     def segmented(
-        self, photograph: Photograph | None, codes: Codes | None, refine: str, n_clusters: int, names: Names,
-        by_hand: LeafClasses | None,
-    ) -> tuple[Any, Any]:  # fmt: skip
+        self, photograph: Photograph | None, codes: Codes | None, refine: str, cut: LeafClasses | None, names: Names
+    ) -> tuple[Any, Any]:
         """The segmentation and the picture of it."""
         if photograph is None or codes is None:
             gr.Info("Applies to the photograph that you choose next.")
             return gr.skip(), gr.skip()
         res, code = codes
         with _messages():
-            chosen = self.leaf_classes(refine, n_clusters, names, by_hand)
-            options: dict[str, Any] = {"leaf_classes": chosen} if chosen else {"cluster_names": self.cluster_names}
+            options: dict[str, Any] = {"cluster_names": self.cluster_names}
+            if cut is not None:
+                options = {"leaf_classes": _joined(cut, names)}
             result = self.segmenter.segment_codes(photograph.image, code, res=res, refine=refine, **options)
         # A quarter of int64's memory; no data set has so many classes.
         result = replace(result, name=photograph.name, ids=result.ids.astype("int16"))
@@ -143,8 +158,10 @@ class Handlers:
             return gr.skip(), gr.skip()
         with _messages():
             vectors, cue = self.segmenter.eigenvectors_and_cue(photograph.image, res=res)
-        shown = ("Photograph", photograph.image)
-        return gallery([shown, *eigenvector_pictures(vectors)]), gallery([shown, cue_picture(cue)])
+        shown, (labels, ids) = ("Photograph", photograph.image), np.unique(cue, return_inverse=True)
+        pixels = colored(ids.reshape(cue.shape), distinct_palette(len(labels)))
+        pictures = [(f"Eigenvector {n}", Image.fromarray(eigenvector_colors(v))) for n, v in enumerate(vectors, 1)]
+        return gallery([shown, *pictures]), gallery([shown, (f"EiCue, {len(labels)} labels", Image.fromarray(pixels))])
 
     def pointed(self, result: Segmentation | None, names: Names, event: gr.SelectData) -> tuple[int, Any]:
         """The id of the class clicked in the legend, and the field that renames it."""
@@ -156,31 +173,16 @@ class Handlers:
         others = [segment["name"] for segment in segments(_kept(result), names) if segment["id"] != chosen]
         return gr.update(choices=others, value=None, interactive=chosen is not None)
 
-    def leaf_classes(
-        self, refine: str, n_clusters: int, names: Names, by_hand: LeafClasses | None
-    ) -> LeafClasses | None:
-        """The visitor's choice, or else the slider's cut, with clusters of one name as one; None without a tree."""
-        if self.segmenter.model.cluster_tree is None:
-            return None
-        if by_hand is None:
-            # Names of the checkpoint or of a file hold for the number of clusters that they were made for.
-            fitted = n_clusters == self.clusters[0]
-            where: dict[str, Any] = {"cluster_names": self.cluster_names} if fitted else {"n_clusters": n_clusters}
-            cut = self.segmenter.photographs(refinement_of_name(refine), **where)
-            by_hand = cut.legend.classes, cut.legend.ids(cast(ClusterCut, cut.probe).groups.cpu().numpy()).tolist()
-        return _joined(by_hand, names)
-
     def split(self, chosen: int | None, *settings: Any) -> tuple[Any, ...]:
         """Split the chosen cluster as the tree does: the larger part keeps id, name and colour.
 
         Returns:
-            The names, the class of each leaf, and ``segmented`` with them.
+            The clusters, their names, and ``segmented`` with them.
         """
-        photograph, codes, refine, n_clusters, names, by_hand = settings
-        before, tree = self.leaf_classes(refine, n_clusters, names, by_hand), self.segmenter.model.cluster_tree
-        assert before, "without a tree, the page has no such button"
-        assert tree
-        classes, of_leaf = before
+        photograph, codes, refine, cut, names = settings
+        tree = self.segmenter.model.cluster_tree
+        assert tree, "without a tree, the page has no such button"
+        classes, of_leaf = _joined(cut, names)
         leaves = [leaf for leaf, i in enumerate(of_leaf) if i == chosen]
         if len(leaves) < 2:
             gr.Info("This cluster is a leaf of the tree: it has no parts." if leaves else NONE_CHOSEN)
@@ -190,8 +192,8 @@ class Handlers:
         taken = {_name(classes, names, i) for i in of_leaf}
         name = next(name for n in count(new) if (name := f"cluster {n}") not in taken)
         classes = Classes((*classes.names, name), np.vstack([classes.palette, distinct_palette(new + 1)[new:]]))
-        by_hand = classes, [new if leaf in smaller else i for leaf, i in enumerate(of_leaf)]
-        return names, by_hand, *self.segmented(photograph, codes, refine, n_clusters, names, by_hand)
+        cut = classes, [new if leaf in smaller else i for leaf, i in enumerate(of_leaf)]
+        return cut, names, *self.segmented(photograph, codes, refine, cut, names)
 
     def renamed(self, chosen: int | None, text: str, result: Segmentation | None, *settings: Any) -> tuple[Any, ...]:
         """Rename the chosen cluster; with another one's name, it joins that one, and with none it has its old name.
@@ -199,27 +201,29 @@ class Handlers:
         Returns:
             What ``split`` returns, the id that is chosen now, and its name.
         """
-        photograph, codes, refine, n_clusters, names, by_hand = settings
+        photograph, codes, refine, cut, names = settings
         if chosen is None:
             gr.Info(NONE_CHOSEN)
             return (gr.skip(),) * 6
-        text, before = one_line_name(text), self.leaf_classes(refine, n_clusters, names, by_hand)
+        text = one_line_name(text)
         named = {**names, chosen: text}
-        after = before and _joined(before, named, chosen)
-        if not before or not after or before[1] == after[1]:
-            return named, by_hand, gr.skip(), _stage(_kept(result), named), chosen, gr.skip()
-        del named[chosen]
-        segmented = self.segmented(photograph, codes, refine, n_clusters, named, after)
-        return named, after, *segmented, after[1][before[1].index(chosen)], text
+        if cut is not None:
+            (_, before), joined = _joined(cut, names), _joined(cut, named, chosen)
+            if joined[1] != before:
+                del named[chosen]
+                segmented = self.segmented(photograph, codes, refine, joined, named)
+                return joined, named, *segmented, joined[1][before.index(chosen)], text
+        return cut, named, gr.skip(), _stage(_kept(result), named), chosen, gr.skip()
 
-    def packed(self, result: Segmentation | None, opacity: float, *settings: Any) -> dict[str, str]:
+    def packed(
+        self, result: Segmentation | None, opacity: float, cut: LeafClasses | None, names: Names
+    ) -> dict[str, str]:
         """The zip to download; with a tree, its names file has a line for each cluster of the finest cut."""
-        refine, n_clusters, names, by_hand = settings
-        chosen, tree = self.leaf_classes(refine, n_clusters, names, by_hand), self.segmenter.model.cluster_tree
-        lines = {}
-        if chosen and tree:
-            of_leaf = [_name(chosen[0], names, i) for i in chosen[1]]
-            lines = dict(zip(tree.cluster_of_leaf(tree.n_leaves), of_leaf, strict=True))
+        lines, tree = {}, self.segmenter.model.cluster_tree
+        if cut and tree:
+            classes, of_leaf = _joined(cut, names)
+            name_of_leaf = [_name(classes, names, i) for i in of_leaf]
+            lines = dict(zip(tree.cluster_of_leaf(tree.n_leaves), name_of_leaf, strict=True))
         return parcel(_kept(result), names, opacity, [lines[cluster] for cluster in sorted(lines)])
 
 

@@ -52,7 +52,8 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=kept) as page:
         photograph, result = gr.State(None, time_to_live=REMEMBERED), gr.State(None, time_to_live=REMEMBERED)
         codes, names, chosen = gr.State(None, time_to_live=REMEMBERED), gr.State({}), gr.State(None)
-        by_hand = gr.State(None)  # the class of each leaf, once a cluster has been split or joined
+        (fitted, most), at_first = handlers.clusters, handlers.cut(handlers.clusters[0])
+        cut, tree = gr.State(at_first), at_first is not None
         gr.Markdown(f"# EAGLE segments photographs without labels\nModel: `{checkpoint}`. {KEPT}", elem_id="heading")
         with gr.Row(elem_id="picker"):
             picker = gr.File(show_label=False, file_types=["image"], height=112, elem_id="upload", scale=2)
@@ -67,7 +68,6 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
                 filterable=False, elem_id="res",
             )  # fmt: skip
             refine = gr.Dropdown(REFINEMENTS, value=RECOMMENDED, label="Refinement", filterable=False, elem_id="refine")
-            (fitted, most), tree = handlers.clusters, handlers.segmenter.model.cluster_tree is not None
             n_clusters = gr.Slider(
                 min(2, most), most, fitted, step=1, label="Clusters, from coarse to fine", visible=tree,
                 elem_id="clusters", buttons=[],
@@ -98,8 +98,8 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
         # One computation at a time, whoever asks.
         on_model: dict[str, Any] = {**plain, "concurrency_limit": 1, "concurrency_id": "model"}
         seen, views = [photograph, res], [result, stage]
-        settings = [photograph, codes, refine, n_clusters, names, by_hand]
-        edited = [names, by_hand, *views]
+        settings = [photograph, codes, refine, cut, names]
+        edited = [cut, names, *views]
         page.load(handlers.thumbnails, None, bundled, **plain)
         arrived = picker.upload(
             handlers.uploaded, picker, [photograph, codes], preprocess=False, concurrency_limit=4, **plain
@@ -116,7 +116,10 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
             event = coded.success(handlers.segmented, settings, views, **on_model)
             event.success(handlers.decomposed, seen, [vectors, cue], **on_model)
         refine.change(handlers.segmented, settings, views, trigger_mode="always_last", **on_model)
-        moved = n_clusters.change(lambda: (None, None), None, [by_hand, chosen], trigger_mode="always_last", **plain)
+        moved = n_clusters.change(
+            lambda n: (handlers.cut(n), None), n_clusters, [cut, chosen], trigger_mode="always_last", preprocess=False,
+            **plain,
+        )  # fmt: skip
         moved.success(handlers.segmented, settings, views, **on_model)
         opacity.change(None, opacity, js=SET_OPACITY)
         pointed = stage.select(handlers.pointed, [result, names], [chosen, name], **plain)
@@ -128,7 +131,7 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
             join.input(handlers.renamed, [chosen, join, result, *settings], [*edited, chosen, name], **on_model),
         ):
             done.success(handlers.partners, [result, names, chosen], join, **plain)
-        packed = download.click(handlers.packed, [result, opacity, *settings[2:]], parcel, **plain)
+        packed = download.click(handlers.packed, [result, opacity, cut, names], parcel, **plain)
         packed.success(None, parcel, js=SAVE).then(lambda: None, None, parcel, **plain)
 
         def forget(request: gr.Request) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from eagle.data.labels import NO_CLASS, VOID_COLOR, colored, distinct_palette
-from eagle.figures.grids import eigenvector_colors
+from eagle.data.labels import NO_CLASS, VOID_COLOR
 from eagle.inference.segmentation import Segmentation
 
 # Longest side of the picture on the page, and of one in a gallery; downloads have the photograph's own size.
@@ -71,18 +70,6 @@ def gallery(pictures: list[tuple[str, Image.Image]]) -> list[dict[str, Any]]:
             shown = _shrunk(picture, GALLERY_SIDE)
         values.append({"image": {"url": data_url(shown)}, "caption": title})
     return values
-
-
-def eigenvector_pictures(vectors: np.ndarray) -> list[tuple[str, Image.Image]]:
-    """A picture of each eigenvector (n×h×w), one pixel per patch; the colour range is symmetric about zero."""
-    return [(f"Eigenvector {n}", Image.fromarray(eigenvector_colors(vector))) for n, vector in enumerate(vectors, 1)]
-
-
-def cue_picture(cue: np.ndarray) -> tuple[str, Image.Image]:
-    """A picture of EiCue labels (h×w), one pixel per patch."""
-    labels, ids = np.unique(cue, return_inverse=True)
-    pixels = colored(ids.reshape(cue.shape), distinct_palette(len(labels)))
-    return f"EiCue, {len(labels)} labels", Image.fromarray(pixels)
 
 
 def parcel(result: Segmentation, names: Mapping[int, str], opacity: float, lines: Sequence[str]) -> dict[str, str]:

@@ -65,33 +65,33 @@ def eigenvectors_and_cue(
 
 
 @torch.no_grad()
-def decompose(segmenter: LitUnsupervisedSegmenter, img: Tensor, cfg: Any) -> Decomposition:
+def decompose(
+    backbone: KeyBackbone, segmenter: LitUnsupervisedSegmenter | None, img: Tensor, cfg: Any
+) -> Decomposition:
     """Decompose an image as in training: Laplacian of code and colour affinity, EiCue from the trained codebook.
 
+    Without a segmenter, normalised keys replace the codes. Cosine k-means of the eigenvectors replaces the codebook,
+    which compares by cosine too.
+
     Args:
-        segmenter: in eval mode.
-        img: 1×3×H×W, normalised, with sides that are multiples of the patch size; on the segmenter's device.
+        backbone: the segmenter's, if there is one.
+        segmenter: in eval mode; None for a bare backbone.
+        img: 1×3×H×W, normalised, with sides that are multiples of the patch size; on the backbone's device.
         cfg: has n_eigenvectors, n_clusters and seed, see VisualizeConfig.
     """
-    keys, code = segmenter.net.keys_and_code(img)
-    n = cfg.n_eigenvectors or segmenter.cfg.eigen_cluster - 1
-    return _decomposition(*eigenvectors_and_cue(segmenter, code, img, n), keys, cfg)
-
-
-@torch.no_grad()
-def decompose_keys(backbone: KeyBackbone, img: Tensor, cfg: Any) -> Decomposition:
-    """Decompose an image without a trained head: Laplacian of key and colour affinity, EiCue by k-means.
-
-    Normalised keys replace the codes. Cosine k-means of the eigenvectors replaces the codebook, which compares by
-    cosine too. Arguments as in ``decompose``.
-    """
     keys = backbone(img)
-    normalized = F.normalize(keys.float(), dim=1)
-    n_vectors = 1 + (cfg.n_eigenvectors or DEFAULT_EIGENVECTORS)
-    vectors = laplacian_eigenvectors(normalized, img, n_vectors)
-    maps = _maps(vectors, (keys.shape[2], keys.shape[3]))
-    cue = cosine_kmeans(maps, cfg.n_clusters or DEFAULT_LABELS, cfg.seed)
-    return _decomposition(maps.cpu().numpy(), cue, keys, cfg)
+    if segmenter is not None:
+        n = cfg.n_eigenvectors or segmenter.cfg.eigen_cluster - 1
+        eigenvectors, cue = eigenvectors_and_cue(segmenter, segmenter.net(keys), img, n)
+    else:
+        n = cfg.n_eigenvectors or DEFAULT_EIGENVECTORS
+        vectors = laplacian_eigenvectors(F.normalize(keys.float(), dim=1), img, 1 + n)
+        maps = _maps(vectors, (keys.shape[2], keys.shape[3]))
+        cue = cosine_kmeans(maps, cfg.n_clusters or DEFAULT_LABELS, cfg.seed)
+        eigenvectors = maps.cpu().numpy()
+    cue = numbered_by_size(cue)
+    kmeans = cosine_kmeans(keys[0], cfg.n_clusters or int(cue.max()) + 1, cfg.seed)
+    return Decomposition(eigenvectors, cue, numbered_like(kmeans, cue))
 
 
 def cosine_kmeans(features: Tensor, n_clusters: int, seed: int) -> np.ndarray:
@@ -143,12 +143,6 @@ def numbered_like(labels: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def _maps(vectors: Tensor, grid: tuple[int, int]) -> Tensor:
     """1×(h·w)×k eigenvectors → (k-1)×h×w, without the trivial one."""
     return vectors[0, :, 1:].T.unflatten(1, grid)
-
-
-def _decomposition(eigenvectors: np.ndarray, cue: np.ndarray, keys: Tensor, cfg: Any) -> Decomposition:
-    cue = numbered_by_size(cue)
-    kmeans = cosine_kmeans(keys[0], cfg.n_clusters or int(cue.max()) + 1, cfg.seed)
-    return Decomposition(eigenvectors, cue, numbered_like(kmeans, cue))
 
 
 def whole_patch_input(photograph: Image.Image, res: int, patch_size: int) -> Tensor:

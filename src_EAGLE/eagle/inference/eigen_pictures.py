@@ -5,41 +5,37 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tqdm import tqdm
 
 from eagle.checkpoints import dataset_config
 from eagle.config.refinement import RECOMMENDED, refinement_of_name
-from eagle.config.schema import BackboneConfig, DatasetConfig
+from eagle.config.schema import BackboneConfig
 from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
 from eagle.data.named_files import bundled_photographs, named_files, output_names
-from eagle.distributed import named_devices
 from eagle.errors import ConfigError, DataError
 from eagle.figures.confusion import write_figure
 from eagle.figures.grids import Panel, class_legend, eigenvector_colors, panel_grid
-from eagle.inference.decomposition import decompose, decompose_keys, whole_patch_input
-from eagle.inference.segmenter import Segmenter, open_segmenter
+from eagle.inference.decomposition import decompose, whole_patch_input
+from eagle.inference.segmenter import Segmenter, load_segmenter, machine_of
 from eagle.models.backbone import build_backbone
 
 # Without a checkpoint; rounded to whole patches.
 DEFAULT_RES = 320
+# Size of the panels' files relative to the model's input.
+PANEL_SCALE = 2
 # Last part of a label map's file name → its title in the figure.
 MAP_TITLES = {"eicue": "EiCue", "kmeans": "k-means of keys", "clusters": "final clusters"}
 CHECKPOINT_NOTE = "Laplacian of code and colour affinity, EiCue from the trained codebook."
 BACKBONE_NOTE = (
     "No checkpoint: Laplacian of the affinity of normalised keys and of colours, EiCue by k-means of the eigenvectors."
 )
-
-# The name of an image, unique, and what reads it; raises DataError naming the file.
-NamedImage = tuple[str, Callable[[], Image.Image]]
 
 logger = logging.getLogger(__name__)
 
@@ -94,40 +90,38 @@ class Viewer:
 
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg = cfg
-        with named_devices(cfg):
-            self._fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
-        self.segmenter = _segmenter(cfg, self._fabric) if cfg.checkpoint is not None else None
+        self.segmenter = _segmenter(cfg) if cfg.checkpoint is not None else None
         if self.segmenter is not None:
-            backbone = self.segmenter.model.net.model
+            self._fabric = self.segmenter.machine
+            self._backbone = self.segmenter.model.net.model
             self._res = cfg.res or self.segmenter.cfg.val_res
-            self._decompose = partial(decompose, self.segmenter.model)
             # Final clusters are computed as segment_images.py does.
             refinement = refinement_of_name("both" if cfg.run_crf else RECOMMENDED)
             self.photographs = self.segmenter.photographs(refinement, res=cfg.res, crf_backend=cfg.crf_backend)
         else:
             if cfg.run_crf:
                 raise ConfigError("run_crf: the CRF refines final clusters, which need a checkpoint")
-            backbone = build_backbone(
+            self._backbone = build_backbone(
                 cfg.model_type, cfg.dino_patch_size, cfg.pretrained_weights, cfg.key_blocks, **cfg.backbone_kwargs
             )
-            self._fabric.to_device(backbone)
-            self._res = cfg.res or round(DEFAULT_RES / backbone.patch_size) * backbone.patch_size
-            self._decompose = partial(decompose_keys, backbone)
-        self._patch_size = backbone.patch_size
-        check_resolution("res", self._res, self._patch_size)
+            self._fabric = machine_of(cfg.accelerator, cfg.precision)
+            self._fabric.to_device(self._backbone)
+            self._res = cfg.res or round(DEFAULT_RES / self._backbone.patch_size) * self._backbone.patch_size
+        check_resolution("res", self._res, self._backbone.patch_size)
 
     def __call__(self, photograph: Image.Image) -> EigenPanels:
         """Decompose and segment an RGB photograph of any size; raises DataError if it has too many patches."""
-        img = self._fabric.to_device(whole_patch_input(photograph, self._res, self._patch_size))
-        height, width = (side * self._cfg.panel_scale for side in img.shape[2:])
+        img = self._fabric.to_device(whole_patch_input(photograph, self._res, self._backbone.patch_size))
+        width, height = PANEL_SCALE * img.shape[3], PANEL_SCALE * img.shape[2]
         with self._fabric.autocast():
-            found = self._decompose(img, self._cfg)
+            found = decompose(self._backbone, self.segmenter.model if self.segmenter else None, img, self._cfg)
         palette = distinct_palette(1 + int(max(found.cue.max(), found.kmeans.max())))
         maps = {"eicue": (found.cue, palette), "kmeans": (found.kmeans, palette)}
         if self.segmenter is not None:
-            (clusters,) = self.photographs.label_maps([self.photographs.prepare(photograph)], (height, width))
+            (clusters,) = self.photographs.label_maps([self.photographs.prepare(photograph)])
+            shown = Image.fromarray(clusters.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
             legend = self.photographs.legend
-            maps["clusters"] = legend.ids(clusters), legend.classes.palette
+            maps["clusters"] = legend.ids(np.asarray(shown)), legend.classes.palette
         # Smoothly, unlike the model's input.
         return EigenPanels(photograph.resize((width, height), Image.Resampling.LANCZOS), found.eigenvectors, maps)
 
@@ -146,13 +140,10 @@ def visualize(cfg: DictConfig) -> str:
     Raises:
         CheckpointError, ConfigError, DataError, WeightsError: there is nothing to show at all.
     """
-    named = named_images(cfg)
-    if not named and cfg.checkpoint is None:
-        raise ConfigError("images: name images or folders, set bundled=true, or name a dataset (dir_dataset_name)")
+    if not cfg.images and not cfg.bundled and cfg.checkpoint is None:
+        raise ConfigError("images: name images or folders, set bundled=true, or name a checkpoint with its dataset")
     viewer = Viewer(cfg)
-    if not named and viewer.segmenter is not None:
-        data_dir = None if cfg.pytorch_data_dir == DatasetConfig.pytorch_data_dir else cfg.pytorch_data_dir
-        named = _dataset_images(dataset_config(viewer.segmenter.model, data_dir), cfg.split)
+    named = _named_images(cfg, viewer.segmenter)
     n = min(cfg.max_images, len(named))
     folder = Path(cfg.output_dir)
     rows: dict[str, EigenPanels] = {}
@@ -174,36 +165,21 @@ def visualize(cfg: DictConfig) -> str:
     return f"{len(rows)} of {len(named)} images{left_out}: {folder / 'grid.png'}"
 
 
-def named_images(cfg: DictConfig) -> list[NamedImage]:
-    """All images that a configuration names; empty if it names none.
-
-    Args:
-        cfg: with ``images``, ``bundled``, ``split`` and the keys of DatasetConfig.
-
-    Raises:
-        ConfigError: both files and a dataset are named.
-        DataError: a file or the dataset is missing.
-    """
+def _named_images(cfg: DictConfig, segmenter: Segmenter | None) -> list[tuple[str, Callable[[], Image.Image]]]:
+    """A unique name of each image, and what reads it; without named files, of the checkpoint's dataset."""
     files = named_files(cfg.images) + (bundled_photographs() if cfg.bundled else [])
-    names_dataset = cfg.dir_dataset_name is not None or cfg.dataset_name != DatasetConfig.dataset_name
-    if files and names_dataset:
-        raise ConfigError("images: name files or a dataset, not both")
-    if names_dataset:
-        return _dataset_images(cfg, cfg.split)
-    return [(name, partial(read_photograph, path)) for path, name in zip(files, output_names(files), strict=True)]
-
-
-def _dataset_images(source: Any, split: str) -> list[NamedImage]:
-    dataset = open_dataset(source, split)
+    if files or segmenter is None:
+        return [(name, partial(read_photograph, path)) for path, name in zip(files, output_names(files), strict=True)]
+    dataset = open_dataset(dataset_config(segmenter.model, cfg.pytorch_data_dir), cfg.split)
     return [(dataset.name(index), partial(dataset.image, index)) for index in range(len(dataset))]
 
 
-def _segmenter(cfg: DictConfig, fabric: Fabric) -> Segmenter:
+def _segmenter(cfg: DictConfig) -> Segmenter:
     defaults = OmegaConf.structured(BackboneConfig)
     for name in (field.name for field in fields(BackboneConfig)):
         if cfg[name] != defaults[name]:
             raise ConfigError(f"{name}: the checkpoint contains the backbone; leave out this key or checkpoint")
-    return open_segmenter(Path(cfg.checkpoint), fabric)
+    return load_segmenter(cfg.checkpoint, cfg.accelerator, cfg.precision)
 
 
 def _draw(path: Path, rows: dict[str, EigenPanels], viewer: Viewer, cfg: DictConfig) -> None:

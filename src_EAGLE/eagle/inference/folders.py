@@ -8,14 +8,13 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import FileIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -24,23 +23,20 @@ from eagle.config.refinement import RECOMMENDED, refinement
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, VOID_COLOR
 from eagle.data.named_files import bundled_photographs, named_files, output_names
-from eagle.distributed import chosen_precision, named_devices
+from eagle.distributed import chosen_precision
 from eagle.errors import ConfigError, DataError
 from eagle.figures.bars import frequencies_figure
 from eagle.figures.confusion import write_figure
 from eagle.files import LOCK_NAME, locked, remove_unfinished, sha256_of, write_text_atomically, written_atomically
 from eagle.inference.photograph import PhotographSegmenter, Prepared, ordered
 from eagle.inference.segmentation import Legend, Segmentation, mask_files
-from eagle.inference.segmenter import open_segmenter
+from eagle.inference.segmenter import load_segmenter
 from eagle.inference.video import VIDEO_SUFFIXES, segment_video
 from eagle.models.cluster_tree import ClusterCut
 
 JSON_NAME = "segments.json"
 LEGEND_NAME = "legend.png"
 LOG_NAME = "segments.jsonl"
-# Batches in a chunk of files. Images of different chunks never share a batch, so that a batch does not depend on what
-# an earlier run has finished.
-CHUNK_BATCHES = 4
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +65,8 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
         DataError: a named path does not exist.
         EagleError: another run writes to the output folder.
     """
-    files = _files(cfg)
-    names = dict(zip(map(str, files), output_names(files), strict=True))
-    with named_devices(cfg):
-        fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=chosen_precision(cfg))  # type: ignore[arg-type]
-    folder, names_and_cut = Path(cfg.output_dir), (cfg.cluster_names, cfg.n_clusters)
-    photographs = open_segmenter(Path(cfg.checkpoint), fabric).photographs(
+    files, folder = _files(cfg), Path(cfg.output_dir)
+    photographs = load_segmenter(cfg.checkpoint, cfg.accelerator, chosen_precision(cfg)).photographs(
         refinement(cfg, RECOMMENDED),
         cfg.probe,
         cfg.res,
@@ -82,33 +74,31 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
         cfg.window,
         cfg.flip,
         cfg.crf_backend,
-        *names_and_cut,
+        cfg.cluster_names,
+        cfg.n_clusters,
     )
     settings = _settings(cfg, photographs)
+    jobs = [
+        _Job(path, name, number // cfg.batch_size, _stamp(path, settings))
+        for number, (path, name) in enumerate(zip(files, output_names(files), strict=True))
+    ]
     with locked(folder / LOCK_NAME, folder):
         remove_unfinished(folder)  # of a run that was killed
-        records = _records(folder, settings, names)
-        finished = {path: record["stamp"] for path, record in records.items() if "entry" in record}
+        records = _finished(folder, jobs)
+        n_done = len(records)
         with (folder / LOG_NAME).open("ab", buffering=0) as log:
-            run = _Run(cfg, photographs, settings, finished, log)
-            run.segment(list(zip(files, names.values(), strict=True)))
-        content = _summary(folder, _records(folder, settings, names), photographs.legend, cfg)
-        return content | {"already_done": len(names) - run.n_new}
+            _Run(cfg, photographs, records, log).segment(jobs)
+        content = _summary(folder, [records[str(job.path)] for job in jobs], photographs.legend, cfg)
+        return content | {"already_done": n_done}
 
 
 def _files(cfg: DictConfig) -> list[Path]:
-    """The named files, unless the next run would read results as images, or this one could replace an image."""
+    """The named files; none in the output folder, where results could replace them or be read as images next time."""
     files = named_files(cfg.images, VIDEO_SUFFIXES) + (bundled_photographs() if cfg.bundled else [])
     if not files:
         raise ConfigError("images: name at least one image, folder or video, or set bundled=true")
-    output = Path(cfg.output_dir).resolve()
-    if output in [Path(named).resolve() for named in cfg.images]:
+    if Path(cfg.output_dir).resolve() in {folder.resolve() for folder in {file.parent for file in files}}:
         raise ConfigError(f"output_dir: {cfg.output_dir} is a folder of images to segment; choose another folder")
-    inside = {folder for folder in {file.parent for file in files} if folder.resolve() == output}
-    endings = (*mask_files("").values(), _video_file(""))
-    for file in files:
-        if file.parent in inside and (file.name.lower().endswith(endings) or file.name.lower() == LEGEND_NAME):
-            raise ConfigError(f"output_dir: {file} is to be segmented, and named like a result; choose another folder")
     return list(dict.fromkeys(files))
 
 
@@ -121,7 +111,8 @@ def _settings(cfg: DictConfig, photographs: PhotographSegmenter) -> str:
     content = {
         "checkpoint": [sha256_of(file) for file in checkpoint_files(Path(cfg.checkpoint))],
         "probe": cfg.probe,
-        "view": dataclasses.asdict(photographs.view),
+        "res": photographs.res,
+        "maps": dataclasses.asdict(photographs.settings),
         "cluster_of_leaf": probe.groups.tolist() if isinstance(probe, ClusterCut) else None,
         "precision": chosen_precision(cfg),
         "legend": [legend.classes.names, legend.classes.palette.tolist(), legend.table.tolist()],
@@ -129,57 +120,65 @@ def _settings(cfg: DictConfig, photographs: PhotographSegmenter) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _stamp(path: Path, settings: str) -> list[Any]:
+    """The settings' hash, and the size and time of the last change of a file, by which a changed file is noticed."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [settings]
+    return [settings, status.st_size, status.st_mtime_ns]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """A file to segment: its output name, chunk, size and time, and whether an earlier run finished it."""
+    """A file to segment, its output name, the number of its batch, and the stamp of its record."""
 
     path: Path
     name: str
-    chunk: int
-    stamp: list[int] | None
-    finished: bool
+    batch: int
+    stamp: list[Any]
+
+    @property
+    def is_video(self) -> bool:
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files to write, by kind."""
+        return {"overlay": f"{self.name}_overlay.mp4"} if self.is_video else mask_files(self.name)
 
 
 @dataclasses.dataclass
 class _Run:
-    """One run; ``finished`` has the stamp of each file that earlier runs segmented, ``n_new`` counts new records."""
+    """One run, which adds to ``records`` and to ``log``; see ``_finished``."""
 
     cfg: DictConfig
     photographs: PhotographSegmenter
-    settings: str
-    finished: Mapping[str, list[int]]
+    records: dict[str, dict[str, Any]]
     log: FileIO
-    n_new: int = 0
 
-    def segment(self, files: Sequence[tuple[Path, str]]) -> None:
-        """Segment images, then videos, of files and their output names."""
-        images, videos = ([file for file in files if _is_video(file[0]) == wanted] for wanted in (False, True))
-        length = CHUNK_BATCHES * self.cfg.batch_size
-        jobs = [self._job(*file, number // length) for number, file in enumerate(images)]
-        # Finished files of the other chunks complete the batches as they were.
-        unfinished = {job.chunk for job in jobs if not job.finished}
-        jobs = [job for job in jobs if job.chunk in unfinished]
-        n_done = len(images) - len(jobs)
-        with tqdm(total=len(files), initial=n_done, unit="file", desc="segmenting") as progress:
-            self._segment_images(jobs, progress)
-            for path, name in videos:
-                self._segment_video(self._job(path, name))
+    def segment(self, jobs: Sequence[_Job]) -> None:
+        """Segment images, then videos."""
+        left = [job for job in jobs if str(job.path) not in self.records]
+        # A batch with an unfinished image is computed whole, so that no result depends on what is finished.
+        batches = {job.batch for job in left}
+        images = [job for job in jobs if job.batch in batches and not job.is_video]
+        videos = [job for job in left if job.is_video]
+        n_done = len(jobs) - len(images) - len(videos)
+        with tqdm(total=len(jobs), initial=n_done, unit="file", desc="segmenting") as progress:
+            self._segment_images(images, progress)
+            for job in videos:
+                self._segment_video(job)
                 progress.update()
 
-    def _job(self, path: Path, name: str, chunk: int = 0) -> _Job:
-        stamp = _stamp(path)
-        written = [_video_file(name)] if _is_video(path) else mask_files(name).values()
-        finished = stamp is not None and self.finished.get(str(path)) == stamp
-        finished = finished and all((self._folder / file).is_file() for file in written)
-        return _Job(path, name, chunk, stamp, finished)
-
-    def _segment_images(self, jobs: Iterable[_Job], progress: "tqdm[_Job]") -> None:
+    def _segment_images(self, jobs: Sequence[_Job], progress: "tqdm[_Job]") -> None:
         """Write masks and records; threads read and write while the model computes.
 
-        At most ``batch_size + num_workers`` photographs are read ahead and as many wait to be written, and some wait
-        for partners of their size, whatever the number of files.
+        At most ``batch_size + num_workers`` photographs are read ahead and as many wait to be written, whatever the
+        number of files.
         """
         n_threads, ahead = self.cfg.num_workers, self.cfg.batch_size + self.cfg.num_workers
+        done = set(self.records)
 
         def readable() -> Iterator[tuple[_Job, Prepared]]:
             for job, found in ordered(self._read, jobs, n_threads, ahead):
@@ -190,21 +189,20 @@ class _Run:
                     yield job, found
 
         def segmented() -> Iterator[tuple[_Job, Prepared, np.ndarray]]:
-            for _, chunk in groupby(readable(), key=lambda file: file[0].chunk):
-                results = self.photographs.segmented(chunk, self.cfg.batch_size)
-                yield from (result for result in results if not result[0].finished)
+            for _, batch in groupby(readable(), key=lambda file: file[0].batch):
+                results = self.photographs.segmented(batch, self.cfg.batch_size)
+                yield from (result for result in results if str(result[0].path) not in done)
 
         for job, entry in ordered(self._write, segmented(), n_threads, ahead):
             self._record(job, entry=entry)
 
     def _segment_video(self, job: _Job) -> None:
-        if not job.finished:
-            target = self._folder / _video_file(job.name)
-            sizes = self.cfg.batch_size, self.cfg.num_workers
-            try:
-                self._record(job, entry=segment_video(job.path, target, self.photographs, *sizes))
-            except DataError as error:
-                self._record(job, unreadable=str(error))
+        target = Path(self.cfg.output_dir) / job.files["overlay"]
+        sizes = self.cfg.batch_size, self.cfg.num_workers
+        try:
+            self._record(job, entry=segment_video(job.path, target, self.photographs, *sizes))
+        except DataError as error:
+            self._record(job, unreadable=str(error))
 
     def _read(self, job: _Job) -> tuple[_Job, Prepared | str]:
         try:
@@ -216,66 +214,60 @@ class _Run:
         job, prepared, clusters = result
         legend = self.photographs.legend
         segmented = Segmentation(prepared.photograph, legend.ids(clusters), legend, job.name)
-        files = {kind: path.name for kind, path in segmented.save(self._folder).items()}
-        return job, {"size": list(prepared.photograph.size), "files": files, "shares": segmented.shares()}
+        segmented.save(Path(self.cfg.output_dir))
+        return job, {"size": list(prepared.photograph.size), "files": job.files, "shares": segmented.shares()}
 
     def _record(self, job: _Job, **result: Any) -> None:
         """Append a file's record: its ``entry`` in the JSON, or why it is ``unreadable``."""
-        record = {"path": str(job.path), "name": job.name, "settings": self.settings, "stamp": job.stamp, **result}
+        record = {"path": str(job.path), "name": job.name, "stamp": job.stamp, **result}
+        self.records[str(job.path)] = record
         self.log.write(_line(record))
-        self.n_new += 1
-
-    @property
-    def _folder(self) -> Path:
-        return Path(self.cfg.output_dir)
 
 
-def _records(folder: Path, settings: str, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The latest record of each path in the log, which is written again with these alone.
+def _finished(folder: Path, jobs: Sequence[_Job]) -> dict[str, dict[str, Any]]:
+    """The records of finished files by path, which the log is reduced to.
 
-    Records of other settings, files or names are dropped: the masks that they describe may be overwritten.
+    Those of changed settings, files or names are dropped: the masks that they describe may be overwritten.
     """
     latest: dict[str, dict[str, Any]] = {}
     log = folder / LOG_NAME
     for line in log.read_bytes().splitlines() if log.is_file() else ():
         try:
             record = json.loads(line)
-            if record["settings"] == settings and names.get(record["path"]) == record["name"]:
-                latest[record["path"]] = record
+            latest[record["path"]] = record
         except (ValueError, KeyError, TypeError):
             continue  # a kill or a full disk tore it: the file is segmented again
-    records = {path: latest[path] for path in names if path in latest}
+    records = {}
+    for job in jobs:
+        record = latest.get(str(job.path), {})
+        written = all((folder / file).is_file() for file in job.files.values())
+        if "entry" in record and (record.get("name"), record.get("stamp")) == (job.name, job.stamp) and written:
+            records[str(job.path)] = record
     with written_atomically(log) as temporary, temporary.open("wb") as file:
         file.writelines(map(_line, records.values()))
     return records
 
 
-def _summary(folder: Path, records: Mapping[str, dict[str, Any]], legend: Legend, cfg: DictConfig) -> dict[str, Any]:
+def _summary(folder: Path, records: Sequence[dict[str, Any]], legend: Legend, cfg: DictConfig) -> dict[str, Any]:
     """Write ``segments.json`` and the legend."""
     colors = legend.classes.palette.tolist()
     content: dict[str, Any] = {
         "checkpoint": str(Path(cfg.checkpoint)),
         "map": cfg.probe + refinement(cfg, RECOMMENDED).suffix,
         "classes": [{"id": i, "name": name, "color": colors[i]} for i, name in enumerate(legend.classes.names)],
-        "images": {path: record["entry"] for path, record in records.items() if "entry" in record},
-        "unreadable": {path: record["unreadable"] for path, record in records.items() if "entry" not in record},
+        "images": {record["path"]: record["entry"] for record in records if "entry" in record},
+        "unreadable": {record["path"]: record["unreadable"] for record in records if "entry" not in record},
     }
     write_text_atomically(folder / JSON_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
     for reason in content["unreadable"].values():
         logger.warning("left out: %s", reason)
     if content["images"]:
-        write_legend(folder / LEGEND_NAME, legend, [entry["shares"] for entry in content["images"].values()])
+        _write_legend(folder / LEGEND_NAME, legend, [entry["shares"] for entry in content["images"].values()])
     return content
 
 
-def write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float]]) -> None:
-    """Draw one bar per class in its mask colour; the bar's length is the class's mean share of an image.
-
-    Args:
-        path: PNG to write.
-        legend: names and colours of the masks.
-        shares: for each image, the result of ``Legend.shares``.
-    """
+def _write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float]]) -> None:
+    """Draw one bar per class in its mask colour; the bar's length is the class's mean share of an image."""
     names, colors = [*legend.classes.names], [*legend.classes.palette]
     if NO_CLASS_NAME not in names and any(NO_CLASS_NAME in image for image in shares):
         names.append(NO_CLASS_NAME)
@@ -287,20 +279,3 @@ def write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float
 
 def _line(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, allow_nan=False) + "\n").encode()
-
-
-def _stamp(path: Path) -> list[int] | None:
-    """Size and time of the last change in nanoseconds, by which a changed file is noticed."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _video_file(name: str) -> str:
-    return f"{name}_overlay.mp4"

@@ -1,9 +1,9 @@
 """Segment photographs of any size into label maps of the same size, in batches and bounded memory."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eagle.config.refinement import Refinement
 from eagle.data.labels import id_type
 from eagle.data.views import normalize
 from eagle.inference.segmentation import Legend
@@ -36,30 +35,9 @@ BAND_PIXELS = 1 << 19
 CRF_VALUES = 1 << 26
 # Most pixels at the model's input in one batch; a larger image is a batch of its own.
 BATCH_PIXELS = 1 << 23
-# Pixels of photographs that wait for partners of their size.
-WAITING_PIXELS = 1 << 26
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class View:
-    """How a photograph is passed to the model.
-
-    Attributes:
-        res: short side in pixels at the backbone's input; None keeps the photograph's size.
-        window: side in pixels of the windows that larger images are split into; None for no windows.
-        flip: average the codes of an image and of its mirror image.
-        refinement: which refinements to run.
-        crf_backend: see ``dense_crf``.
-    """
-
-    res: int | None
-    window: int | None
-    flip: bool
-    refinement: Refinement
-    crf_backend: str
 
 
 class Prepared(NamedTuple):
@@ -76,60 +54,77 @@ class PhotographSegmenter:
         segmenter: in eval mode, on the fabric's device.
         probe: a linear or cluster probe, or a cut of a tree.
         legend: names and colours of the probe's ids.
-        view: resolution, windows and refinement.
+        res: short side in pixels at the model's input; None keeps the photograph's size.
+        settings: see MapSettings.
         fabric: sets device and precision.
     """
 
     def __init__(
-        self, segmenter: LitUnsupervisedSegmenter, probe: nn.Module, legend: Legend, view: View, fabric: Fabric
+        self,
+        segmenter: LitUnsupervisedSegmenter,
+        probe: nn.Module,
+        legend: Legend,
+        res: int | None,
+        settings: MapSettings,
+        fabric: Fabric,
     ) -> None:
-        self._segmenter = segmenter
         self.legend = legend
-        self.view = view
+        self.res = res
+        self.settings = settings
         self._fabric = fabric
         self.probe = fabric.to_device(probe)
-        self._maps = segmenter.probe_maps(MapSettings(window=view.window, flip=view.flip))
+        self._maps = segmenter.probe_maps(settings)
 
     def segmented(
         self, items: Iterable[tuple[Item, Prepared]], batch_size: int
     ) -> Iterator[tuple[Item, Prepared, np.ndarray]]:
-        """Yield ``label_maps`` of photographs, each with its item; those of one size are computed together.
+        """Yield ``label_maps`` of photographs, in order, each with its item.
+
+        Of ``batch_size`` successive photographs, those that the model sees at one size are computed together.
 
         Args:
             items: photographs from ``prepare``, each with what identifies it; of any sizes.
             batch_size: most photographs that are computed together.
         """
-        for batch in batches(items, batch_size):
-            maps = self.label_maps([prepared for _, prepared in batch])
-            yield from ((item, prepared, ids) for (item, prepared), ids in zip(batch, maps, strict=True))
+        rest = iter(items)
+        while batch := list(islice(rest, batch_size)):
+            places: dict[tuple[int, int], list[int]] = defaultdict(list)
+            maps: dict[int, np.ndarray] = {}
+            for i, (_, prepared) in enumerate(batch):
+                places[prepared.seen.size].append(i)
+            for (width, height), of_size in places.items():
+                at_once = max(1, BATCH_PIXELS // (width * height))
+                for together in (of_size[i : i + at_once] for i in range(0, len(of_size), at_once)):
+                    maps |= zip(together, self.label_maps([batch[i][1] for i in together]), strict=True)
+            yield from ((*item, maps[i]) for i, item in enumerate(batch))
 
     def prepare(self, photograph: Image.Image) -> Prepared:
         """Resize an RGB photograph to the model's input; needs no model, so that any thread can do it."""
-        return Prepared(photograph, photograph if self.view.res is None else resized(photograph, self.view.res))
+        return Prepared(photograph, photograph if self.res is None else resized(photograph, self.res))
 
     @torch.no_grad()
-    def label_maps(
-        self, batch: Sequence[Prepared], size: tuple[int, int] | None = None, code: Tensor | None = None
-    ) -> list[np.ndarray]:
+    def label_maps(self, batch: Sequence[Prepared], code: Tensor | None = None) -> list[np.ndarray]:
         """Cluster ids of photographs that the model sees at one size; class ids with the linear probe.
 
         Args:
             batch: from ``prepare``; ``seen`` has the same size in all.
-            size: (H, W) of the results; None for each photograph's size.
             code: ``codes`` of the batch; None computes them.
 
         Returns:
-            For each photograph H×W uint8, or uint16 for more than 255 clusters.
+            For each photograph H×W uint8 in its size, or uint16 for more than 255 clusters.
         """
         code = self.codes(batch) if code is None else code
-        covered, seen = covered_size(code, self._segmenter.net.model.patch_size), batch[0].seen
+        covered, seen = covered_size(code, self._maps.patch_size), batch[0].seen
         shown = (seen.height, seen.width)
-        if self.view.refinement.on_pixels:
+        steps = self.settings.refinement
+        if steps.on_pixels:
             scores = self._refined([item.photograph for item in batch], code, covered, shown)
             covered = shown = (scores.shape[2], scores.shape[3])
+        elif steps.on_patches:
+            scores = patch_probabilities(code, self.probe, self.settings.alpha, steps.on_patches)
         else:
-            scores = self._scores(code)
-        fulls = [size or (item.photograph.height, item.photograph.width) for item in batch]
+            scores = linear_scores(code, self.probe)
+        fulls = [(item.photograph.height, item.photograph.width) for item in batch]
         return [label_map(scores[i : i + 1], covered, shown, full) for i, full in enumerate(fulls)]
 
     def codes(self, batch: Sequence[Prepared]) -> Tensor:
@@ -151,13 +146,6 @@ class PhotographSegmenter:
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
         return normalize(self._fabric.to_device(pixels).permute(0, 3, 1, 2).contiguous().float().div(255))
 
-    def _scores(self, code: Tensor) -> Tensor:
-        """Class scores of the patches, B×C×h×w: probabilities after a step of refinement, else linear in the code."""
-        steps = self.view.refinement.on_patches
-        if not steps:
-            return linear_scores(code, self.probe)
-        return patch_probabilities(code, self.probe, self._maps.settings.alpha, steps)
-
     def _refined(
         self, photographs: Sequence[Image.Image], code: Tensor, covered: tuple[int, int], size: tuple[int, int]
     ) -> Tensor:
@@ -165,15 +153,15 @@ class PhotographSegmenter:
         shrink = min(1.0, (CRF_PIXELS / (size[0] * size[1])) ** 0.5)
         height, width = (max(1, round(side * shrink)) for side in size)
         small = [photograph.resize((width, height), Image.Resampling.NEAREST) for photograph in photographs]
-        view, alpha = self.view, self._maps.settings.alpha
+        steps, settings = self.settings.refinement, self.settings
 
         def resample(part: Tensor) -> Tensor:
             return sampled(part, covered, size, (height, width), slice(0, height))
 
         def refined(rows: slice) -> Tensor:
-            scores = log_probabilities(code[rows], self.probe, alpha, resample, view.refinement.on_patches)
+            scores = log_probabilities(code[rows], self.probe, settings.alpha, resample, steps.on_patches)
             img = self._tensor(small[rows])
-            return refined_on_pixels(view.refinement.on_pixels, img, [scores], view.crf_backend)[-1][0]
+            return refined_on_pixels(steps.on_pixels, img, [scores], settings.crf_backend)[-1][0]
 
         at_once = max(1, CRF_VALUES // (n_scores(self.probe) * height * width))
         return torch.cat([refined(slice(i, i + at_once)) for i in range(0, len(small), at_once)])
@@ -221,32 +209,6 @@ def sampled(
     )
     positions = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=2).expand(len(scores), -1, -1, -1)
     return F.grid_sample(scores, positions, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def batches(
-    items: Iterable[tuple[Item, Prepared]], batch_size: int, most_waiting: int = WAITING_PIXELS
-) -> Iterator[list[tuple[Item, Prepared]]]:
-    """Group photographs that the model sees at one size, at most ``batch_size`` and ``BATCH_PIXELS`` together.
-
-    Args:
-        items: photographs in any mix of sizes, each with what identifies it.
-        batch_size: most photographs of a batch.
-        most_waiting: pixels of incomplete batches, beyond which the one with the most pixels is yielded as it is.
-    """
-    waiting: dict[tuple[int, int], list[tuple[Item, Prepared]]] = {}
-    pixels: dict[tuple[int, int], int] = {}
-    for item, prepared in items:
-        size = prepared.seen.size
-        waiting.setdefault(size, []).append((item, prepared))
-        pixels[size] = pixels.get(size, 0) + prepared.photograph.width * prepared.photograph.height
-        if len(waiting[size]) >= min(batch_size, BATCH_PIXELS // (size[0] * size[1])):
-            del pixels[size]
-            yield waiting.pop(size)
-        elif sum(pixels.values()) > most_waiting:
-            largest = max(pixels, key=pixels.__getitem__)
-            del pixels[largest]
-            yield waiting.pop(largest)
-    yield from waiting.values()
 
 
 def ordered(function: Callable[[Item], Result], items: Iterable[Item], n_threads: int, ahead: int) -> Iterator[Result]:

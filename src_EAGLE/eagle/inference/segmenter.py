@@ -23,9 +23,9 @@ from eagle.data.labels import ClassMap, name_lines, named_clusters
 from eagle.data.named_files import short_stem
 from eagle.errors import ConfigError, DataError, one_line
 from eagle.inference.decomposition import eigenvectors_and_cue, whole_patch_input
-from eagle.inference.photograph import PhotographSegmenter, View
+from eagle.inference.photograph import PhotographSegmenter
 from eagle.inference.segmentation import Legend, Segmentation
-from eagle.maps.probe_maps import cut_map, n_scores
+from eagle.maps.probe_maps import MapSettings, cut_map, n_scores
 from eagle.models.cluster_tree import ClusterCut
 from eagle.segmenter import LitUnsupervisedSegmenter
 
@@ -135,7 +135,7 @@ class Segmenter:
     ) -> Any:
         """Segment one photograph, or a list of them, of any size.
 
-        Photographs of a list that the model sees at one size are computed together.
+        Of ``batch_size`` successive photographs of a list, those that the model sees at one size are computed together.
 
         Args:
             images: a file name, a PIL image, a uint8 array (H×W×3 RGB, H×W×4 or H×W grey), or a list or tuple of them.
@@ -164,23 +164,17 @@ class Segmenter:
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is too small; the least is 1")
         refuse_unknown("refinement", [refine], NAMED_REFINEMENTS)
+        steps = refinement_of_name(refine)
         photographs = self.photographs(
-            refinement_of_name(refine),
-            probe,
-            res,
-            full_resolution,
-            window,
-            flip,
-            crf_backend,
-            cluster_names,
-            n_clusters,
+            steps, probe, res, full_resolution, window, flip, crf_backend, cluster_names, n_clusters
         )
         prepared = ((i, photographs.prepare(photograph_of(image))) for i, image in enumerate(given))
-        results: dict[int, Segmentation] = {}
-        for i, item, clusters in photographs.segmented(prepared, batch_size):
-            name = _name_of(given[i], i if several else None)
-            results[i] = Segmentation(item.photograph, photographs.legend.ids(clusters), photographs.legend, name)
-        return [results[i] for i in range(len(given))] if several else results[0]
+        legend = photographs.legend
+        results = [
+            Segmentation(item.photograph, legend.ids(clusters), legend, _name_of(given[i], i if several else None))
+            for i, item, clusters in photographs.segmented(prepared, batch_size)
+        ]
+        return results if several else results[0]
 
     def segment_codes(
         self,
@@ -204,7 +198,8 @@ class Segmenter:
             classes, of_leaf = leaf_classes
             legend = Legend(ClassMap(classes, {"cluster": list(of_leaf)}), "cluster", len(of_leaf), None)
             probe, legend = legend.joining(ClusterCut(self.model.cluster_tree.leaves, range(len(of_leaf))))
-            photographs = PhotographSegmenter(self.model, probe, legend, photographs.view, self.machine)
+            seen = photographs.res, photographs.settings
+            photographs = PhotographSegmenter(self.model, probe, legend, *seen, self.machine)
         (clusters,) = photographs.label_maps([photographs.prepare(photograph)], code=code)
         return Segmentation(photograph, photographs.legend.ids(clusters), photographs.legend, "image")
 
@@ -308,9 +303,8 @@ class Segmenter:
         legend = Legend(class_map, map_name, n, known_classes(self.cfg))
         if isinstance(module, ClusterCut):
             module, legend = legend.joining(module)
-        return PhotographSegmenter(
-            model, module, legend, View(seen, window, flip, refinement, crf_backend), self.machine
-        )
+        settings = MapSettings(window=window, flip=flip, refinement=refinement, crf_backend=crf_backend)
+        return PhotographSegmenter(model, module, legend, seen, settings, self.machine)
 
 
 def load_segmenter(
@@ -342,16 +336,13 @@ def load_segmenter(
         >>> segmenter(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 32, 8, 8])
     """
-    return open_segmenter(Path(checkpoint), _machine(str(device), precision))
-
-
-def open_segmenter(path: Path, machine: Fabric) -> Segmenter:
-    """``load_segmenter`` for a Fabric."""
+    path, machine = Path(checkpoint), machine_of(str(device), precision)
     stored = read_stored(path)
     return Segmenter(build_segmenter(stored, path), stored.class_map, machine)
 
 
-def _machine(device: str, precision: str) -> Fabric:
+def machine_of(device: str, precision: str) -> Fabric:
+    """A device and a precision by the names that ``load_segmenter`` takes; raises ConfigError as it does."""
     refuse_unknown("precision", [precision], PRECISIONS)
     accelerator, _, index = device.partition(":")
     try:

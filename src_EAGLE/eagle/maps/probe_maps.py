@@ -1,10 +1,11 @@
-"""Maps of the probes: the one path from features to class scores, for training, evaluation, photographs and export.
+"""Maps of the probes: the one path from images to class scores, for training, evaluation, photographs and export.
 
-Features are codes S for the probes of a segmenter, keys K for k-means on K. Scores of the patches are resampled to
-pixels; refinement steps follow on the patch grid and on pixels (docs/method.md §9).
+Features are codes S for the probes of a segmenter, keys K for k-means on K. Images are padded to whole patches, their
+features averaged with those of the mirror image, and large images split into windows. Scores of the patches are
+resampled to pixels; refinement steps follow on the patch grid and on pixels (docs/method.md §9).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module  # noqa: TID251 modules of the tables of steps only
 from typing import Any
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle.config.refinement import PATCH_STEPS, PIXEL_STEPS, UNREFINED, Refinement
-from eagle.maps.features import any_size_features
 from eagle.models.cluster_tree import ClusterCut
 from eagle.models.probes import ClusterLookup, upsampled
 
@@ -25,6 +25,7 @@ CUT_SIGN = "@"
 # Smallest probability of a refined map before its logarithm.
 LEAST_PROBABILITY = 1e-6
 
+Features = Callable[[Tensor], Tensor]
 # A linear map of B×C×h×w to other positions, the same for each channel.
 Resample = Callable[[Tensor], Tensor]
 
@@ -95,7 +96,14 @@ class ProbeMaps(nn.Module):
     @torch.no_grad()
     def patch_features(self, img: Tensor) -> Tensor:
         """Features of images of any size, B×3×H×W → B×D×⌈H/patch⌉×⌈W/patch⌉."""
-        return any_size_features(self.features, img, self.patch_size, self.settings.window, self.settings.flip)
+        padded, window = padded_to_patches(img, self.patch_size), self.settings.window
+
+        def view_features(view: Tensor) -> Tensor:
+            return self.features(view) if window is None else windowed(self.features, view, window, self.patch_size)
+
+        if not self.settings.flip:
+            return view_features(padded)
+        return (view_features(padded) + view_features(padded.flip(dims=[3])).flip(dims=[3])) / 2
 
     @torch.no_grad()
     def forward(self, img: Tensor) -> dict[str, Tensor]:
@@ -124,6 +132,59 @@ class ProbeMaps(nn.Module):
                 suffix += f"+{step}"
                 maps |= {name + suffix: scores for name, scores in zip(names, refined, strict=True)}
         return maps
+
+
+def padded_to_patches(img: Tensor, patch_size: int) -> Tensor:
+    """Repeat the last row and column of B×3×H×W until both sides are multiples of ``patch_size``."""
+    height, width = img.shape[2:]
+    return F.pad(img, (0, -width % patch_size, 0, -height % patch_size), mode="replicate")
+
+
+def windowed(features: Features, img: Tensor, window: int, patch_size: int) -> Tensor:
+    """Features of overlapping windows of an image, blended on the patch grid.
+
+    Neighbouring windows overlap by half. A window's weight is highest in its middle and lowest at its border. Memory
+    holds the features of one window and the whole map.
+
+    Args:
+        features: B×3×window×window → B×C×h×w.
+        img: B×3×H×W, with H and W multiples of ``patch_size``.
+        window: side in pixels, a multiple of ``patch_size``; an image side shorter than this is not split.
+        patch_size: side of a patch in pixels.
+
+    Returns:
+        B×C×(H/patch_size)×(W/patch_size); an image no larger than a window is passed to ``features`` whole.
+    """
+    rows, columns = (list(_spans(side // patch_size, window // patch_size)) for side in img.shape[2:])
+    if len(rows) == len(columns) == 1:
+        return features(img)
+    total, weights = img.new_zeros(()), img.new_zeros(1, 1, rows[-1].stop, columns[-1].stop)
+    for row in rows:
+        for column in columns:
+            top, bottom, left, right = (patch_size * end for end in (row.start, row.stop, column.start, column.stop))
+            part = features(img[:, :, top:bottom, left:right]).float()
+            weight = _tent(part.shape[2], part)[:, None] * _tent(part.shape[3], part)
+            if total.ndim == 0:
+                total = part.new_zeros(*part.shape[:2], *weights.shape[2:])
+            total[:, :, row, column] += part * weight
+            weights[:, :, row, column] += weight
+    return total / weights
+
+
+def _spans(length: int, window: int) -> Iterator[slice]:
+    """Overlapping spans of ``window`` patches that cover ``length`` patches; the last span ends at ``length``."""
+    if length <= window:
+        yield slice(0, length)
+        return
+    for start in range(0, length - window, max(window // 2, 1)):
+        yield slice(start, start + window)
+    yield slice(length - window, length)
+
+
+def _tent(length: int, like: Tensor) -> Tensor:
+    """``length`` triangular weights: 1 at both ends, one more for each patch towards the middle."""
+    ramp = torch.arange(1, length + 1, dtype=like.dtype, device=like.device)
+    return torch.minimum(ramp, ramp.flip(0))
 
 
 def cut_map(n_clusters: int) -> str:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from eagle.maps.features import any_size_features, padded_to_patches, windowed
+from eagle.maps.probe_maps import MapSettings, ProbeMaps, padded_to_patches, windowed
 
 PATCH = 4
 
@@ -57,8 +57,9 @@ def test_windowed__blends_without_a_seam():
     assert steps.max() < 8, "a jump between windows would be 16"
 
 
-def test_any_size_features__cover_the_image_and_mirror_with_it():
+def test_patch_features__cover_the_image_and_mirror_with_it():
     img = torch.randn(1, 3, 12, 20)
-    features = any_size_features(mean_of_patches, img, PATCH, None)
-    assert torch.allclose(features, mean_of_patches(img), atol=1e-6)
-    assert any_size_features(mean_of_patches, torch.randn(1, 3, 13, 18), PATCH, 8).shape == (1, 3, 4, 5)
+    maps = ProbeMaps(torch.nn.AvgPool2d(PATCH), PATCH, {}, MapSettings())
+    assert torch.allclose(maps.patch_features(img), mean_of_patches(img), atol=1e-6)
+    windows = ProbeMaps(torch.nn.AvgPool2d(PATCH), PATCH, {}, MapSettings(window=8))
+    assert windows.patch_features(torch.randn(1, 3, 13, 18)).shape == (1, 3, 4, 5)
