@@ -22,11 +22,11 @@ class BenchmarkConfig:
     sections: list[str] = option(
         ["all"], "What to measure: all, or some of backbone, eigen, step, cached, views, bf16, crf, evaluation"
     )
-    out: str = option(default_folder("outputs/benchmark"), "Folder of benchmark.md", path=True)
+    out: str = option(default_folder("outputs/benchmark"), "Folder of benchmark.jsonl and benchmark.md", path=True)
 
 
 def benchmark(cfg: DictConfig) -> None:
-    """Compare training step and evaluation with the released algorithm; print a table and write benchmark.md."""
+    """Compare training step and evaluation with the released algorithm; write benchmark.jsonl and benchmark.md."""
     from eagle_benchmarks.run import run
 
     run(cfg)

@@ -1,6 +1,7 @@
 """Run the chosen parts of the benchmark; write a table of times and peak memory."""
 
 import ctypes
+import json
 import multiprocessing
 import os
 import platform
@@ -34,7 +35,7 @@ EVALUATION_BATCH = {"cpu": 2, "cuda": 16}
 
 
 def run(cfg: Any) -> None:
-    """Run the chosen parts; print a Markdown table line by line, and write it to ``benchmark.md``.
+    """Run the chosen parts, print each row at once, append to ``benchmark.jsonl`` and write ``benchmark.md``.
 
     The column "of peak" is the rate of our matrix products as a share of the machine's fastest one.
 
@@ -47,7 +48,13 @@ def run(cfg: Any) -> None:
         raise ConfigError("device: this machine has no CUDA device; use cpu or auto")
     chosen = list(PARTS) if list(cfg.sections) == ["all"] else list(cfg.sections)
     refuse_unknown("section", chosen, PARTS)
+    rows: list[dict[str, Any]] = []
     peak = fastest_product(device)
+    print(line(HEADER))
+    for part in chosen:
+        rows.append(compare(part, cfg, device))
+        rows[-1]["of peak"] = rows[-1]["ours flops"] / rows[-1]["ours s"] / peak
+        print(line(cells(rows[-1])), flush=True)
     facts = {
         "processor": cpuinfo("model name") or platform.machine(),
         "instruction sets": torch.backends.cpu.get_cpu_capability(),
@@ -60,13 +67,14 @@ def run(cfg: Any) -> None:
         "Python": platform.python_version(),
         "load average": " ".join(f"{load:.1f}" for load in os.getloadavg()),
     }
-    lines = [f"`{shlex.join(['python', *sys.argv])}`", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
-    lines += [line(HEADER), line(["---"] + ["---:"] * (len(HEADER) - 1))]
-    print("\n".join(lines), flush=True)
-    for part in chosen:
-        lines.append(line(compare(part, cfg, device, peak)))
-        print(lines[-1], flush=True)
-    write_text_atomically(Path(cfg.out) / "benchmark.md", "\n".join(lines) + "\n")
+    command, folder = shlex.join(["python", *sys.argv]), Path(cfg.out)
+    content = {"command": command, "machine": facts, "rows": rows}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "benchmark.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(content) + "\n")
+    lines = [f"`{command}`", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
+    lines += [line(HEADER), line(["---"] + ["---:"] * (len(HEADER) - 1)), *(line(cells(row)) for row in rows), ""]
+    write_text_atomically(folder / "benchmark.md", "\n".join(lines))
 
 
 def line(texts: Sequence[str]) -> str:
@@ -74,11 +82,16 @@ def line(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def compared(values: Mapping[str, float | None], unit: float, digits: int) -> list[str]:
-    """The texts of the released value, of ours, and of their ratio; empty for what is unknown."""
-    released, ours = values.get("released"), values.get("ours")
-    texts = ["" if value is None else f"{value / unit:.{digits}f}" for value in (released, ours)]
-    return [*texts, f"{released / ours:.2f}×" if released is not None and ours else ""]
+def cells(row: dict[str, Any]) -> list[str]:
+    """The texts of one line of the table."""
+    texts = [row["name"]]
+    for quantity, unit, digits in (("s", 1, 4), ("bytes", 1e6, 0)):
+        released, ours = row[f"released {quantity}"], row[f"ours {quantity}"]
+        texts += ["" if side is None else f"{side / unit:.{digits}f}" for side in (released, ours)]
+        texts.append(f"{released / ours:.2f}×" if released is not None and ours else "")
+        if quantity == "s":
+            texts.append(f"{row['of peak']:.0%}")
+    return texts
 
 
 def fastest_product(device: torch.device) -> float:
@@ -95,18 +108,8 @@ def cpuinfo(field: str) -> str:
     return found[1] if found else ""
 
 
-def compare(part: str, cfg: Any, device: torch.device, peak: float) -> list[str]:
-    """Check that both sides of a part agree, time them in turn, and measure the peak memory of each.
-
-    Args:
-        part: one of PARTS.
-        cfg: the keys of ``benchmark.py``.
-        device: of both sides.
-        peak: floating-point operations per second of the machine's fastest product.
-
-    Returns:
-        The texts of the part's line in the table.
-    """
+def compare(part: str, cfg: Any, device: torch.device) -> dict[str, Any]:
+    """Check that both sides of a part agree, time them in turn, and measure the peak memory of each."""
     if part in ON_EVALUATION_IMAGES:
         size, res = EVALUATION_BATCH[device.type], cfg.eval_res
     else:
@@ -115,7 +118,6 @@ def compare(part: str, cfg: Any, device: torch.device, peak: float) -> list[str]
     check(part, case)
     runs = sides(part, case)
     times = alternating_times(runs, cfg.repeats, device)
-    seconds = {side: statistics.median(of_side) for side, of_side in times.items()}
     with FlopCounterMode(display=False) as counted:
         runs["ours"]()
     if device.type == "cuda":
@@ -123,9 +125,15 @@ def compare(part: str, cfg: Any, device: torch.device, peak: float) -> list[str]
     else:
         arguments = (cfg.model_type, size, res, torch.get_num_threads(), part)
         memory = {side: in_a_process(_cpu_memory, *arguments, side) for side in runs}
-    of_peak = counted.get_total_flops() / seconds["ours"] / peak
-    name = f"{part}, {res} pixels, batch {size}"
-    return [name, *compared(seconds, 1, 4), f"{of_peak:.0%}", *compared(memory, 1e6, 0)]
+    row: dict[str, Any] = {
+        "name": f"{part}, {res} pixels, batch {size}",
+        "times": times,
+        "ours flops": counted.get_total_flops(),
+    }
+    for side in ("released", "ours"):
+        row[f"{side} s"] = statistics.median(times[side]) if side in times else None
+        row[f"{side} bytes"] = memory.get(side)
+    return row
 
 
 def alternating_times(
