@@ -16,8 +16,9 @@ from eagle.commands import provisions
 from eagle.config import words
 from eagle.config.application import help_text, parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
+from eagle.config.sweep import short_name
 from eagle.config.validation import validated
-from eagle.config.words import quoted, short_name
+from eagle.config.words import quoted
 from eagle.errors import ConfigError
 from typed import typed
 
@@ -42,7 +43,7 @@ if __name__ == "__main__":
         (["--ress", "3"], "unknown key 'ress': did you mean 'res'?"),
         (["res=abc"], "res: "),
         (["seed=0,1"], "seed: add --multirun to run each of 0,1"),
-        (["fidelity=papr"], "did you mean 'paper'"),
+        (["fidelity=papr"], "Could not find 'fidelity/papr' Available options in 'fidelity': paper"),
         (["batch_size=0"], "batch_size: 0 "),
         (["momentum_limit=1.5"], "momentum_limit: 1.5 "),
         (["contrastive_temp=0"], "contrastive_temp: 0.0 "),
@@ -55,8 +56,8 @@ if __name__ == "__main__":
         (["precision=64-true"], "unknown value of precision '64-true'"),
         (["~wandb"], "'~wandb'"),
         (["key_blocks={a: 1}"], "key_blocks: "),
-        (["key_blocks=[???]"], "key_blocks: Missing mandatory value"),
-        (["key_blocks.a=1"], "key_blocks.a: this key has no parts; set key_blocks=VALUE"),
+        (["key_blocks=[???]"], "key_blocks[0]: must be given: Indices"),
+        (["key_blocks.a=1"], "unknown key 'key_blocks.a': did you mean 'key_blocks'?"),
         (["fidelity=glob(*)"], "requires --multirun"),
         (["--config-name", "train_config_cocostuf"], "train_config_cocostuf"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: "),

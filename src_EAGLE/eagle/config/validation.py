@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -16,7 +16,11 @@ from eagle.errors import ConfigError, unknown_name_message
 
 CONFIG_DIR = Path(__file__).resolve().parents[3] / "configs"
 # In the package, so installed copies contain it; configs/fidelity links to it.
-FIDELITY_DIR = Path(__file__).parent / "fidelity"
+_FIDELITY_DIR = Path(__file__).parent / "fidelity"
+# Keys that a value of ``fidelity`` sets, unless they are given.
+FIDELITIES: dict[str, Any] = {
+    file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in _FIDELITY_DIR.glob("*.yml")
+}
 
 Schema = TypeVar("Schema")
 
@@ -31,36 +35,28 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
             range. For an unknown key the message suggests the nearest valid name.
     """
     node = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
-    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     retired = retired_keys_in(node, schema)
-    given: dict[str, Any] = {}
-    for name in (str(name) for name in node if name not in retired):
-        refuse_unknown("key", [name], fields)
-        with _named(name):
-            value = MISSING if OmegaConf.is_missing(node, name) else node[name]
-            # Interpolations and ??? in a list raise here, not in the command that reads it.
-            is_nested = OmegaConf.is_config(value)
-            given[name] = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if is_nested else value
+    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     config = OmegaConf.structured(schema)
-    for name, value in {**fidelity_defaults(schema, given), **given}.items():
-        with _named(name):
-            is_lone = value != MISSING and is_scalar(value) and takes(schema, name, list)
+    try:
+        resolved = OmegaConf.to_container(node, resolve=True)
+        given = {str(name): value for name, value in dict(resolved).items() if name not in retired}  # type: ignore[arg-type]
+        refuse_unknown("key", given, fields)
+        if issubclass(schema, TrainConfig):
+            fidelity = str(given.get("fidelity", "released"))
+            refuse_unknown("value of fidelity", [fidelity], FIDELITIES)
+            given = FIDELITIES[fidelity] | given
+        for name, value in given.items():
+            is_lone = isinstance(value, (str, int, float)) and value != MISSING and takes(schema, name, list)
             config[name] = [value] if is_lone else value
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    for name in sorted(OmegaConf.missing_keys(config)):
+        raise ConfigError(f"{name}: must be given: {fields[re.split(r'[.[]', name)[0]].metadata['meaning']}")
     for name, field in fields.items():
-        if OmegaConf.is_missing(config, name):
-            raise ConfigError(f"{name}: must be given: {field.metadata['meaning']}")
         _check_value(name, config[name], field.metadata)
     OmegaConf.set_readonly(config, True)
     return config
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Turn an error of OmegaConf into a one-line ConfigError that names the key."""
-    try:
-        yield
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
 
 
 def complete_config(config: Any) -> DictConfig:
@@ -129,20 +125,6 @@ def takes(schema: type, name: str, kind: type) -> bool:
     """Whether a key of a schema is declared as a ``kind`` (list or dict), or as that or None."""
     declared = {field.name: field.type for field in dataclasses.fields(schema)}.get(name.lstrip("+").partition(".")[0])
     return any(get_origin(option) is kind for option in (declared, *get_args(declared)))
-
-
-def is_scalar(value: Any) -> bool:
-    """Whether a value can become a list of one."""
-    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
-
-
-def fidelity_defaults(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults that ``fidelity`` sets; empty for schemas without that key."""
-    if not issubclass(schema, TrainConfig):
-        return {}
-    name = str(given.get("fidelity", "released"))
-    refuse_unknown("value of fidelity", [name], [file.stem for file in FIDELITY_DIR.glob("*.yml")])
-    return {str(key): value for key, value in OmegaConf.load(FIDELITY_DIR / f"{name}.yml").items()}
 
 
 def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
