@@ -16,6 +16,7 @@ from eagle.config.schema import (
     REQUIRED,
     BackboneConfig,
     DatasetConfig,
+    DeviceConfig,
     option,
 )
 from eagle.downloads.catalog import require_checkpoint
@@ -24,17 +25,23 @@ from eagle.files import default_folder
 
 
 @dataclass
-class SegmentConfig:
+class SegmenterConfig:
+    """A trained segmenter."""
+
+    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
+    cluster_names: str | None = option(
+        None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
+    )
+
+
+@dataclass
+class SegmentConfig(SegmenterConfig, DeviceConfig):
     """Every key of ``segment_images.py``."""
 
     images: list[str] = option([], "Images, folders of images, or videos")
     bundled: bool = option(False, "Also segment the photographs that come with scikit-image and scikit-learn")
-    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
     output_dir: str = option(
         default_folder("outputs/segments"), "Folder of masks, segments.json, legend.png", path=True
-    )
-    cluster_names: str | None = option(
-        None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
     )
     n_clusters: int | None = option(
         None,
@@ -67,11 +74,6 @@ class SegmentConfig:
     crf_backend: str = option("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
     batch_size: int = option(8, "Images of one size that are computed together; more use more memory", minimum=1)
     num_workers: int = option(4, "Threads that read images, and as many that write masks", minimum=1)
-    accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    precision: str = option(
-        "32-true", "Lightning precision of backbone and head; auto = bf16-mixed where it is native, else 32-true",
-        choices=("auto", *PRECISIONS),
-    )  # fmt: skip
 
 
 def segment_images(cfg: DictConfig) -> None:
@@ -95,7 +97,7 @@ segment_images_main = partial(run_command, SegmentConfig, segment_images, positi
 
 
 @dataclass
-class VisualizeConfig(DatasetConfig, BackboneConfig):
+class VisualizeConfig(DatasetConfig, BackboneConfig, DeviceConfig):
     """Keys of ``visualize_eigen.py``. Backbone keys apply only without a checkpoint."""
 
     images: list[str] = option([], "Images and folders of images")
@@ -134,8 +136,6 @@ class VisualizeConfig(DatasetConfig, BackboneConfig):
         False, "Also write each panel as a file; label maps are palette PNGs whose indices are the labels"
     )
     panel_scale: int = option(2, "Size of those files relative to the model input", minimum=1, maximum=32)
-    accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
 
 
 def visualize_eigen(cfg: DictConfig) -> None:
@@ -151,13 +151,9 @@ visualize_eigen_main = partial(run_command, VisualizeConfig, visualize_eigen, po
 
 
 @dataclass
-class DemoConfig:
+class DemoConfig(SegmenterConfig):
     """Every key of ``demo.py``."""
 
-    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
-    cluster_names: str | None = option(
-        None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
-    )
     device: str = option("auto", "auto = a CUDA GPU, else Apple's GPU, else the CPU; or cpu, mps, cuda, cuda:1")
     precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
     host: str = option(

@@ -80,19 +80,25 @@ def keys_with(schema: type, *roles: Role) -> list[str]:
 
 
 @dataclass
-class MachineConfig:
-    """Devices, processes and precision of a command, as arguments of Lightning's Trainer."""
+class DeviceConfig:
+    """The device of a command, and the precision of its network."""
 
     accelerator: str = machine("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    devices: Any = machine("auto", "Number of devices, list of device ids, or auto for all devices")
-    num_nodes: int = machine(1, "Number of machines", minimum=1)
-    strategy: str = machine("auto", "Lightning strategy, e.g. auto or ddp")
     precision: str = numerics(
         "32-true",
         "Lightning precision of backbone and head; the spectral part and all losses stay in float32. auto = "
         "bf16-mixed on devices that compute bfloat16 natively, else 32-true",
         choices=("auto", *PRECISIONS),
     )
+
+
+@dataclass
+class MachineConfig(DeviceConfig):
+    """Devices, processes and precision of a command, as arguments of Lightning's Trainer."""
+
+    devices: Any = machine("auto", "Number of devices, list of device ids, or auto for all devices")
+    num_nodes: int = machine(1, "Number of machines", minimum=1)
+    strategy: str = machine("auto", "Lightning strategy, e.g. auto or ddp")
     matmul_precision: str = numerics(
         "highest",
         "Float32 precision of backbone, head and losses (torch.set_float32_matmul_precision; TF32 convolutions unless "

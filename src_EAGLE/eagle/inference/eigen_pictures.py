@@ -21,7 +21,7 @@ from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
 from eagle.data.named_files import bundled_photographs, named_files, output_names
-from eagle.distributed import named_devices
+from eagle.distributed import chosen_precision, named_devices
 from eagle.errors import ConfigError, DataError
 from eagle.figures.confusion import write_figure
 from eagle.figures.grids import Panel, class_legend, eigenvector_colors, panel_grid
@@ -95,7 +95,7 @@ class Viewer:
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg = cfg
         with named_devices(cfg):
-            self._fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
+            self._fabric = Fabric(accelerator=cfg.accelerator, devices=1, precision=chosen_precision(cfg))  # type: ignore[arg-type]
         self.segmenter = _segmenter(cfg, self._fabric) if cfg.checkpoint is not None else None
         if self.segmenter is not None:
             backbone = self.segmenter.model.net.model
