@@ -88,11 +88,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in dict(OmegaConf.to_container(config)).items()}  # type: ignore[arg-type]
 
 
-def retired_keys_in(names: Iterable[Any], schema: type) -> dict[str, str]:
-    """Find the published keys among ``names`` that the schema's command ignores, with the reason for each."""
-    retired = RETIRED_KEYS | (RETIRED_IN_EVALUATION if issubclass(schema, EvalConfig) else {})
-    known = {field.name for field in dataclasses.fields(schema)}
-    return {str(name): retired[str(name)] for name in names if name not in known and str(name) in retired}
+def retired_keys_in(names: Iterable[Any], schema: type) -> list[str]:
+    """The published keys among ``names`` that the schema's command ignores."""
+    retired = {*RETIRED_KEYS.split(), *(RETIRED_IN_EVALUATION.split() if issubclass(schema, EvalConfig) else ())}
+    retired -= {field.name for field in dataclasses.fields(schema)}
+    return [str(name) for name in names if str(name) in retired]
 
 
 def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> None:
@@ -142,38 +142,15 @@ def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
         raise ConfigError(f"{name}: {value} is too large; the most is {rules['maximum']}")
 
 
-def _by_key(reasons: Mapping[str, str]) -> dict[str, str]:
-    return {name: reason for reason, names in reasons.items() for name in names.split()}
-
-
-RETIRED_KEYS = _by_key(
-    {
-        "the released code only ever uses one value": (
-            "arch dino_feat_type continuous granularity loader_crop_type use_true_labels use_recalibrator "
-            "use_fit_model use_salience stop_at_zero use_head reset_probe_steps"
-        ),
-        "the released code never reads it": "recluster_threshold",
-        "labels are used if their files exist": "has_labels",
-        "the positive of an image is the image itself": "num_neighbors",
-        "belongs to a loss that EAGLE does not use": (
-            "pos_intra_weight pos_intra_shift pos_inter_shift neg_inter_shift aug_alignment_weight rec_weight "
-            "repulsion_weight crf_weight alpha beta gamma w1 w2 shift crf_samples color_space"
-        ),
-        "class frequencies are drawn after every validation": "hist_freq",
-        "only for the authors' cluster": "azureml_logging submitting_to_aml",
-        "use devices": "num_gpus use_ddp",
-        "figures are light; report.html follows the viewer": "dark_mode",
-        "experiments are named by output_root and experiment_name": "log_dir name full_name",
-    }
+# Published keys without effect here; docs/differences.md has the reasons.
+RETIRED_KEYS = (
+    "arch dino_feat_type continuous granularity loader_crop_type use_true_labels use_recalibrator use_fit_model "
+    "use_salience stop_at_zero use_head reset_probe_steps recluster_threshold has_labels num_neighbors "
+    "pos_intra_weight pos_intra_shift pos_inter_shift neg_inter_shift aug_alignment_weight rec_weight "
+    "repulsion_weight crf_weight alpha beta gamma w1 w2 shift crf_samples color_space hist_freq azureml_logging "
+    "submitting_to_aml num_gpus use_ddp dark_mode log_dir name full_name"
 )
-
 # Keys of the released eval_config.yml that have an effect in other commands only.
-RETIRED_IN_EVALUATION = _by_key(
-    {
-        "evaluations are written next to the checkpoint, or to output_dir": "output_root experiment_name",
-        "PiCIE is another method": "run_picie",
-        "model and dataset come from the checkpoint": (
-            "dataset_name model_type dino_patch_size pretrained_weights projection_type"
-        ),
-    }
+RETIRED_IN_EVALUATION = (
+    "output_root experiment_name run_picie dataset_name model_type dino_patch_size pretrained_weights projection_type"
 )

@@ -125,8 +125,9 @@ def _read_yaml(schema: type, config_name: str | None, config_dir: Path | None) -
             raise ConfigError(f"{path}: holds no keys")
         if path.parent == CONFIG_DIR:
             content.update(absolute_paths(schema, content, CONFIG_DIR))
-        for name, reason in retired_keys_in(content, schema).items():
-            logger.warning("%s: this published key has no effect here (%s)", name, reason)
+        if retired := retired_keys_in(content, schema):
+            logger.warning("%s: published keys without effect here (docs/differences.md): %s", path, " ".join(retired))
+        for name in retired:
             del content[name]
         values = plain(content)  # without resolving interpolations, which may need an override
     except (OSError, ValueError, RecursionError, OmegaConfBaseException, YAMLError) as error:

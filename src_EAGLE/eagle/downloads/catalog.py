@@ -124,16 +124,12 @@ def local_weights(output_dir: str | Path, name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def licence_hint(timm_name: str, folder: str | Path) -> str:
+def licence_hint(timm_name: str) -> str:
     """What to do when DINOv3's weights cannot be fetched, as the end of an error message; empty for other models."""
-    architecture, _, tag = timm_name.partition(".")
-    if "_dinov3" not in architecture or tag.startswith("eupe"):
+    if "_dinov3" not in timm_name:
         return ""
-    names = (name for name, model in MODELS.items() if (model.timm_name or "").split(".")[0] == architecture)
-    place = next((f"save it as {Path(folder) / name}.pth or " for name in names), "")
     return (
-        f". DINOv3's weights need its licence to be accepted: ask for the file at {DINOV3_URL}, then {place}name it "
-        "with pretrained_weights=PATH"
+        f". DINOv3's weights need its licence to be accepted: ask for the file at {DINOV3_URL}, see docs/backbones.md"
     )
 
 

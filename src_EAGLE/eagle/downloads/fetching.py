@@ -82,7 +82,7 @@ def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> 
         except DownloadError as error:
             logger.info("%s", error)
             reasons.append(str(error))
-    raise DownloadError("; ".join(reasons) + licence_hint(MODELS[name].timm_name or "", output_dir))
+    raise DownloadError("; ".join(reasons) + licence_hint(MODELS[name].timm_name or ""))
 
 
 def _sources(name: str, output_dir: Path, base_url: str) -> list[Callable[[], Path]]:

@@ -136,7 +136,7 @@ def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
         fetch = fetch if weights_name else ""
         raise WeightsError(
             f"no weights for {timm_name} in {WEIGHTS_DIR}, and timm could not fetch them: {fetch}name a file with "
-            f"pretrained_weights=PATH{licence_hint(timm_name, WEIGHTS_DIR)}"
+            f"pretrained_weights=PATH{licence_hint(timm_name)}"
         ) from error
 
 
