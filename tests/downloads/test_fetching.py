@@ -190,12 +190,6 @@ def test_fetch_model__no_source_names_every_reason(tmp_path, no_hub):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fetch_model__the_hub_lacks_the_300_epoch_file(tmp_path, hub):
-    with served({}) as (url, _), pytest.raises(DownloadError, match="300ep"):
-        fetch_model("dino_vits8", tmp_path, url)
-    assert hub == []
-
-
 def test_fetch_model__dinov3_that_cannot_be_reached_names_its_licence(tmp_path, no_hub):
     with pytest.raises(DownloadError, match=r"licence.*docs/backbones\.md"):
         fetch_model("dinov3_vits16", tmp_path)

@@ -7,7 +7,7 @@ import glob
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,32 +71,24 @@ def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> 
     Raises:
         DownloadError: every source failed; the message has all reasons.
     """
-    output_dir = Path(output_dir)
-    present = local_weights(output_dir, name)
-    if present:
+    model = MODELS[name]
+    if present := local_weights(output_dir, name):
         return present
+    stem = Path(output_dir) / (model.stem or name)
+    sources = [
+        (model.drive_id, partial(fetch_file, model.source, f"{stem}.ckpt")),
+        (model.public_path, partial(fetch_file, f"{base_url.rstrip('/')}/{model.public_path}", f"{stem}.pth")),
+        (model.timm_name, partial(fetch_from_timm, str(model.timm_name), Path(f"{stem}.safetensors"))),
+    ]
     reasons = []
-    for source in _sources(name, output_dir, base_url):
+    for known, fetch in sources:
         try:
-            return source()
+            if known:
+                return fetch()
         except DownloadError as error:
             logger.info("%s", error)
             reasons.append(str(error))
-    raise DownloadError("; ".join(reasons) + licence_hint(MODELS[name].timm_name or ""))
-
-
-def _sources(name: str, output_dir: Path, base_url: str) -> list[Callable[[], Path]]:
-    """Calls that fetch a model, best source first."""
-    model = MODELS[name]
-    stem = output_dir / (model.stem or name)
-    sources: list[Callable[[], Path]] = []
-    if model.drive_id:
-        sources.append(partial(fetch_file, model.source, f"{stem}.ckpt"))
-    if model.public_path:
-        sources.append(partial(fetch_file, f"{base_url.rstrip('/')}/{model.public_path}", f"{stem}.pth"))
-    if model.timm_name:
-        sources.append(partial(fetch_from_timm, model.timm_name, Path(f"{stem}.safetensors")))
-    return sources
+    raise DownloadError("; ".join(reasons) + licence_hint(model.timm_name or ""))
 
 
 def fetch_from_timm(timm_name: str, destination: Path) -> Path:
@@ -127,19 +119,12 @@ def timm_state(timm_name: str) -> dict[str, "Tensor"]:
 
 
 def save_weights(state: Mapping[str, "Tensor"], destination: Path, source: str, arch: str) -> Path:
-    """Write a state dict as .safetensors, with its origin and the model that it fits as metadata.
-
-    Raises:
-        DownloadError: the file cannot be written.
-    """
+    """Write a state dict as .safetensors, with its origin and the model that it fits as metadata."""
     from safetensors.torch import save
 
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    try:
-        with written_atomically(destination) as temporary:
-            temporary.write_bytes(save(tensors, metadata={"arch": arch, "source": source}))
-    except OSError as error:
-        raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
+    with written_atomically(destination) as temporary:
+        temporary.write_bytes(save(tensors, metadata={"arch": arch, "source": source}))
     return destination
 
 
