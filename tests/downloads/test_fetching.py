@@ -98,23 +98,18 @@ def test_fetch_file__repeated_cuts_fail_and_keep_the_partial_file(target):
     assert partial_file(target).read_bytes() == CONTENT[:CHUNK]
 
 
-def test_fetch_file__log_in_page_keeps_the_partial_file(target):
-    target.parent.mkdir()
-    part = target.parent / "file.bin.fetched12345678.part"
-    part.write_bytes(CONTENT[:1000])
-    with served({"f": LOG_IN}, ranges=False) as (url, _):
+def test_fetch_file__log_in_page_in_place_of_the_file_is_deleted_and_the_partial_file_kept(target):
+    with served({"f": LOG_IN}, ranges=False) as (url, server):
+        assert_refused(f"{url}/f", target, f"{url}/f", "is an HTML page")
+        assert len(server.requests) == 1
+        assert list(target.parent.iterdir()) == []
+        part = target.parent / "file.bin.fetched12345678.part"
+        part.write_bytes(CONTENT[:1000])
         assert_refused(f"{url}/f", target, "is an HTML page")
-    assert part.read_bytes() == CONTENT[:1000]
+        assert part.read_bytes() == CONTENT[:1000]
     with served({"f": CONTENT}) as (url, _):
         fetch_file(f"{url}/f", target)
     assert_whole(target)
-
-
-def test_fetch_file__a_page_in_place_of_the_file_is_deleted(target):
-    with served({"f": LOG_IN}) as (url, server):
-        assert_refused(f"{url}/f", target, f"{url}/f", "HTML page")
-        assert len(server.requests) == 1
-    assert list(target.parent.iterdir()) == []
 
 
 def test_fetch_file__refused_silent_absent_and_invalid_addresses_are_one_line(target, monkeypatch):

@@ -17,7 +17,7 @@ from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
 from eagle.config.words import CommandLine, quoted
 from eagle.errors import ConfigError
-from eagle.files import sha256_of, write_text_atomically
+from eagle.files import write_text_atomically
 from eagle.processes import end_with, run_script
 
 # In a run's folder: the configuration of a job that a sweep has finished.
@@ -75,8 +75,6 @@ def run_job(schema: type, script: Path, line: CommandLine, fixed: set[str], comp
         return
     sweep, cfg = Path(composed.output_root) / composed.experiment_name, validated(schema, composed)
     record, content = sweep / name / JOB_NAME, OmegaConf.to_yaml(cfg)
-    if cfg.pretrained_weights and Path(cfg.pretrained_weights).is_file():
-        content += f"# sha256 of pretrained_weights: {sha256_of(Path(cfg.pretrained_weights))}\n"
     if record.is_file() and record.read_text(encoding="utf-8") == content:
         logger.info("%s: already finished", name)
         return
