@@ -6,7 +6,7 @@ meanings. Published EAGLE and STEGO key names are kept.
 
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from omegaconf import MISSING as REQUIRED  # noqa: F401  default of a required key
 
@@ -51,15 +51,13 @@ def key(
     Args:
         default: value if neither YAML nor command line sets the key; lists and dicts are copied per instance.
         meaning: one sentence for ``--help``.
-        role: what the key decides (see ``Role``); TypeError if it is none.
+        role: what the key decides (see ``Role``).
         choices: allowed strings; empty allows any.
         minimum: smallest allowed value.
         above: exclusive lower bound.
         maximum: largest allowed value.
         path: the value is a file or folder, or a list of them.
     """
-    if role not in get_args(Role):
-        raise TypeError(f"{meaning!r}: key(…, role=…) takes one of {', '.join(get_args(Role))}")
     limits = {"minimum": minimum, "above": above, "maximum": maximum}
     metadata = {"meaning": meaning, "role": role, "choices": choices, **limits, "path": path}
     if isinstance(default, (list, dict)):
