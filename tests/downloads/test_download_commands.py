@@ -4,7 +4,8 @@ import pytest
 
 from conftest import ROOT
 from eagle.data.datasets.cocostuff import CocoStuff
-from eagle.downloads.catalog import MIRRORED_DATASETS, MODELS
+from eagle.data.publishers import MIRRORED_DATASETS
+from eagle.downloads.catalog import MODELS
 from local_server import served
 from original_archives import camvid_members, cityscapes_members, cocostuff_members, potsdam_members, zipped
 from typed import typed

