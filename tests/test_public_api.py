@@ -24,7 +24,7 @@ def test_public_name__has_an_example_that_runs(name):
 
 def test_package__example_runs_and_unknown_names_are_refused():
     assert doctest.testmod(eagle).failed == 0
-    with pytest.raises(AttributeError, match="no attribute 'load_segmentr'"):
+    with pytest.raises(AttributeError, match="load_segmentr"):
         _ = eagle.load_segmentr
 
 

@@ -30,7 +30,7 @@ from eagle.data.datamodule import evaluation_loader
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.labels import distinct_palette
 from eagle.data.views import EvaluationViews, unnormalize
-from eagle.distributed import named_devices
+from eagle.distributed import chosen_precision, named_devices
 from eagle.errors import DataError
 from eagle.evaluation.kmeans import MOST_VECTORS, sampled_images, sampled_vectors
 from eagle.figures.cluster_tree import tree_figure
@@ -83,7 +83,7 @@ def fit_checkpoint(checkpoint: Path, cfg: Any, memory: KeyMemory | None = None) 
         memory.attach(segmenter.net.model)
     # One process, whatever started this one.
     with named_devices(cfg):
-        keys = {"accelerator": cfg.accelerator, "devices": 1, "precision": cfg.precision}
+        keys = {"accelerator": cfg.accelerator, "devices": 1, "precision": chosen_precision(cfg)}
         machine = Fabric(**keys, plugins=[LightningEnvironment()])
     machine.to_device(segmenter)
     dataset = open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eagle.errors import TrainingError
@@ -15,8 +15,8 @@ from eagle.errors import TrainingError
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
 # `#SBATCH --signal=USR1@90` sends it 90 seconds before the job's time limit.
 REQUEUE_SIGNAL = signal.SIGUSR1
-# Process id of the command's launcher, with which it ends.
-_LAUNCHER = "EAGLE_LAUNCHER"
+# Variable with the process id of a command's launcher, with which it ends.
+LAUNCHER = "EAGLE_LAUNCHER"
 
 
 def usable_cores() -> int:
@@ -34,7 +34,7 @@ def follow_parent(*_: object) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()  # the process that requested this one, not the fork server
     if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+        _exit_after(parent.join)
 
 
 def load_for_parent(*_: object) -> None:
@@ -48,24 +48,25 @@ def load_for_parent(*_: object) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
+def end_with(launcher: int) -> None:
+    """Make this process exit within a second of its parent, process ``launcher``.
 
-
-def end_with_launcher() -> None:
-    """Make a worker of joblib, or a command that ``run_script`` started, exit within a second of its launcher.
-
-    ``follow_parent`` does not end joblib's workers: they go on after their parent was killed.
+    For a command that ``run_script`` started, and for workers of joblib, which ``follow_parent`` does not end.
     """
-    launcher = int(os.environ.pop(_LAUNCHER, os.getppid()))
 
-    def watch() -> None:
+    def wait() -> None:
         while os.getppid() == launcher:
             time.sleep(1)
+
+    _exit_after(wait)
+
+
+def _exit_after(wait: Callable[[], None]) -> None:
+    def end() -> None:
+        wait()
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=end, daemon=True).start()
 
 
 def run_script(script: Path, words: Sequence[str], name: str) -> None:
@@ -79,20 +80,17 @@ def run_script(script: Path, words: Sequence[str], name: str) -> None:
         SystemExit: the command was stopped by Ctrl-C or SIGTERM.
     """
     received: list[int] = []
-    child: subprocess.Popen[bytes] | None = None
+    environment = {**os.environ, LAUNCHER: str(os.getpid())}
+    child = subprocess.Popen([sys.executable, script, *words], stdin=subprocess.DEVNULL, env=environment)  # noqa: S603
 
     def receive(number: int, _: object) -> None:
         received.append(number)
-        if number == signal.SIGTERM and child is not None:
+        if number == signal.SIGTERM:
             child.terminate()
 
     in_main = threading.current_thread() is threading.main_thread()
     previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
     try:
-        environment = {**os.environ, _LAUNCHER: str(os.getpid())}
-        child = subprocess.Popen([sys.executable, script, *words], stdin=subprocess.DEVNULL, env=environment)  # noqa: S603
-        if signal.SIGTERM in received:
-            child.terminate()
         status = child.wait()
     finally:
         for number, handler in previous.items():
@@ -102,9 +100,3 @@ def run_script(script: Path, words: Sequence[str], name: str) -> None:
         sys.exit(128 + received[0] if received else status)
     if status:
         raise TrainingError(f"{name} failed; its own message is above")
-
-
-def end_with_parent() -> None:
-    """Let a command that ``run_script`` started end when that process is killed."""
-    if _LAUNCHER in os.environ:
-        end_with_launcher()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eagle.checkpoints import StoredSegmenter, build_segmenter
-from eagle.config.schema import TrainConfig, key, keys_with
+from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import plain, with_overrides
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError
@@ -68,10 +68,3 @@ def test_role__decides_the_folder_of_cached_keys(make_run, tmp_path):
         assert folders(**change) == 2
     assert folders(dino_patch_size=16) == 4
     assert folders(precision="bf16-mixed") == 6
-
-
-def test_key__without_a_role_is_an_error():
-    with pytest.raises(TypeError, match="role"):
-        key(1, "meaning")
-    with pytest.raises(TypeError, match="takes one of method, "):
-        key(1, "meaning", role="methd")

@@ -4,7 +4,8 @@ import pytest
 
 from conftest import ROOT
 from eagle.data.datasets.cocostuff import CocoStuff
-from eagle.downloads.catalog import MIRRORED_DATASETS, MODELS
+from eagle.data.publishers import MIRRORED_DATASETS
+from eagle.downloads.catalog import MODELS
 from local_server import served
 from original_archives import camvid_members, cityscapes_members, cocostuff_members, potsdam_members, zipped
 from typed import typed
@@ -100,16 +101,6 @@ def test_download_datasets__originals_once(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["camvid", "cocostuff", "originals"]
     assert len(CocoStuff(tmp_path / "cocostuff", "train", "cocostuff27")) == 3
     assert_done(run("check_data", "dir_dataset_name=camvid", "dataset_name=directory", f"pytorch_data_dir={tmp_path}"))
-
-
-def test_download_datasets__unsafe_original_leaves_nothing_unpacked(tmp_path):
-    archives = originals() | {"val2017.zip": zipped({"../../000000000139.jpg": "evil"})}
-    words = ("datasets=[cocostuff]", "source=originals", f"pytorch_data_dir={tmp_path / 'target'}")
-    with served(archives) as (url, server):
-        said = assert_failed(run("download_datasets", *words, f"base_url={url}"))
-    assert "do not trust this archive" in said
-    assert "/train2017.zip" not in [path for path, _ in server.requests]
-    assert [path.name for path in (*tmp_path.iterdir(), *(tmp_path / "target").iterdir())] == ["target", "originals"]
 
 
 def test_download_datasets__names_the_way_to_what_has_no_open_download(tmp_path):

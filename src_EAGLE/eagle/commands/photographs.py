@@ -15,6 +15,7 @@ from eagle.config.schema import (
     PRECISIONS,
     REQUIRED,
     BackboneConfig,
+    DeviceConfig,
     option,
 )
 from eagle.downloads.catalog import require_checkpoint
@@ -23,17 +24,23 @@ from eagle.files import default_folder
 
 
 @dataclass
-class SegmentConfig:
+class SegmenterConfig:
+    """A trained segmenter."""
+
+    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
+    cluster_names: str | None = option(
+        None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
+    )
+
+
+@dataclass
+class SegmentConfig(SegmenterConfig, DeviceConfig):
     """Every key of ``segment_images.py``."""
 
     images: list[str] = option([], "Images, folders of images, or videos")
     bundled: bool = option(False, "Also segment the photographs that come with scikit-image and scikit-learn")
-    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
     output_dir: str = option(
         default_folder("outputs/segments"), "Folder of masks, segments.json, legend.png", path=True
-    )
-    cluster_names: str | None = option(
-        None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
     )
     n_clusters: int | None = option(
         None,
@@ -66,11 +73,6 @@ class SegmentConfig:
     crf_backend: str = option("auto", "Dense CRF: see eval_segmentation.py", choices=CRF_BACKENDS)
     batch_size: int = option(8, "Images of one size that are computed together; more use more memory", minimum=1)
     num_workers: int = option(4, "Threads that read images, and as many that write masks", minimum=1)
-    accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    precision: str = option(
-        "32-true", "Lightning precision of backbone and head; auto = bf16-mixed where it is native, else 32-true",
-        choices=("auto", *PRECISIONS),
-    )  # fmt: skip
 
 
 def segment_images(cfg: DictConfig) -> None:
@@ -94,7 +96,7 @@ segment_images_main = partial(run_command, SegmentConfig, segment_images, positi
 
 
 @dataclass
-class VisualizeConfig(BackboneConfig):
+class VisualizeConfig(BackboneConfig, DeviceConfig):
     """Keys of ``visualize_eigen.py``. Backbone keys apply only without a checkpoint."""
 
     images: list[str] = option([], "Images and folders of images")
@@ -133,8 +135,6 @@ class VisualizeConfig(BackboneConfig):
     panels: bool = option(
         False, "Also write each panel as a file; label maps are palette PNGs whose indices are the labels"
     )
-    accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
 
 
 def visualize_eigen(cfg: DictConfig) -> None:
@@ -150,13 +150,9 @@ visualize_eigen_main = partial(run_command, VisualizeConfig, visualize_eigen, po
 
 
 @dataclass
-class DemoConfig:
+class DemoConfig(SegmenterConfig):
     """Every key of ``demo.py``."""
 
-    checkpoint: str = option(REQUIRED, "Trained segmenter: a .ckpt (released or ours) or a .safetensors with its .yml")
-    cluster_names: str | None = option(
-        None, "Text file with one cluster name per line: equal names form one class, an empty line means no class"
-    )
     device: str = option("auto", "auto = a CUDA GPU, else Apple's GPU, else the CPU; or cpu, mps, cuda, cuda:1")
     precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
     host: str = option(

@@ -1,6 +1,6 @@
 """Commands about models and datasets: download, crop, check."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from eagle.data.crops import crop_split
 from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
 from eagle.data.datasets.cropped import CROPS_PER_IMAGE
-from eagle.data.publishers import archive_addresses, fetch_dataset
-from eagle.downloads.catalog import DATASETS, DERIVED, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights, stand_in_keys
+from eagle.data.publishers import DATASETS, MIRRORED_DATASETS, archive_addresses, fetch_dataset
+from eagle.downloads.catalog import DINO_URL, MODELS, local_weights
 from eagle.downloads.fetching import fetch_model
 from eagle.errors import DataError, DownloadError, EagleError
 from eagle.files import default_folder
@@ -42,19 +42,19 @@ def download_models(config: DictConfig) -> None:
         print(models_overview(config.output_dir))
         return
     refuse_unknown("model", config.models, MODELS)
-    fetched: list[str] = []
+    _fetch_all(config.models, lambda name: fetch_model(name, config.output_dir, config.base_url))
+
+
+def _fetch_all(names: Iterable[str], fetch: Callable[[str], Path]) -> None:
+    """Fetch all that can be fetched and print where it lies; raises DownloadError with the reasons for the rest."""
+    available: list[str] = []
     failed: list[str] = []
-    for name in config.models:
+    for name in dict.fromkeys(names):
         try:
-            path = fetch_model(name, config.output_dir, config.base_url)
+            available.append(f"{name} -> {fetch(name)}")
         except EagleError as error:
             failed.append(f"{name} ({error})")
-        else:
-            stand_in = name != DERIVED and path.stem == DERIVED
-            label = f"{MODELS[DERIVED].what} in place of {name}" if stand_in else name
-            use = f" (use it with {stand_in_keys(path)})" if stand_in else ""
-            fetched.append(f"{label} -> {path}{use}")
-    print(f"available: {'; '.join(fetched) or 'nothing'}")
+    print(f"available: {'; '.join(available) or 'nothing'}")
     if failed:
         raise DownloadError(f"not fetched: {'; '.join(failed)}")
 
@@ -111,21 +111,13 @@ def download_datasets(config: DictConfig) -> None:
         print(datasets_overview(config))
         return
     refuse_unknown("dataset", config.datasets, DATASETS)
-    data_dir = Path(config.pytorch_data_dir)
     given = {name: archive_paths(config[name]) for name in _GIVEN if config[name]}
-    wanted = [*given, *config.datasets] or [*MIRRORED_DATASETS]
-    present: list[str] = []
-    failed: list[str] = []
-    for name in dict.fromkeys(wanted):
-        try:
-            addresses = archive_addresses(name, config.source, config.base_url)
-            path = fetch_dataset(name, data_dir, addresses, config.unzip, given.get(name, ()))
-            present.append(f"{name} -> {path}")
-        except (DownloadError, DataError) as error:
-            failed.append(f"{name} ({error})")
-    print(f"available: {'; '.join(present) or 'nothing'}")
-    if failed:
-        raise DownloadError(f"not fetched: {'; '.join(failed)}")
+
+    def fetch(name: str) -> Path:
+        addresses = archive_addresses(name, config.source, config.base_url)
+        return fetch_dataset(name, Path(config.pytorch_data_dir), addresses, config.unzip, given.get(name, ()))
+
+    _fetch_all([*given, *config.datasets] or MIRRORED_DATASETS, fetch)
 
 
 def archive_paths(values: Sequence[str]) -> list[Path]:
@@ -137,11 +129,11 @@ def datasets_overview(config: DictConfig) -> str:
     """Table of all downloadable datasets."""
     heading = ("name", "description", "present", "source")
     rows = []
-    for name, description in DATASETS.items():
+    for name, dataset in DATASETS.items():
         folder = Path(config.pytorch_data_dir) / name
         present = next((str(path) for path in (folder, folder.with_name(f"{name}.zip")) if path.exists()), "no")
         first, *others = archive_addresses(name, config.source, config.base_url).values() or ["on request"]
-        rows.append((name, description, present, f"{first} and {len(others)} more" if others else first))
+        rows.append((name, dataset.what, present, f"{first} and {len(others)} more" if others else first))
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from eagle.config.application import parse_command_line, run_command
-from eagle.config.schema import MOST_SEED, PRECISIONS, BadImageConfig, EvalConfig, TrainConfig, option
+from eagle.config.schema import MOST_SEED, BadImageConfig, DeviceConfig, EvalConfig, TrainConfig, option
 from eagle.config.validation import plain, validated
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
@@ -89,7 +89,7 @@ eval_segmentation_main = partial(
 
 
 @dataclass
-class FitConfig(BadImageConfig):
+class FitConfig(BadImageConfig, DeviceConfig):
     """Keys of ``fit_clusters.py``."""
 
     checkpoint: list[str] = option([], "Trained segmenters: .ckpt (released or ours) or .safetensors with their .yml")
@@ -103,8 +103,6 @@ class FitConfig(BadImageConfig):
     )
     batch_size: int = option(16, "Images per batch", minimum=1)
     num_workers: int = option(4, "Data loader processes", minimum=0)
-    accelerator: str = option("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    precision: str = option("32-true", "Lightning precision of backbone and head", choices=PRECISIONS)
 
 
 def fit_clusters(cfg: DictConfig) -> None:

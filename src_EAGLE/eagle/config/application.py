@@ -2,21 +2,20 @@
 
 ``key=value``, ``--key value`` and ``--flag`` set a key; ``eagle.config.words`` reads them. All else is Hydra's:
 ``--multirun`` and launchers, ``--cfg``, ``--config-dir``, ``--info``, completion and ``hydra.…`` keys. ``--help``
-prints every key, ``--version`` the version and how to cite.
+prints every key, ``--version`` the version.
 """
 
 import dataclasses
-import errno
 import functools
 import io
 import logging
-import multiprocessing
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import hydra
@@ -30,17 +29,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from eagle.config.schema import TrainConfig
-from eagle.config.validation import CONFIG_DIR, validated
-from eagle.config.words import CommandLine, quoted, read_command_line, short_name
-from eagle.console import version_and_citation
-from eagle.errors import ConfigError, EagleError, one_line
-from eagle.files import default_folder, sha256_of, write_text_atomically
-from eagle.processes import end_with_launcher, end_with_parent, run_script
+from eagle.config.sweep import check_sweep, run_job
+from eagle.config.validation import CONFIG_DIR, FIDELITIES, validated
+from eagle.config.words import MULTIRUN, CommandLine, read_command_line
+from eagle.console import DISTRIBUTION
+from eagle.errors import ConfigError, EagleError, one_line, unknown_name_message
+from eagle.files import default_folder
+from eagle.processes import LAUNCHER, end_with
 
 # Names in Hydra's store of configurations, and the Hydra whose rules count.
 SCHEMA, PRIMARY, VERSION = "eagle_schema", "eagle_command", "1.3"
-# In a run's folder: the configuration of a job that a sweep has finished.
-JOB_NAME = "sweep_job.yml"
 
 HELP = ("--help", "-h")
 # Headings of the help and the roles of the keys below them.
@@ -52,14 +50,6 @@ HEADINGS = {
     "Precision": ("numerics",),
     "Machine and output": ("machine",),
 }
-
-_REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; make room and run the command again"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "; choose a writable folder, or change its permissions"),
-    errno.EROFS: "; choose a writable folder",
-}
-
-logger = logging.getLogger(__name__)
 
 
 def run_command(
@@ -80,7 +70,7 @@ def run_command(
         if {*HELP} & {*sys.argv[1:]}:
             print(help_text(schema, command, default_config, positional))
         elif "--version" in sys.argv[1:]:
-            print(version_and_citation())
+            print(f"{DISTRIBUTION} {_version()}")
         else:
             _run_hydra(schema, command, default_config, positional)
         sys.stdout.flush()
@@ -94,8 +84,7 @@ def run_command(
     except OSError as error:
         # Of two file names, the second is the destination of a move or copy.
         place = error.filename2 or error.filename
-        place = f"{place}: " if place else ""
-        status, message = 1, f"{place}{one_line(error)}{_REMEDIES.get(error.errno or 0, '')}"
+        status, message = 1, f"{place}: {one_line(error)}" if place else one_line(error)
     except KeyboardInterrupt:
         status, message = 130, "interrupted"
     for bar in list(getattr(tqdm, "_instances", ())):
@@ -118,7 +107,15 @@ def _prepare_process() -> None:
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # num_workers is the user's choice
     # Large photographs are welcome; Pillow still refuses images beyond its hard limit.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    end_with_parent()
+    if launcher := os.environ.pop(LAUNCHER, None):
+        end_with(int(launcher))
+
+
+def _version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def parse_command_line(
@@ -127,7 +124,7 @@ def parse_command_line(
     """Read the ``arguments`` of a command, without options of Hydra; raises ConfigError as ``validated`` does."""
     line = read_command_line(schema, arguments, default_config, positional)
     _store(schema, line)
-    with _one_line_errors(), hydra.initialize(config_path=None, version_base=VERSION):
+    with _one_line_errors(schema), hydra.initialize(config_path=None, version_base=VERSION):
         composed = hydra.compose(PRIMARY, line.overrides)
     return validated(schema, composed)
 
@@ -138,21 +135,25 @@ def _run_hydra(
     """Let ``hydra.main`` compose the configuration, then run the command; or each job of a sweep in turn."""
     typed = sys.argv[1:]
     line = read_command_line(schema, typed, default_config, positional)
-    _store(schema, line)
-    script, composed = Path(sys.argv[0]).resolve(), []
+    script = Path(sys.argv[0]).resolve()
+    composed: list[DictConfig] = []
+    fixed: set[str] = set()
 
     @hydra.main(version_base=VERSION, config_path=None, config_name=PRIMARY)
     @functools.wraps(command)  # Hydra looks for configurations beside the function's module
     def application(cfg: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            _run_job(schema, script, line, cfg)
+            run_job(schema, script, line, fixed, cfg)
         else:
             composed.append(cfg)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors; Hydra would print them on several lines
-    sys.argv[1:] = [*line.options, *line.overrides]
     try:
-        with _one_line_errors():
+        with _one_line_errors(schema):
+            if {*MULTIRUN} & {*line.options}:
+                fixed |= check_sweep(schema, line)
+            _store(schema, line)
+            sys.argv[1:] = [*line.options, *line.overrides]
             application()
     finally:
         sys.argv[1:] = typed  # Lightning starts the processes of other devices with it
@@ -162,61 +163,40 @@ def _run_hydra(
 
 
 def _store(schema: type, line: CommandLine) -> None:
-    """Register the schema, and the YAML file's content over it, in Hydra's store."""
+    """Register the defaults, those of each fidelity over them, and the YAML file's content, in Hydra's store.
+
+    They have no types for Hydra: ``validated`` checks all values.
+    """
     store = ConfigStore.instance()
-    store.store(SCHEMA, schema)
-    trains = issubclass(schema, TrainConfig)
-    sweep = "${output_root}/${experiment_name}" if trains else default_folder("outputs/multirun")
+    store.store(SCHEMA, OmegaConf.to_container(OmegaConf.structured(schema)))
+    trains, yaml = issubclass(schema, TrainConfig), dict(line.yaml)
+    for name, defaults in FIDELITIES.items():
+        store.store(name, {"fidelity": name, **defaults}, group="fidelity", package="_global_")
+    fidelity = [{"fidelity": yaml.pop("fidelity", "released")}] if trains else []
     # No files of Hydra's own, no change of folder.
     section = {
         "output_subdir": None,
         "run": {"dir": "."},
-        "sweep": {"dir": sweep, "subdir": "."},
+        "sweep": {
+            "dir": "${output_root}/${experiment_name}" if trains else default_folder("outputs/multirun"),
+            "subdir": ".",
+        },
         "job": {"chdir": False, "name": Path(sys.argv[0]).stem or "eagle"},
     }
     quiet = [{f"override hydra/{kind}_logging": "none"} for kind in ("job", "hydra")]
-    store.store(PRIMARY, OmegaConf.merge({"hydra": section}, line.yaml, {"defaults": [SCHEMA, "_self_", *quiet]}))
-
-
-def _run_job(schema: type, script: Path, line: CommandLine, composed: DictConfig) -> None:
-    """Run one job of a sweep in a process of its own; a launcher may call this on another machine.
-
-    A training run gets a folder of its own in the sweep's. One that was stopped or killed goes on, and one that is
-    finished with the same configuration is not run again.
-    """
-    if multiprocessing.parent_process() is not None:
-        # A worker of joblib: jobs of a killed sweep would run beside those of the repeated command.
-        end_with_launcher()
-    overrides = [str(word) for word in HydraConfig.get().overrides.task]
-    swept = [word.lstrip("+") for word in overrides if re.split(r"[.=]", word.lstrip("+"))[0] not in line.fixed]
-    name = short_name(",".join(sorted(word.replace("'", "") for word in swept)) or "job")
-    words = [*line.config_options, *overrides]
-    if not issubclass(schema, TrainConfig):
-        run_script(script, words, f"job {name}")
-        return
-    sweep, cfg = Path(composed.output_root) / composed.experiment_name, validated(schema, composed)
-    record, content = sweep / name / JOB_NAME, OmegaConf.to_yaml(cfg)
-    if cfg.pretrained_weights and Path(cfg.pretrained_weights).is_file():
-        content += f"# sha256 of pretrained_weights: {sha256_of(Path(cfg.pretrained_weights))}\n"
-    if record.is_file() and record.read_text(encoding="utf-8") == content:
-        logger.info("%s: already finished", name)
-        return
-    place = {"output_root": str(sweep), "experiment_name": name, "ckpt_path": "last"}
-    run_script(script, [*words, *(f"{key}={quoted(value)}" for key, value in place.items())], f"job {name}")
-    write_text_atomically(record, content)
+    store.store(PRIMARY, OmegaConf.merge({"hydra": section}, yaml, {"defaults": [SCHEMA, *fidelity, "_self_", *quiet]}))
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turn an error of Hydra or OmegaConf into a one-line ConfigError that names the key if there is one."""
+def _one_line_errors(schema: type) -> Iterator[None]:
+    """Turn an error of Hydra or OmegaConf into a one-line ConfigError."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
-        if key := re.search(r"full_key: (\S+)", reason):
-            found = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-            reason = str(found).partition("composing config:")[2] or str(found)
-            raise ConfigError(f"{key[1]}: {reason.strip().splitlines()[0]}") from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        reason = " ".join(f"{error} {error.__cause__ or ''}".partition("Config search path:")[0].split())
+        if unknown := re.match(r"Could not override '(\S+?)'", reason):
+            names = [item.name for item in dataclasses.fields(schema)]
+            raise ConfigError(unknown_name_message("key", unknown[1], names)) from error
         if sweep := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", reason):
             name, value = sweep.groups()
             raise ConfigError(

@@ -6,7 +6,7 @@ meanings. Published EAGLE and STEGO key names are kept.
 
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from omegaconf import MISSING as REQUIRED  # noqa: F401  default of a required key
 
@@ -51,15 +51,13 @@ def key(
     Args:
         default: value if neither YAML nor command line sets the key; lists and dicts are copied per instance.
         meaning: one sentence for ``--help``.
-        role: what the key decides (see ``Role``); TypeError if it is none.
+        role: what the key decides (see ``Role``).
         choices: allowed strings; empty allows any.
         minimum: smallest allowed value.
         above: exclusive lower bound.
         maximum: largest allowed value.
         path: the value is a file or folder, or a list of them.
     """
-    if role not in get_args(Role):
-        raise TypeError(f"{meaning!r}: key(…, role=…) takes one of {', '.join(get_args(Role))}")
     limits = {"minimum": minimum, "above": above, "maximum": maximum}
     metadata = {"meaning": meaning, "role": role, "choices": choices, **limits, "path": path}
     if isinstance(default, (list, dict)):
@@ -80,19 +78,25 @@ def keys_with(schema: type, *roles: Role) -> list[str]:
 
 
 @dataclass
-class MachineConfig:
-    """Devices, processes and precision of a command, as arguments of Lightning's Trainer."""
+class DeviceConfig:
+    """The device of a command, and the precision of its network."""
 
     accelerator: str = machine("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
-    devices: Any = machine("auto", "Number of devices, list of device ids, or auto for all devices")
-    num_nodes: int = machine(1, "Number of machines", minimum=1)
-    strategy: str = machine("auto", "Lightning strategy, e.g. auto or ddp")
     precision: str = numerics(
         "32-true",
         "Lightning precision of backbone and head; the spectral part and all losses stay in float32. auto = "
         "bf16-mixed on devices that compute bfloat16 natively, else 32-true",
         choices=("auto", *PRECISIONS),
     )
+
+
+@dataclass
+class MachineConfig(DeviceConfig):
+    """Devices, processes and precision of a command, as arguments of Lightning's Trainer."""
+
+    devices: Any = machine("auto", "Number of devices, list of device ids, or auto for all devices")
+    num_nodes: int = machine(1, "Number of machines", minimum=1)
+    strategy: str = machine("auto", "Lightning strategy, e.g. auto or ddp")
     matmul_precision: str = numerics(
         "highest",
         "Float32 precision of backbone, head and losses (torch.set_float32_matmul_precision; TF32 convolutions unless "

@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -16,7 +16,11 @@ from eagle.errors import ConfigError, unknown_name_message
 
 CONFIG_DIR = Path(__file__).resolve().parents[3] / "configs"
 # In the package, so installed copies contain it; configs/fidelity links to it.
-FIDELITY_DIR = Path(__file__).parent / "fidelity"
+_FIDELITY_DIR = Path(__file__).parent / "fidelity"
+# Keys that a value of ``fidelity`` sets, unless they are given.
+FIDELITIES: dict[str, Any] = {
+    file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in _FIDELITY_DIR.glob("*.yml")
+}
 
 Schema = TypeVar("Schema")
 
@@ -31,36 +35,28 @@ def validated(schema: type[Schema], values: Mapping[str, Any] | DictConfig) -> D
             range. For an unknown key the message suggests the nearest valid name.
     """
     node = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
-    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     retired = retired_keys_in(node, schema)
-    given: dict[str, Any] = {}
-    for name in (str(name) for name in node if name not in retired):
-        refuse_unknown("key", [name], fields)
-        with _named(name):
-            value = MISSING if OmegaConf.is_missing(node, name) else node[name]
-            # Interpolations and ??? in a list raise here, not in the command that reads it.
-            is_nested = OmegaConf.is_config(value)
-            given[name] = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if is_nested else value
+    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     config = OmegaConf.structured(schema)
-    for name, value in {**fidelity_defaults(schema, given), **given}.items():
-        with _named(name):
-            is_lone = value != MISSING and is_scalar(value) and takes(schema, name, list)
+    try:
+        resolved = OmegaConf.to_container(node, resolve=True)
+        given = {str(name): value for name, value in dict(resolved).items() if name not in retired}  # type: ignore[arg-type]
+        refuse_unknown("key", given, fields)
+        if issubclass(schema, TrainConfig):
+            fidelity = str(given.get("fidelity", "released"))
+            refuse_unknown("value of fidelity", [fidelity], FIDELITIES)
+            given = FIDELITIES[fidelity] | given
+        for name, value in given.items():
+            is_lone = isinstance(value, (str, int, float)) and value != MISSING and takes(schema, name, list)
             config[name] = [value] if is_lone else value
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    for name in sorted(OmegaConf.missing_keys(config)):
+        raise ConfigError(f"{name}: must be given: {fields[re.split(r'[.[]', name)[0]].metadata['meaning']}")
     for name, field in fields.items():
-        if OmegaConf.is_missing(config, name):
-            raise ConfigError(f"{name}: must be given: {field.metadata['meaning']}")
         _check_value(name, config[name], field.metadata)
     OmegaConf.set_readonly(config, True)
     return config
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Turn an error of OmegaConf into a one-line ConfigError that names the key."""
-    try:
-        yield
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
 
 
 def complete_config(config: Any) -> DictConfig:
@@ -92,11 +88,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in dict(OmegaConf.to_container(config)).items()}  # type: ignore[arg-type]
 
 
-def retired_keys_in(names: Iterable[Any], schema: type) -> dict[str, str]:
-    """Find the published keys among ``names`` that the schema's command ignores, with the reason for each."""
-    retired = RETIRED_KEYS | (RETIRED_IN_EVALUATION if issubclass(schema, EvalConfig) else {})
-    known = {field.name for field in dataclasses.fields(schema)}
-    return {str(name): retired[str(name)] for name in names if name not in known and str(name) in retired}
+def retired_keys_in(names: Iterable[Any], schema: type) -> list[str]:
+    """The published keys among ``names`` that the schema's command ignores."""
+    retired = {*RETIRED_KEYS.split(), *(RETIRED_IN_EVALUATION.split() if issubclass(schema, EvalConfig) else ())}
+    retired -= {field.name for field in dataclasses.fields(schema)}
+    return [str(name) for name in names if str(name) in retired]
 
 
 def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> None:
@@ -131,20 +127,6 @@ def takes(schema: type, name: str, kind: type) -> bool:
     return any(get_origin(option) is kind for option in (declared, *get_args(declared)))
 
 
-def is_scalar(value: Any) -> bool:
-    """Whether a value can become a list of one."""
-    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
-
-
-def fidelity_defaults(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults that ``fidelity`` sets; empty for schemas without that key."""
-    if not issubclass(schema, TrainConfig):
-        return {}
-    name = str(given.get("fidelity", "released"))
-    refuse_unknown("value of fidelity", [name], [file.stem for file in FIDELITY_DIR.glob("*.yml")])
-    return {str(key): value for key, value in OmegaConf.load(FIDELITY_DIR / f"{name}.yml").items()}
-
-
 def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
     if value is None:
         return
@@ -160,38 +142,15 @@ def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
         raise ConfigError(f"{name}: {value} is too large; the most is {rules['maximum']}")
 
 
-def _by_key(reasons: Mapping[str, str]) -> dict[str, str]:
-    return {name: reason for reason, names in reasons.items() for name in names.split()}
-
-
-RETIRED_KEYS = _by_key(
-    {
-        "the released code only ever uses one value": (
-            "arch dino_feat_type continuous granularity loader_crop_type use_true_labels use_recalibrator "
-            "use_fit_model use_salience stop_at_zero use_head reset_probe_steps"
-        ),
-        "the released code never reads it": "recluster_threshold",
-        "labels are used if their files exist": "has_labels",
-        "the positive of an image is the image itself": "num_neighbors",
-        "belongs to a loss that EAGLE does not use": (
-            "pos_intra_weight pos_intra_shift pos_inter_shift neg_inter_shift aug_alignment_weight rec_weight "
-            "repulsion_weight crf_weight alpha beta gamma w1 w2 shift crf_samples color_space"
-        ),
-        "class frequencies are drawn after every validation": "hist_freq",
-        "only for the authors' cluster": "azureml_logging submitting_to_aml",
-        "use devices": "num_gpus use_ddp",
-        "figures are light; report.html follows the viewer": "dark_mode",
-        "experiments are named by output_root and experiment_name": "log_dir name full_name",
-    }
+# Published keys without effect here; docs/differences.md has the reasons.
+RETIRED_KEYS = (
+    "arch dino_feat_type continuous granularity loader_crop_type use_true_labels use_recalibrator use_fit_model "
+    "use_salience stop_at_zero use_head reset_probe_steps recluster_threshold has_labels num_neighbors "
+    "pos_intra_weight pos_intra_shift pos_inter_shift neg_inter_shift aug_alignment_weight rec_weight "
+    "repulsion_weight crf_weight alpha beta gamma w1 w2 shift crf_samples color_space hist_freq azureml_logging "
+    "submitting_to_aml num_gpus use_ddp dark_mode log_dir name full_name"
 )
-
 # Keys of the released eval_config.yml that have an effect in other commands only.
-RETIRED_IN_EVALUATION = _by_key(
-    {
-        "evaluations are written next to the checkpoint, or to output_dir": "output_root experiment_name",
-        "PiCIE is another method": "run_picie",
-        "model and dataset come from the checkpoint": (
-            "dataset_name model_type dino_patch_size pretrained_weights projection_type"
-        ),
-    }
+RETIRED_IN_EVALUATION = (
+    "output_root experiment_name run_picie dataset_name model_type dino_patch_size pretrained_weights projection_type"
 )

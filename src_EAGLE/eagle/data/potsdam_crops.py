@@ -6,18 +6,15 @@ fixed share of the other crops is for validation: with all 38 photographs 4545, 
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.io import savemat
 from tqdm import tqdm
 
 from eagle.data.images import read_image
-from eagle.downloads.archives import extract_members, member_names, staged
 from eagle.errors import DataError
 from eagle.files import write_text_atomically
 
@@ -34,38 +31,26 @@ _VALIDATION_SHARE = 19 / 120
 _FINE_ID = np.full(8, VOID_ID, dtype=np.uint8)
 _FINE_ID[[0b111, 0b001, 0b011, 0b010, 0b110, 0b100]] = range(6)  # roads, buildings, vegetation, trees, cars, clutter
 
-_PHOTOGRAPH = re.compile(r"(?:.*/)?top_potsdam_(\d+_\d+)_RGB\.tif")
-_LABEL = re.compile(r"(?:.*/)?top_potsdam_(\d+_\d+)_label\.tif")
+# Files of the archives, as ``eagle.downloads.archives.unpack`` takes them.
+PHOTOGRAPHS_AND_LABELS = {r"(?:.*/)?(top_potsdam_\d+_\d+_(?:RGB|label)\.tif)": r"\1"}
 
 
-# An archive and the name of a file in it.
-_Member = tuple[Path, str]
-
-
-def prepare_potsdam(archives: Sequence[Path], root: Path) -> str:
-    """Build ``root`` from the archives of photographs and of labels, in any order, one photograph at a time.
-
-    Returns:
-        A summary of what was written.
+def cut_photographs(folder: Path) -> None:
+    """Cut the unpacked photographs in ``folder`` and their labels into crops, list these, and delete the photographs.
 
     Raises:
-        DownloadError: an archive is damaged, unsafe or too large for the disk.
-        DataError: the archives contain no photographs, a label is missing, or an image is not as expected.
+        DataError: there are no photographs, a label is missing, or an image is not as expected.
     """
-    photographs, labels = _members(archives, _PHOTOGRAPH), _members(archives, _LABEL)
-    names = ", ".join(str(archive) for archive in archives)
-    if not photographs:
-        raise DataError(f"{names}: contain no top_potsdam_AREA_RGB.tif; give 2_Ortho_RGB.zip and 5_Labels_all.zip")
-    if missing := sorted(photographs.keys() - labels.keys() - UNLABELLED):
-        raise DataError(f"{names}: no top_potsdam_{missing[0]}_label.tif ({len(missing)} label images are missing)")
+    areas = [path.name.split("_", 2)[2].removesuffix("_RGB.tif") for path in sorted(folder.glob("*_RGB.tif"))]
+    if not areas:
+        raise DataError("no top_potsdam_AREA_RGB.tif")
     crops: list[str] = []
-    with staged(root) as folder:
-        for area in tqdm(sorted(photographs), desc="photographs", unit="file"):
-            crops += _write_crops(folder, area, photographs[area], None if area in UNLABELLED else labels[area])
-        lists = _lists(crops)
-        for name, listed in lists.items():
-            write_text_atomically(folder / f"{name}.txt", "".join(f"{crop}\n" for crop in listed))
-    return ", ".join(f"{len(listed)} crops in {name}" for name, listed in lists.items())
+    for area in tqdm(areas, desc="photographs", unit="file"):
+        crops += _write_crops(folder, area)
+    for photograph in folder.glob("*.tif"):
+        photograph.unlink()
+    for name, listed in _lists(crops).items():
+        write_text_atomically(folder / f"{name}.txt", "".join(f"{crop}\n" for crop in listed))
 
 
 def fine_ids(pixels: np.ndarray) -> np.ndarray:
@@ -77,24 +62,20 @@ def fine_ids(pixels: np.ndarray) -> np.ndarray:
     return _FINE_ID[4 * bits[..., 0] + 2 * bits[..., 1] + bits[..., 2]]
 
 
-def _members(archives: Sequence[Path], pattern: re.Pattern[str]) -> dict[str, _Member]:
-    """Files whose names match, by area."""
-    found = ((archive, name, pattern.fullmatch(name)) for archive in archives for name in member_names(archive))
-    return {match[1]: (archive, name) for archive, name, match in found if match}
-
-
-def _write_crops(folder: Path, area: str, photograph: _Member, label: _Member | None) -> list[str]:
+def _write_crops(folder: Path, area: str) -> list[str]:
     """Cut one photograph; return the names of its crops."""
-    image = _read(photograph, folder)
-    side = CROP * REDUCTION
+    path, label_path = (folder / f"top_potsdam_{area}_{kind}.tif" for kind in ("RGB", "label"))
+    image, side = read_image(path), CROP * REDUCTION
     if image.width % side or image.height % side:
-        raise DataError(f"{photograph[1]}: {image.width}×{image.height} pixels are no multiple of {side}")
+        raise DataError(f"{path.name}: {image.width}×{image.height} pixels are no multiple of {side}")
     parts = {"img": np.asarray(image.reduce(REDUCTION))}
-    if label is not None:
-        label_image = _read(label, folder)
-        if label_image.size != image.size:
-            raise DataError(f"{label[1]}: {label_image.width}×{label_image.height} pixels, unlike its photograph")
-        parts["gt"] = fine_ids(np.asarray(label_image)[::REDUCTION, ::REDUCTION])
+    if area not in UNLABELLED:
+        if not label_path.is_file():
+            raise DataError(f"no {label_path.name}")
+        label = read_image(label_path)
+        if label.size != image.size:
+            raise DataError(f"{label_path.name}: {label.width}×{label.height} pixels, unlike its photograph")
+        parts["gt"] = fine_ids(np.asarray(label)[::REDUCTION, ::REDUCTION])
     crops = {}
     for row, column in product(range(image.height // side), range(image.width // side)):
         crops[f"{area}_{row}_{column}"] = np.s_[row * CROP : (row + 1) * CROP, column * CROP : (column + 1) * CROP]
@@ -104,17 +85,6 @@ def _write_crops(folder: Path, area: str, photograph: _Member, label: _Member | 
         for name, place in crops.items():
             savemat(kind / f"{name}.mat", {key: pixels[place]})
     return list(crops)
-
-
-def _read(member: _Member, folder: Path) -> Image.Image:
-    """Read one image of an archive by way of a temporary file."""
-    archive, wanted = member
-    file = folder / Path(wanted).name
-    extract_members(archive, folder, lambda name: file.name if name == wanted else None)
-    try:
-        return read_image(file)
-    finally:
-        file.unlink()
 
 
 def _lists(crops: Sequence[str]) -> dict[str, list[str]]:

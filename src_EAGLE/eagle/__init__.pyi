@@ -1,0 +1,19 @@
+# The public names. `lazy_loader` imports each on first use; type checkers and editors read them here.
+from .commands.runs import train as train
+from .evaluation.metrics import UnsupervisedMetrics as UnsupervisedMetrics
+from .inference.segmentation import Segmentation as Segmentation
+from .inference.segmenter import Segmenter as Segmenter
+from .inference.segmenter import load_segmenter as load_segmenter
+from .losses.correspondence import CorrespondenceLoss as CorrespondenceLoss
+from .losses.object_nce import ObjectNCELoss as ObjectNCELoss
+from .maps.crf.dense_crf import dense_crf as dense_crf
+from .models.backbone import build_backbone as build_backbone
+from .models.head import SegmentationHead as SegmentationHead
+from .models.probes import ClusterLookup as ClusterLookup
+from .segmenter import LitUnsupervisedSegmenter as LitUnsupervisedSegmenter
+from .spectral.affinity import color_affinity as color_affinity
+from .spectral.affinity import feature_affinity as feature_affinity
+from .spectral.eicue import eicue as eicue
+from .spectral.eicue import laplacian_eigenvectors as laplacian_eigenvectors
+from .spectral.eigensolver import smallest_eigenpairs as smallest_eigenpairs
+from .spectral.laplacian import normalized_laplacian as normalized_laplacian
