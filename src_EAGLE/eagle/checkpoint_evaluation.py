@@ -4,10 +4,11 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
@@ -17,21 +18,20 @@ from eagle.checkpoints import dataset_config, evaluation_file, load_segmenter, p
 from eagle.config.refinement import refinement
 from eagle.config.validation import check_resolution, plain
 from eagle.data.check import readable_part
-from eagle.data.datasets.base import Classes
 from eagle.data.datasets.catalog import dataset_label, open_dataset
 from eagle.data.labels import ClassMap
 from eagle.data.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
-from eagle.evaluation.evaluator import Evaluation, PredictionFolder, evaluate, most_refined
+from eagle.evaluation.evaluator import Evaluation, evaluate, most_refined, write_predictions
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
 from eagle.evaluation.metrics import name_by_majority
 from eagle.evaluation.report import write_report
 from eagle.evaluation.run_tables import KMEANS, evaluation_record, runs_report, stored_evaluation
 from eagle.evaluation.score_tables import class_table, cuts_table, results, summary_table, write_json
 from eagle.figures.confusion import confusion_figure, write_figure
-from eagle.figures.grids import segmentation_grid
+from eagle.figures.grids import Picture, segmentation_grid
 from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, without_cuts
 from eagle.models.key_cache import KeyMemory, weights_digest
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -116,10 +116,10 @@ def evaluate_checkpoint(
         memory.attach(segmenter.net.model)
     views = validation_views(segmenter, cfg)
     dataset = views.dataset
-    predictions = PredictionFolder(place.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
     maps = segmenter.probe_maps(map_settings(cfg), cfg.n_clusters, _further_cuts(segmenter, cfg))
-    loading = cfg.batch_size, cfg.num_workers
-    evaluation = evaluate(evaluation_trainer(cfg), maps, views, *loading, cfg.n_images, predictions, cfg.report)
+    shown = np.linspace(0, len(views) - 1, min(cfg.n_images, len(views))).astype(int).tolist()
+    kept = [*maps.n_clusters] if cfg.run_prediction else [most_refined([*maps.n_clusters])] if cfg.report else []
+    evaluation = evaluate(evaluation_trainer(cfg), maps, views, cfg.batch_size, cfg.num_workers, shown, kept)
     content = evaluation_content(path, segmenter, views, evaluation, cfg)
     if cfg.kmeans:
         content["kmeans"] = _kmeans_scores(segmenter, views, cfg, {} if kmeans is None else kmeans)
@@ -135,16 +135,18 @@ def evaluate_checkpoint(
         lines += [
             f"\nThe tree of clusters, cut at other numbers. Many to one: named by the class most pixels have.\n\n{cuts}"
         ]
-    if predictions is not None:
-        lines += [f"\npredictions: {predictions.root}"]
     rank_zero_only(print)("\n".join(lines), flush=True)  # before files are written, which a full disk may prevent
+    if cfg.run_prediction:
+        predictions = place.with_name(f"{path.stem}_predictions")
+        write_predictions(predictions, evaluation, dataset)
+        rank_zero_only(print)(f"\npredictions: {predictions}")
     write_json(evaluation_file(place), content)
     if cfg.report:
         report = place.with_name(f"{path.stem}_report.html")
         configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
         write_report(report, {**content, "code": code_version()}, evaluation, views, configurations)
         rank_zero_only(print)(f"\nreport: {report}")
-    draw_evaluation(evaluation, dataset.classes, place)
+    draw_evaluation(evaluation, views, shown, place)
     return content
 
 
@@ -180,17 +182,21 @@ def evaluation_content(
 
 
 @rank_zero_only
-def draw_evaluation(evaluation: Evaluation, classes: Classes, place: Path) -> None:
+def draw_evaluation(evaluation: Evaluation, views: EvaluationViews, shown: Collection[int], place: Path) -> None:
     """Write ``<name>_grid.png``, and ``<name>_confusion.png`` of the most refined map, beside ``place``."""
-    metrics = evaluation.metrics
+    metrics, classes = evaluation.metrics, views.dataset.classes
     last = most_refined(list(metrics))
     scores = metrics[last].scores(count_extra=False)
     confusion = confusion_figure(scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
     write_figure(place.with_name(f"{place.stem}_confusion.png"), confusion)
-    if evaluation.pictures:
+    if shown:
         columns = {name: metrics[name].class_of_cluster() for name in without_cuts(metrics)}
-        grid = segmentation_grid(evaluation.pictures, columns, classes)
-        write_figure(place.with_name(f"{place.stem}_grid.png"), grid)
+        pictures = [
+            Picture(image.index, views[image.index]["img"], image.ids("label"), {n: image.ids(n) for n in columns})
+            for image in evaluation.images
+            if image.index in shown
+        ]
+        write_figure(place.with_name(f"{place.stem}_grid.png"), segmentation_grid(pictures, columns, classes))
 
 
 def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> EvaluationViews:
@@ -253,9 +259,8 @@ def _kmeans_scores(
     if key not in known:
         images = sampled_images(open_dataset(source, "train"), seed)
         samples = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), res)
-        loading = cfg.batch_size, cfg.num_workers
-        trainer = evaluation_trainer(cfg)
+        trainer, loading = evaluation_trainer(cfg), (cfg.batch_size, cfg.num_workers)
         centres = kmeans_centres(trainer, backbone, samples, n_clusters, seed, *loading)
         maps = ProbeMaps(backbone, backbone.patch_size, {"cluster": centres}, map_settings(cfg))
-        known[key] = results(evaluate(trainer, maps, views, *loading, n_pictures=0).metrics, views.dataset.classes)
+        known[key] = results(evaluate(trainer, maps, views, *loading).metrics, views.dataset.classes)
     return known[key]
