@@ -4,7 +4,6 @@ A setting is what differs between the runs' configurations, apart from the seed 
 """
 
 import json
-import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp
 
 from eagle.config.schema import EvalConfig, TrainConfig, keys_with
 from eagle.config.validation import absolute_paths, complete_config, plain
-from eagle.console import mean_and_deviation, text_table
+from eagle.console import text_table
 from eagle.evaluation.score_tables import write_json
 from eagle.files import sha256_of, write_csv_atomically, written_atomically
 from eagle.maps.probe_maps import without_cuts
@@ -33,29 +32,34 @@ COLUMNS = {
     "strict accuracy": ("strict", "accuracy"),
 }
 
-Scores = Mapping[str, float | None]
-
 
 @dataclass(frozen=True)
 class Run:
     """An evaluated run.
 
     Attributes:
+        checkpoint: the evaluated file; None for k-means.
         dataset: name of its data.
         setting: the keys that differ between the runs of this command, with their values.
         seed: its seed.
         scores: by map and column, in percent; None is undefined.
     """
 
+    checkpoint: Path | None
     dataset: str
     setting: dict[str, str]
     seed: int
-    scores: Mapping[str, Scores]
+    scores: dict[str, dict[str, float | None]]
 
     @property
     def name(self) -> str:
         """The setting on one line."""
         return ", ".join(f"{key}={value}" if value else key for key, value in self.setting.items()) or "all"
+
+    def miou(self, map_name: str) -> float:
+        """The mIoU of a map; NaN if it is undefined, or the run has no such map."""
+        value = self.scores.get(map_name, {}).get("mIoU")
+        return np.nan if value is None else value
 
 
 def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin: Mapping[str, Any]) -> str:
@@ -95,36 +99,32 @@ def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
     """The runs with their settings, in the order given; k-means of a data set and seed is a run of its own."""
     names = keys_with(TrainConfig, "method", "model", "backbone", "data", "adjustable", "numerics")
     configs = {path: complete_config(content["config"]) for path, content in contents.items()}
-    files = {path: absolute_paths(TrainConfig, config, Path.cwd()) for path, config in configs.items()}
-    values = {
-        path: {name: Path(files[path][name]).name if name in files[path] else plain(config)[name] for name in names}
-        | {CHECKPOINT: Path(path).stem}
-        for path, config in configs.items()
-    }
+    values: dict[str, dict[str, str]] = {}
+    for path, config in configs.items():
+        files = {name: Path(file).name for name, file in absolute_paths(TrainConfig, config, Path.cwd()).items()}
+        found = plain(config) | files | {CHECKPOINT: Path(path).stem}
+        values[path] = {name: str(found[name]) for name in (*names, CHECKPOINT)}
     # Only keys that differ between runs of one data set: its own name is no setting.
-    differing = []
-    for name in (*names, CHECKPOINT):
-        groups: dict[str, set[str]] = {}
-        for path, content in contents.items():
-            groups.setdefault(content["dataset"], set()).add(str(values[path][name]))
-        if any(len(found) > 1 for found in groups.values()):
-            differing.append(name)
+    datasets = {path: content["dataset"] for path, content in contents.items()}
+    differing = [
+        name
+        for name in (*names, CHECKPOINT)
+        if len({(datasets[path], values[path][name]) for path in contents}) > len({*datasets.values()})
+    ]
     runs, baselines = [], {}
     for path, content in contents.items():
-        setting = {name: str(values[path][name]) for name in differing}
-        dataset, seed = content["dataset"], configs[path].seed
-        runs.append(Run(dataset, setting, seed, _scores(content["scores"])))
+        setting = {name: values[path][name] for name in differing}
+        dataset, seed = datasets[path], configs[path].seed
+        runs.append(Run(Path(path), dataset, setting, seed, _scores(content["scores"])))
         if "kmeans" in content:
-            baselines[dataset, seed] = Run(dataset, {KMEANS: ""}, seed, _scores(content["kmeans"]))
+            baselines[dataset, seed] = Run(None, dataset, {KMEANS: ""}, seed, _scores(content["kmeans"]))
     return [*baselines.values(), *runs]
 
 
 def scores_table(runs: Sequence[Run]) -> str:
     """Mean ± standard deviation over the runs of one data set: a row for each setting, a column for each map."""
-    maps = list(dict.fromkeys(name for _, name in _settings_and_maps(runs)))
-    rows = []
-    for number, setting in enumerate(dict.fromkeys(run.name for run in runs), 1):
-        part = [run for run in runs if run.name == setting]
+    maps, rows = _maps(runs), []
+    for number, (setting, part) in enumerate(_by_setting(runs).items(), 1):
         rows.append([f"{number}. {setting}", str(len(part)), *(_scores_cell(part, name) for name in maps)])
     return text_table([f"{runs[0].dataset}: mIoU / accuracy", "runs", *maps], rows)
 
@@ -135,42 +135,35 @@ def differences_table(runs: Sequence[Run]) -> str:
     Each map is compared with the same map of the settings above it, which have the numbers of ``scores_table``, and
     with the unrefined map. ``*`` marks intervals without zero. Empty without pairs.
     """
-    miou = {
-        (setting, name): _by_seed([run for run in runs if run.name == setting], name)
-        for setting, name in _settings_and_maps(runs)
-        if name.startswith("cluster")
-    }
-    settings = list(dict.fromkeys(run.name for run in runs))
+    parts = list(_by_setting(runs).values())
     rows = []
-    for (setting, name), ours in miou.items():
-        above = settings[: settings.index(setting)]
-        unrefined = name.partition("+")[0]
-        cells = [_difference(ours, miou.get((other, name), {})) for other in above]
-        cells += [""] * (len(settings) - 1 - len(above))
-        cells.append(_difference(ours, miou[setting, unrefined]) if name != unrefined else "")
-        if any(cells):
-            rows.append([f"{len(above) + 1}. {name}", *cells])
-    header = [f"{runs[0].dataset}: mIoU of", *(f"− {number}." for number in range(1, len(settings))), "− unrefined"]
+    for number, part in enumerate(parts):
+        for name in (name for name in _maps(part) if name.startswith("cluster")):
+            ours, unrefined = _by_seed(part, name), name.partition("+")[0]
+            cells = [_difference(ours, _by_seed(other, name)) for other in parts[:number]]
+            cells += [""] * (len(parts) - 1 - number)
+            cells.append(_difference(ours, _by_seed(part, unrefined)) if name != unrefined else "")
+            if any(cells):
+                rows.append([f"{number + 1}. {name}", *cells])
+    header = [f"{runs[0].dataset}: mIoU of", *(f"− {number}." for number in range(1, len(parts))), "− unrefined"]
     return text_table(header, rows) if rows else ""
 
 
 def dots_figure(runs: Sequence[Run]) -> Figure:
     """Draw the mIoU of the cluster probe: a panel per data set, a row per setting, a dot per run, a bar at the mean."""
-    datasets = list(dict.fromkeys(run.dataset for run in runs))
-    settings = list(dict.fromkeys(run.name for run in runs))
-    maps = list(dict.fromkeys(name for _, name in _settings_and_maps(runs) if name.startswith("cluster")))
+    datasets, settings = list(dict.fromkeys(run.dataset for run in runs)), list(_by_setting(runs))
+    maps = [name for name in _maps(runs) if name.startswith("cluster")]
     figure = Figure(figsize=(2.5 + 2.6 * len(datasets), 1.3 + 0.28 * len(settings) * len(maps)), layout="constrained")
     panels = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
     for axes, dataset in zip(panels, datasets, strict=True):
-        for row, setting in enumerate(settings):
-            for number, name in enumerate(maps):
-                part = [run for run in runs if (run.dataset, run.name) == (dataset, setting)]
-                values = [value for value in _by_seed(part, name).values() if not np.isnan(value)]
-                y = row + 0.7 * ((number + 0.5) / len(maps) - 0.5)
-                label = name if (row, axes) == (0, panels[0]) else None
-                axes.plot(values, [y] * len(values), "o", color=f"C{number}", alpha=0.6, markersize=4, label=label)
-                if values:
-                    axes.plot([np.mean(values)], [y], "|", color=f"C{number}", markersize=12, markeredgewidth=2)
+        for number, name in enumerate(maps):
+            shift, color = 0.7 * ((number + 0.5) / len(maps) - 0.5), f"C{number}"
+            dots = [(run.miou(name), settings.index(run.name) + shift) for run in runs if run.dataset == dataset]
+            axes.plot(*zip(*dots, strict=True), "o", color=color, alpha=0.6, markersize=4, label=name)
+            for row in {row for _, row in dots}:
+                known = [miou for miou, at in dots if at == row and not np.isnan(miou)]
+                if known:
+                    axes.plot([np.mean(known)], [row], "|", color=color, markersize=12, markeredgewidth=2)
         axes.set_title(dataset.replace("$", r"\$"), fontsize=10)
         axes.set_xlabel("mIoU (%)")
         axes.grid(axis="x", alpha=0.3)
@@ -178,7 +171,8 @@ def dots_figure(runs: Sequence[Run]) -> Figure:
     shown = [name.replace(", ", "\n").replace("$", r"\$") for name in settings]  # a line for each key
     panels[0].set_yticks(range(len(settings)), shown, fontsize=8)
     panels[0].invert_yaxis()
-    figure.legend(loc="outside lower center", ncols=len(maps), fontsize=8, frameon=False)
+    handles, _ = panels[0].get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(maps), fontsize=8, frameon=False)
     return figure
 
 
@@ -186,44 +180,38 @@ def tree_figure(runs: Sequence[Run]) -> Figure | None:
     """Draw the mIoU of trees of clusters against that of the trained probes, most refined: a dot per run, a colour per
     data set, and the diagonal; None without pairs of NAME and NAME_tree.
     """
-
-    def place(run: Run) -> tuple[str, ...]:
-        return (run.dataset, str(run.seed), *(value for key, value in run.setting.items() if key != CHECKPOINT))
-
-    def miou(run: Run) -> float | None:
-        return run.scores[[name for name in without_cuts(run.scores) if name.startswith("cluster")][-1]]["mIoU"]
-
-    trained: dict[tuple[str, ...], float | None] = {
-        (*place(run), run.setting.get(CHECKPOINT, "")): miou(run) for run in runs
-    }
+    probes = {run.checkpoint.with_stem(f"{run.checkpoint.stem}_tree"): run for run in runs if run.checkpoint}
+    last = [name for name in _maps(runs) if name.startswith("cluster")][-1]
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
-    ends: list[float] = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
-        pairs = []
-        for run in runs:
-            checkpoint = run.setting.get(CHECKPOINT, "")
-            ours, theirs = miou(run), trained.get((*place(run), checkpoint.removesuffix("_tree")))
-            if run.dataset == dataset and checkpoint.endswith("_tree") and ours is not None and theirs is not None:
-                pairs.append((theirs, ours))
+        pairs = [(probes[run.checkpoint], run) for run in runs if run.checkpoint in probes and run.dataset == dataset]
         if pairs:
-            axes.plot(*zip(*pairs, strict=True), "o", alpha=0.7, label=dataset.replace("$", r"\$"))
-            ends += [value for pair in pairs for value in pair]
-    if not ends:
+            dots = [(probe.miou(last), tree.miou(last)) for probe, tree in pairs]
+            axes.plot(*zip(*dots, strict=True), "o", alpha=0.7, label=dataset.replace("$", r"\$"))
+    if not axes.lines:
         return None
-    span = [min(ends) - 2, max(ends) + 2]
+    ends = np.concatenate([dots.get_xydata() for dots in axes.lines])
+    span = (np.nanmin(ends) - 2, np.nanmax(ends) + 2)
     axes.plot(span, span, "-", color="0.6", linewidth=1, zorder=0)
     axes.set(xlabel="trained probe: mIoU (%)", ylabel="tree: mIoU (%)", xlim=span, ylim=span, aspect="equal")
     axes.legend(frameon=False)
     return figure
 
 
-def _settings_and_maps(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Settings and maps of the tables; maps of further cuts of a tree are in the CSV alone."""
-    return list(dict.fromkeys((run.name, name) for run in runs for name in without_cuts(run.scores)))
+def _by_setting(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    parts: dict[str, list[Run]] = {}
+    for run in runs:
+        parts.setdefault(run.name, []).append(run)
+    return parts
 
 
-def _scores(scores: Mapping[str, Any]) -> dict[str, Scores]:
+def _maps(runs: Sequence[Run]) -> list[str]:
+    """Maps of the tables; those of further cuts of a tree are in the CSV alone."""
+    return list(dict.fromkeys(name for run in runs for name in without_cuts(run.scores)))
+
+
+def _scores(scores: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     return {
         name: {column: entry[protocol][score] for column, (protocol, score) in COLUMNS.items()}
         for name, entry in scores.items()
@@ -235,33 +223,40 @@ def _by_seed(runs: Sequence[Run], name: str) -> dict[int, float]:
     found: dict[int, list[float]] = {}
     for run in runs:
         if name in run.scores:
-            value = run.scores[name]["mIoU"]
-            found.setdefault(run.seed, []).append(np.nan if value is None else value)
-    return {seed: statistics.fmean(values) for seed, values in found.items()}
+            found.setdefault(run.seed, []).append(run.miou(name))
+    return {seed: float(np.mean(values)) for seed, values in found.items()}
 
 
 def _scores_cell(runs: Sequence[Run], name: str) -> str:
-    """MIoU / accuracy of a map over runs; – if they do not have it."""
-    found = [run.scores[name] for run in runs if name in run.scores]
-    columns = ("mIoU", "accuracy")
-    return " / ".join(mean_and_deviation([part[column] for part in found]) for column in columns) if found else "–"
+    """MIoU / accuracy of a map: ``mean ± sample standard deviation`` over runs; – if they do not have it."""
+    cells = []
+    for column in ("mIoU", "accuracy"):
+        found = [run.scores[name][column] for run in runs if name in run.scores]
+        known = [value for value in found if value is not None]
+        deviation = f" ± {np.std(known, ddof=1):.2f}" if len(known) > 1 else ""
+        cells.append((f"{np.mean(known):.2f}{deviation}" if known else "–") + _of_all(known, found))
+    return " / ".join(cells) if found else "–"
 
 
 def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
     """``mean ± half width`` over common seeds; without a width for a single pair, empty without any."""
-    pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
-    known = [pair for pair in pairs if not np.isnan(pair).any()]
-    left_out = f" ({len(known)} of {len(pairs)})" if len(known) < len(pairs) else ""
+    found = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    known = [difference for difference in found if not np.isnan(difference)]
     if not known:
-        return f"–{left_out}" if pairs else ""
-    mean = statistics.fmean(a - b for a, b in known)
+        return f"–{_of_all(known, found)}" if found else ""
     if len(known) == 1:
-        return f"{mean:+.1f}{left_out}"
+        return f"{known[0]:+.1f}{_of_all(known, found)}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of equal differences, whose interval is a point
-        interval = ttest_rel(*zip(*known, strict=True)).confidence_interval(0.95)
+        interval = ttest_1samp(known, 0).confidence_interval(0.95)
     star = "*" if interval.low > 0 or interval.high < 0 else ""
-    return f"{mean:+.1f} ± {(interval.high - interval.low) / 2:.1f}{star}{left_out}"
+    half = (interval.high - interval.low) / 2
+    return f"{np.mean(known):+.1f} ± {half:.1f}{star}{_of_all(known, found)}"
+
+
+def _of_all(known: Sequence[Any], found: Sequence[Any]) -> str:
+    """How many values are defined, if some are not."""
+    return f" ({len(known)} of {len(found)})" if len(known) < len(found) else ""
 
 
 def evaluation_record(path: Path, cfg: DictConfig) -> dict[str, Any]:

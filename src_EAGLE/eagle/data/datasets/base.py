@@ -217,9 +217,13 @@ def read_listing(root: Path, listing: Path) -> list[str]:
 
 
 def read_names(path: Path) -> list[str]:
-    """Read the non-empty lines of a UTF-8 file, stripped; raises DataError if it is not UTF-8."""
+    """Read the non-empty lines of a text file, stripped; raises DataError if it cannot be read."""
+    return [line for line in name_lines(path) if line]
+
+
+def name_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, stripped; raises DataError if it cannot be read."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-    return [line.strip() for line in lines if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from error
