@@ -30,7 +30,8 @@ from eagle.evaluation.metrics import name_by_majority
 from eagle.evaluation.report import write_report
 from eagle.evaluation.run_tables import KMEANS, evaluation_record, runs_report, stored_evaluation
 from eagle.evaluation.score_tables import class_table, cuts_table, results, summary_table, write_json
-from eagle.figures.confusion import confusion_figure, write_figure
+from eagle.figures.charts import confusion_figure
+from eagle.figures.drawing import write_figure
 from eagle.figures.grids import Picture, segmentation_grid
 from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, without_cuts
 from eagle.models.key_cache import KeyMemory, weights_digest

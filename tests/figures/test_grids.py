@@ -9,7 +9,7 @@ from PIL import Image
 
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import VOID_COLOR, colored, distinct_palette
-from eagle.figures.confusion import rendered
+from eagle.figures.drawing import rendered
 from eagle.figures.grids import (
     EIGENVECTOR_COLORS,
     PANEL_INCHES,

@@ -12,10 +12,9 @@ from eagle.config.schema import BadImageConfig, DatasetConfig, DatasetFolderConf
 from eagle.config.validation import refuse_unknown, validated
 from eagle.console import text_table
 from eagle.data.check import Inspection, class_shares_table, inspect_dataset, readable_part, summary_table
-from eagle.data.crops import crop_split
 from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
-from eagle.data.datasets.cropped import CROPS_PER_IMAGE
+from eagle.data.datasets.cropped import CROPS_PER_IMAGE, crop_split
 from eagle.data.publishers import archive_addresses, fetch_dataset
 from eagle.downloads.catalog import DATASETS, DERIVED, DINO_URL, MIRRORED_DATASETS, MODELS, local_weights, stand_in_keys
 from eagle.downloads.fetching import fetch_model

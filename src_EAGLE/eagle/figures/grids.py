@@ -19,7 +19,7 @@ from torch import Tensor
 from eagle.data.datasets.base import VOID, Classes
 from eagle.data.labels import VOID_COLOR, colored
 from eagle.data.views import photograph
-from eagle.figures.confusion import shown_name
+from eagle.figures.drawing import shown_name
 
 # A photograph, which may be interpolated, or h×w×3 uint8 colours, which are drawn as they are.
 Panel = Image.Image | np.ndarray

@@ -16,8 +16,8 @@ from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR, numbered_clusters, write_image
 from eagle.distributed import all_reduce_sum
 from eagle.evaluation.metrics import match_clusters, score
-from eagle.figures.bars import frequencies_figure
-from eagle.figures.confusion import confusion_figure, rendered
+from eagle.figures.charts import confusion_figure, frequencies_figure
+from eagle.figures.drawing import rendered
 from eagle.figures.grids import Picture, segmentation_grid
 from eagle.files import remove_unfinished
 from eagle.segmenter import LitUnsupervisedSegmenter
