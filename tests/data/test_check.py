@@ -65,7 +65,7 @@ def test_command__lists_every_bad_file_and_split(root, monkeypatch, capsys):
     assert len(bad) == 3
     assert bad[0].startswith(f"bad: {root}/imgs/train/1.jpg: cannot be read")
     assert bad[1].startswith(f"bad: {root}/labels/train/3.png: label id 9 is out of range")
-    assert bad[2].endswith("rename one (2 such files: 0.png, 1.png)")
+    assert "0.png: same name as 0.jpg (2 such pairs)" in bad[2]
     assert str(caught.value.code).startswith("error: bad files or splits: 3")
 
 

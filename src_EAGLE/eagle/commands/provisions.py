@@ -198,7 +198,6 @@ class CheckConfig(DatasetConfig):
     res: int | None = option(
         None, "Count label pixels after resizing and centre-cropping to this size; none = whole label maps", minimum=1
     )
-    num_threads: int | None = option(None, "Number of decoding threads; none = Python's default", minimum=1)
 
 
 def check_data(cfg: DictConfig) -> None:
@@ -212,7 +211,7 @@ def check_data(cfg: DictConfig) -> None:
         except DataError as error:
             problems.append(str(error))
             continue
-        found[split] = inspect_dataset(dataset, f"{split} images", None, cfg.res, cfg.num_threads)
+        found[split] = inspect_dataset(dataset, f"{split} images", None, cfg.res)
         problems += found[split].bad.values()
     if found:
         print(summary_table(found))

@@ -66,7 +66,6 @@ def inspect_dataset(
     description: str,
     max_images: int | None = None,
     res: int | None = None,
-    num_threads: int | None = None,
 ) -> Inspection:
     """Decode the images and labels of a dataset and record their properties.
 
@@ -75,13 +74,12 @@ def inspect_dataset(
         description: label of the progress bar.
         max_images: number of images to decode, evenly spaced; None for all.
         res: count label pixels after resizing and centre-cropping to this size; None for whole label maps.
-        num_threads: decoding threads (Pillow releases the GIL); None for Python's default.
     """
     n = len(dataset) if max_images is None else min(max_images, len(dataset))
     chosen: list[int] = np.linspace(0, len(dataset) - 1, n).astype(int).tolist()
     samples: dict[int, Sample] = {}
     bad: dict[int, str] = {}
-    with ThreadPoolExecutor(num_threads) as pool:
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
         results = pool.map(lambda index: _inspect_sample(dataset, index, res), chosen)
         progress = tqdm(results, f"checking {description}", n, unit="image", leave=False)
         for index, sample in zip(chosen, progress, strict=True):

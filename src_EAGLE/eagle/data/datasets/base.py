@@ -185,20 +185,12 @@ def incomplete(root: Path, problem: str) -> DataError:
     return DataError(f"{problem}; {again} with `{command}`, or from a source in docs/data.md")
 
 
-def require_folder(root: Path, folder: Path) -> Path:
-    """Return ``folder`` of the dataset in ``root``; raises DataError if it does not exist."""
-    if not folder.is_dir():
-        raise incomplete(root, f"{folder if root.is_dir() else root}: no such folder")
-    return folder
-
-
 def require_files(root: Path, files: Sequence[Path]) -> None:
     """Raise DataError that names the first missing file, if any of ``files`` is missing."""
     names: dict[Path, list[str]] = {}
     for file in files:
         names.setdefault(file.parent, []).append(file.name)
     if missing := [file for folder, wanted in names.items() for file in missing_files(folder, wanted)]:
-        require_folder(root, missing[0].parent)
         raise incomplete(root, f"{missing[0]}: no such file ({len(missing)} of {len(files)} are missing)")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle.data.datasets.base import VOID, Classes, IdTable, ImageFileDataset, incomplete, require_files, require_folder
+from eagle.data.datasets.base import VOID, Classes, IdTable, ImageFileDataset, incomplete, require_files
 from eagle.data.images import read_label
 
 # Ordered by raw id; official colours.
@@ -53,7 +53,7 @@ class Cityscapes(ImageFileDataset):
     """One split, sorted by city and name; raises DataError if there are no images, or a fine label map is missing."""
 
     def __init__(self, root: Path, split: str) -> None:
-        folder = require_folder(root, root / "leftImg8bit" / split)
+        folder = root / "leftImg8bit" / split
         images = sorted(folder.glob(f"*/*{_IMAGE_SUFFIX}"))
         if not images:
             raise incomplete(root, f"{folder}: contains no CITY/*{_IMAGE_SUFFIX}")

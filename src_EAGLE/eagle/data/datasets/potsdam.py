@@ -17,16 +17,7 @@ from PIL import Image
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from eagle.data.datasets.base import (
-    VOID,
-    Classes,
-    IdTable,
-    ImageFileDataset,
-    incomplete,
-    read_listing,
-    require_files,
-    require_folder,
-)
+from eagle.data.datasets.base import VOID, Classes, IdTable, ImageFileDataset, incomplete, read_listing, require_files
 from eagle.errors import DataError
 
 # ISPRS colours of impervious surfaces, buildings and trees.
@@ -77,7 +68,7 @@ def open_potsdam(root: Path, split: str, include_unlabelled: bool = False) -> Po
 
 def open_potsdamraw(root: Path) -> Potsdam:
     """Open the tiles of all photographs found; raises DataError if a photograph lacks a tile."""
-    folder, label_folder = require_folder(root, root / "processed" / "imgs"), root / "processed" / "gt"
+    folder, label_folder = root / "processed" / "imgs", root / "processed" / "gt"
     present = {path.stem for path in folder.glob("*.mat")}
     labelled = {path.stem for path in label_folder.glob("*.mat")}
     photographs = [number for number in range(N_PHOTOGRAPHS) if any(name.startswith(f"{number}_") for name in present)]
