@@ -22,6 +22,7 @@ from eagle.evaluation.run_tables import (
     KMEANS,
     collect,
     differences_table,
+    evaluation_record,
     runs_report,
     scores_table,
     stored_evaluation,
@@ -112,18 +113,14 @@ def test_tree_figure__pairs_each_tree_with_the_probe_of_its_run():
 def test_differences__are_paired_over_common_seeds_with_scipys_interval():
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(size=(2, 6)).tolist()
-    rows = [
-        (value, {"lr": lr, "seed": seed})
-        for lr, found in ((0.1, theirs), (0.2, ours))
-        for seed, value in enumerate(found)
-    ]
+    pairs = [(lr, seed, value) for lr, found in ((0.1, theirs), (0.2, ours)) for seed, value in enumerate(found)]
+    rows = [(value, {"lr": lr, "seed": seed}) for lr, seed, value in pairs]
     table = differences_table(collect(sweep(*rows, (100.0, {"lr": 0.2, "seed": 9}))))
     interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
     half = (interval.high - interval.low) / 2
-    assert cells(table, "2. cluster") == [f"{interval.low + half:+.1f} ± {half:.1f}"]
-    assert cells(table, "2. cluster+spectral") == [f"{interval.low + half:+.1f} ± {half:.1f}", "+2.0 ± 0.0*"], (
-        "like for like"
-    )
+    shown = f"{interval.low + half:+.1f} ± {half:.1f}"
+    assert cells(table, "2. cluster") == [shown]
+    assert cells(table, "2. cluster+spectral") == [shown, "+2.0 ± 0.0*"], "like for like"
     assert cells(differences_table(collect(TWO)), "2. cluster") == ["-9.5 ± 6.4*"], "10 and 9 lower: 12.7 / √2 · 0.71"
     assert differences_table(collect(sweep((1.0, {"lr": 0.1, "seed": 0})))).count("\n") == 2, "one pair: refinement"
 
@@ -131,7 +128,6 @@ def test_differences__are_paired_over_common_seeds_with_scipys_interval():
 def test_stored_evaluation__counts_only_for_the_same_weights_settings_and_files(tmp_path):
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"weights")
-    from eagle.evaluation.run_tables import evaluation_record
 
     def cfg(**keys):
         return validated(EvalConfig, {"report": False, "n_images": 0} | keys)
