@@ -49,15 +49,15 @@ def summary_table(report: Mapping[str, Any]) -> str:
 
     Where classes have no label, a further column is the mean IoU of those that have one.
     """
-    maps = {name: report[name] for name in without_cuts(report)}
-    protocols = ["published", "strict"][: 1 + any(entry["published"] != entry["strict"] for entry in maps.values())]
-    header, rows = ["map"], [[name] for name in maps]
-    for protocol in protocols:
+    names = without_cuts(report)
+    differ = any(report[name]["published"] != report[name]["strict"] for name in names)
+    header, rows = ["map"], [[name] for name in names]
+    for protocol in ("published", "strict") if differ else ("published",):
         sign = "strict " if protocol == "strict" else ""
-        absent = any(None in entry[protocol]["class_accuracy"].values() for entry in maps.values())
+        absent = any(None in report[name][protocol]["class_accuracy"].values() for name in names)
         header += [f"{sign}mIoU", "classes", *(["mIoU of labelled classes"] if absent else []), f"{sign}accuracy"]
-        for row, entry in zip(rows, maps.values(), strict=True):
-            scores = entry[protocol]
+        for row in rows:
+            scores = report[row[0]][protocol]
             row += [shown_score(scores["mIoU"]), str(sum(iou is not None for iou in scores["IoU"].values()))]
             if absent:
                 labelled = [name for name, value in scores["class_accuracy"].items() if value is not None]

@@ -178,7 +178,7 @@ def test_missing__path_and_command_in_one_line(tmp_path, name, gone):
     [
         (b"", "cannot be read as a MATLAB file"),
         ({"other": np.zeros((4, 4, 4), np.uint8)}, "has no variable 'img'"),
-        ({"img": np.zeros((4, 4), np.uint8)}, "not height × width"),
+        ({"img": np.zeros((4, 4, 4))}, "not RGB in uint8"),
     ],
 )
 def test_potsdam__damaged_tile_is_named(tmp_path, content, message):
