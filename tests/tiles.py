@@ -13,7 +13,7 @@ from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import ClassMap, distinct_palette
 from eagle.data.views import EvaluationViews, unnormalize
 from eagle.evaluation.evaluator import evaluate
-from eagle.evaluation.score_tables import results
+from eagle.evaluation.tables import results
 from eagle.maps.probe_maps import MapSettings
 
 TILE = 12

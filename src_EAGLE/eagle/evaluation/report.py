@@ -18,7 +18,7 @@ from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR, colored, over
 from eagle.data.views import EvaluationViews, photograph
 from eagle.evaluation.evaluator import Evaluation, ImageResult
 from eagle.evaluation.metrics import UnsupervisedMetrics
-from eagle.evaluation.score_tables import PROTOCOLS, shown_score
+from eagle.evaluation.tables import PROTOCOLS, shown_score
 from eagle.files import write_text_atomically
 from eagle.maps.probe_maps import without_cuts
 

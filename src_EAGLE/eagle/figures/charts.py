@@ -1,4 +1,4 @@
-"""Charts: confusion matrices, bars of how often each class occurs and is predicted, and trees of clusters."""
+"""Charts: confusion matrices, class frequencies, trees of clusters, and scores of many runs."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,7 @@ from scipy.cluster.hierarchy import dendrogram
 
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import NO_CLASS_NAME
+from eagle.evaluation.tables import Run, by_setting, table_maps
 from eagle.figures.drawing import shown_name, style_axes
 
 CELL_INCHES = 0.36
@@ -184,4 +185,54 @@ def tree_figure(
     pictures.set_axis_off()
     note = f"cluster of {len(set(cluster_of_leaf))} (colours) · cluster of {n_leaves}"
     figure.text(0.02, 0.1 / figure.get_figheight(), note, fontsize=8)
+    return figure
+
+
+def runs_figure(runs: Sequence[Run]) -> Figure:
+    """Draw the mIoU of the cluster probe: a panel per data set, a row per setting, a dot per run, a bar at the mean."""
+    datasets, settings = list(dict.fromkeys(run.dataset for run in runs)), list(by_setting(runs))
+    maps = [name for name in table_maps(runs) if name.startswith("cluster")]
+    figure = Figure(figsize=(2.5 + 2.6 * len(datasets), 1.3 + 0.28 * len(settings) * len(maps)), layout="constrained")
+    panels = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
+    for axes, dataset in zip(panels, datasets, strict=True):
+        for number, name in enumerate(maps):
+            shift, color = 0.7 * ((number + 0.5) / len(maps) - 0.5), f"C{number}"
+            dots = [(run.miou(name), settings.index(run.name) + shift) for run in runs if run.dataset == dataset]
+            axes.plot(*zip(*dots, strict=True), "o", color=color, alpha=0.6, markersize=4, label=name)
+            for row in {row for _, row in dots}:
+                known = [miou for miou, at in dots if at == row and not np.isnan(miou)]
+                if known:
+                    axes.plot([np.mean(known)], [row], "|", color=color, markersize=12, markeredgewidth=2)
+        axes.set_title(shown_name(dataset), fontsize=10)
+        axes.set_xlabel("mIoU (%)")
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    shown = [name.replace(", ", "\n").replace("$", r"\$") for name in settings]  # a line for each key
+    panels[0].set_yticks(range(len(settings)), shown, fontsize=8)
+    panels[0].invert_yaxis()
+    handles, _ = panels[0].get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(maps), fontsize=8, frameon=False)
+    return figure
+
+
+def trees_figure(runs: Sequence[Run]) -> Figure | None:
+    """Draw the mIoU of trees of clusters against that of the trained probes, most refined: a dot per run, a colour per
+    data set, and the diagonal; None without pairs of NAME and NAME_tree.
+    """
+    probes = {run.checkpoint.with_stem(f"{run.checkpoint.stem}_tree"): run for run in runs if run.checkpoint}
+    last = [name for name in table_maps(runs) if name.startswith("cluster")][-1]
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        pairs = [(probes[run.checkpoint], run) for run in runs if run.checkpoint in probes and run.dataset == dataset]
+        if pairs:
+            dots = [(probe.miou(last), tree.miou(last)) for probe, tree in pairs]
+            axes.plot(*zip(*dots, strict=True), "o", alpha=0.7, label=shown_name(dataset))
+    if not axes.lines:
+        return None
+    ends = np.concatenate([dots.get_xydata() for dots in axes.lines])
+    span = (np.nanmin(ends) - 2, np.nanmax(ends) + 2)
+    axes.plot(span, span, "-", color="0.6", linewidth=1, zorder=0)
+    axes.set(xlabel="trained probe: mIoU (%)", ylabel="tree: mIoU (%)", xlim=span, ylim=span, aspect="equal")
+    axes.legend(frameon=False)
     return figure

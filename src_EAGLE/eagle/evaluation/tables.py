@@ -1,29 +1,33 @@
-"""Tables over many evaluated runs: mean ± standard deviation by setting, and paired differences over seeds.
+"""Tables and JSON of one evaluation, and tables over many runs.
 
-A setting is what differs between the runs' configurations, apart from the seed and from keys that change no result.
+Over runs there are mean ± standard deviation by setting, and paired differences over seeds. A setting is what differs
+between the runs' configurations, apart from the seed and from keys that change no result.
 """
 
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
 from scipy.stats import ttest_1samp
 
 from eagle.config.schema import EvalConfig, TrainConfig, keys_with
 from eagle.config.validation import absolute_paths, complete_config, plain
 from eagle.console import text_table
-from eagle.evaluation.score_tables import write_json
-from eagle.files import sha256_of, write_csv_atomically, written_atomically
-from eagle.maps.probe_maps import without_cuts
+from eagle.data.datasets.base import Classes
+from eagle.evaluation.metrics import UnsupervisedMetrics
+from eagle.files import sha256_of, write_text_atomically
+from eagle.maps.probe_maps import CUT_SIGN, without_cuts
 
-CSV_NAME, JSON_NAME, FIGURE_NAME = "runs.csv", "runs.json", "runs.png"
-TREE_FIGURE_NAME = "runs_tree.png"
+# Protocol → whether pixels of unmatched extra clusters count as errors.
+PROTOCOLS = {"published": False, "strict": True}
 SEED, CHECKPOINT, KMEANS = "seed", "checkpoint", "k-means on K"
 COLUMNS = {
     "mIoU": ("published", "mIoU"),
@@ -31,6 +35,90 @@ COLUMNS = {
     "strict mIoU": ("strict", "mIoU"),
     "strict accuracy": ("strict", "accuracy"),
 }
+
+
+def results(metrics: Mapping[str, UnsupervisedMetrics], classes: Classes) -> dict[str, Any]:
+    """All scores in percent, by map name and protocol; NaN becomes None, as JSON has no NaN."""
+    report: dict[str, Any] = {name: {} for name in metrics}
+    for name, metric in metrics.items():
+        for protocol, count_extra in PROTOCOLS.items():
+            scores = metric.scores(count_extra)
+            report[name][protocol] = {
+                "mIoU": _number(scores.miou),
+                "accuracy": _number(scores.accuracy),
+                "IoU": dict(zip(classes.names, map(_number, scores.iou.tolist()), strict=True)),
+                "class_accuracy": dict(zip(classes.names, map(_number, scores.class_accuracy.tolist()), strict=True)),
+            }
+        if metric.compute_hungarian:
+            named = metric.named_scores()
+            report[name]["many_to_one"] = {"mIoU": _number(named.miou), "accuracy": _number(named.accuracy)}
+        report[name]["clusters"] = len(metric.confusion)
+    return report
+
+
+@rank_zero_only
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file under a temporary name, then rename it."""
+    write_text_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def summary_table(report: Mapping[str, Any]) -> str:
+    """Mean IoU with the number of classes that it averages, and accuracy, of every map; strict ones where they differ.
+
+    Where classes have no label, a further column is the mean IoU of those that have one.
+    """
+    names = without_cuts(report)
+    differ = any(report[name]["published"] != report[name]["strict"] for name in names)
+    header, rows = ["map"], [[name] for name in names]
+    for protocol in ("published", "strict") if differ else ("published",):
+        sign = "strict " if protocol == "strict" else ""
+        absent = any(None in report[name][protocol]["class_accuracy"].values() for name in names)
+        header += [f"{sign}mIoU", "classes", *(["mIoU of labelled classes"] if absent else []), f"{sign}accuracy"]
+        for row in rows:
+            scores = report[row[0]][protocol]
+            row += [shown_score(scores["mIoU"]), str(sum(iou is not None for iou in scores["IoU"].values()))]
+            if absent:
+                labelled = [name for name, value in scores["class_accuracy"].items() if value is not None]
+                row.append(shown_score(fmean(scores["IoU"][name] for name in labelled) if labelled else None))
+            row.append(shown_score(scores["accuracy"]))
+    return text_table(header, rows)
+
+
+def cuts_table(report: Mapping[str, Any]) -> str:
+    """Scores of the most refined map of each cut of a tree, by number of clusters; empty without further cuts.
+
+    One to one is Hungarian matching, where the clusters beyond the number of classes are errors. Many to one names each
+    cluster by the class that most of its pixels have.
+    """
+    cuts = [name for name in report if CUT_SIGN in name]
+    if not cuts:
+        return ""
+    steps = cuts[-1].partition("+")[2]
+    first = "cluster" + (f"+{steps}" if steps else "")
+    shown = [first, *(name for name in cuts if name.partition("+")[2] == steps)]
+    header = ["clusters", "one to one: mIoU", "accuracy", "many to one: mIoU", "accuracy"]
+    rows = [
+        [str(report[name]["clusters"])]
+        + [shown_score(report[name][how][score]) for how in ("strict", "many_to_one") for score in ("mIoU", "accuracy")]
+        for name in shown
+    ]
+    return text_table(header, rows)
+
+
+def class_table(report: Mapping[str, Any], classes: Classes) -> str:
+    """IoU of every class for every map (published protocol)."""
+    maps = without_cuts(report)
+    rows = [[name, *(shown_score(report[shown]["published"]["IoU"][name]) for shown in maps)] for name in classes.names]
+    return text_table(["class IoU", *maps], rows)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def shown_score(value: float | None) -> str:
+    """Two decimals; – for an undefined score."""
+    return "–" if value is None else f"{value:.2f}"
 
 
 @dataclass(frozen=True)
@@ -62,39 +150,6 @@ class Run:
         return np.nan if value is None else value
 
 
-def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin: Mapping[str, Any]) -> str:
-    """Write ``runs.csv``, ``runs.json``, ``runs.png`` and, with trees, ``runs_tree.png``; return the tables.
-
-    Args:
-        contents: by checkpoint, what ``evaluate_checkpoint`` returns, with the training configuration as ``config``
-            and, with the key ``kmeans``, the scores of k-means on the same keys.
-        folder: for the files.
-        origin: what made them, for the JSON.
-    """
-    runs = collect(contents)
-    keys = list(dict.fromkeys(key for run in runs for key in run.setting))
-    rows = [
-        [run.dataset, *(run.setting.get(key, "") for key in keys), str(run.seed), name]
-        + ["" if value is None else repr(value) for value in scores.values()]
-        for run in runs
-        for name, scores in run.scores.items()
-    ]
-    write_csv_atomically(folder / CSV_NAME, ["dataset", *keys, SEED, "map", *COLUMNS], rows)
-    found = [{"dataset": run.dataset, "setting": run.setting, "seed": run.seed, "scores": run.scores} for run in runs]
-    write_json(folder / JSON_NAME, {**origin, "runs": found})
-    files = [folder / CSV_NAME, folder / JSON_NAME]
-    for name, figure in ((FIGURE_NAME, dots_figure(runs)), (TREE_FIGURE_NAME, tree_figure(runs))):
-        if figure is not None:
-            files.append(folder / name)
-            with written_atomically(files[-1]) as temporary:
-                figure.savefig(temporary, format="png", dpi=130)
-    parts = []
-    for dataset in dict.fromkeys(run.dataset for run in runs):
-        part = [run for run in runs if run.dataset == dataset]
-        parts += [scores_table(part), differences_table(part)]
-    return "\n\n".join([*(part for part in parts if part), "\n".join(map(str, files))])
-
-
 def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
     """The runs with their settings, in the order given; k-means of a data set and seed is a run of its own."""
     names = keys_with(TrainConfig, "method", "model", "backbone", "data", "adjustable", "numerics")
@@ -123,8 +178,8 @@ def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
 
 def scores_table(runs: Sequence[Run]) -> str:
     """Mean ± standard deviation over the runs of one data set: a row for each setting, a column for each map."""
-    maps, rows = _maps(runs), []
-    for number, (setting, part) in enumerate(_by_setting(runs).items(), 1):
+    maps, rows = table_maps(runs), []
+    for number, (setting, part) in enumerate(by_setting(runs).items(), 1):
         rows.append([f"{number}. {setting}", str(len(part)), *(_scores_cell(part, name) for name in maps)])
     return text_table([f"{runs[0].dataset}: mIoU / accuracy", "runs", *maps], rows)
 
@@ -135,10 +190,10 @@ def differences_table(runs: Sequence[Run]) -> str:
     Each map is compared with the same map of the settings above it, which have the numbers of ``scores_table``, and
     with the unrefined map. ``*`` marks intervals without zero. Empty without pairs.
     """
-    parts = list(_by_setting(runs).values())
+    parts = list(by_setting(runs).values())
     rows = []
     for number, part in enumerate(parts):
-        for name in (name for name in _maps(part) if name.startswith("cluster")):
+        for name in (name for name in table_maps(part) if name.startswith("cluster")):
             ours, unrefined = _by_seed(part, name), name.partition("+")[0]
             cells = [_difference(ours, _by_seed(other, name)) for other in parts[:number]]
             cells += [""] * (len(parts) - 1 - number)
@@ -149,64 +204,15 @@ def differences_table(runs: Sequence[Run]) -> str:
     return text_table(header, rows) if rows else ""
 
 
-def dots_figure(runs: Sequence[Run]) -> Figure:
-    """Draw the mIoU of the cluster probe: a panel per data set, a row per setting, a dot per run, a bar at the mean."""
-    datasets, settings = list(dict.fromkeys(run.dataset for run in runs)), list(_by_setting(runs))
-    maps = [name for name in _maps(runs) if name.startswith("cluster")]
-    figure = Figure(figsize=(2.5 + 2.6 * len(datasets), 1.3 + 0.28 * len(settings) * len(maps)), layout="constrained")
-    panels = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
-    for axes, dataset in zip(panels, datasets, strict=True):
-        for number, name in enumerate(maps):
-            shift, color = 0.7 * ((number + 0.5) / len(maps) - 0.5), f"C{number}"
-            dots = [(run.miou(name), settings.index(run.name) + shift) for run in runs if run.dataset == dataset]
-            axes.plot(*zip(*dots, strict=True), "o", color=color, alpha=0.6, markersize=4, label=name)
-            for row in {row for _, row in dots}:
-                known = [miou for miou, at in dots if at == row and not np.isnan(miou)]
-                if known:
-                    axes.plot([np.mean(known)], [row], "|", color=color, markersize=12, markeredgewidth=2)
-        axes.set_title(dataset.replace("$", r"\$"), fontsize=10)
-        axes.set_xlabel("mIoU (%)")
-        axes.grid(axis="x", alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    shown = [name.replace(", ", "\n").replace("$", r"\$") for name in settings]  # a line for each key
-    panels[0].set_yticks(range(len(settings)), shown, fontsize=8)
-    panels[0].invert_yaxis()
-    handles, _ = panels[0].get_legend_handles_labels()
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(maps), fontsize=8, frameon=False)
-    return figure
-
-
-def tree_figure(runs: Sequence[Run]) -> Figure | None:
-    """Draw the mIoU of trees of clusters against that of the trained probes, most refined: a dot per run, a colour per
-    data set, and the diagonal; None without pairs of NAME and NAME_tree.
-    """
-    probes = {run.checkpoint.with_stem(f"{run.checkpoint.stem}_tree"): run for run in runs if run.checkpoint}
-    last = [name for name in _maps(runs) if name.startswith("cluster")][-1]
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
-    axes = figure.subplots()
-    for dataset in dict.fromkeys(run.dataset for run in runs):
-        pairs = [(probes[run.checkpoint], run) for run in runs if run.checkpoint in probes and run.dataset == dataset]
-        if pairs:
-            dots = [(probe.miou(last), tree.miou(last)) for probe, tree in pairs]
-            axes.plot(*zip(*dots, strict=True), "o", alpha=0.7, label=dataset.replace("$", r"\$"))
-    if not axes.lines:
-        return None
-    ends = np.concatenate([dots.get_xydata() for dots in axes.lines])
-    span = (np.nanmin(ends) - 2, np.nanmax(ends) + 2)
-    axes.plot(span, span, "-", color="0.6", linewidth=1, zorder=0)
-    axes.set(xlabel="trained probe: mIoU (%)", ylabel="tree: mIoU (%)", xlim=span, ylim=span, aspect="equal")
-    axes.legend(frameon=False)
-    return figure
-
-
-def _by_setting(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def by_setting(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each setting, by its name."""
     parts: dict[str, list[Run]] = {}
     for run in runs:
         parts.setdefault(run.name, []).append(run)
     return parts
 
 
-def _maps(runs: Sequence[Run]) -> list[str]:
+def table_maps(runs: Sequence[Run]) -> list[str]:
     """Maps of the tables; those of further cuts of a tree are in the CSV alone."""
     return list(dict.fromkeys(name for run in runs for name in without_cuts(run.scores)))
 

@@ -16,18 +16,18 @@ from PIL import Image
 from scipy import stats
 
 from conftest import ROOT, run_values
+from eagle.checkpoint_evaluation import runs_report
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import plain, validated
-from eagle.evaluation.run_tables import (
+from eagle.evaluation.tables import (
     KMEANS,
     collect,
     differences_table,
     evaluation_record,
-    runs_report,
     scores_table,
     stored_evaluation,
-    tree_figure,
 )
+from eagle.figures.charts import trees_figure
 from miniatures import write_halves
 
 
@@ -101,13 +101,13 @@ def test_tables__an_undefined_score_is_counted_not_dropped(tmp_path):
     assert ",cluster,,50.0," in (tmp_path / "runs.csv").read_text()
 
 
-def test_tree_figure__pairs_each_tree_with_the_probe_of_its_run():
+def test_trees_figure__pairs_each_tree_with_the_probe_of_its_run():
     rows = [(value, {"lr": lr, "seed": 0}) for value, lr in ((10.0, 0.1), (12.0, 0.2), (14.0, 0.1))]
     contents = dict(zip(("a/last.ckpt", "b/last.ckpt", "a/last_tree.ckpt"), sweep(*rows).values(), strict=True))
-    dots, diagonal = tree_figure(collect(contents)).axes[0].lines
+    dots, diagonal = trees_figure(collect(contents)).axes[0].lines
     assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([12.0], [16.0]), "refined; the other probe has no tree"
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
-    assert tree_figure(collect(TWO)) is None
+    assert trees_figure(collect(TWO)) is None
 
 
 def test_differences__are_paired_over_common_seeds_with_scipys_interval():
