@@ -1,5 +1,6 @@
 """Images of coloured tiles and probes that read the colours: evaluations without a model whose every pixel is known."""
 
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -30,11 +31,9 @@ N_IMAGES = 12
 class Tiles(SegmentationDataset):
     """Image i shows another cluster's colour in i mod 5 of its tiles, in the first of them that of the extra one."""
 
-    classes = CLASSES
-    has_labels = True
-
-    def __len__(self):
-        return N_IMAGES
+    def __init__(self):
+        files = [Path(str(index)) for index in range(N_IMAGES)]
+        super().__init__(CLASSES, files, files)
 
     def name(self, index):
         return f"{index}<img src=x onerror=alert(1)>.tile" if index % 2 else f"{index}"
@@ -49,7 +48,8 @@ class Tiles(SegmentationDataset):
             tiles[0] = 4
         return tiles.reshape(ROWS, COLUMNS).repeat(TILE, 0).repeat(TILE, 1)
 
-    def label(self, index):
+    def class_ids(self, path):
+        index = int(path.name)
         rng = np.random.default_rng(index)
         tiles = CLASS_OF_CLUSTER[rng.permutation(np.resize(np.arange(3), ROWS * COLUMNS))]
         label = tiles.reshape(ROWS, COLUMNS).repeat(TILE, 0).repeat(TILE, 1).astype(np.int32)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eagle.data.datamodule import evaluation_loader
-from eagle.data.datasets.base import DatasetPart, SegmentationDataset
+from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.views import EvaluationViews
 from eagle.distributed import all_gather_objects
 from eagle.models.backbone import KeyBackbone
@@ -28,10 +28,10 @@ STARTS = 10
 Sample = list[tuple[int, np.ndarray]]
 
 
-def sampled_images(dataset: SegmentationDataset, seed: int, most: int | None = None) -> DatasetPart:
+def sampled_images(dataset: SegmentationDataset, seed: int, most: int | None = None) -> SegmentationDataset:
     """Draw at most ``most`` images (None: ``MOST_IMAGES``) without replacement, in dataset order."""
     n = min(most or MOST_IMAGES, len(dataset))
-    return DatasetPart(dataset, sorted(np.random.default_rng(seed).choice(len(dataset), n, replace=False).tolist()))
+    return dataset.part(sorted(np.random.default_rng(seed).choice(len(dataset), n, replace=False).tolist()))
 
 
 def kmeans_centres(

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from eagle.data.datasets.base import SPLITS, Classes, ImageFileDataset, SegmentationDataset, missing_files, read_sample
+from eagle.data.datasets.base import SPLITS, Classes, SegmentationDataset, missing_files, read_sample
 from eagle.data.images import read_label
 from eagle.errors import ConfigError, DataError
 from eagle.files import remove_unfinished, write_text_atomically, written_atomically
@@ -68,7 +68,7 @@ class CropSet:
         return dict(json.loads(self.record.read_text(encoding="utf-8")))
 
 
-class CroppedDataset(ImageFileDataset):
+class CroppedDataset(SegmentationDataset):
     """One split of a crop set, ordered by crop number.
 
     Crops without our record, such as those of the released code and of STEGO, are counted and read as they are.
@@ -81,29 +81,27 @@ class CroppedDataset(ImageFileDataset):
         super().__init__(classes, (), None)  # paths of all crops would take 150 MB; they are made when asked for
         self._crops, self._split = crops, split
         if recorded := crops.read_record()["splits"].get(split):
-            self._n_crops, self.has_labels = CROPS_PER_IMAGE * len(recorded["images"]), recorded["labels"]
+            n_crops, self.has_labels = CROPS_PER_IMAGE * len(recorded["images"]), recorded["labels"]
         else:
             folder = crops.image(split, 0).parent
             names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208
-            self._n_crops = sum(name.endswith(".jpg") and name[:-4].isdecimal() for name in names)
+            n_crops = sum(name.endswith(".jpg") and name[:-4].isdecimal() for name in names)
             self.has_labels = crops.label(split, 0).parent.is_dir()
-            if not self._n_crops:
+            if not n_crops:
                 raise DataError(f"{folder}: the crops do not exist; run {crops.command}")
-            logger.info("%s: %d crops found, without the record of crop_datasets.py", folder, self._n_crops)
-        if missing := crops.missing(split, self._n_crops, self.has_labels):
-            count = f"{len(missing)} of {self._n_crops * (1 + self.has_labels)} are missing"
+            logger.info("%s: %d crops found, without the record of crop_datasets.py", folder, n_crops)
+        if missing := crops.missing(split, n_crops, self.has_labels):
+            count = f"{len(missing)} of {n_crops * (1 + self.has_labels)} are missing"
             raise DataError(f"{missing[0]}: no such file ({count}); run {crops.command}")
-
-    def __len__(self) -> int:
-        return self._n_crops
+        self._places = range(n_crops)
 
     def image_path(self, index: int) -> Path:
         """The image's file."""
-        return self._crops.image(self._split, index)
+        return self._crops.image(self._split, self._places[index])
 
     def label_path(self, index: int) -> Path | None:
         """The label map's file; None without one."""
-        return self._crops.label(self._split, index) if self.has_labels else None
+        return self._crops.label(self._split, self._places[index]) if self.has_labels else None
 
     def class_ids(self, path: Path) -> np.ndarray:
         """Class ids of the crop; raises DataError for an id out of range."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle.data.datasets.base import VOID, Classes, ImageFileDataset, read_names
+from eagle.data.datasets.base import VOID, Classes, SegmentationDataset, read_names
 from eagle.data.images import image_files, read_label
 from eagle.data.labels import distinct_palette
 from eagle.errors import ConfigError, DataError
@@ -18,7 +18,7 @@ from eagle.errors import ConfigError, DataError
 VOID_ID = 255
 
 
-class DirectoryDataset(ImageFileDataset):
+class DirectoryDataset(SegmentationDataset):
     """One split of a folder of images; ``n_classes`` None takes the number of lines of ``classes.txt``.
 
     Raises:

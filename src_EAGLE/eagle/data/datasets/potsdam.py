@@ -16,7 +16,15 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-from eagle.data.datasets.base import VOID, Classes, IdTable, ImageFileDataset, incomplete, read_listing, require_files
+from eagle.data.datasets.base import (
+    VOID,
+    Classes,
+    IdTable,
+    SegmentationDataset,
+    incomplete,
+    read_listing,
+    require_files,
+)
 from eagle.errors import DataError, one_line
 
 # ISPRS colours of impervious surfaces, buildings and trees.
@@ -30,7 +38,7 @@ _ROADS, _BUILDINGS, _VEGETATION, _TREES, _CARS, _CLUTTER = range(6)
 _TO_CLASS = IdTable({_ROADS: 0, _CARS: 0, _BUILDINGS: 1, _CLUTTER: 1, _VEGETATION: 2, _TREES: 2, 255: VOID})
 
 
-class Potsdam(ImageFileDataset):
+class Potsdam(SegmentationDataset):
     """Tiles in the given order."""
 
     def image(self, index: int) -> Image.Image:
