@@ -134,7 +134,7 @@ def curves_figure(runs: Mapping[str, Curves]) -> Figure:
     for ax in axes[len(titles) - n_columns : len(titles)]:
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("steps", fontsize=8)
-    axes[0].set_xlim(0, 1.02 * max(map(_n_steps, runs.values())))
+    axes[0].set_xlim(left=0)
     handles = [Line2D([], [], **style, linewidth=2, label=shown_name(name)) for name, style in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(runs), 4), fontsize=9, frameon=False)
     note = "points: validations · thin: as logged, thick: running median over a twentieth of the run"
@@ -159,11 +159,6 @@ def _curve(rows: Sequence[dict[str, str]], column: str) -> Curve:
     logged = [row for row in rows if row[column]]
     steps = [int(row[STEP]) for row in logged]
     return Curve(np.array(steps, dtype=int), np.array([float(row[column]) for row in logged]))
-
-
-def _n_steps(run: Curves) -> int:
-    """Optimiser steps done at the last logged value."""
-    return max(int(curve.steps[-1]) for curve in run.values())
 
 
 def _titles(runs: Mapping[str, Curves]) -> dict[str, str]:
