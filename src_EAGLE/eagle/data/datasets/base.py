@@ -90,10 +90,10 @@ class SegmentationDataset(ABC):
 
 
 def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, np.ndarray]:
-    """Read image and label map (all void for a dataset without labels); raises DataError if their sizes differ."""
+    """Read image and label map (all void where there is none); raises DataError if their sizes differ."""
     image = dataset.image(index)
     size = (image.height, image.width)
-    label = dataset.label(index) if dataset.has_labels else np.full(size, VOID, dtype=np.int32)
+    label = dataset.label(index) if dataset.label_path(index) else np.full(size, VOID, dtype=np.int32)
     if label.shape != size:
         transposed = label.shape == size[::-1]
         hint = "; apply the EXIF rotation to the image's pixels, e.g. with `mogrify -auto-orient`" if transposed else ""
