@@ -15,6 +15,7 @@ another device that is not the CPU.
 
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
@@ -116,23 +117,23 @@ def test_validation_step__stays_on_the_device(fake, device):
 @CUDA
 def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monkeypatch):
     """Images of any size, both probes, flips, windows and scores; tests/maps/test_crf.py runs the CRF on a GPU."""
-    shown, read = {7}, {Read("evaluation/details:pictures_of", "_to_copy")}
+    shown, read = {7}, {Read("evaluation/evaluator:_keep", "_to_copy")}
     mode, segmenter, _ = fake()
     settings = MapSettings(2.0, window=88)
-    evaluator = Evaluator(segmenter.eval().probe_maps(settings), N_CLASSES, shown, None).eval()
-    monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: tensor)
+    evaluator = Evaluator(segmenter.eval().probe_maps(settings), N_CLASSES, shown, ()).eval()
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: np.zeros(tensor.shape, np.int16))
     reads = SCORE_READS | read
-    batch = {"index": torch.tensor([4, 7])}
+    batch = {"index": [4, 7]}
     with mode, Watch(reads) as watch, torch.no_grad():
         move_to_fake(evaluator.metrics, device)
         batch["img"] = torch.randn(2, 3, 61, 90, device=device)
         batch["label"] = torch.randint(-1, N_CLASSES, (2, 61, 90), device=device)
         evaluator.test_step([batch], 0)
     assert watch.seen == reads
-    assert [picture.index for picture in evaluator.pictures] == sorted(shown)
-    for picture in evaluator.pictures:
-        shapes = {name: tuple(ids.shape) for name, ids in picture.clusters.items()}
-        assert shapes == dict.fromkeys(evaluator.names, (61, 90))
+    assert [image.index for image in evaluator.images] == sorted(shown)
+    for image in evaluator.images:
+        shapes = {name: image.ids(name).shape for name in image.packed}
+        assert shapes == dict.fromkeys(["label", *evaluator.metrics], (61, 90))
 
 
 @pytest.mark.parametrize(

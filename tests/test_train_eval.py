@@ -194,7 +194,7 @@ def test_evaluate__a_folder_that_cannot_be_written_to(run_dir, tmp_path, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_evaluation, "write_json", full)
+    monkeypatch.setattr(checkpoint_evaluation.tables, "write_json", full)
     capsys.readouterr()
     with pytest.raises(OSError, match="No space left"):
         evaluate_checkpoint(paths[0], elsewhere)

@@ -1,5 +1,6 @@
 """Images of coloured tiles and probes that read the colours: evaluations without a model whose every pixel is known."""
 
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import ClassMap, distinct_palette
 from eagle.data.views import EvaluationViews, unnormalize
 from eagle.evaluation.evaluator import evaluate
-from eagle.evaluation.score_tables import results
+from eagle.evaluation.tables import results
 from eagle.maps.probe_maps import MapSettings
 
 TILE = 12
@@ -30,11 +31,9 @@ N_IMAGES = 12
 class Tiles(SegmentationDataset):
     """Image i shows another cluster's colour in i mod 5 of its tiles, in the first of them that of the extra one."""
 
-    classes = CLASSES
-    has_labels = True
-
-    def __len__(self):
-        return N_IMAGES
+    def __init__(self):
+        files = [Path(str(index)) for index in range(N_IMAGES)]
+        super().__init__(CLASSES, files, files)
 
     def name(self, index):
         return f"{index}<img src=x onerror=alert(1)>.tile" if index % 2 else f"{index}"
@@ -49,7 +48,8 @@ class Tiles(SegmentationDataset):
             tiles[0] = 4
         return tiles.reshape(ROWS, COLUMNS).repeat(TILE, 0).repeat(TILE, 1)
 
-    def label(self, index):
+    def class_ids(self, path):
+        index = int(path.name)
         rng = np.random.default_rng(index)
         tiles = CLASS_OF_CLUSTER[rng.permutation(np.resize(np.arange(3), ROWS * COLUMNS))]
         label = tiles.reshape(ROWS, COLUMNS).repeat(TILE, 0).repeat(TILE, 1).astype(np.int32)
@@ -86,7 +86,7 @@ def tile_views():
 
 def evaluated_tiles():
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    return evaluate(trainer, ColorProbes(), tile_views(), 5, 0, 0, detailed=True)
+    return evaluate(trainer, ColorProbes(), tile_views(), 5, 0, kept=["cluster+crf"])
 
 
 def json_content(evaluation):

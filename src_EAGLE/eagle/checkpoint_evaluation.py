@@ -4,10 +4,11 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
@@ -17,21 +18,21 @@ from eagle.checkpoints import dataset_config, evaluation_file, load_segmenter, p
 from eagle.config.refinement import refinement
 from eagle.config.validation import check_resolution, plain
 from eagle.data.check import readable_part
-from eagle.data.datasets.base import Classes
 from eagle.data.datasets.catalog import dataset_label, open_dataset
 from eagle.data.labels import ClassMap
 from eagle.data.views import EvaluationViews
 from eagle.distributed import machine_arguments, set_float32_precision
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
-from eagle.evaluation.evaluator import Evaluation, PredictionFolder, evaluate, most_refined
+from eagle.evaluation import tables
+from eagle.evaluation.evaluator import Evaluation, evaluate, most_refined, write_predictions
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
 from eagle.evaluation.metrics import name_by_majority
 from eagle.evaluation.report import write_report
-from eagle.evaluation.run_tables import KMEANS, evaluation_record, runs_report, stored_evaluation
-from eagle.evaluation.score_tables import class_table, cuts_table, results, summary_table, write_json
-from eagle.figures.confusion import confusion_figure, write_figure
-from eagle.figures.grids import segmentation_grid
+from eagle.figures.charts import confusion_figure, runs_figure, trees_figure
+from eagle.figures.drawing import write_figure
+from eagle.figures.grids import Picture, segmentation_grid
+from eagle.files import write_csv_atomically
 from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, without_cuts
 from eagle.models.key_cache import KeyMemory, weights_digest
 from eagle.segmenter import LitUnsupervisedSegmenter
@@ -64,12 +65,42 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
     require_writable(folder)
     for number, path in enumerate(paths, 1):
         place = folder / path.resolve().relative_to(shared) if cfg.output_dir else path
-        stored = stored_evaluation(path, cfg, place)
+        stored = tables.stored_evaluation(path, cfg, place)
         done = f", scored before: delete {evaluation_file(place)} to score it again" if stored else ""
         rank_zero_only(logger.info)("%d of %d: %s%s", number, len(paths), path, done)
         contents[str(path)] = stored or evaluate_checkpoint(path, cfg, place, memory, kmeans)
     origin = {"command": sys.argv, "code": code_version()}
     rank_zero_only(lambda: print(f"\n{runs_report(contents, folder, origin)}"))()
+
+
+def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin: Mapping[str, Any]) -> str:
+    """Write ``runs.csv``, ``runs.json``, ``runs.png`` and, with trees, ``runs_tree.png``; return the tables.
+
+    Args:
+        contents: by checkpoint, what ``evaluate_checkpoint`` returns, with the training configuration as ``config``
+            and, with the key ``kmeans``, the scores of k-means on the same keys.
+        folder: for the files.
+        origin: what made them, for the JSON.
+    """
+    runs = tables.collect(contents)
+    keys = list(dict.fromkeys(key for run in runs for key in run.setting))
+    rows = [
+        [run.dataset, *(run.setting.get(key, "") for key in keys), str(run.seed), name]
+        + ["" if value is None else repr(value) for value in scores.values()]
+        for run in runs
+        for name, scores in run.scores.items()
+    ]
+    files = [folder / "runs.csv", folder / "runs.json"]
+    write_csv_atomically(files[0], ["dataset", *keys, tables.SEED, "map", *tables.COLUMNS], rows)
+    found = [{"dataset": run.dataset, "setting": run.setting, "seed": run.seed, "scores": run.scores} for run in runs]
+    tables.write_json(files[1], {**origin, "runs": found})
+    for name, figure in (("runs.png", runs_figure(runs)), ("runs_tree.png", trees_figure(runs))):
+        if figure is not None:
+            files.append(folder / name)
+            write_figure(files[-1], figure)
+    parts = [[run for run in runs if run.dataset == dataset] for dataset in dict.fromkeys(run.dataset for run in runs)]
+    printed = [table(part) for part in parts for table in (tables.scores_table, tables.differences_table)]
+    return "\n\n".join([*filter(None, printed), "\n".join(map(str, files))])
 
 
 def require_writable(folder: Path) -> None:
@@ -116,35 +147,37 @@ def evaluate_checkpoint(
         memory.attach(segmenter.net.model)
     views = validation_views(segmenter, cfg)
     dataset = views.dataset
-    predictions = PredictionFolder(place.with_name(f"{path.stem}_predictions"), dataset) if cfg.run_prediction else None
     maps = segmenter.probe_maps(map_settings(cfg), cfg.n_clusters, _further_cuts(segmenter, cfg))
-    loading = cfg.batch_size, cfg.num_workers
-    evaluation = evaluate(evaluation_trainer(cfg), maps, views, *loading, cfg.n_images, predictions, cfg.report)
+    shown = np.linspace(0, len(views) - 1, min(cfg.n_images, len(views))).astype(int).tolist()
+    kept = [*maps.n_clusters] if cfg.run_prediction else [most_refined([*maps.n_clusters])] if cfg.report else []
+    evaluation = evaluate(evaluation_trainer(cfg), maps, views, cfg.batch_size, cfg.num_workers, shown, kept)
     content = evaluation_content(path, segmenter, views, evaluation, cfg)
     if cfg.kmeans:
         content["kmeans"] = _kmeans_scores(segmenter, views, cfg, {} if kmeans is None else kmeans)
     scores = content["scores"]
-    baseline = {name.replace("cluster", KMEANS): entry for name, entry in content.get("kmeans", {}).items()}
+    baseline = {name.replace("cluster", tables.KMEANS): entry for name, entry in content.get("kmeans", {}).items()}
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
     left_out = f" ({len(dataset.skipped)} bad ones left out)" if dataset.skipped else ""
     lines = [f"\n{path}: {content['dataset']}, {len(dataset)} images{left_out}, {extent}\n"]
     if segmenter.training_record:
         lines += [", ".join(f"{name} {value}" for name, value in segmenter.training_record.items()) + "\n"]
-    lines += [f"{class_table(scores, dataset.classes)}\n\n{summary_table({**baseline, **scores})}"]
-    if cuts := cuts_table(scores):
+    lines += [f"{tables.class_table(scores, dataset.classes)}\n\n{tables.summary_table({**baseline, **scores})}"]
+    if cuts := tables.cuts_table(scores):
         lines += [
             f"\nThe tree of clusters, cut at other numbers. Many to one: named by the class most pixels have.\n\n{cuts}"
         ]
-    if predictions is not None:
-        lines += [f"\npredictions: {predictions.root}"]
     rank_zero_only(print)("\n".join(lines), flush=True)  # before files are written, which a full disk may prevent
-    write_json(evaluation_file(place), content)
+    if cfg.run_prediction:
+        predictions = place.with_name(f"{path.stem}_predictions")
+        write_predictions(predictions, evaluation, dataset)
+        rank_zero_only(print)(f"\npredictions: {predictions}")
+    tables.write_json(evaluation_file(place), content)
     if cfg.report:
         report = place.with_name(f"{path.stem}_report.html")
         configurations = {"Evaluation": OmegaConf.to_yaml(cfg), "Training": OmegaConf.to_yaml(segmenter.cfg)}
         write_report(report, {**content, "code": code_version()}, evaluation, views, configurations)
         rank_zero_only(print)(f"\nreport: {report}")
-    draw_evaluation(evaluation, dataset.classes, place)
+    draw_evaluation(evaluation, views, shown, place)
     return content
 
 
@@ -162,7 +195,7 @@ def evaluation_content(
     return {
         "checkpoint": str(path),
         **probe_entry(segmenter.state_dict()),
-        **evaluation_record(path, cfg),
+        **tables.evaluation_record(path, cfg),
         "config": plain(segmenter.cfg),
         "training": segmenter.training_record,
         "dataset": dataset_label(segmenter.cfg),
@@ -174,23 +207,27 @@ def evaluation_content(
         "window": cfg.window,
         "n_clusters": cfg.n_clusters,
         "cluster_alpha": cfg.cluster_alpha,
-        "scores": results(metrics, classes),
+        "scores": tables.results(metrics, classes),
         "class_map": ClassMap(classes, assignments).to_plain(),
     }
 
 
 @rank_zero_only
-def draw_evaluation(evaluation: Evaluation, classes: Classes, place: Path) -> None:
+def draw_evaluation(evaluation: Evaluation, views: EvaluationViews, shown: Collection[int], place: Path) -> None:
     """Write ``<name>_grid.png``, and ``<name>_confusion.png`` of the most refined map, beside ``place``."""
-    metrics = evaluation.metrics
+    metrics, classes = evaluation.metrics, views.dataset.classes
     last = most_refined(list(metrics))
     scores = metrics[last].scores(count_extra=False)
     confusion = confusion_figure(scores.confusion, classes, f"{last}: {scores.miou:.1f} mIoU")
     write_figure(place.with_name(f"{place.stem}_confusion.png"), confusion)
-    if evaluation.pictures:
+    if shown:
         columns = {name: metrics[name].class_of_cluster() for name in without_cuts(metrics)}
-        grid = segmentation_grid(evaluation.pictures, columns, classes)
-        write_figure(place.with_name(f"{place.stem}_grid.png"), grid)
+        pictures = [
+            Picture(image.index, views[image.index]["img"], image.ids("label"), {n: image.ids(n) for n in columns})
+            for image in evaluation.images
+            if image.index in shown
+        ]
+        write_figure(place.with_name(f"{place.stem}_grid.png"), segmentation_grid(pictures, columns, classes))
 
 
 def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> EvaluationViews:
@@ -253,9 +290,8 @@ def _kmeans_scores(
     if key not in known:
         images = sampled_images(open_dataset(source, "train"), seed)
         samples = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), res)
-        loading = cfg.batch_size, cfg.num_workers
-        trainer = evaluation_trainer(cfg)
+        trainer, loading = evaluation_trainer(cfg), (cfg.batch_size, cfg.num_workers)
         centres = kmeans_centres(trainer, backbone, samples, n_clusters, seed, *loading)
         maps = ProbeMaps(backbone, backbone.patch_size, {"cluster": centres}, map_settings(cfg))
-        known[key] = results(evaluate(trainer, maps, views, *loading, n_pictures=0).metrics, views.dataset.classes)
+        known[key] = tables.results(evaluate(trainer, maps, views, *loading).metrics, views.dataset.classes)
     return known[key]

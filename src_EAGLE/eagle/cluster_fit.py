@@ -33,8 +33,8 @@ from eagle.data.views import EvaluationViews, unnormalize
 from eagle.distributed import chosen_precision, named_devices
 from eagle.errors import DataError
 from eagle.evaluation.kmeans import MOST_VECTORS, sampled_images, sampled_vectors
-from eagle.figures.cluster_tree import tree_figure
-from eagle.figures.confusion import write_figure
+from eagle.figures.charts import tree_figure
+from eagle.figures.drawing import write_figure
 from eagle.maps.probe_maps import patch_probabilities
 from eagle.models.cluster_tree import ClusterTree
 from eagle.models.key_cache import KeyMemory

@@ -1,7 +1,6 @@
 """What commands print: tables, scores and shell commands."""
 
 import shlex
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,16 +19,6 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bo
         for row in (header, ["-" * w for w in widths], *rows)
     ]
     return "\n".join(lines)
-
-
-def mean_and_deviation(values: Sequence[float | None]) -> str:
-    """``mean ± sample standard deviation``, and of how many if some are undefined; only the mean for a single value."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return f"– (0 of {len(values)})"
-    undefined = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
-    deviation = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
-    return f"{statistics.mean(known):.2f}{deviation}{undefined}"
 
 
 def shell_command(script: Path, *arguments: str) -> str:

@@ -1,20 +1,25 @@
-"""Checking a dataset, and the check_data.py command."""
+"""Checking a dataset, the check_data.py command, and ``on_bad_image`` in training, evaluation and cropping."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_images import damaged
 
-from eagle.commands.provisions import CheckConfig, check_data
-from eagle.config.application import run_command
-from eagle.config.schema import DatasetConfig
+from eagle.checkpoint_evaluation import evaluate_checkpoint
+from eagle.commands import provisions
+from eagle.config.application import parse_command_line, run_command
+from eagle.config.schema import DatasetConfig, EvalConfig
 from eagle.config.validation import validated
 from eagle.data.check import class_shares_table, inspect_dataset, summary_table
+from eagle.data.datamodule import SegmentationDataModule
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.datasets.directory import DirectoryDataset
-from eagle.errors import EagleError
+from eagle.errors import DataError, EagleError
+from eagle.training.run import train
 from miniatures import WRITERS, picture, save, write_directory
 
 
@@ -51,7 +56,7 @@ def test_tables__sizes_formats_and_labels(root):
 
 def command(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["check_data.py", *words])
-    run_command(CheckConfig, check_data)
+    run_command(provisions.CheckConfig, provisions.check_data)
 
 
 def test_command__lists_every_bad_file_and_split(root, monkeypatch, capsys):
@@ -65,7 +70,7 @@ def test_command__lists_every_bad_file_and_split(root, monkeypatch, capsys):
     assert len(bad) == 3
     assert bad[0].startswith(f"bad: {root}/imgs/train/1.jpg: cannot be read")
     assert bad[1].startswith(f"bad: {root}/labels/train/3.png: label id 9 is out of range")
-    assert bad[2].endswith("rename one (2 such files: 0.png, 1.png)")
+    assert "0.png: same name as 0.jpg (2 such pairs)" in bad[2]
     assert str(caught.value.code).startswith("error: bad files or splits: 3")
 
 
@@ -90,3 +95,69 @@ def test_fuzz__damaged_file_of_any_dataset_is_read_or_named(tmp_path, name, n):
                 lines.append(str(error))
         assert [line for line in lines if "\n" in line or str(tmp_path) not in line] == [], path
         path.write_bytes(whole)
+
+
+@pytest.fixture
+def bad(tmp_path):
+    """A directory dataset: training image 1 is truncated, the label of validation image 2 is RGB."""
+    write_directory(tmp_path)
+    path = tmp_path / "mine/imgs/train/1.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    Image.new("RGB", (60, 48)).save(tmp_path / "mine/labels/val/2.png")
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def make_run(bad, make_config):
+    def make(**overrides):
+        values = {
+            "pytorch_data_dir": str(bad.parent), "dir_dataset_name": "mine", "res": 32, "val_res": 32, "batch_size": 2,
+            "max_steps": 4, "val_freq": 2, "scalar_log_freq": 1, "output_root": str(bad.parent / "outputs"),
+            "experiment_name": "run", "accelerator": "cpu", "on_bad_image": "skip",
+        }  # fmt: skip
+        return make_config(**{**values, **overrides})
+
+    return make
+
+
+def test_run__leaves_out_and_lists_bad_images_and_scores_the_rest(make_run, bad, caplog):
+    run_dir = train(make_run())
+    lines = (run_dir / "bad_images.txt").read_text().splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(bad / "imgs/train/1.jpg"), str(bad / "labels/val/2.png")]
+    assert f"bad images left out: 1 of training, 1 of validation, listed in {run_dir / 'bad_images.txt'}" in caplog.text
+    evaluation = validated(EvalConfig, {"num_workers": 0, "accelerator": "cpu", "run_crf": False})
+    with pytest.raises(DataError, match=r"2\.png: a label map has one channel"):
+        evaluate_checkpoint(run_dir / "last.ckpt", evaluation)
+    evaluate_checkpoint(run_dir / "last.ckpt", validated(EvalConfig, {**evaluation, "on_bad_image": "skip"}))
+    report = json.loads((run_dir / "last_eval.json").read_text())
+    assert report["images"] == 2
+    assert report["skipped_images"] == lines[1:]
+
+
+def test_run__skipping_trains_as_if_the_image_were_not_there(make_run, bad):
+    skipping = torch.load(train(make_run()) / "last.ckpt", weights_only=True)["state_dict"]
+    (bad / "imgs/train/1.jpg").unlink()
+    without = torch.load(train(make_run(experiment_name="without")) / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(skipping[name], without[name]) for name in without)
+
+
+def test_run__stops_before_the_first_step_by_default_and_counts_bad_images(make_run, bad):
+    (bad / "imgs/train/3.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1\.jpg: cannot be .*\(2 of the 4 images checked are bad\)"):
+        train(make_run(on_bad_image="error"))
+    assert not (bad.parent / "outputs").exists()
+
+
+def test_run__all_void_validation_labels_raise_before_training(make_run, bad):
+    for path in (bad / "labels/val").iterdir():
+        save(path, np.full((48, 60), 255, dtype=np.uint8))
+    with pytest.raises(DataError, match="every validation label is void"):
+        SegmentationDataModule(make_run()).check()
+
+
+def test_crops__of_the_readable_images_only(bad, capsys, make_run):
+    words = [f"pytorch_data_dir={bad.parent}", "dataset_name=directory", "dir_dataset_name=mine", "splits=train"]
+    words += ["num_processes=1", "on_bad_image=skip"]
+    provisions.crop_datasets(parse_command_line(provisions.CropConfig, words))
+    assert capsys.readouterr().out.endswith("15 crops, 15 written; bad images left out: 1\n")
+    assert len(open_dataset(make_run(crop_type="five"), "train")) == 15

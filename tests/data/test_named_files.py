@@ -7,16 +7,12 @@ from eagle.data.named_files import bundled_photographs, named_files, output_name
 from eagle.errors import DataError
 
 
-def touch(folder, *names):
-    folder.mkdir(exist_ok=True)
-    for name in names:
+def test_named_files__once_each_as_named_and_folders_sorted(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for name in ("2.PNG", "1.jpg", ".hidden.png", "notes.txt", "clip.mp4", "../z.bin"):
         (folder / name).touch()
-
-
-def test_named_files__files_as_named_and_folders_sorted(tmp_path):
-    touch(tmp_path / "a", "2.PNG", "1.jpg", ".hidden.png", "notes.txt", "clip.mp4")
-    touch(tmp_path, "z.bin")
-    words = [str(tmp_path / "z.bin"), str(tmp_path / "a")]
+    words = [str(tmp_path / "z.bin"), str(folder), str(folder / "2.PNG")]
     assert [path.name for path in named_files(words)] == ["z.bin", "1.jpg", "2.PNG"]
     assert [path.name for path in named_files(words[1:], (".mp4",))] == ["1.jpg", "2.PNG", "clip.mp4"]
 
@@ -26,11 +22,6 @@ def test_named_files__missing_path_or_empty_folder_raises(tmp_path):
         named_files([str(tmp_path / "nowhere")])
     with pytest.raises(DataError, match=r"contains none of \.jpg"):
         named_files([str(tmp_path)])
-
-
-def test_named_files__a_file_named_twice_counts_once(tmp_path):
-    touch(tmp_path / "a", "1.jpg", "2.jpg")
-    assert len(named_files([str(tmp_path / "a"), str(tmp_path / "a" / "2.jpg")])) == 2
 
 
 def test_output_names__unique_whatever_the_order():
@@ -45,12 +36,9 @@ def test_output_names__leave_room_for_endings_in_bytes():
     assert output_names([Path("漢" * 60)]) == ["漢" * 60]
 
 
-def test_bundled__at_least_seven_colour_photographs_sorted_by_name():
+def test_bundled__colour_photographs_sorted_by_name():
     paths = bundled_photographs()
-    assert len(paths) >= 7
     assert [path.name for path in paths] == sorted(path.name for path in paths)
     for path in paths:
-        image = read_image(path)
-        red, green, blue = image.resize((32, 32)).split()
-        assert min(image.size) >= 300
-        assert red.tobytes() != green.tobytes() != blue.tobytes(), "in colour"
+        red, green, blue = read_image(path).resize((32, 32)).split()
+        assert red.tobytes() != green.tobytes() != blue.tobytes()

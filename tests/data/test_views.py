@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
@@ -10,22 +12,15 @@ from eagle.data.views import Draw, EvaluationViews, Photometric, TrainingViews, 
 class Ramp(SegmentationDataset):
     """Images whose red channel equals the label, which reveals misalignment."""
 
-    has_labels = True
-    classes = Classes(tuple(str(i) for i in range(200)), np.zeros((200, 3), np.uint8))
-
-    def __init__(self, height=45, width=64):
-        self.ids = np.random.default_rng(0).integers(0, 200, (height, width)).astype(np.int32)
-
-    def __len__(self):
-        return 6
-
-    def name(self, index):
-        return str(index)
+    def __init__(self):
+        files = [Path(str(index)) for index in range(6)]
+        super().__init__(Classes(tuple(map(str, range(200))), np.zeros((200, 3), np.uint8)), files, files)
+        self.ids = np.random.default_rng(0).integers(0, 200, (45, 64)).astype(np.int32)
 
     def image(self, index):
         return Image.fromarray(np.repeat(self.ids[:, :, None], 3, axis=2).astype(np.uint8))
 
-    def label(self, index):
+    def class_ids(self, path):
         return self.ids
 
 

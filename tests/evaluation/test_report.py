@@ -9,9 +9,8 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from eagle.evaluation.details import best_median_worst
-from eagle.evaluation.report import write_report
-from tiles import CLASS_OF_CLUSTER, CLASSES, EVIL, N_IMAGES, Tiles, evaluated_tiles, json_content, tile_views
+from eagle.evaluation.report import best_median_worst, write_report
+from tiles import ALL_VOID, CLASS_OF_CLUSTER, CLASSES, EVIL, N_IMAGES, Tiles, evaluated_tiles, json_content, tile_views
 
 HEADLINE = "cluster+crf"
 TABLE = np.vstack([CLASSES.palette, [0, 0, 0]]).astype(int)  # −1, void and no class, is black
@@ -56,6 +55,48 @@ def swatches(element):
     }
 
 
+def looped_accuracy(index):
+    """Accuracy by a loop over pixels."""
+    clusters, label = Tiles().clusters(index).ravel().tolist(), Tiles().label(index).ravel().tolist()
+    right = [
+        CLASS_OF_CLUSTER[cluster] == wanted for cluster, wanted in zip(clusters, label, strict=True) if wanted >= 0
+    ]
+    return 100 * sum(right) / len(right) if right else float("nan")
+
+
+def test_images__are_kept_as_scored(evaluation):
+    """Their accuracies add up to the strict score."""
+    assert [image.index for image in evaluation.images] == list(range(N_IMAGES))
+    for image in evaluation.images:
+        assert (image.ids(HEADLINE) == Tiles().clusters(image.index)).all()
+        accuracy = image.accuracy(HEADLINE, CLASS_OF_CLUSTER)
+        assert accuracy == pytest.approx(looped_accuracy(image.index), nan_ok=True)
+    metric = evaluation.metrics[HEADLINE]
+    assert metric.class_of_cluster().tolist() == CLASS_OF_CLUSTER.tolist()
+    images = [image for image in evaluation.images if image.index != ALL_VOID]
+    labelled = [(image.ids("label") >= 0).sum() for image in images]
+    mean = np.average([image.accuracy(HEADLINE, CLASS_OF_CLUSTER) for image in images], weights=labelled)
+    assert mean == pytest.approx(metric.scores(count_extra=True).accuracy)
+    assert mean < metric.scores(count_extra=False).accuracy
+
+
+@pytest.mark.parametrize("n_images", [0, 1, 2, 3, 7, 12])
+def test_best_median_worst__equals_sorting_by_hand(n_images):
+    rng = np.random.default_rng(n_images)
+    accuracies = rng.integers(0, 21, n_images).tolist()
+    found = best_median_worst([*accuracies, float("nan")], 3)
+    order = sorted(range(n_images), key=lambda index: (-accuracies[index], index))
+    n = min(3, -(-n_images // 3))
+    assert found["best"] == order[:n]
+    assert found["worst"] == order[max(n, n_images - n) :][::-1]
+    middle = order[n : max(n, n_images - n)]
+    assert len(found["median"]) == min(n, len(middle))
+    if n_images >= 9:
+        assert found["median"] == order[(n_images - 3) // 2 :][:3]
+    chosen = [*found["best"], *found["median"], *found["worst"]]
+    assert len(chosen) == len(set(chosen)) == min(9, n_images)
+
+
 def test_page__tables_are_the_json_with_the_headline_first(page, evaluation):
     scores = json_content(evaluation)["scores"]
     names = [*reversed(scores)]
@@ -91,19 +132,18 @@ def test_page__confusion_is_a_plain_count(page):
 
 
 def test_page__pictures_show_the_ranked_images_in_the_palettes_colours(page, evaluation):
-    groups = best_median_worst(evaluation.images, CLASS_OF_CLUSTER, 3)
-    chosen = [(group, *pair) for group, pairs in groups.items() for pair in pairs]
-    for image, (group, accuracy, result) in zip(page.select("details.image"), chosen, strict=True):
+    accuracies = list(map(looped_accuracy, range(N_IMAGES)))
+    groups = best_median_worst(accuracies, 3)
+    chosen = [(group, index) for group, indices in groups.items() for index in indices]
+    for image, (group, index) in zip(page.select("details.image"), chosen, strict=True):
         assert image["data-group"] == group
-        assert [span.get_text() for span in image.select(".about span")] == [
-            Tiles().name(result.index),
-            f"{accuracy:.1f} %",
-        ]
+        named = [span.get_text() for span in image.select(".about span")]
+        assert named == [Tiles().name(index), f"{accuracies[index]:.1f} %"]
         shown = {kind: pixels(image.select_one(f"img.{kind}")) for kind in ("image", "label", "prediction", "overlay")}
-        label, predicted = Tiles().label(result.index), CLASS_OF_CLUSTER[Tiles().clusters(result.index)]
+        label, predicted = Tiles().label(index), CLASS_OF_CLUSTER[Tiles().clusters(index)]
         assert (shown["label"] == TABLE[label]).all()
         assert (shown["prediction"] == TABLE[predicted]).all()
-        photograph = np.asarray(Tiles().image(result.index)).astype(int)
+        photograph = np.asarray(Tiles().image(index)).astype(int)
         inner = np.tile(np.pad(np.ones((6, 6), dtype=bool), 3), (2, 3))  # away from the borders of tiles
         assert np.abs(shown["image"] - photograph)[inner].mean() < 5
         assert np.abs(shown["overlay"] - (photograph + TABLE[predicted]) / 2)[inner].mean() < 5
@@ -128,12 +168,5 @@ def test_page__is_self_contained_and_escapes_foreign_text(text, page):
     assert len(page.find_all("script")) == 1
     assert not page.select("section b, header b, i, [onerror]")
     shown = page.get_text()
-    for stranger in (
-        EVIL,
-        'sky & "sea"',
-        "<img src=x onerror=alert(1)>",
-        "<b>run</b>",
-        "<i>bad.png</i>",
-        "<b>bold</b>",
-    ):
-        assert stranger in shown
+    strangers = EVIL, 'sky & "sea"', "<img src=x onerror=alert(1)>", "<b>run</b>", "<i>bad.png</i>", "<b>bold</b>"
+    assert [stranger for stranger in strangers if stranger not in shown] == []

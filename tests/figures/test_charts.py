@@ -6,8 +6,7 @@ from matplotlib.colors import to_rgb
 
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import distinct_palette
-from eagle.figures.bars import LABEL_COLOR, frequencies_figure
-from eagle.figures.confusion import confusion_figure
+from eagle.figures.charts import LABEL_COLOR, confusion_figure, frequencies_figure
 
 
 def numbered_classes(n):

@@ -9,12 +9,12 @@ from PIL import Image
 
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import VOID_COLOR, colored, distinct_palette
-from eagle.evaluation.details import Picture
-from eagle.figures.confusion import rendered
+from eagle.figures.drawing import rendered
 from eagle.figures.grids import (
     EIGENVECTOR_COLORS,
     PANEL_INCHES,
     VOID_NAME,
+    Picture,
     eigenvector_colors,
     panel_grid,
     segmentation_grid,

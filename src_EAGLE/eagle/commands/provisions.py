@@ -12,10 +12,9 @@ from eagle.config.schema import BadImageConfig, DatasetConfig, DatasetFolderConf
 from eagle.config.validation import refuse_unknown, validated
 from eagle.console import text_table
 from eagle.data.check import Inspection, class_shares_table, inspect_dataset, readable_part, summary_table
-from eagle.data.crops import crop_split
 from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
-from eagle.data.datasets.cropped import CROPS_PER_IMAGE
+from eagle.data.datasets.cropped import CROPS_PER_IMAGE, crop_split
 from eagle.data.publishers import DATASETS, MIRRORED_DATASETS, archive_addresses, fetch_dataset
 from eagle.downloads.catalog import DINO_URL, MODELS, local_weights
 from eagle.downloads.fetching import fetch_model
@@ -191,7 +190,6 @@ class CheckConfig(DatasetConfig):
     res: int | None = option(
         None, "Count label pixels after resizing and centre-cropping to this size; none = whole label maps", minimum=1
     )
-    num_threads: int | None = option(None, "Number of decoding threads; none = Python's default", minimum=1)
 
 
 def check_data(cfg: DictConfig) -> None:
@@ -205,7 +203,7 @@ def check_data(cfg: DictConfig) -> None:
         except DataError as error:
             problems.append(str(error))
             continue
-        found[split] = inspect_dataset(dataset, f"{split} images", None, cfg.res, cfg.num_threads)
+        found[split] = inspect_dataset(dataset, f"{split} images", None, cfg.res)
         problems += found[split].bad.values()
     if found:
         print(summary_table(found))

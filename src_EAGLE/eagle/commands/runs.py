@@ -142,8 +142,8 @@ def plot_run(cfg: DictConfig) -> None:
     """Draw losses, λ and scores of one or several runs over optimiser steps, from their metrics.csv."""
     if not cfg.runs:
         raise ConfigError("runs: name at least one run folder")
-    from eagle.figures.confusion import write_figure
     from eagle.figures.curves import curves_figure, read_runs
+    from eagle.figures.drawing import write_figure
 
     runs = read_runs([Path(run) for run in cfg.runs])
     default = cfg.runs[0] if len(runs) == 1 else SEVERAL_RUNS_DIR

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from eagle.console import text_table
-from eagle.data.datasets.base import VOID, DatasetPart, SegmentationDataset, read_sample
+from eagle.data.datasets.base import VOID, SegmentationDataset, read_sample
 from eagle.data.images import IMAGE_SUFFIXES, UPRIGHT, Header, read_header
 from eagle.errors import DataError
 from eagle.files import write_text_atomically
@@ -66,7 +66,6 @@ def inspect_dataset(
     description: str,
     max_images: int | None = None,
     res: int | None = None,
-    num_threads: int | None = None,
 ) -> Inspection:
     """Decode the images and labels of a dataset and record their properties.
 
@@ -75,13 +74,12 @@ def inspect_dataset(
         description: label of the progress bar.
         max_images: number of images to decode, evenly spaced; None for all.
         res: count label pixels after resizing and centre-cropping to this size; None for whole label maps.
-        num_threads: decoding threads (Pillow releases the GIL); None for Python's default.
     """
     n = len(dataset) if max_images is None else min(max_images, len(dataset))
     chosen: list[int] = np.linspace(0, len(dataset) - 1, n).astype(int).tolist()
     samples: dict[int, Sample] = {}
     bad: dict[int, str] = {}
-    with ThreadPoolExecutor(num_threads) as pool:
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
         results = pool.map(lambda index: _inspect_sample(dataset, index, res), chosen)
         progress = tqdm(results, f"checking {description}", n, unit="image", leave=False)
         for index, sample in zip(chosen, progress, strict=True):
@@ -92,9 +90,9 @@ def inspect_dataset(
     return Inspection(dataset, samples, bad)
 
 
-def without_bad(dataset: SegmentationDataset, bad: Mapping[int, str]) -> DatasetPart:
+def without_bad(dataset: SegmentationDataset, bad: Mapping[int, str]) -> SegmentationDataset:
     """The images of a dataset that are not ``bad`` (error messages by index)."""
-    return DatasetPart(dataset, [index for index in range(len(dataset)) if index not in bad], bad.values())
+    return dataset.part([index for index in range(len(dataset)) if index not in bad], bad.values())
 
 
 def readable_part(dataset: SegmentationDataset, on_bad_image: str, description: str) -> SegmentationDataset:
@@ -147,8 +145,8 @@ def _inspect_sample(dataset: SegmentationDataset, index: int, res: int | None) -
     try:
         image, label = read_sample(dataset, index)
         path = dataset.image_path(index)
-        is_image_file = path is not None and path.suffix.lower() in IMAGE_SUFFIXES
-        header = read_header(path) if path and is_image_file else Header(image.mode, UPRIGHT, image.size)
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES
+        header = read_header(path) if is_image else Header(image.mode, UPRIGHT, image.size)
     except DataError as error:
         return error
     if not dataset.has_labels:

@@ -10,7 +10,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from eagle.data.check import inspect_dataset, summary_table, without_bad
@@ -183,9 +182,11 @@ def _loader_options(num_workers: int) -> dict[str, Any]:
     }
 
 
-def batches_by_shape(samples: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Collate views into one batch per image shape, in order of first appearance."""
-    by_shape: dict[torch.Size, list[dict[str, Tensor]]] = {}
+def batches_by_shape(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Collate views into one batch per image shape, in order of first appearance; their indices stay numbers."""
+    by_shape: dict[torch.Size, list[dict[str, Any]]] = {}
     for sample in samples:
         by_shape.setdefault(sample["img"].shape, []).append(sample)
-    return [default_collate(group) for group in by_shape.values()]
+    return [
+        default_collate(group) | {"index": [int(sample["index"]) for sample in group]} for group in by_shape.values()
+    ]

@@ -1,21 +1,15 @@
-"""Names, colours and images of label maps: class maps, palettes, id images and overlays.
+"""Names, colours and images of label maps: class maps, palettes, id images and overlays."""
 
-Palettes suit colour-blind readers: each next colour is the candidate whose smallest distance to the previous colours,
-over normal and colour-blind vision, is largest.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.measure import label
 
-from eagle.data.datasets.base import VOID, Classes
+from eagle.data.datasets.base import VOID, Classes, name_lines
 from eagle.errors import DataError
 from eagle.files import written_atomically
 
@@ -28,19 +22,26 @@ OVERLAY_OPACITY = 0.5
 SPECK = 5e-4
 VOID_COLOR = (0, 0, 0)
 
-# Dark blue and orange differ strongly in every simulated vision.
-_FIRST_COLORS = ((0, 114, 178), (230, 159, 0))
-_CANDIDATES_PER_CHANNEL = 16
-# CIELAB ranges that exclude near-black (void), near-white, grey and glaring colours.
-_LIGHTNESS = (35, 88)
-_CHROMA = (25, 80)
-# Linear RGB seen without red, green or blue cones (Machado, Oliveira and Fernandes 2009, severity 1).
-# Weights multiply distances: a smaller one constrains the choice more, normal vision most, rare tritanopia least.
-_NORMAL = (0.7, ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
-_PROTANOPIA = ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998))
-_DEUTERANOPIA = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))
-_TRITANOPIA = ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900))
-_VISIONS = (_NORMAL, (1.0, _PROTANOPIA), (1.0, _DEUTERANOPIA), (1.5, _TRITANOPIA))
+# 255 colours, dark blue and orange first. Of a grid of moderately light and saturated colours, each next one has the
+# largest CIEDE2000 distance to black and to the colours before it: the smallest of those in normal vision and in
+# simulated protanopia, deuteranopia and tritanopia (Machado, Oliveira and Fernandes 2009).
+_COLORS = bytes.fromhex(
+    "0072b2e69f0000eeddaa4444aa99ffbbcc99449999774466bb6611ff3377eedd66008866eeaabbaaccff6655005577ffee77bb00bb99"
+    "ee7755bb2299669977ddbb669977cc006633cc4488dd115599eebb0055ccbb880066aacc77ccbbbb0011bbaa77993355990088aaee99"
+    "00aa44aa0033337766ff66999966339977aa6666dd66ccddcccc22bbaaee8888ff44aa999955777799ddbb5566447755aabb44cc0077"
+    "ee7788cc668899ccaaddaaccaa550077883355dd77ee88aaaa1177996699ee5544555522556699bb88aaaa4488ffccee55dddd007788"
+    "aa44aadd776644664466aa888822aa88eeccccaa66bb77bbbb223399bb880066cccc6633bb9922dd88ccdd55aa55996644bbdd66eeff"
+    "1177442255883388882266555588ddaaddaabb7700ffbb55bb44665577bbcc6666dd4455ddcc8899ddbb77bbaacc996644aa776677dd"
+    "558855aaaaffdd66999933229988ccccbbeeff994444cc9988ddcc338844cc88eecc8888ccdd33ff5577bb554499226688bb11aabbff"
+    "55aabb9966cc88cc88cc3377dddd7744aaee9977eecc99dd665599dd77aaee99994444bb885522997722ffbbeeaa55bb88aa55ee8855"
+    "ffaa55bbdd99aa33449999661155aa8855bbaa00009966ee77339977cc77776633aa55aaaa9933ddcc66aa7733992255ee88bbdd8844"
+    "9988ee00ee8800cccc9977bb44dd9999117700ddbb886611889922bb2255664488bb6677994477ffccffff99cc00bbbbcc2244885599"
+    "229944ccbb11bb66888888bbbb7799ff6677ee66cc88eeaa66bbeedd4488aa5555aa0044ccbb883355bbdd4499ff4499cc6677ffaa77"
+    "ee99aa338877888855007722aa22aa99cc66ffcc55bb4488006600bb3366dd22669977dd99aa665566ee55aaff7766cc3388ffcc55aa"
+    "88ee77aa2244ee9933eebb44dd665511bb44dd770055aaaa44bb7777cccc33ccffbb0055888844992288556633ddddaa667733cc9933"
+    "0099ff1166aa009977cc3355bbaadd66aa117755ddff336655eeee779955bb88dd337700cc112288eeddccbb556677cc88446600ccbb"
+    "6655bbaaee664499cc"
+)
 
 
 @dataclass(frozen=True)
@@ -101,20 +102,12 @@ def named_clusters(path: Path, map_name: str, n_clusters: int) -> ClassMap:
     return ClassMap(Classes(names, distinct_palette(len(names))), {map_name: assignment})
 
 
-def name_lines(path: Path) -> list[str]:
-    """The lines of a text file of cluster names, stripped; raises DataError if it cannot be read."""
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error})") from error
-
-
 def distinct_palette(n: int) -> np.ndarray:
     """n×3 uint8 RGB colours that differ from each other and from void in normal and colour-blind vision.
 
-    A longer palette starts with the shorter one. About a dozen colours are easy to distinguish.
+    A longer palette starts with the shorter one. About a dozen colours are easy to distinguish; after 255 they repeat.
     """
-    return np.array(_distinct_colors(n), dtype=np.uint8).reshape(n, 3)
+    return np.resize(np.frombuffer(_COLORS, dtype=np.uint8).reshape(-1, 3), (n, 3))
 
 
 def colored(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -165,34 +158,6 @@ def id_type(n_ids: int) -> type[np.uint8] | type[np.uint16]:
     if n_ids > MOST_IDS:
         raise DataError(f"{n_ids} classes or clusters: a label map holds at most {MOST_IDS}")
     return np.uint8 if n_ids <= MOST_BYTE_IDS else np.uint16
-
-
-@lru_cache
-def _distinct_colors(n: int) -> tuple[tuple[int, ...], ...]:
-    steps = np.linspace(0, 255, _CANDIDATES_PER_CHANNEL).round().astype(int)
-    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=3).reshape(-1, 3)
-    lightness, a, b = _simulated_lab(grid, _NORMAL[1]).T
-    chroma = np.hypot(a, b)
-    moderate = (lightness >= _LIGHTNESS[0]) & (lightness <= _LIGHTNESS[1])
-    candidates = grid[moderate & (chroma >= _CHROMA[0]) & (chroma <= _CHROMA[1])]
-    lab = [_simulated_lab(candidates, seen) for _, seen in _VISIONS]
-    distance = np.full(len(candidates), np.inf)
-    chosen: list[tuple[int, ...]] = [VOID_COLOR]
-    while len(chosen) <= n:
-        for (weight, seen), of_candidates in zip(_VISIONS, lab, strict=True):
-            previous = _simulated_lab(np.array(chosen[-1:]), seen)
-            distance = np.minimum(distance, weight * deltaE_ciede2000(of_candidates, previous))
-        farthest = tuple(candidates[distance.argmax()].tolist())
-        chosen.append(_FIRST_COLORS[len(chosen) - 1] if len(chosen) <= len(_FIRST_COLORS) else farthest)
-    return tuple(chosen[1:])
-
-
-def _simulated_lab(colors: np.ndarray, seen: Sequence[Sequence[float]]) -> np.ndarray:
-    """CIELAB of m×3 RGB colours (0 to 255) as a row of ``_VISIONS`` sees them, m×3."""
-    rgb = colors / 255
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    linear = np.clip(linear @ np.array(seen).T, 0, 1)
-    return rgb2lab(np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055))
 
 
 def _id_image(ids: np.ndarray, n_ids: int) -> Image.Image:

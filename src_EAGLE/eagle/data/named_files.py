@@ -84,10 +84,7 @@ def bundled_photographs() -> list[Path]:
 
 def bundled_file(package: str, name: str) -> Path:
     """Path of a file in an installed package; raises DataError if it is missing."""
-    try:
-        path = Path(str(files(package) / name))
-    except ModuleNotFoundError:
-        path = Path(name)
+    path = Path(str(files(package) / name))
     if not path.is_file():
         raise DataError(f"{name}: missing from the installed {package}; reinstall scikit-image and scikit-learn")
     return path

@@ -36,6 +36,11 @@ def unnormalize(img: Tensor) -> Tensor:
     return torch.stack([channel * std + mean for channel, mean, std in channels], dim=-3)
 
 
+def photograph(img: Tensor) -> Image.Image:
+    """ImageNet-normalised 3×H×W → RGB image."""
+    return TF.to_pil_image((unnormalize(img).clamp(0, 1) * 255).round().byte())
+
+
 def resize_and_crop(image: Image.Image, res: int, crop: bool = True) -> Image.Image:
     """Resize the short side to ``res`` pixels (nearest), then take the central res×res square if ``crop``."""
     resized = TF.resize(image, [res], InterpolationMode.NEAREST)

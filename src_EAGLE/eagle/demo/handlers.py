@@ -15,9 +15,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from eagle.config.refinement import RECOMMENDED, refinement_of_name
-from eagle.data.datasets.base import Classes
+from eagle.data.datasets.base import Classes, name_lines
 from eagle.data.images import read_header, read_photograph
-from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, colored, distinct_palette, name_lines
+from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, colored, distinct_palette
 from eagle.data.named_files import bundled_photographs
 from eagle.demo.pictures import annotated, gallery, one_line_name, parcel, segments
 from eagle.errors import DataError, EagleError, one_line

@@ -1,6 +1,9 @@
 """k-means of the frozen keys K: the baseline that a trained model must beat."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eagle.data.datamodule import evaluation_loader
-from eagle.data.datasets.base import DatasetPart, SegmentationDataset
+from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.views import EvaluationViews
 from eagle.distributed import all_gather_objects
 from eagle.models.backbone import KeyBackbone
@@ -25,10 +28,10 @@ STARTS = 10
 Sample = list[tuple[int, np.ndarray]]
 
 
-def sampled_images(dataset: SegmentationDataset, seed: int, most: int | None = None) -> DatasetPart:
+def sampled_images(dataset: SegmentationDataset, seed: int, most: int | None = None) -> SegmentationDataset:
     """Draw at most ``most`` images (None: ``MOST_IMAGES``) without replacement, in dataset order."""
     n = min(most or MOST_IMAGES, len(dataset))
-    return DatasetPart(dataset, sorted(np.random.default_rng(seed).choice(len(dataset), n, replace=False).tolist()))
+    return dataset.part(sorted(np.random.default_rng(seed).choice(len(dataset), n, replace=False).tolist()))
 
 
 def kmeans_centres(
@@ -54,39 +57,30 @@ def kmeans_centres(
     Returns:
         A ClusterLookup over K's channels, on the CPU; the same in every process.
     """
-    sample = KeySample(backbone, max(1, MOST_VECTORS // max(1, len(views))), seed)
-    rank, world_size = trainer.global_rank, trainer.world_size
-    trainer.test(sample, evaluation_loader(views, batch_size, num_workers, rank, world_size), verbose=False)
+    sampler = KeySampler(backbone, max(1, MOST_VECTORS // max(1, len(views))), seed)
+    loader = evaluation_loader(views, batch_size, num_workers, trainer.global_rank, trainer.world_size)
+    batches: Any = trainer.predict(sampler, loader)
+    drawn = sorted(all_gather_objects(list(chain(*batches))), key=itemgetter(0))
     centres = None
     if trainer.is_global_zero:
-        fitted = KMeans(n_clusters, n_init=STARTS, random_state=seed).fit(sample.keys())
+        keys = np.concatenate([vectors for _, vectors in drawn])
+        fitted = KMeans(n_clusters, n_init=STARTS, random_state=seed).fit(keys)
         centres = torch.from_numpy(np.asarray(fitted.cluster_centers_, dtype=np.float32))
     probe = ClusterLookup(backbone.n_feats, n_clusters)
     probe.load_state_dict({"clusters": trainer.strategy.broadcast(centres)})
     return probe
 
 
-class KeySample(pl.LightningModule):
-    """Draws normalised keys from each image in Lightning's test loop; arguments as for ``sampled_vectors``."""
+class KeySampler(pl.LightningModule):
+    """Draws normalised keys from each image in Lightning's predict loop; arguments as for ``sampled_vectors``."""
 
     def __init__(self, backbone: KeyBackbone, per_image: int, seed: int) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.per_image = per_image
-        self.seed = seed
-        self.drawn: Sample = []
+        self.backbone, self.per_image, self.seed = backbone, per_image, seed
 
-    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
+    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Sample:  # noqa: ARG002
         """Draw keys from each image of a batch."""
-        self.drawn += sampled_vectors(self.backbone(batch["img"]), batch["index"].tolist(), self.per_image, self.seed)
-
-    def on_test_epoch_end(self) -> None:
-        """Gather the keys of all processes."""
-        self.drawn = all_gather_objects(self.drawn)
-
-    def keys(self) -> np.ndarray:
-        """All drawn keys in the order of the images, n×C float32."""
-        return np.concatenate([keys for _, keys in sorted(self.drawn, key=lambda drawn: drawn[0])])
+        return sampled_vectors(self.backbone(batch["img"]), batch["index"].tolist(), self.per_image, self.seed)
 
 
 def sampled_vectors(features: Tensor, indices: Sequence[int], per_image: int, seed: int) -> Sample:
@@ -102,10 +96,8 @@ def sampled_vectors(features: Tensor, indices: Sequence[int], per_image: int, se
         For each image its index and n×C float32.
     """
     vectors = F.normalize(features.float(), dim=1).flatten(2).transpose(1, 2).cpu().numpy()
-    sample = []
-    for index, image_vectors in zip(indices, vectors, strict=True):
-        n_patches = len(image_vectors)
-        generator = np.random.default_rng((seed, index))
-        chosen = generator.choice(n_patches, min(per_image, n_patches), replace=False)
-        sample.append((index, image_vectors[chosen]))
+    n_patches, sample = vectors.shape[1], []
+    for index, of_image in zip(indices, vectors, strict=True):
+        chosen = np.random.default_rng((seed, index)).choice(n_patches, min(per_image, n_patches), replace=False)
+        sample.append((index, of_image[chosen]))
     return sample

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR, colored, overlay
-from eagle.data.views import EvaluationViews, unnormalize
-from eagle.evaluation.details import ImageResult, best_median_worst
-from eagle.evaluation.evaluator import Evaluation, most_refined
+from eagle.data.views import EvaluationViews, photograph
+from eagle.evaluation.evaluator import Evaluation, ImageResult
 from eagle.evaluation.metrics import UnsupervisedMetrics
-from eagle.evaluation.score_tables import PROTOCOLS, shown_score
+from eagle.evaluation.tables import PROTOCOLS, shown_score
 from eagle.files import write_text_atomically
 from eagle.maps.probe_maps import without_cuts
 
@@ -32,6 +31,8 @@ MOST_LABELS, MOST_CONFUSIONS, LEAST_SHARE = 3, 10, 5.0
 # Pictures are shrunk until their longer side has this many pixels.
 MOST_PIXELS = 560
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 85, "subsampling": 0}
+# Lossless, so that every colour stays a class colour.
+_PNG: dict[str, Any] = {"format": "PNG", "optimize": True}
 
 
 @rank_zero_only
@@ -47,7 +48,7 @@ def write_report(
     Args:
         path: the file to write.
         content: the evaluation's JSON, from which all scores are taken; its optional ``code`` is the code's version.
-        evaluation: with ``detailed``.
+        evaluation: with the most refined map of every image.
         views: the evaluated images; a few are read again.
         configurations: texts by title, e.g. the YAML of training and evaluation.
 
@@ -55,18 +56,18 @@ def write_report(
         DataError: an image can no longer be read.
     """
     scores, metrics, classes = content["scores"], evaluation.metrics, views.dataset.classes
-    refined = metrics[most_refined(list(metrics))]
     # The last map, which is the most refined one, is the headline.
     names = without_cuts(reversed(scores))
+    refined = metrics[names[0]]
     differ = any(entry["published"] != entry["strict"] for entry in scores.values())
     environment = Environment(
         loader=PackageLoader("eagle", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"score": shown_score, "digest": _digest}
     text = environment.get_template(TEMPLATE).render(
         score=shown_score,
         share_of=_share,
+        digest=_digest,
         content=content,
         names=names,
         protocols=list(PROTOCOLS) if differ else list(PROTOCOLS)[:1],
@@ -74,11 +75,11 @@ def write_report(
         classes=_named(classes),
         labelled_shares=_percent(refined.confusion.cpu().numpy().sum(axis=0)).tolist(),
         confusions={
-            name: _confusion(metrics[name], len(classes))
+            name: _confusion(metrics[name])
             for name in (names if len(classes) <= MOST_CLASSES_OF_ALL_MATRICES else names[:1])
         },
-        image_groups=_image_groups(evaluation.images, views, refined.class_of_cluster()),
-        clusters=_clusters(refined, len(classes)),
+        image_groups=_image_groups(evaluation.images, views, names[0], refined.class_of_cluster()),
+        clusters=_clusters(refined),
         configurations=configurations,
         date=datetime.now().astimezone(),
     )
@@ -92,18 +93,17 @@ def _named(classes: Classes) -> list[dict[str, str]]:
     return [{"name": n, "color": c} for n, c in zip((*classes.names, NO_CLASS_NAME), colors, strict=True)]
 
 
-def _confusion(metric: UnsupervisedMetrics, n_classes: int) -> dict[str, Any]:
+def _confusion(metric: UnsupervisedMetrics) -> dict[str, Any]:
     """Confusion matrix of a map in percent of each label's pixels.
 
     Returns:
         ``rows``: the shares by label, with "no class" last if the map has clusters without one; None for a label that
         no pixel has. ``largest``: the most frequent mistakes as (label, prediction, percent of the label's pixels).
     """
-    assigned = _with_no_class_last(metric.class_of_cluster(), n_classes)
-    by_label = np.zeros((n_classes, n_classes + 1), dtype=np.int64)
-    np.add.at(by_label.T, assigned, metric.confusion.cpu().numpy())
-    n_columns = max(n_classes, assigned.max() + 1)
-    rows = [_percent(row[:n_columns]).tolist() if row.any() else None for row in by_label]
+    n_classes, assigned = metric.n_classes, metric.class_of_cluster()
+    by_label = np.zeros((n_classes, n_classes + (NO_CLASS in assigned)), dtype=np.int64)
+    np.add.at(by_label.T, assigned, metric.confusion.cpu().numpy())  # NO_CLASS is the last column
+    rows = [_percent(row).tolist() if row.any() else None for row in by_label]
     mistakes = [
         (label, predicted, share)
         for label, row in enumerate(rows)
@@ -113,60 +113,70 @@ def _confusion(metric: UnsupervisedMetrics, n_classes: int) -> dict[str, Any]:
     return {"rows": rows, "largest": sorted(mistakes, key=lambda mistake: -mistake[2])[:MOST_CONFUSIONS]}
 
 
-def _clusters(metric: UnsupervisedMetrics, n_classes: int) -> list[dict[str, Any]]:
+def _clusters(metric: UnsupervisedMetrics) -> list[dict[str, Any]]:
     """Of each cluster its ``class``, ``share`` of all labelled pixels, ``purity`` and most frequent ``labels``.
 
     Purity is the share of its labelled pixels whose label is its class; None without such pixels or without a class.
     """
     counts = metric.confusion.cpu().numpy()
-    assigned = _with_no_class_last(metric.class_of_cluster(), n_classes).tolist()
-    shares = _percent(counts.sum(axis=1)).tolist()
     rows = []
-    for class_id, share, labels in zip(assigned, shares, map(_percent, counts), strict=True):
+    for class_id, share, labels in zip(
+        metric.class_of_cluster().tolist(), _percent(counts.sum(axis=1)).tolist(), map(_percent, counts), strict=True
+    ):
         largest = np.argsort(-labels, kind="stable")[:MOST_LABELS].tolist()
-        purity = float(labels[class_id]) if class_id < n_classes and labels.any() else None
+        purity = float(labels[class_id]) if class_id != NO_CLASS and labels.any() else None
         listed = [(label, float(labels[label])) for label in largest if labels[label] >= LEAST_SHARE]
         rows.append({"class": class_id, "share": share, "purity": purity, "labels": listed})
     return rows
 
 
 def _image_groups(
-    results: list[ImageResult], views: EvaluationViews, class_of_cluster: np.ndarray
+    results: list[ImageResult], views: EvaluationViews, map_name: str, class_of_cluster: np.ndarray
 ) -> dict[str, list[dict[str, Any]]]:
-    chosen = best_median_worst(results, class_of_cluster, IMAGES_EACH)
-    return {
-        title: [{"accuracy": accuracy, **_shown_image(views, image, class_of_cluster)} for accuracy, image in images]
-        for title, images in chosen.items()
-        if images
-    }
+    accuracies = [result.accuracy(map_name, class_of_cluster) for result in results]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for title, places in best_median_worst(accuracies, IMAGES_EACH).items():
+        for place in places:
+            predicted = class_of_cluster[results[place].ids(map_name)]
+            shown = _shown_image(views, results[place].index, predicted)
+            groups.setdefault(title, []).append({"accuracy": accuracies[place], **shown})
+    return groups
 
 
-def _shown_image(views: EvaluationViews, result: ImageResult, class_of_cluster: np.ndarray) -> dict[str, Any]:
+def best_median_worst(accuracies: Sequence[float], n_each: int) -> dict[str, list[int]]:
+    """The places of the highest, middle and lowest accuracies, without NaN; ties go to the lower place.
+
+    Returns:
+        "best" (best first), "median" and "worst" (worst first), disjoint, of ``n_each`` places or a third of all.
+    """
+    known = [place for place, accuracy in enumerate(accuracies) if not np.isnan(accuracy)]
+    ranked = sorted(known, key=lambda place: -accuracies[place])
+    n = min(n_each, -(-len(ranked) // 3))
+    best, rest = ranked[:n], ranked[n:]
+    worst, rest = rest[::-1][:n], rest[: max(len(rest) - n, 0)]
+    start = max((len(rest) - n) // 2, 0)
+    return {"best": best, "median": rest[start : start + n], "worst": worst}
+
+
+def _shown_image(views: EvaluationViews, index: int, predicted: np.ndarray) -> dict[str, Any]:
     """Read an evaluated image again: its ``name``, ``size``, ``panels`` as data URIs, and class ``ids`` in its maps."""
-    sample, classes = views[result.index], views.dataset.classes
-    photograph = _photograph(sample["img"])
-    shrink = min(1.0, MOST_PIXELS / max(photograph.size))
-    size = (max(1, round(photograph.width * shrink)), max(1, round(photograph.height * shrink)))
-    photograph = photograph.resize(size, Image.Resampling.LANCZOS)
-    maps = [sample["label"].numpy(), class_of_cluster[result.clusters()]]
-    ids = np.unique(_with_no_class_last(np.stack(maps), len(classes))).tolist()
+    sample, palette = views[index], views.dataset.classes.palette
+    image = photograph(sample["img"])
+    shrink = min(1.0, MOST_PIXELS / max(image.size))
+    size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
+    image = image.resize(size, Image.Resampling.LANCZOS)
+    maps = [sample["label"].numpy(), predicted]
     label, predicted = (
         np.asarray(Image.fromarray(part.astype(np.int32)).resize(size, Image.Resampling.NEAREST)) for part in maps
     )
     panels = {
-        "image": _data_uri(photograph, **_JPEG),
-        # Lossless, so that every colour stays a class colour.
-        "label": _data_uri(Image.fromarray(colored(label, classes.palette)), format="PNG", optimize=True),
-        "prediction": _data_uri(Image.fromarray(colored(predicted, classes.palette)), format="PNG", optimize=True),
-        "overlay": _data_uri(Image.fromarray(overlay(photograph, predicted, classes.palette)), **_JPEG),
+        "image": _data_uri(image, **_JPEG),
+        "label": _data_uri(Image.fromarray(colored(label, palette)), **_PNG),
+        "prediction": _data_uri(Image.fromarray(colored(predicted, palette)), **_PNG),
+        "overlay": _data_uri(Image.fromarray(overlay(image, predicted, palette)), **_JPEG),
     }
-    return {"name": views.dataset.name(result.index), "size": size, "panels": panels, "ids": ids}
-
-
-def _photograph(img: Any) -> Image.Image:
-    """Convert a normalised 3×H×W tensor back to an RGB picture."""
-    pixels = (unnormalize(img).clamp(0, 1) * 255).round().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    ids = np.unique(np.mod(maps, len(palette) + 1)).tolist()  # "no class" last
+    return {"name": views.dataset.name(index), "size": size, "panels": panels, "ids": ids}
 
 
 def _data_uri(image: Image.Image, **options: Any) -> str:
@@ -174,10 +184,6 @@ def _data_uri(image: Image.Image, **options: Any) -> str:
     file = io.BytesIO()
     image.save(file, **options)
     return f"data:image/{options['format'].lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _with_no_class_last(ids: np.ndarray, n_classes: int) -> np.ndarray:
-    return np.where(ids == NO_CLASS, n_classes, ids)
 
 
 def _percent(counts: np.ndarray) -> np.ndarray:

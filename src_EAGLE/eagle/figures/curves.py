@@ -12,14 +12,13 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.ndimage import median_filter
 
 from eagle.errors import DataError
-from eagle.figures.confusion import shown_name, style_axes
+from eagle.figures.drawing import shown_name, style_axes
 
 FILE_NAME = "metrics.csv"
 STEP = "step"
-# Runs of older versions also logged the epoch.
-NOT_DRAWN = (STEP, "epoch")
 LAMBDA = "λ"
 # Logged name → panel title, in reading order.
 PANELS = {
@@ -93,7 +92,7 @@ def read_run(run_dir: Path) -> Curves:
             table = csv.DictReader(file)
             # A run in progress may have written half of its last row.
             rows = [row for row in table if (row.get(STEP) or "").isdigit()]
-            columns = [name for name in table.fieldnames or [] if name not in NOT_DRAWN]
+            columns = [name for name in table.fieldnames or [] if name != STEP]
         curves = {column: curve for column in columns if len((curve := _curve(rows, column)).values)}
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path}: not the metrics of a training run ({error})") from error
@@ -111,7 +110,6 @@ def curves_figure(runs: Mapping[str, Curves]) -> Figure:
     Args:
         runs: curves by the run's name, at least one; they may have logged different quantities.
     """
-    window = median_window(runs)
     styles = dict(zip(runs, cycle(RUN_STYLES), strict=False))
     starts = {name: step for name, run in runs.items() if (step := object_start(run)) is not None}
     titles = _titles(runs)
@@ -122,39 +120,31 @@ def curves_figure(runs: Mapping[str, Curves]) -> Figure:
     for ax, (column, title) in zip(axes, titles.items(), strict=False):
         for name, run in runs.items():
             if column in run:
-                _draw_curve(ax, run[column], column, window, styles[name], 0.45 / math.sqrt(len(runs)))
+                _draw_curve(ax, run[column], column, styles[name], 0.45 / math.sqrt(len(runs)))
         for name, step in starts.items():
             color = "0.5" if len(set(starts.values())) == 1 else styles[name]["color"]
             ax.axvline(step, color=color, linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
         style_axes(ax, title)
         if "(%)" in title:
-            _widen_scores(ax)
+            low, high = ax.get_ylim()
+            widened = max(0, MIN_PERCENT_SPAN - (high - low)) / 2
+            ax.set_ylim(low - widened, high + widened)
     for ax in axes[len(titles) :]:
         ax.set_visible(False)
     for ax in axes[len(titles) - n_columns : len(titles)]:
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("steps", fontsize=8)
-    axes[0].set_xlim(0, 1.02 * max(map(_n_steps, runs.values())))
+    axes[0].set_xlim(left=0)
     handles = [Line2D([], [], **style, linewidth=2, label=shown_name(name)) for name, style in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(runs), 4), fontsize=9, frameon=False)
-    note = ["points: validations", f"thin: as logged, thick: running median over {window} steps"]
-    note += ["dashed: λ > 0 from here on"] * bool(starts)
-    figure.supxlabel(" · ".join(note), fontsize=8, color="0.35")
+    note = "points: validations · thin: as logged, thick: running median over a twentieth of the run"
+    figure.supxlabel(note + " · dashed: λ > 0 from here on" * bool(starts), fontsize=8, color="0.35")
     return figure
 
 
-def median_window(runs: Mapping[str, Curves]) -> int:
-    """Steps that the running median spans: a twentieth of the longest run, at least three logged values."""
-    longest = max(map(_n_steps, runs.values()))
-    between_rows = max(_n_steps(run) / max(len(curve.values) for curve in run.values()) for run in runs.values())
-    return math.ceil(max(longest / 20, 2 * between_rows))
-
-
-def running_median(curve: Curve, window: int) -> np.ndarray:
-    """The median of all values at most half a window of steps away, for each value."""
-    first = np.searchsorted(curve.steps, curve.steps - window / 2, side="left")
-    last = np.searchsorted(curve.steps, curve.steps + window / 2, side="right")
-    return np.array([np.median(curve.values[i:j]) for i, j in zip(first, last, strict=True)])
+def running_median(values: np.ndarray) -> np.ndarray:
+    """The median around each value, of a twentieth of all values, at least three."""
+    return median_filter(values, max(3, len(values) // 20))
 
 
 def object_start(run: Curves) -> int | None:
@@ -171,20 +161,14 @@ def _curve(rows: Sequence[dict[str, str]], column: str) -> Curve:
     return Curve(np.array(steps, dtype=int), np.array([float(row[column]) for row in logged]))
 
 
-def _n_steps(run: Curves) -> int:
-    """Optimiser steps done at the last logged value."""
-    return max(int(curve.steps[-1]) for curve in run.values())
-
-
 def _titles(runs: Mapping[str, Curves]) -> dict[str, str]:
     """Panel titles of the logged quantities that are not 0 throughout, in reading order."""
-    logged = {column for run in runs.values() for column in run}
-    shown = {column for run in runs.values() for column, curve in run.items() if curve.values.any()} or logged
+    shown = {column for run in runs.values() for column, curve in run.items() if curve.values.any()}
     others = sorted(column for column in shown - PANELS.keys() if column.startswith("loss/"))
     return {column: title for column, title in PANELS.items() if column in shown} | {name: name for name in others}
 
 
-def _draw_curve(ax: Axes, curve: Curve, column: str, window: int, style: dict[str, Any], faint: float) -> None:
+def _draw_curve(ax: Axes, curve: Curve, column: str, style: dict[str, Any], faint: float) -> None:
     if column.startswith(VALIDATION_PREFIXES):
         size = min(3.5, max(1.5, 100 / len(curve.values)))
         ax.plot(curve.steps, curve.values, linewidth=1.1, marker="o", markersize=size, zorder=3, **style)
@@ -193,12 +177,4 @@ def _draw_curve(ax: Axes, curve: Curve, column: str, window: int, style: dict[st
         ax.plot(curve.steps, curve.values, linewidth=1.5, drawstyle="steps-pre", zorder=3, **style)
     else:
         ax.plot(curve.steps, curve.values, linewidth=0.7, alpha=faint, color=style["color"], zorder=2)
-        ax.plot(curve.steps, running_median(curve, window), linewidth=1.8, zorder=3, **style)
-
-
-def _widen_scores(ax: Axes) -> None:
-    low, high = ax.get_ylim()
-    missing = MIN_PERCENT_SPAN - (high - low)
-    if missing > 0:
-        low = max(0.0, low - missing / 2)
-        ax.set_ylim(low, max(high, low + MIN_PERCENT_SPAN))
+        ax.plot(curve.steps, running_median(curve.values), linewidth=1.8, zorder=3, **style)

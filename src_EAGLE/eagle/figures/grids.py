@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -13,12 +14,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
+from torch import Tensor
 
 from eagle.data.datasets.base import VOID, Classes
 from eagle.data.labels import VOID_COLOR, colored
-from eagle.data.views import unnormalize
-from eagle.evaluation.details import Picture
-from eagle.figures.confusion import shown_name
+from eagle.data.views import photograph
+from eagle.figures.drawing import shown_name
 
 # A photograph, which may be interpolated, or h×w×3 uint8 colours, which are drawn as they are.
 Panel = Image.Image | np.ndarray
@@ -34,6 +35,23 @@ VOID_NAME = "void / unmatched"
 EIGENVECTOR_COLORS = matplotlib.colormaps["managua"]
 # The colour range ends at this quantile of the magnitudes, so that a few outlying patches don't fade all others.
 COLOR_LIMIT_QUANTILE = 0.98
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image and its maps.
+
+    Attributes:
+        index: its index in the dataset.
+        img: 3×H×W, normalised.
+        label: H×W class ids, −1 = void.
+        clusters: H×W cluster ids by map name.
+    """
+
+    index: int
+    img: Tensor
+    label: np.ndarray
+    clusters: dict[str, np.ndarray]
 
 
 def panel_grid(
@@ -144,8 +162,7 @@ def segmentation_grid(
     for picture in pictures:
         maps = {"label": picture.label} if labelled else {}
         maps |= {name: table[picture.clusters[name]] for name, table in class_of_cluster.items()}
-        pixels = (255 * unnormalize(picture.img).clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
-        rows.append({"image": Image.fromarray(pixels)} | {n: colored(ids, classes.palette) for n, ids in maps.items()})
+        rows.append({"image": photograph(picture.img)} | {n: colored(ids, classes.palette) for n, ids in maps.items()})
         shown += maps.values()
     return panel_grid(rows, legend=class_legend(shown, classes, VOID_NAME), title=title)
 

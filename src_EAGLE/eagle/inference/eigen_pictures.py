@@ -21,7 +21,7 @@ from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_co
 from eagle.data.named_files import bundled_photographs, named_files, output_names
 from eagle.distributed import chosen_precision
 from eagle.errors import ConfigError, DataError
-from eagle.figures.confusion import write_figure
+from eagle.figures.drawing import write_figure
 from eagle.figures.grids import Panel, class_legend, eigenvector_colors, panel_grid
 from eagle.inference.decomposition import decompose, whole_patch_input
 from eagle.inference.segmenter import Segmenter, load_segmenter, machine_of

@@ -25,8 +25,8 @@ from eagle.data.labels import NO_CLASS_NAME, VOID_COLOR
 from eagle.data.named_files import bundled_photographs, named_files, output_names
 from eagle.distributed import chosen_precision
 from eagle.errors import ConfigError, DataError
-from eagle.figures.bars import frequencies_figure
-from eagle.figures.confusion import write_figure
+from eagle.figures.charts import frequencies_figure
+from eagle.figures.drawing import write_figure
 from eagle.files import LOCK_NAME, locked, remove_unfinished, sha256_of, write_text_atomically, written_atomically
 from eagle.inference.photograph import PhotographSegmenter, Prepared, ordered
 from eagle.inference.segmentation import Legend, Segmentation, mask_files

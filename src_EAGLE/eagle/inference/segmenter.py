@@ -16,10 +16,10 @@ from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, RECOMMENDED, UNREFINED, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS, PRECISIONS
 from eagle.config.validation import check_resolution, refuse_unknown
-from eagle.data.datasets.base import Classes
+from eagle.data.datasets.base import Classes, name_lines
 from eagle.data.datasets.catalog import known_classes
 from eagle.data.images import read_photograph, rgb_image
-from eagle.data.labels import ClassMap, name_lines, named_clusters
+from eagle.data.labels import ClassMap, named_clusters
 from eagle.data.named_files import short_stem
 from eagle.errors import ConfigError, DataError, one_line
 from eagle.inference.decomposition import eigenvectors_and_cue, whole_patch_input

@@ -106,8 +106,6 @@ def _fingerprint(cfg: Any, backbone: KeyBackbone, dataset: SegmentationDataset, 
     digest.update(weights_digest(backbone))
     for index in range(len(dataset)):
         path = dataset.image_path(index)
-        if path is None:
-            raise ConfigError("cache_features: this dataset does not name its files; use ram or off")
         status = path.stat()
         digest.update(os.fsencode(path.absolute()) + f" {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:NAME_LENGTH]

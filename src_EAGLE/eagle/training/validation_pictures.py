@@ -15,11 +15,10 @@ from eagle.data.datamodule import shard
 from eagle.data.datasets.base import Classes, SegmentationDataset
 from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, VOID_COLOR, numbered_clusters, write_image
 from eagle.distributed import all_reduce_sum
-from eagle.evaluation.details import Picture, pictures_of
 from eagle.evaluation.metrics import match_clusters, score
-from eagle.figures.bars import frequencies_figure
-from eagle.figures.confusion import confusion_figure, rendered
-from eagle.figures.grids import segmentation_grid
+from eagle.figures.charts import confusion_figure, frequencies_figure
+from eagle.figures.drawing import rendered
+from eagle.figures.grids import Picture, segmentation_grid
 from eagle.files import remove_unfinished
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.loggers import log_picture
@@ -65,7 +64,11 @@ class ValidationPictures(pl.Callback):
     ) -> None:
         """Count pixels per cluster and keep the images to draw."""
         self._cluster_pixels += torch.bincount(outputs["cluster"].flatten(), minlength=len(self._cluster_pixels))
-        self._pictures += pictures_of(batch, outputs, self._shown)
+        for row, index in enumerate(batch["index"].tolist()):
+            if index in self._shown:
+                clusters = {name: ids[row].cpu().numpy() for name, ids in outputs.items()}
+                img, label = batch["img"][row].float().cpu(), batch["label"][row].cpu().numpy()
+                self._pictures.append(Picture(index, img, label, clusters))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sum counts over all processes, draw, and prune; runs before the module resets its metrics."""

@@ -47,24 +47,12 @@ def test_directory__number_of_classes_without_names(root):
     assert DirectoryDataset(root, "train", 3).classes.names == ("class 0", "class 1", "class 2")
 
 
-def remove_label(root):
-    (root / "labels/train/2.png").unlink()
-
-
-def add_image_of_the_same_name(root):
-    Image.new("RGB", (4, 4)).save(root / "imgs/train/1.png")
-
-
-def add_class_of_the_same_name(root):
-    (root / "classes.txt").write_text("sky\nsky\nroad\n")
-
-
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (remove_label, r"2\.jpg: no label .*1 of 4"),
-        (add_image_of_the_same_name, r"same name as"),
-        (add_class_of_the_same_name, r"classes\.txt: names 'sky' more than once"),
+        (lambda root: (root / "labels/train/2.png").unlink(), r"2\.jpg: no label .*1 of 4"),
+        (lambda root: Image.new("RGB", (4, 4)).save(root / "imgs/train/1.png"), r"same name as"),
+        (lambda root: (root / "classes.txt").write_text("sky\nsky\n"), r"classes\.txt: names 'sky' more than once"),
     ],
 )
 def test_directory__what_is_inconsistent_is_named(root, break_it, message):

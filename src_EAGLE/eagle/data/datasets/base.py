@@ -3,8 +3,10 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -30,76 +32,53 @@ class Classes:
 
 
 class SegmentationDataset(ABC):
-    """Images of one split in a fixed order, with optional label maps.
+    """Images of one split in a fixed order, one a file, with optional label maps.
+
+    Args:
+        classes: class names and palette.
+        images: the images' files.
+        labels: their label maps' files, None for an image without one; None for a dataset without labels.
 
     Attributes:
         classes: class names and palette.
-        has_labels: whether ``label`` may be called.
+        has_labels: whether there are label maps.
         skipped: one error message for each image left out because it cannot be read.
-    """
-
-    classes: Classes
-    has_labels: bool
-    skipped: tuple[str, ...] = ()
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Number of images."""
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """The image's name without folder and suffix, unique in the split."""
-
-    @abstractmethod
-    def image(self, index: int) -> Image.Image:
-        """The RGB image; raises DataError that names the file."""
-
-    def image_path(self, index: int) -> Path | None:  # noqa: ARG002
-        """The image's file; None if the dataset does not store one image per file."""
-        return None
-
-    def label_path(self, index: int) -> Path | None:  # noqa: ARG002
-        """The label map's file; None without one."""
-        return None
-
-    @abstractmethod
-    def label(self, index: int) -> np.ndarray:
-        """Class ids, H×W int32 in the image's size, −1 for void; raises DataError that names the file."""
-
-
-class ImageFileDataset(SegmentationDataset):
-    """Dataset that stores one image and one label map per file; the image's name is its file's stem.
-
-    ``labels`` is None for a dataset without labels, and has None for an image without a label map.
     """
 
     def __init__(self, classes: Classes, images: Sequence[Path], labels: Sequence[Path | None] | None) -> None:
         self.classes = classes
         self.has_labels = labels is not None
-        self._images = images
-        self._labels = labels or []
+        self.skipped: tuple[str, ...] = ()
+        self._images, self._labels = images, labels or []
+        self._places: Sequence[int] = range(len(images))
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._places)
+
+    def part(self, indices: Iterable[int], skipped: Iterable[str] = ()) -> Self:
+        """The images at ``indices``, in that order; ``skipped`` as in the class."""
+        part = copy(self)
+        part._places, part.skipped = [self._places[index] for index in indices], tuple(skipped)
+        return part
 
     def image_path(self, index: int) -> Path:
         """The image's file."""
-        return self._images[index]
+        return self._images[self._places[index]]
 
     def label_path(self, index: int) -> Path | None:
         """The label map's file; None without one."""
-        return self._labels[index] if self.has_labels else None
+        return self._labels[self._places[index]] if self.has_labels else None
 
     def name(self, index: int) -> str:
-        """The file's stem."""
+        """The image's name, unique in the split: its file's stem."""
         return self.image_path(index).stem
 
     def image(self, index: int) -> Image.Image:
-        """The RGB image."""
+        """The RGB image; raises DataError that names the file."""
         return read_image(self.image_path(index))
 
     def label(self, index: int) -> np.ndarray:
-        """Class ids, all void for an image without a label map."""
+        """Class ids, H×W int32 in the image's size, −1 for void; raises DataError that names the file."""
         path = self.label_path(index)
         if path is None:
             return np.full(self.image(index).size[::-1], VOID, dtype=np.int32)
@@ -110,50 +89,16 @@ class ImageFileDataset(SegmentationDataset):
         """Read a label map's file as ``label`` returns it."""
 
 
-class DatasetPart(SegmentationDataset):
-    """The images of a dataset at ``indices``, in that order; ``skipped`` as in SegmentationDataset."""
-
-    def __init__(self, dataset: SegmentationDataset, indices: Sequence[int], skipped: Iterable[str] = ()) -> None:
-        self._dataset = dataset
-        self._indices = indices
-        self.classes = dataset.classes
-        self.has_labels = dataset.has_labels
-        self.skipped = tuple(skipped)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def name(self, index: int) -> str:
-        """The image's name in the whole dataset."""
-        return self._dataset.name(self._indices[index])
-
-    def image_path(self, index: int) -> Path | None:
-        """The image's file."""
-        return self._dataset.image_path(self._indices[index])
-
-    def label_path(self, index: int) -> Path | None:
-        """The label map's file."""
-        return self._dataset.label_path(self._indices[index])
-
-    def image(self, index: int) -> Image.Image:
-        """The RGB image."""
-        return self._dataset.image(self._indices[index])
-
-    def label(self, index: int) -> np.ndarray:
-        """Class ids."""
-        return self._dataset.label(self._indices[index])
-
-
 def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, np.ndarray]:
-    """Read image and label map (all void for a dataset without labels); raises DataError if their sizes differ."""
+    """Read image and label map (all void where there is none); raises DataError if their sizes differ."""
     image = dataset.image(index)
     size = (image.height, image.width)
-    label = dataset.label(index) if dataset.has_labels else np.full(size, VOID, dtype=np.int32)
+    label = dataset.label(index) if dataset.label_path(index) else np.full(size, VOID, dtype=np.int32)
     if label.shape != size:
         transposed = label.shape == size[::-1]
         hint = "; apply the EXIF rotation to the image's pixels, e.g. with `mogrify -auto-orient`" if transposed else ""
         raise DataError(
-            f"{dataset.image_path(index) or dataset.name(index)}: the label map is {label.shape[1]}×{label.shape[0]} "
+            f"{dataset.image_path(index)}: the label map is {label.shape[1]}×{label.shape[0]} "
             f"pixels, its image {image.width}×{image.height}{hint}"
         )
     return image, label
@@ -185,20 +130,12 @@ def incomplete(root: Path, problem: str) -> DataError:
     return DataError(f"{problem}; {again} with `{command}`, or from a source in docs/data.md")
 
 
-def require_folder(root: Path, folder: Path) -> Path:
-    """Return ``folder`` of the dataset in ``root``; raises DataError if it does not exist."""
-    if not folder.is_dir():
-        raise incomplete(root, f"{folder if root.is_dir() else root}: no such folder")
-    return folder
-
-
 def require_files(root: Path, files: Sequence[Path]) -> None:
     """Raise DataError that names the first missing file, if any of ``files`` is missing."""
     names: dict[Path, list[str]] = {}
     for file in files:
         names.setdefault(file.parent, []).append(file.name)
     if missing := [file for folder, wanted in names.items() for file in missing_files(folder, wanted)]:
-        require_folder(root, missing[0].parent)
         raise incomplete(root, f"{missing[0]}: no such file ({len(missing)} of {len(files)} are missing)")
 
 
@@ -217,9 +154,13 @@ def read_listing(root: Path, listing: Path) -> list[str]:
 
 
 def read_names(path: Path) -> list[str]:
-    """Read the non-empty lines of a UTF-8 file, stripped; raises DataError if it is not UTF-8."""
+    """Read the non-empty lines of a text file, stripped; raises DataError if it cannot be read."""
+    return [line for line in name_lines(path) if line]
+
+
+def name_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, stripped; raises DataError if it cannot be read."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-    return [line.strip() for line in lines if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from error

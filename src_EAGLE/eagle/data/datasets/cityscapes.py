@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle.data.datasets.base import VOID, Classes, IdTable, ImageFileDataset, incomplete, require_files, require_folder
+from eagle.data.datasets.base import VOID, Classes, IdTable, SegmentationDataset, incomplete, require_files
 from eagle.data.images import read_label
 
 # Ordered by raw id; official colours.
@@ -49,11 +49,11 @@ _TO_CLASS = IdTable({_FIRST_ID + i: i for i in range(len(CLASS_COLORS))}, otherw
 _IMAGE_SUFFIX, _LABEL_SUFFIX = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
-class Cityscapes(ImageFileDataset):
+class Cityscapes(SegmentationDataset):
     """One split, sorted by city and name; raises DataError if there are no images, or a fine label map is missing."""
 
     def __init__(self, root: Path, split: str) -> None:
-        folder = require_folder(root, root / "leftImg8bit" / split)
+        folder = root / "leftImg8bit" / split
         images = sorted(folder.glob(f"*/*{_IMAGE_SUFFIX}"))
         if not images:
             raise incomplete(root, f"{folder}: contains no CITY/*{_IMAGE_SUFFIX}")

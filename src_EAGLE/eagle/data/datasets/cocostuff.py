@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eagle.data.datasets.base import VOID, Classes, IdTable, ImageFileDataset, read_listing, require_files
+from eagle.data.datasets.base import VOID, Classes, IdTable, SegmentationDataset, read_listing, require_files
 from eagle.data.images import read_label
 
 # Colour and fine ids by name: saturated colours for things, typical colours for stuff. Fine ids are the values in the
@@ -67,7 +67,7 @@ VARIANTS = {
 }
 
 
-class CocoStuff(ImageFileDataset):
+class CocoStuff(SegmentationDataset):
     """One split of a key of ``VARIANTS``; raises DataError if the list of images or one of its files is missing."""
 
     def __init__(self, root: Path, split: str, variant: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle.data.datasets.base import VOID, Classes, ImageFileDataset, read_names
+from eagle.data.datasets.base import VOID, Classes, SegmentationDataset, read_names
 from eagle.data.images import image_files, read_label
 from eagle.data.labels import distinct_palette
 from eagle.errors import ConfigError, DataError
@@ -18,7 +18,7 @@ from eagle.errors import ConfigError, DataError
 VOID_ID = 255
 
 
-class DirectoryDataset(ImageFileDataset):
+class DirectoryDataset(SegmentationDataset):
     """One split of a folder of images; ``n_classes`` None takes the number of lines of ``classes.txt``.
 
     Raises:
@@ -58,8 +58,7 @@ def directory_classes(root: Path, n_classes: int | None) -> Classes:
         raise ConfigError(
             f"{root}: {n_classes or len(names)} classes; at most {VOID_ID} are possible, because id {VOID_ID} is void"
         )
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise ConfigError(f"{listing}: names {repeated[0]!r} more than once; class names must be unique")
     names = names or [f"class {i}" for i in range(n_classes or 0)]
     return Classes(tuple(names), distinct_palette(len(names)))
@@ -82,8 +81,8 @@ def _files_by_stem(files: list[Path]) -> dict[str, Path]:
     pairs = [(path, found.setdefault(_nfc_stem(path), path)) for path in files]
     if repeated := [(path, first) for path, first in pairs if first != path]:
         path, first = repeated[0]
-        others = f" ({len(repeated)} such files: {', '.join(p.name for p, _ in repeated[:20])})" if repeated[1:] else ""
-        raise DataError(f"{path}: same name as {first.name}; labels are matched by name, so rename one{others}")
+        count = f"{len(repeated)} such pairs" if repeated[1:] else "one such pair"
+        raise DataError(f"{path}: same name as {first.name} ({count}); labels are matched by name, so rename one")
     return found
 
 
@@ -93,8 +92,7 @@ def _nfc_stem(path: Path) -> str:
 
 def _matching_labels(images: list[Path], folder: Path) -> list[Path]:
     labels = _files_by_stem(image_files(folder))
-    missing = [path for path in images if _nfc_stem(path) not in labels]
-    if missing:
+    if missing := [path for path in images if _nfc_stem(path) not in labels]:
         raise DataError(
             f"{missing[0]}: no label {folder / missing[0].stem}.png ({len(missing)} of {len(images)} images lack one); "
             f"add it, or remove {folder} to train without labels"

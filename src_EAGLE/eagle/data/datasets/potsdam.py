@@ -15,19 +15,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from eagle.data.datasets.base import (
     VOID,
     Classes,
     IdTable,
-    ImageFileDataset,
+    SegmentationDataset,
     incomplete,
     read_listing,
     require_files,
-    require_folder,
 )
-from eagle.errors import DataError
+from eagle.errors import DataError, one_line
 
 # ISPRS colours of impervious surfaces, buildings and trees.
 POTSDAM_CLASSES = Classes(
@@ -40,25 +38,20 @@ _ROADS, _BUILDINGS, _VEGETATION, _TREES, _CARS, _CLUTTER = range(6)
 _TO_CLASS = IdTable({_ROADS: 0, _CARS: 0, _BUILDINGS: 1, _CLUTTER: 1, _VEGETATION: 2, _TREES: 2, 255: VOID})
 
 
-class Potsdam(ImageFileDataset):
+class Potsdam(SegmentationDataset):
     """Tiles in the given order."""
 
     def image(self, index: int) -> Image.Image:
         """The RGB image, the first three channels of the file."""
         path = self.image_path(index)
-        channels = _read_mat(path, "img")
-        if channels.ndim != 3 or channels.shape[2] < 3 or channels.dtype != np.uint8:
-            raise DataError(
-                f"{path}: 'img' is {channels.shape} {channels.dtype}, not height × width × 3 or more uint8; replace it"
-            )
+        channels = _read_mat(path, "img", 3)
+        if channels.shape[2] < 3 or channels.dtype != np.uint8:
+            raise DataError(f"{path}: 'img' is {channels.shape} {channels.dtype}, not RGB in uint8; replace the file")
         return Image.fromarray(np.ascontiguousarray(channels[:, :, :3]))
 
     def class_ids(self, path: Path) -> np.ndarray:
         """Class ids; raises DataError for an unknown fine id."""
-        ids = _read_mat(path, "gt")
-        if ids.ndim != 2:
-            raise DataError(f"{path}: 'gt' has shape {ids.shape}, not height × width; replace the file")
-        return _TO_CLASS(ids.astype(np.int64), path)
+        return _TO_CLASS(_read_mat(path, "gt", 2).astype(np.int64), path)
 
 
 def open_potsdam(root: Path, split: str, include_unlabelled: bool = False) -> Potsdam:
@@ -77,7 +70,7 @@ def open_potsdam(root: Path, split: str, include_unlabelled: bool = False) -> Po
 
 def open_potsdamraw(root: Path) -> Potsdam:
     """Open the tiles of all photographs found; raises DataError if a photograph lacks a tile."""
-    folder, label_folder = require_folder(root, root / "processed" / "imgs"), root / "processed" / "gt"
+    folder, label_folder = root / "processed" / "imgs", root / "processed" / "gt"
     present = {path.stem for path in folder.glob("*.mat")}
     labelled = {path.stem for path in label_folder.glob("*.mat")}
     photographs = [number for number in range(N_PHOTOGRAPHS) if any(name.startswith(f"{number}_") for name in present)]
@@ -90,15 +83,13 @@ def open_potsdamraw(root: Path) -> Potsdam:
     return Potsdam(POTSDAM_CLASSES, images, labels)
 
 
-def _read_mat(path: Path, name: str) -> np.ndarray:
+def _read_mat(path: Path, name: str, n_dimensions: int) -> np.ndarray:
     """Read a variable; any defect of the file becomes a DataError that names it."""
     try:
         content = loadmat(path, variable_names=[name])
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
     except Exception as error:  # scipy raises many exception types for damaged files
-        reason = str(error).splitlines()[0] if isinstance(error, MatReadError) and str(error) else type(error).__name__
-        raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); repair or remove it") from error
-    if name not in content:
-        raise DataError(f"{path}: has no variable '{name}'; replace the file")
-    return np.asarray(content[name])
+        raise DataError(f"{path}: cannot be read as a MATLAB file ({one_line(error)}); repair or remove it") from error
+    found = np.asarray(content.get(name))
+    if found.ndim != n_dimensions:
+        raise DataError(f"{path}: has no variable '{name}' of {n_dimensions} dimensions; replace the file")
+    return found

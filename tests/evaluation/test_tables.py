@@ -16,17 +16,18 @@ from PIL import Image
 from scipy import stats
 
 from conftest import ROOT, run_values
+from eagle.checkpoint_evaluation import runs_report
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import plain, validated
-from eagle.evaluation.run_tables import (
+from eagle.evaluation.tables import (
     KMEANS,
     collect,
     differences_table,
-    runs_report,
+    evaluation_record,
     scores_table,
     stored_evaluation,
-    tree_figure,
 )
+from eagle.figures.charts import trees_figure
 from miniatures import write_halves
 
 
@@ -100,30 +101,26 @@ def test_tables__an_undefined_score_is_counted_not_dropped(tmp_path):
     assert ",cluster,,50.0," in (tmp_path / "runs.csv").read_text()
 
 
-def test_tree_figure__pairs_each_tree_with_the_probe_of_its_run():
+def test_trees_figure__pairs_each_tree_with_the_probe_of_its_run():
     rows = [(value, {"lr": lr, "seed": 0}) for value, lr in ((10.0, 0.1), (12.0, 0.2), (14.0, 0.1))]
     contents = dict(zip(("a/last.ckpt", "b/last.ckpt", "a/last_tree.ckpt"), sweep(*rows).values(), strict=True))
-    dots, diagonal = tree_figure(collect(contents)).axes[0].lines
+    dots, diagonal = trees_figure(collect(contents)).axes[0].lines
     assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([12.0], [16.0]), "refined; the other probe has no tree"
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
-    assert tree_figure(collect(TWO)) is None
+    assert trees_figure(collect(TWO)) is None
 
 
 def test_differences__are_paired_over_common_seeds_with_scipys_interval():
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(size=(2, 6)).tolist()
-    rows = [
-        (value, {"lr": lr, "seed": seed})
-        for lr, found in ((0.1, theirs), (0.2, ours))
-        for seed, value in enumerate(found)
-    ]
+    pairs = [(lr, seed, value) for lr, found in ((0.1, theirs), (0.2, ours)) for seed, value in enumerate(found)]
+    rows = [(value, {"lr": lr, "seed": seed}) for lr, seed, value in pairs]
     table = differences_table(collect(sweep(*rows, (100.0, {"lr": 0.2, "seed": 9}))))
     interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
     half = (interval.high - interval.low) / 2
-    assert cells(table, "2. cluster") == [f"{interval.low + half:+.1f} ± {half:.1f}"]
-    assert cells(table, "2. cluster+spectral") == [f"{interval.low + half:+.1f} ± {half:.1f}", "+2.0 ± 0.0*"], (
-        "like for like"
-    )
+    shown = f"{interval.low + half:+.1f} ± {half:.1f}"
+    assert cells(table, "2. cluster") == [shown]
+    assert cells(table, "2. cluster+spectral") == [shown, "+2.0 ± 0.0*"], "like for like"
     assert cells(differences_table(collect(TWO)), "2. cluster") == ["-9.5 ± 6.4*"], "10 and 9 lower: 12.7 / √2 · 0.71"
     assert differences_table(collect(sweep((1.0, {"lr": 0.1, "seed": 0})))).count("\n") == 2, "one pair: refinement"
 
@@ -131,7 +128,6 @@ def test_differences__are_paired_over_common_seeds_with_scipys_interval():
 def test_stored_evaluation__counts_only_for_the_same_weights_settings_and_files(tmp_path):
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"weights")
-    from eagle.evaluation.run_tables import evaluation_record
 
     def cfg(**keys):
         return validated(EvalConfig, {"report": False, "n_images": 0} | keys)
