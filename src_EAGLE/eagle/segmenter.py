@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from eagle.config.schema import RANDOM_WEIGHTS
 from eagle.config.validation import complete_config, plain
 from eagle.data.datasets.base import VOID
-from eagle.distributed import all_gather_rows, all_reduce_mean, all_reduce_sum, device_rows, from_rank_zero
+from eagle.distributed import all_gather_rows, all_reduce_sum, device_rows, from_rank_zero, world_size
 from eagle.errors import ConfigError
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
@@ -361,7 +361,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         loss_sum = F.cross_entropy(rows, label.flatten(), ignore_index=VOID, reduction="sum")
         n_labelled = (label != VOID).sum()
         if self.cfg.gather_batch:
-            n_labelled = all_reduce_mean(n_labelled)
+            n_labelled = all_reduce_sum(n_labelled) / world_size()
             return loss_sum / torch.where(n_labelled > 0, n_labelled, 1)
         return loss_sum / n_labelled.clamp(min=1)
 

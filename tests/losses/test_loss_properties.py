@@ -181,11 +181,6 @@ def test_whole_step__is_finite_with_finite_gradients(make_config, kind):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
 
 
-def test_train__batch_of_one_warns_that_there_are_no_negatives(make_run, caplog):
-    train(make_run(batch_size=1, max_steps=1))
-    assert [r.message for r in caplog.records if r.message.startswith("batch_size: a batch of one")]
-
-
 def test_train__more_eigenvectors_than_patches_is_refused_before_training(make_run):
     with pytest.raises(ConfigError, match=r"eigen_cluster: 17 eigenvectors .* res=32 has 16 of 8×8 pixels; raise res"):
         train(make_run(eigen_cluster=17))

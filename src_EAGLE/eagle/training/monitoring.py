@@ -8,7 +8,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch import Tensor
 
 from eagle.errors import TrainingError
@@ -17,16 +16,16 @@ from eagle.segmenter import LABELLED_MONITOR
 
 GRADIENT = "gradient norm"
 
-# Shown in this order; a narrow terminal cuts off the end. Of two values the mean is shown.
+# Shown in this order; a narrow terminal cuts off the end.
 SHOWN = {
-    "loss": ("loss/total",),
-    "mIoU": (LABELLED_MONITOR,),
-    "acc": ("test/cluster/Accuracy",),
-    "pos": ("loss/pos_inter",),
-    "neg": ("loss/neg_inter",),
-    "nce": ("loss/local_pos_loss", "loss/local_pos_aug_loss"),
-    "eig": ("loss/cluster_eigen_loss",),
-    "λ": ("cd/update_params",),
+    "loss": "loss/total",
+    "mIoU": LABELLED_MONITOR,
+    "acc": "test/cluster/Accuracy",
+    "pos": "loss/pos_inter",
+    "neg": "loss/neg_inter",
+    "nce": "loss/local_pos_loss",
+    "eig": "loss/cluster_eigen_loss",
+    "λ": "cd/update_params",
 }
 
 
@@ -50,59 +49,40 @@ class LossLog(pl.Callback):
 
 
 class RunProgressBar(TQDMProgressBar):
-    """Lightning's bar from step 0 to ``max_steps``, drawn after each step; a resumed run's starts at its first step.
+    """Lightning's bar from step 0 to ``max_steps``, drawn every ``interval`` steps; a resumed run's starts at its step.
 
-    Every ``interval`` steps it shows the total loss, the cluster probe's scores in the last validation, the
-    correspondence losses of positive and negative pairs, the mean of the two object-centric terms (nce), the EiCue
-    codebook's loss (eig) and λ.
+    It shows the total loss, the cluster probe's scores in the last validation, the correspondence losses of positive
+    and negative pairs, the object-centric loss from x to its augmented view (nce), the EiCue codebook's loss (eig), λ.
     """
 
     # Fits into 120 columns with all values.
     BAR_FORMAT = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {rate_noinv_fmt}{postfix}"
 
     def __init__(self, interval: int) -> None:
-        super().__init__(refresh_rate=1)
-        self._interval = interval
+        super().__init__(refresh_rate=interval)
 
     @property
     def total_train_batches(self) -> int:
         """Length of the run in steps."""
         return self.trainer.max_steps
 
-    def init_train_tqdm(self) -> Tqdm:
-        """Create the bar with the steps that a resumed run has done."""
-        bar = super().init_train_tqdm()
-        bar.total, bar.initial = self.total_train_batches, self.trainer.global_step
-        bar.refresh()
-        return bar
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Draw the bar, which needs nothing from the device but every ``interval`` steps."""
-        if trainer.global_step % self._interval == 0:
-            super().on_train_batch_end(trainer, *arguments)
-        else:
-            self.train_progress_bar.n = trainer.global_step
-            self.train_progress_bar.refresh()
-
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Keep the bar as it is: the run is one epoch."""
+    def on_train_epoch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        """Count the steps that a resumed run has done, but not in its speed."""
+        super().on_train_epoch_start(trainer, *arguments)
+        self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step
+        self.train_progress_bar.refresh()
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:  # noqa: ARG002
-        """Fetch the shown values from the device in one copy, by short name."""
+        """The shown values by short name."""
         logged = trainer.callback_metrics
-        found = {short: [logged[name] for name in names] for short, names in SHOWN.items() if logged.keys() >= {*names}}
-        if not found:
-            return {}
-        values = torch.stack([torch.stack(terms).float().mean() for terms in found.values()]).tolist()
-        return {short: f"{value:.2f}" for short, value in zip(found, values, strict=True)}
+        return {short: f"{float(logged[name]):.2f}" for short, name in SHOWN.items() if name in logged}
 
 
 class NonFiniteStop(pl.Callback):
     """Ends training at the first non-finite loss term or gradient and writes that step's batch to ``nan_batch.pt``.
 
-    On the CPU the faulty step itself raises. On a GPU the next step does, or a validation or checkpoint before it, so
-    that the host never waits for the device. With 16-mixed precision only the loss terms are checked, because the
-    gradient scaler skips overflowing gradients.
+    The next step raises, or a validation or checkpoint before it, so that the host never waits for a GPU. With 16-mixed
+    precision only the loss terms are checked, because the gradient scaler skips overflowing gradients.
 
     Args:
         run_dir: the run's folder; all processes use rank zero's.
@@ -139,8 +119,6 @@ class NonFiniteStop(pl.Callback):
         copy = stacked.to("cpu", non_blocking=stacked.is_cuda)
         copied = torch.cuda.current_stream(stacked.device).record_event() if stacked.is_cuda else None
         self._unchecked = trainer.global_step - 1, batch, list(values), copy, copied
-        if not arrives_late(stacked):
-            self._check(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Never validate non-finite weights."""
@@ -172,8 +150,3 @@ class NonFiniteStop(pl.Callback):
                 f"{bad[0]} became {terms[bad[0]]} in step {step} of the run; look at that step's images, saved "
                 f"in {path}, or lower the learning rates"
             )
-
-
-def arrives_late(values: Tensor) -> bool:
-    """Whether the host would wait for the values of a step that was just submitted."""
-    return values.is_cuda

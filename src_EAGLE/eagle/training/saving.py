@@ -2,14 +2,12 @@
 
 import io
 import os
-import random
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
@@ -154,7 +152,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class RandomStates(pl.Callback):
-    """Saves the random states of every process and restores them right before the first resumed step.
+    """Saves torch's random states in every process and restores them right before the first resumed step.
 
     So a resumed run draws the same numbers as an uninterrupted one. States saved with another number of processes are
     ignored.
@@ -164,8 +162,11 @@ class RandomStates(pl.Callback):
         self._loaded: list[dict[str, Any]] = []
 
     def on_save_checkpoint(self, _: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the states of all processes, as plain containers and tensors."""
-        checkpoint[RANDOM_STATES] = all_gather_objects([random_state(pl_module.device)])
+        """Add the states of all processes."""
+        state = {"torch": torch.get_rng_state()}
+        if pl_module.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(pl_module.device)
+        checkpoint[RANDOM_STATES] = all_gather_objects([state])
 
     def on_load_checkpoint(self, _: pl.Trainer, __: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Hold the states until training starts, because its setup draws random numbers too."""
@@ -174,28 +175,7 @@ class RandomStates(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore this process's random states."""
         if len(self._loaded) == trainer.world_size:
-            set_random_state(self._loaded[trainer.global_rank], pl_module.device)
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Return the states of Python's, NumPy's, torch's and the device's generators, without NumPy objects."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  the global generator, which libraries use
-    state = {
-        "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-    }
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restore states returned by ``random_state``."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(state["torch"].cpu())
-    if "cuda" in state and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+            state = self._loaded[trainer.global_rank]
+            torch.set_rng_state(state["torch"].cpu())
+            if "cuda" in state and pl_module.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda"].cpu(), pl_module.device)
