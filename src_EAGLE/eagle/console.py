@@ -2,8 +2,10 @@
 
 import shlex
 import statistics
+import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -61,3 +63,17 @@ def version_and_citation() -> str:
     except PackageNotFoundError:
         found = "not installed"
     return f"{DISTRIBUTION} {found}\n\n{_CITATION % found}"
+
+
+def code_version() -> str | None:
+    """Return version and commit, e.g. "0.1.0, commit ca3b3d8f1c52-dirty" with changes; None if both are unknown."""
+    found, repository = [], Path(__file__).resolve().parents[2]
+    with suppress(PackageNotFoundError):
+        found.append(version(DISTRIBUTION))
+    # An installed copy may lie in another repository.
+    if (repository / ".git").exists():
+        words = ["git", "-C", str(repository), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+        with suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603  fixed words
+            found.append(f"commit {done.stdout.strip()}")
+    return ", ".join(found) or None

@@ -16,8 +16,7 @@ from eagle.distributed import all_gather_rows, all_reduce_sum, device_rows, from
 from eagle.errors import ConfigError
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
-from eagle.losses.object_nce import ObjectNCELoss, lambda_at
-from eagle.losses.patch_weights import patch_weights
+from eagle.losses.object_nce import ObjectNCELoss, lambda_at, patch_weights
 from eagle.maps.probe_maps import MapSettings, ProbeMaps, cut_map, linear_scores
 from eagle.models.backbone import build_backbone
 from eagle.models.cluster_tree import ClusterCut, ClusterTree

@@ -6,7 +6,14 @@ import torch
 from torch.nn import functional as F
 
 from eagle.losses import object_nce
-from eagle.losses.object_nce import ObjectNCELoss, lambda_at, medoids_by_label, medoids_by_mask, medoids_of_images
+from eagle.losses.object_nce import (
+    ObjectNCELoss,
+    lambda_at,
+    medoids_by_label,
+    medoids_by_mask,
+    medoids_of_images,
+    patch_weights,
+)
 
 
 def config(**overrides):
@@ -143,6 +150,7 @@ def test_medoids__equal_a_loop(monkeypatch, form, block):
     generator = torch.Generator().manual_seed(0)
     patches = torch.randn(60, 5, generator=generator)
     labels = torch.tensor([0, 1, 2, 4])[torch.randint(0, 4, (60,), generator=generator)]
+    labels[7] = 5  # alone
     assert form(patches, labels, 6).tolist() == by_loop(patches, labels, 6)
 
 
@@ -152,14 +160,6 @@ def test_medoids__ties_go_to_the_first_member(form):
     patches = torch.tensor([[0.0], [5.0], [0.0], [8.0], [8.0], [5.0]])
     labels = torch.tensor([1, 0, 1, 2, 2, 0])
     assert form(patches, labels, 3).tolist() == [1, 0, 3] == by_loop(patches, labels, 3)
-
-
-@BOTH_FORMS
-def test_medoids__one_member_and_one_label(form):
-    patches = torch.randn(9, 4)
-    assert form(patches[:1], torch.zeros(1, dtype=torch.long), 2).tolist() == [0, 0]
-    labels = torch.ones(9, dtype=torch.long)
-    assert form(patches, labels, 2).tolist() == by_loop(patches, labels, 2)
 
 
 def test_medoids_of_images__are_those_of_each_image_alone():
@@ -191,3 +191,21 @@ def test_lambda_at__counts_steps(make_config, schedule, step, expected):
 
 def test_lambda_at__ramp_of_zero_length(make_config):
     assert lambda_at(make_config(lambda_schedule="paper", step_schedulers=0), 0) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 5, 4), (2, 3, 6, 8), (1, 6, 1, 1), (1, 6, 1, 3)])
+def test_patch_weights__are_row_means_of_the_normalised_similarity(shape):
+    """Tiles (N ≤ 3C) and Gram matrix against the definition in float64."""
+    torch.manual_seed(0)
+    keys = torch.randn(shape) + 0.3
+    tokens = keys.double().flatten(2)
+    expected = F.normalize(tokens.transpose(1, 2) @ tokens, dim=1).mean(dim=2)
+    assert torch.allclose(patch_weights(keys).double(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [2, 40])
+def test_patch_weights__zero_key_has_zero_weight(channels):
+    keys = torch.randn(1, channels, 3, 3)
+    keys[:, :, 1, 1] = 0
+    assert patch_weights(keys)[0, 4] == 0
+    assert torch.isfinite(patch_weights(keys)).all()

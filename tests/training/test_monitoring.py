@@ -10,7 +10,7 @@ from conftest import ROOT
 from eagle.errors import TrainingError
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.monitoring import GRADIENT
+from eagle.training.callbacks import GRADIENT
 from eagle.training.run import train
 
 

@@ -26,8 +26,8 @@ from eagle.errors import CheckpointError, ConfigError, DataError, StoppedRunErro
 from eagle.models.backbone import build_backbone
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training import validation_pictures
+from eagle.training.callbacks import LastCheckpoint
 from eagle.training.run import train
-from eagle.training.saving import LastCheckpoint
 from miniatures import write_halves
 
 # Nine images in batches of two: epochs end after batches 5, 10, …; validations lie across them.
@@ -117,17 +117,6 @@ def test_stop__a_signal_while_the_run_is_prepared_saves_the_first_step(make_conf
     assert checkpoint(straight.parent / "early")["global_step"] == 1
 
 
-def test_resume__with_cached_views_equals_the_straight_run(make_config, monkeypatch, tmp_path):
-    keys = {"cache_features": "disk", "cached_views": 2, "cache_dir": str(tmp_path)}
-    whole = train(make_config(experiment_name="cached_whole", **keys))
-    with monkeypatch.context() as patch:
-        stop_at(patch, "training_step", 7)
-        with pytest.raises(StoppedRunError):
-            train(make_config(experiment_name="cached_resumed", **keys))
-    resumed = train(make_config(experiment_name="cached_resumed", ckpt_path="last", **keys))
-    assert_same_run(resumed, whole)
-
-
 def test_resume__after_a_kill_between_log_and_checkpoint_no_row_is_there_twice(make_config, straight, monkeypatch):
     """The losses of step 8 are in metrics.csv, its checkpoint is not there."""
     save = LastCheckpoint._save_if_due
@@ -173,20 +162,18 @@ def test_resume__pictures_go_on_and_change_nothing(make_config, straight, monkey
     run_dir = train(make_config(experiment_name="drawn_and_stopped", ckpt_path="last", **values))
     assert_same_run(run_dir, straight)
     pictures = pictures_of(run_dir)
-    assert {int(name.split("_")[1]) for name in pictures} == {3, 12}
+    assert {int(name.split("_")[1]) for name in pictures} == {6, 12}
     assert pictures == pictures_of(drawn)
 
 
-def test_stop__in_the_last_batch_ends_the_run_as_usual(make_config, straight, monkeypatch):
-    stop_at(monkeypatch, "training_step", MAX_STEPS - 1)
-    assert_same_run(train(make_config(experiment_name="stopped_at_the_end")), straight)
-
-
-def test_resume__a_run_without_a_checkpoint_begins(make_config, straight):
+def test_resume__a_run_without_a_checkpoint_begins_and_a_stop_in_its_last_batch_ends_it(
+    make_config, straight, monkeypatch
+):
     """A cluster's script can always pass ckpt_path=last; steps before the first checkpoint are logged again."""
     run_dir = straight.parent / "begun"
     run_dir.mkdir()
     (run_dir / "metrics.csv").write_text("loss/total,step\n1.0,0\n")
+    stop_at(monkeypatch, "training_step", MAX_STEPS - 1)
     assert_same_run(train(make_config(experiment_name="begun", ckpt_path="last")), straight)
 
 
@@ -220,15 +207,16 @@ def test_resume__in_another_folder_keeps_the_best_checkpoint(make_config, monkey
 
 
 def test_resume__tensorboard_has_each_batch_once(make_config):
-    values = {"experiment_name": "curves", "tensorboard": True}
-    run_dir = train(make_config(**values, max_steps=4))
-    early = run_dir / "early.ckpt"
-    early.write_bytes((run_dir / "last.ckpt").read_bytes())
-    train(make_config(**values, max_steps=7, ckpt_path="last"))
-    train(make_config(max_steps=7, tensorboard=True, ckpt_path=str(early)))
+    """Also those after the checkpoint, which an earlier start had logged."""
+    values = {"experiment_name": "curves", "tensorboard": True, "checkpoint_freq": 3}
+    run_dir = train(make_config(**values, max_steps=3))
+    early = (run_dir / "last.ckpt").read_bytes()
+    train(make_config(**values, max_steps=5, ckpt_path="last"))
+    (run_dir / "last.ckpt").write_bytes(early)
+    train(make_config(**values, max_steps=5, ckpt_path="last"))
     events = EventAccumulator(str(run_dir / "tensorboard"))
     events.Reload()
-    assert [event.step for event in events.Scalars("loss/total")] == list(range(7))
+    assert [event.step for event in events.Scalars("loss/total")] == list(range(5))
 
 
 def run_to_the_end(cfg):

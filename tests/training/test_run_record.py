@@ -11,8 +11,7 @@ from eagle.commands.photographs import SegmentConfig
 from eagle.config.application import parse_command_line
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import complete_config
-from eagle.training.run import train
-from eagle.training.run_record import write_run_readme
+from eagle.training.run import train, write_run_readme
 
 
 @pytest.mark.parametrize("name", ["lr=0.1,seed=0", "it's a[b (1) ü $x {y"])

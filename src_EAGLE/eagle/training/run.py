@@ -1,17 +1,28 @@
 """Run a training from configuration to checkpoints."""
 
+import json
 import logging
+import math
+import platform
+import re
+import sys
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 
+from eagle.checkpoints import model_card
 from eagle.cluster_fit import fit_checkpoint
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
+from eagle.config.words import quoted
+from eagle.console import code_version, shell_command
 from eagle.data.check import list_bad_images
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.data.datasets.catalog import dataset_label
@@ -20,17 +31,46 @@ from eagle.errors import ConfigError, DataError
 from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.caches import open_caches, refuse_full_memory
+from eagle.training.callbacks import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    LastCheckpoint,
+    LossLog,
+    NonFiniteStop,
+    RandomStates,
+    RunProgressBar,
+)
 from eagle.training.loggers import finish, make_loggers
-from eagle.training.monitoring import LossLog, NonFiniteStop, RunProgressBar
 from eagle.training.resume import LAST_NAME, check_same_content, find_resumption, resume_command, run_folder
-from eagle.training.run_record import evaluation_command, record_run, write_run_readme
-from eagle.training.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
-from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
+from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures
 
 BEST_NAME, TREE_NAME = "best.ckpt", "last_tree.ckpt"
 
 # Images per step of the released runs, on two GPUs and on one.
 RELEASED_BATCHES = {"cocostuff27": 64, "cityscapes": 32}
+
+PACKAGES = (
+    "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy", "scipy", "scikit-learn", "pillow",
+    "hydra-core", "omegaconf", "safetensors",
+)  # fmt: skip
+_SCRIPTS = Path(__file__).resolve().parents[2]
+
+_README = """\
+# Training run {name}
+
+{card}
+
+`docs/training.md` describes the files of this folder. What to do next:
+
+```bash
+# score the segmenter, which also names its clusters if the images have labels
+{evaluate}
+# masks of your own images: put files or folders in place of IMAGES
+{segment}
+# continue the run, e.g. after an interruption or with a larger max_steps
+{resume}
+```
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +175,8 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
     last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, val_interval, resume_command(run_dir))
     pictures = []
     if cfg.n_images:
-        kept = kept_validations(cfg.pictures_kept, cfg.val_freq, cfg.max_steps)
-        pictures = [ValidationPictures(run_dir / FOLDER_NAME, data.val_set, cfg.n_images, kept)]
+        kept_interval = val_interval * math.ceil(cfg.max_steps // val_interval / cfg.pictures_kept)
+        pictures = [ValidationPictures(run_dir / FOLDER_NAME, data.val_set, cfg.n_images, kept_interval)]
     return pl.Trainer(
         **machine_arguments(cfg),
         deterministic=cfg.deterministic,
@@ -173,3 +213,59 @@ def _warn_about_batch(cfg: DictConfig, world_size: int) -> None:
             "batch_size: %d images per step (%d × %d), the released %s run had %d",
             images, world_size, cfg.batch_size, cfg.dataset_name, released,
         )  # fmt: skip
+
+
+def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
+    """Append command line, code version, packages, devices, seed and time to ``run.json``; resuming adds an entry.
+
+    Args:
+        run_dir: the run's folder.
+        seed: the run's seed.
+        resumed_from: the checkpoint that a resumed run starts from.
+    """
+    path = run_dir / "run.json"
+    earlier: list[Any] = []
+    with suppress(OSError, ValueError):  # missing or damaged
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    entry = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "resumed_from": resumed_from,
+        "seed": seed,
+        "code": code_version(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "machine": platform.node(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or [platform.machine()],
+    }
+    write_text_atomically(path, json.dumps([*earlier, entry], indent=2) + "\n")
+
+
+def write_run_readme(run_dir: Path, checkpoint: str, data: str, cfg: Any) -> None:
+    """Write ``README.md``.
+
+    Args:
+        run_dir: the run's folder.
+        checkpoint: name of the file to use.
+        data: what the model is trained on.
+        cfg: a validated TrainConfig.
+    """
+    chosen = run_dir.resolve() / checkpoint
+    text = _README.format(
+        name=chosen.parent.name,
+        card=model_card(cfg, data, "**Scores**: in `metrics.csv` and, after an evaluation, beside the checkpoint"),
+        evaluate=evaluation_command(chosen),
+        segment=shell_command(_SCRIPTS / "segment_images.py", "IMAGES", f"checkpoint={_readable(chosen)}"),
+        resume=resume_command(run_dir),
+    )
+    write_text_atomically(run_dir / "README.md", text)
+
+
+def evaluation_command(checkpoint: Path) -> str:
+    """Return the shell command that scores a checkpoint."""
+    return shell_command(_SCRIPTS / "eval_segmentation.py", str(checkpoint.resolve()))
+
+
+def _readable(path: Path) -> str:
+    """A path for Hydra's grammar, where = , ( [ and others have a meaning, as in the names of a sweep's jobs."""
+    return str(path) if re.fullmatch(r"[\w./+-]+", str(path)) else quoted(str(path))
