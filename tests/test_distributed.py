@@ -21,7 +21,6 @@ from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated, with_overrides
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.distributed import machine_arguments
-from eagle.errors import DataError
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training import validation_pictures
 from eagle.training.run import train
@@ -99,14 +98,6 @@ def scores_in_training(cfg):
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
 
 
-def error_of_bad_data(cfg):
-    """The message of the check of a dataset with a file that is no image."""
-    try:
-        SegmentationDataModule(with_overrides(cfg, dir_dataset_name="bad")).check()
-    except DataError as error:
-        return str(error)
-
-
 def rank_program(rank, port, values, checkpoint, folder):
     """Run by each of the two processes; writes its results to ``folder/rankN.pt``."""
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(WORLD)}
@@ -121,7 +112,6 @@ def rank_program(rank, port, values, checkpoint, folder):
     result["drawn"] = float(drawn.losses(share(global_inputs(True), rank, True)[0], 9)["loss/pos_inter"].detach())
     result["validation"] = scores_in_training(cfg)
     evaluate_checkpoint(checkpoint, evaluation_config(devices=WORLD))
-    result["bad data"] = error_of_bad_data(cfg)
     drawn, frequencies = [], validation_pictures.frequencies_figure
     validation_pictures.frequencies_figure = lambda *args: drawn.append(args[3].tolist()) or frequencies(*args)
     result["labelled"] = drawn
@@ -139,8 +129,6 @@ def alone(tmp_path_factory):
     """A dataset of five images, a checkpoint, and the results of one process."""
     folder = tmp_path_factory.mktemp("distributed")
     write_halves(folder / "data" / "halves", n=5)
-    write_halves(folder / "data" / "bad", n=5)
-    next((folder / "data" / "bad" / "imgs" / "val").iterdir()).write_bytes(b"no image")
     values = run_values(folder) | {"batch_size": 1, "dim": 32, "step_schedulers": 1}
     cfg = validated(TrainConfig, values)
     run_dir = train(cfg)
@@ -236,11 +224,6 @@ def test_train__pictures_count_the_images_of_all_processes(both, alone):
     labels = torch.cat([batch["label"] for batch in data.val_dataloader()])
     expected = [(labels == class_id).sum() for class_id in range(2)]
     assert [result["labelled"] for result in both] == [[expected], []]
-
-
-def test_check__all_processes_end_with_the_same_error(both):
-    assert "/bad/imgs/val/" in both[0]["bad data"]
-    assert both[1]["bad data"] == both[0]["bad data"]
 
 
 COMMAND = [str(ROOT / "src_EAGLE" / "train_segmentation_eigen.py"), "--config-name", "train_config_directory"]

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from eagle.checkpoints import load_segmenter
 from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
+from eagle.distributed import set_float32_precision
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.maps.probe_maps import MapSettings
@@ -57,37 +59,27 @@ def test_train__from_python_takes_a_configuration_and_keys_as_the_command_does(m
         eagle.train("train_config_directory", max_step=3)
 
 
-@pytest.fixture
-def matmul_precisions(monkeypatch):
-    """The matmul precision at each call of the backbone and of the eigensolver."""
-    seen = {"backbone": [], "spectral": []}
+def test_matmul_precision__holds_in_training_and_evaluation_but_for_the_spectral_part(make_run, monkeypatch, request):
+    seen = []
 
-    def recorded(name, function):
-        def record(*args, **kwargs):
-            seen[name].append(torch.get_float32_matmul_precision())
-            if name == "backbone":
-                assert torch.backends.cudnn.allow_tf32 == (seen[name][-1] != "highest"), "convolutions"
+    def record(owner, name):
+        function = getattr(owner, name)
+
+        def recorded(*args, **kwargs):
+            seen.append((name, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
             return function(*args, **kwargs)
 
-        return record
+        monkeypatch.setattr(owner, name, recorded)
 
-    monkeypatch.setattr(KeyBackbone, "forward", recorded("backbone", KeyBackbone.forward))
-    monkeypatch.setattr(eicue, "smallest_eigenpairs", recorded("spectral", eicue.smallest_eigenpairs))
-    before = torch.get_float32_matmul_precision()
-    yield seen
-    torch.set_float32_matmul_precision(before)
-
-
-def test_matmul_precision__holds_in_training_and_evaluation_but_for_the_spectral_part(make_run, matmul_precisions):
+    record(KeyBackbone, "forward")
+    record(eicue, "smallest_eigenpairs")
+    request.addfinalizer(partial(set_float32_precision, "highest"))
     run_dir = train(make_run(max_steps=1, matmul_precision="high"))
-    assert {name: set(seen) for name, seen in matmul_precisions.items()} == {
-        "backbone": {"high"},
-        "spectral": {"highest"},
-    }
-    matmul_precisions["backbone"].clear()
-    torch.set_float32_matmul_precision("highest")
+    assert {*seen} == {("forward", "high", True), ("smallest_eigenpairs", "highest", True)}
+    seen.clear()
+    set_float32_precision("highest")
     evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False, matmul_precision="high"))
-    assert set(matmul_precisions["backbone"]) == {"high"}
+    assert {*seen} == {("forward", "high", True)}
 
 
 def test_train__without_labels_watches_the_label_free_loss(make_run):
@@ -131,9 +123,7 @@ def test_train__warns_of_batches_without_negatives_or_unlike_the_released(caplog
     assert len(caplog.records) == bool(expected)
 
 
-@pytest.mark.parametrize(
-    ("accelerator", "devices"), [("gpu", 2), ("cpu", [0]), ("cpu", None), ("nope", 1), ("cpu", "many")]
-)
+@pytest.mark.parametrize(("accelerator", "devices"), [("gpu", 2), ("cpu", None), ("nope", 1), ("cpu", "many")])
 def test_train__devices_that_are_not_there_are_named_in_one_line(make_run, accelerator, devices):
     with pytest.raises(ConfigError, match=re.escape(f"accelerator={accelerator} devices={devices}: ")) as caught:
         train(make_run(accelerator=accelerator, devices=devices))
@@ -149,6 +139,7 @@ def test_train__never_writes_over_another_run(make_run, run_dir):
     ("overrides", "error", "message"),
     [
         ({"res": 30}, ConfigError, r"res: 30 is not a multiple of the patch size 8; use 24 or 32"),
+        ({"eigen_cluster": 17}, ConfigError, r"eigen_cluster: 17 eigenvectors .* res=32 has 16 of 8×8 pixels"),
         ({"pretrained_weights": "none.pth"}, WeightsError, r"none\.pth: no such weights file"),
         ({"dir_dataset_name": "nowhere"}, DataError, r"nowhere/imgs/train: no such folder"),
     ],

@@ -7,7 +7,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eagle.data.datamodule import SegmentationDataModule
-from eagle.evaluation.metrics import UnsupervisedMetrics, match_clusters, score
+from eagle.evaluation.metrics import match_clusters, score
 from eagle.training import validation_pictures
 from eagle.training.run import train
 
@@ -27,21 +27,14 @@ def drawn(monkeypatch):
         figure = getattr(validation_pictures, name)
         monkeypatch.setattr(validation_pictures, name, lambda *args: arguments.update({name: args}) or figure(*args))
 
-    watch("confusion_figure")
-    watch("frequencies_figure")
+    for name in ("labelled_validation", "confusion_figure", "frequencies_figure"):
+        watch(name)
     return arguments
 
 
-def test_train__draws_each_validation_and_logs_its_pictures(make_run, monkeypatch, tmp_path, drawn):
-    confusions, compute = [], UnsupervisedMetrics.compute
-
-    def watched(metric):
-        confusions.extend([metric.confusion.numpy().copy()] if metric.prefix == "test/cluster/" else [])
-        return compute(metric)
-
-    monkeypatch.setattr(UnsupervisedMetrics, "compute", watched)
+def test_train__draws_each_validation_and_logs_its_pictures(make_run, tmp_path, drawn):
     run_dir = train(make_run(n_images=2, max_steps=2, tensorboard=True))
-    [confusion], folder = confusions, run_dir / "pictures"
+    confusion, folder = drawn["labelled_validation"][2], run_dir / "pictures"
     assert {path.name for path in folder.iterdir()} == {f"step_00000002_{kind}.png" for kind in KINDS}
     matched, _, _, unmatched = drawn["confusion_figure"]
     assert (matched == score(confusion[:2], match_clusters(confusion)[:2]).confusion).all()

@@ -1,4 +1,4 @@
-"""Callbacks of a run: log its losses, show them, stop at the first that is not finite, and save the run.
+"""Callbacks of a run: show and log its losses, stop at the first that is not finite, and save the run.
 
 ``best.ckpt`` and ``last.ckpt`` are written after a step, never in the middle of one, and never half.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -40,25 +40,6 @@ SHOWN = {
     "eig": "loss/cluster_eigen_loss",
     "λ": "cd/update_params",
 }
-
-
-class LossLog(pl.Callback):
-    """Logs the losses of every ``interval``-th step under the number of that step, from 0.
-
-    Lightning would log them after ``last.ckpt`` is saved, so that a kill in between loses them, and under a count of
-    its own, which is wrong after some resumptions.
-    """
-
-    def __init__(self, interval: int) -> None:
-        self._interval = interval
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:  # noqa: ARG002
-        """Log the terms of this step; they are fetched from the device in one copy."""
-        if trainer.global_step % self._interval == 0:
-            terms: Mapping[str, Tensor] = outputs["terms"]
-            values = torch.stack([*terms.values()]).tolist()
-            for logger in trainer.loggers:
-                logger.log_metrics(dict(zip(terms, values, strict=True)), trainer.global_step - 1)
 
 
 class RunProgressBar(TQDMProgressBar):
@@ -91,28 +72,25 @@ class RunProgressBar(TQDMProgressBar):
         return {short: f"{float(logged[name]):.2f}" for short, name in SHOWN.items() if name in logged}
 
 
-class NonFiniteStop(pl.Callback):
-    """Ends training at the first non-finite loss term or gradient and writes that step's batch to ``nan_batch.pt``.
+class LossLog(pl.Callback):
+    """Logs the losses of every ``interval``-th step under the number of that step, from 0; stops at a non-finite one.
 
-    The next step raises, or a validation or checkpoint before it, so that the host never waits for a GPU. With 16-mixed
-    precision only the loss terms are checked, because the gradient scaler skips overflowing gradients.
+    They are read one step later, or before a validation or checkpoint, so that the host never waits for a GPU. The
+    batch of the step in which a term or gradient is not finite is written to ``nan_batch.pt``. With 16-mixed precision
+    only the terms are checked, because the gradient scaler skips overflowing gradients.
 
-    Args:
-        run_dir: the run's folder; all processes use rank zero's.
+    Lightning would log after ``last.ckpt`` is saved, so that a kill in between loses rows, and under a count of its
+    own, which is wrong after some resumptions.
 
     Raises:
         TrainingError: names the first non-finite term and the saved file.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
+    def __init__(self, interval: int) -> None:
+        self._interval = interval
         self._gradient_norm: Tensor | None = None
         # Number and batch of the last step, names and values on the host, and when the values have arrived.
-        self._unchecked: tuple[int, Mapping[str, Tensor], list[str], Tensor, torch.cuda.Event | None] | None = None
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Agree on the folder."""
-        self._run_dir = Path(trainer.strategy.broadcast(str(self._run_dir)))
+        self._unread: tuple[int, Mapping[str, Tensor], list[str], Tensor, torch.cuda.Event | None] | None = None
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Keep the L2 norm of all gradients."""
@@ -123,46 +101,50 @@ class NonFiniteStop(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Mapping[str, Tensor], *__: Any
     ) -> None:
-        """Start copying the step's values to the host, and check those of the step before."""
-        self._check(trainer)
+        """Read the values of the step before, and start copying this step's to the host."""
+        self._read(trainer)
         values = dict(outputs["terms"])
         if self._gradient_norm is not None:
             values[GRADIENT] = self._gradient_norm
         stacked = torch.stack([value.float() for value in values.values()])
         copy = stacked.to("cpu", non_blocking=stacked.is_cuda)
         copied = torch.cuda.current_stream(stacked.device).record_event() if stacked.is_cuda else None
-        self._unchecked = trainer.global_step - 1, batch, list(values), copy, copied
+        self._unread = trainer.global_step - 1, batch, list(values), copy, copied
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Never validate non-finite weights."""
-        self._check(trainer)
+        """Log before the validation's scores, and never validate non-finite weights."""
+        self._read(trainer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Never overwrite a good checkpoint with non-finite weights."""
-        self._check(trainer)
+        """Log before the run is saved, as it is after its last step, and never save non-finite weights."""
+        self._read(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Check the last step too."""
-        self._check(trainer)
-
-    def _check(self, trainer: pl.Trainer) -> None:
-        done, self._unchecked = self._unchecked, None
+    def _read(self, trainer: pl.Trainer) -> None:
+        done, self._unread = self._unread, None
         if done is None:
             return
         step, batch, names, values, copied = done
         if copied is not None:
             copied.synchronize()
         terms = dict(zip(names, values.tolist(), strict=True))
+        if (step + 1) % self._interval == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics({name: value for name, value in terms.items() if name != GRADIENT}, step)
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         if bad:
             suffix = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-            path = (self._run_dir / f"nan_batch{suffix}.pt").resolve()
+            path = (rank_zeros_folder(trainer) / f"nan_batch{suffix}.pt").resolve()
             with written_atomically(path) as temporary:
                 torch.save({"step": step, "terms": terms, "batch": dict(batch)}, temporary)
             raise TrainingError(
                 f"{bad[0]} became {terms[bad[0]]} in step {step} of the run; look at that step's images, saved "
                 f"in {path}, or lower the learning rates"
             )
+
+
+def rank_zeros_folder(trainer: pl.Trainer) -> Path:
+    """The run's folder; named by rank zero's clock, which its checkpoint callback has broadcast to all processes."""
+    return Path(cast(Any, trainer.checkpoint_callback).dirpath)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -187,21 +169,12 @@ class BestCheckpoint(ModelCheckpoint):
     """ModelCheckpoint that keeps its best score after the run folder moved.
 
     Lightning's own would forget it and save the first validation of the resumed run as the best.
-
-    Args:
-        path: the checkpoint to write.
-        monitor: name of the logged score to compare.
-        mode: "max" or "min".
     """
-
-    def __init__(self, path: Path, monitor: str, mode: str) -> None:
-        super().__init__(path.parent, path.stem, monitor=monitor, mode=mode, enable_version_counter=False)
-        self._path = path
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score if its checkpoint exists; otherwise the next validation counts as the best."""
-        if self._path.is_file() and state_dict["best_model_score"] is not None:
-            here = str(self._path.resolve())
+        here = f"{self.dirpath}/{self.filename}.ckpt"
+        if Path(here).is_file() and state_dict["best_model_score"] is not None:
             state_dict = state_dict | {
                 "dirpath": self.dirpath,
                 "best_model_path": here,

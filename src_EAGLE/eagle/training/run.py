@@ -36,9 +36,9 @@ from eagle.training.callbacks import (
     BestCheckpoint,
     LastCheckpoint,
     LossLog,
-    NonFiniteStop,
     RandomStates,
     RunProgressBar,
+    rank_zeros_folder,
 )
 from eagle.training.loggers import finish, make_loggers
 from eagle.training.resume import LAST_NAME, check_same_content, find_resumption, resume_command, run_folder
@@ -60,7 +60,7 @@ _README = """\
 
 {card}
 
-`docs/training.md` describes the files of this folder. What to do next:
+The files of this folder are described in `docs/training.md` of the repository. What to do next:
 
 ```bash
 # score the segmenter, which also names its clusters if the images have labels
@@ -152,7 +152,7 @@ def _fit(
                 trainer.fit(segmenter, data, ckpt_path=resumed_from, weights_only=True)
             finally:
                 finish(trainer.loggers)
-    run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
+    run_dir = rank_zeros_folder(trainer)
     if trainer.is_global_zero:
         chosen, best = run_dir / BEST_NAME, cast(BestCheckpoint, trainer.checkpoint_callback)
         if cfg.fit_clusters == "tree" and trainer.global_step >= cfg.max_steps:
@@ -168,8 +168,8 @@ def _fit(
 
 def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
     # The score that selects best.ckpt, and whether its maximum or its minimum is best.
-    monitor = (LABELLED_MONITOR, "max") if data.val_set.has_labels else (LABEL_FREE_MONITOR, "min")
-    best = BestCheckpoint(run_dir / BEST_NAME, *monitor)
+    name, mode = (LABELLED_MONITOR, "max") if data.val_set.has_labels else (LABEL_FREE_MONITOR, "min")
+    best = BestCheckpoint(run_dir, Path(BEST_NAME).stem, enable_version_counter=False, monitor=name, mode=mode)
     # A run shorter than val_freq is validated at its end, so that it has a best checkpoint.
     val_interval = min(cfg.val_freq, cfg.max_steps)
     last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, val_interval, resume_command(run_dir))
@@ -190,10 +190,9 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         log_every_n_steps=0,  # LossLog logs the losses of steps; Lightning logs those of validations
         logger=make_loggers(cfg, run_dir, data.batches_done),
         callbacks=[
-            NonFiniteStop(run_dir),
+            LossLog(cfg.scalar_log_freq),
             RandomStates(),
             *pictures,
-            LossLog(cfg.scalar_log_freq),
             RunProgressBar(cfg.scalar_log_freq),
             best,
             last,
