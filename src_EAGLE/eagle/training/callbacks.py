@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -55,16 +56,15 @@ class RunProgressBar(TQDMProgressBar):
     def __init__(self, interval: int) -> None:
         super().__init__(refresh_rate=interval)
 
-    @property
-    def total_train_batches(self) -> int:
-        """Length of the run in steps."""
-        return self.trainer.max_steps
+    def init_train_tqdm(self) -> Tqdm:
+        """Create the bar with the steps that a resumed run has done, for which Lightning starts no epoch."""
+        bar = super().init_train_tqdm()
+        bar.total, bar.initial, bar.n = self.trainer.max_steps, self.trainer.global_step, self.trainer.global_step
+        bar.refresh()
+        return bar
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Count the steps that a resumed run has done, but not in its speed."""
-        super().on_train_epoch_start(trainer, *arguments)
-        self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step
-        self.train_progress_bar.refresh()
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Keep the bar as it is: the run is one epoch."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:  # noqa: ARG002
         """The shown values by short name."""
