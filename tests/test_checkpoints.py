@@ -132,7 +132,7 @@ def test_convert__never_replaces_its_source(make_config, tmp_path, name):
     assert {path.name: path.read_bytes() for path in tmp_path.glob("run.*")} == before
 
 
-@pytest.mark.parametrize("text", ["[" * 5000, '"class_map"', "1", "\udcff"])
+@pytest.mark.parametrize("text", ["[" * 5000, "\udcff"])
 def test_read_stored__damaged_text_beside_a_checkpoint(make_config, tmp_path, text):
     tiny_checkpoint(make_config, tmp_path / "run.ckpt")
     convert(tmp_path / "run.ckpt", tmp_path / "slim.safetensors")

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -226,17 +227,12 @@ def test_train__pictures_count_the_images_of_all_processes(both, alone):
     assert [result["labelled"] for result in both] == [[expected], []]
 
 
-COMMAND = [str(ROOT / "src_EAGLE" / "train_segmentation_eigen.py"), "--config-name", "train_config_directory"]
-
-
-def arguments(values, **overrides):
+def arguments(folder, values, **overrides):
+    """A training command on both processes, with its configuration in a file."""
     values = values | {"devices": WORLD, "strategy": "ddp", "max_steps": 100_000} | overrides
-    return [*COMMAND, *(f"{name}={'' if value is None else value}" for name, value in flat(values).items())]
-
-
-def flat(values):
-    kwargs = ",".join(f"{name}:{value}" for name, value in values["backbone_kwargs"].items())
-    return values | {"backbone_kwargs": f"{{{kwargs}}}", "dir_dataset_n_classes": 2, "model_type": "vit_small"}
+    config = folder / f"{values['experiment_name']}.yml"
+    config.write_text(yaml.safe_dump(values))
+    return [str(ROOT / "src_EAGLE" / "train_segmentation_eigen.py"), "--config-name", str(config)]
 
 
 def environment(**overrides):
@@ -260,7 +256,7 @@ def alive(process):
 def test_train__a_killed_process_ends_the_run_with_an_error(alone, launcher, victim):
     folder, values, _ = alone
     name = f"killed_{launcher}_{victim}"
-    command = [sys.executable, *arguments(values, experiment_name=name, checkpoint_freq=1, rank_timeout=20)]
+    command = [sys.executable, *arguments(folder, values, experiment_name=name, checkpoint_freq=1, rank_timeout=20)]
     if launcher == "torchrun":
         options = ["--nproc_per_node", str(WORLD), "--master_port", str(free_port())]
         command[1:1] = ["-m", "torch.distributed.run", *options]
@@ -290,7 +286,7 @@ def test_train__a_signal_to_one_process_saves_and_stops_them_all(alone):
 
     def run(**overrides):
         """Both processes, as torchrun would start them."""
-        command = [sys.executable, *arguments(values, experiment_name=name, ckpt_path="last", **overrides)]
+        command = [sys.executable, *arguments(folder, values, experiment_name=name, ckpt_path="last", **overrides)]
         with log.open("a") as out:
             ranks = [environment(**ports, LOCAL_RANK=str(rank), RANK=str(rank)) for rank in range(WORLD)]
             return [subprocess.Popen(command, stdout=out, stderr=out, env=rank) for rank in ranks]
@@ -319,7 +315,7 @@ def test_train__under_slurm_every_task_is_a_rank(alone):
         "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "eagle", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_NODELIST": "127.0.0.1", "SLURM_NODEID": "0", "MASTER_PORT": str(free_port()),
     }  # fmt: skip
-    command = [sys.executable, *arguments(values, experiment_name="slurm", max_steps=2)]
+    command = [sys.executable, *arguments(folder, values, experiment_name="slurm", max_steps=2)]
     tasks = [
         subprocess.Popen(command, env=environment(**slurm, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)))
         for rank in range(WORLD)

@@ -42,15 +42,6 @@ def test_object_nce__released_losses_and_gradients(golden, which, mode):
         assert (loss.learned_centroids.grad - expected).norm() / expected.norm() < 1e-3
 
 
-def test_object_nce__weights_may_come_as_row_means():
-    torch.manual_seed(0)
-    source, target = F.normalize(torch.randn(2, 18, 6), dim=2)
-    cue = torch.randint(0, 3, (2, 3, 3))
-    similarity = torch.rand(2, 9, 9)
-    loss = ObjectNCELoss(TrainConfig(), 4)
-    assert torch.allclose(loss(source, target, cue, similarity), loss(source, target, cue, similarity.mean(dim=2)))
-
-
 @pytest.mark.parametrize("mode", ["prototype", "mean", "learned"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_object_nce__labels_without_members_change_neither_loss_nor_gradients(mode, smoothing):

@@ -87,12 +87,12 @@ def test_disk_cache__an_interrupted_run_keeps_what_it_has(setting, monkeypatch):
     assert torch.allclose(keys, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("change", ["weights", "blocks", "res", "precision", "touched", "another image"])
+@pytest.mark.parametrize("change", ["weights", "blocks", "res", "touched", "another image"])
 def test_disk_cache__changed_inputs_of_the_keys_use_another_folder(setting, make_config, change):
     cfg, segmenter, data = setting
     disk_cache(cfg, segmenter.net.model, data)
     before = len(cache_folders(cfg))
-    overrides = {"blocks": {"key_blocks": [0, 1]}, "res": {"res": 40}, "precision": {"precision": "bf16-mixed"}}
+    overrides = {"blocks": {"key_blocks": [0, 1]}, "res": {"res": 40}}
     changed = make_config(**{**cfg, **overrides.get(change, {})})
     other = LitUnsupervisedSegmenter(3, changed)
     if change != "weights":

@@ -9,7 +9,7 @@ import sys
 import warnings
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,10 +49,6 @@ BEST_NAME, TREE_NAME = "best.ckpt", "last_tree.ckpt"
 # Images per step of the released runs, on two GPUs and on one.
 RELEASED_BATCHES = {"cocostuff27": 64, "cityscapes": 32}
 
-PACKAGES = (
-    "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy", "scipy", "scikit-learn", "pillow",
-    "hydra-core", "omegaconf", "safetensors",
-)  # fmt: skip
 _SCRIPTS = Path(__file__).resolve().parents[2]
 
 _README = """\
@@ -233,7 +229,7 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
         "seed": seed,
         "code": code_version(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {package.name: package.version for package in distributions()},
         "machine": platform.node(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or [platform.machine()],
     }
