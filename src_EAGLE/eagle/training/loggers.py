@@ -81,7 +81,7 @@ def make_loggers(cfg: DictConfig, run_dir: Path, steps_done: int = 0) -> list[Lo
     if cfg.wandb:
         server = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
         # Without a login wandb would ask for one, and a job would wait.
-        online = "WANDB_MODE" in os.environ or "WANDB_API_KEY" in os.environ or get_netrc_auth(server) is not None
+        online = any(map(os.environ.get, ("WANDB_MODE", "WANDB_API_KEY"))) or get_netrc_auth(server) is not None
         if not online:
             rank_zero_only(logger.warning)(
                 "wandb: logging offline, since nobody is logged in to %s; upload later with `wandb sync`", server
