@@ -27,12 +27,8 @@ class Read(NamedTuple):
     operator: str
 
 
-class HostReadError(AssertionError):
-    """A host read that the test does not allow."""
-
-
 class Watch(TorchDispatchMode):
-    """Raises HostReadError for reads that are not ``allowed``; collects the others in ``seen``.
+    """Raises AssertionError for reads that are not ``allowed``; collects the others in ``seen``.
 
     Enter it inside a FakeTensorMode.
     """
@@ -49,7 +45,7 @@ class Watch(TorchDispatchMode):
             return func(*args, **kwargs)
         read = Read(_place(), operator)
         if read not in self.allowed:
-            raise HostReadError(f"{read.place}: {operator} makes the host wait for the device")
+            raise AssertionError(f"{read.place}: {operator} makes the host wait for the device")
         self.seen.add(read)
         return ANSWERS.get(operator, func)(*args, **kwargs)
 

@@ -1,6 +1,5 @@
 """The whole training step against the released code (golden i), and edge cases."""
 
-import json
 from copy import deepcopy
 
 import pytest
@@ -181,15 +180,6 @@ def test_losses__without_labels_are_finite_and_leave_the_linear_probe_unchanged(
     assert segmenter.linear_probe.weight.grad.abs().sum() == 0
 
 
-def test_losses__probes_send_no_gradient_into_the_head(make_config):
-    segmenter = LitUnsupervisedSegmenter(5, make_config())
-    terms = segmenter.losses(tiny_batch(), step=0)
-    (terms["loss/linear"] + terms["loss/cluster"]).backward()
-    moved = {name for name, p in segmenter.named_parameters() if p.grad is not None}
-    assert moved == {"linear_probe.weight", "linear_probe.bias", "cluster_probe.clusters"}
-    assert segmenter.linear_probe.weight.grad.abs().sum() > 0
-
-
 def test_losses__paper_fidelity_takes_the_augmented_colours(make_config):
     batch = tiny_batch()
     batch["img_aug"] = torch.randn(2, 3, 56, 56)
@@ -200,17 +190,6 @@ def test_losses__paper_fidelity_takes_the_augmented_colours(make_config):
     segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
     vectors, vectors_aug = segmenter._eigenvectors(batch["img"], batch["img_aug"], code, code)
     assert torch.allclose(vectors, vectors_aug, atol=1e-3)
-
-
-def test_segmenter__published_tensor_names_and_shapes(golden, make_config):
-    """All our tensors exist in the released checkpoint with the same shapes."""
-    published = json.loads(golden.path("state_dict_keys_cocostuff_vits8.json").read_text())
-    segmenter = LitUnsupervisedSegmenter(27, make_config(dim=512, backbone_kwargs={}))
-    ours = {name: list(tensor.shape) for name, tensor in segmenter.state_dict().items()}
-    assert {name for name in ours if not name.startswith("net.model.")} == TRAINED
-    assert ours == {name: published[name][0] for name in ours}
-    leftovers = published.keys() - ours.keys()
-    assert {name.split(".")[0] for name in leftovers} == {"train_cluster_probe", "decoder", "CELoss"}
 
 
 def test_losses__unchanged_views_do_not_pass_the_backbone_again(make_config):

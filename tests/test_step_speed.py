@@ -11,11 +11,7 @@ from eagle.data.datamodule import HOST_ENTRIES
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral import eigensolver
 from eagle.spectral.affinity import color_affinity, feature_affinity
-from eagle.spectral.eicue import laplacian_eigenvectors
 from eagle.spectral.laplacian import normalized_laplacian
-
-# Operators that make the host wait for a value or a size.
-WAITING = ("_local_scalar_dense", "nonzero", "unique_consecutive", "masked_select", "bincount")
 
 # Operators without a deterministic GPU kernel: torch.use_deterministic_algorithms makes them raise.
 REFUSED = {
@@ -54,19 +50,6 @@ def recorded_draws():
         "perms": torch.tensor([[1, 2, 0]]),
         "eigenvectors": (torch.randn(3, 49, 4), torch.randn(3, 49, 4)),
     }
-
-
-def test_eigenvectors__no_iteration_waits_for_the_device(monkeypatch):
-    """As on a GPU: one small eigh in all, whose error check waits, and no operator that waits in the iterations."""
-    monkeypatch.setattr(eigensolver, "WITHOUT_WAITING", ())
-    torch.manual_seed(0)
-    objects = torch.randn(2, 16, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-    code, img = objects + 0.1 * torch.randn(2, 16, 16, 16), torch.randn(2, 3, 128, 128)
-    with Operators() as operators:
-        laplacian_eigenvectors(code, img, 4)
-    assert operators.names.count("linalg_cholesky_ex") == eigensolver.MAX_ITERATIONS + 1
-    assert operators.names.count("_linalg_eigh") == 1
-    assert not [name for name in operators.names if name in (*WAITING, "linalg_qr", "_linalg_check_errors")]
 
 
 @pytest.fixture

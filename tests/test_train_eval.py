@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from eagle.checkpoints import load_segmenter
 from eagle.config.refinement import refinement_of_name
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
+from eagle.distributed import set_float32_precision
 from eagle.errors import CheckpointError, ConfigError, DataError, WeightsError, one_line
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.maps.probe_maps import MapSettings
@@ -24,6 +26,7 @@ from eagle.models.backbone import KeyBackbone
 from eagle.spectral import eicue
 from eagle.spectral.refinement import spectral_refinement
 from eagle.training.run import _warn_about_batch, train
+from miniatures import save, write_halves
 
 
 def eval_config(**overrides):
@@ -49,44 +52,34 @@ def test_train__leaves_checkpoints_config_and_metrics(run_dir):
 
 def test_train__from_python_takes_a_configuration_and_keys_as_the_command_does(make_run, tmp_path):
     make_run()  # writes the data
-    values = run_values(tmp_path) | {"max_steps": 1, "model_type": "vit_small"}
+    values = run_values(tmp_path) | {"max_steps": 1, "model_type": "vit_small", "fit_clusters": "off"}
     folder = eagle.train("train_config_directory", **values)
     assert (folder / "last.ckpt").is_file()
     with pytest.raises(ConfigError, match="max_steps"):
         eagle.train("train_config_directory", max_step=3)
 
 
-@pytest.fixture
-def matmul_precisions(monkeypatch):
-    """The matmul precision at each call of the backbone and of the eigensolver."""
-    seen = {"backbone": [], "spectral": []}
+def test_matmul_precision__holds_in_training_and_evaluation_but_for_the_spectral_part(make_run, monkeypatch, request):
+    seen = []
 
-    def recorded(name, function):
-        def record(*args, **kwargs):
-            seen[name].append(torch.get_float32_matmul_precision())
-            if name == "backbone":
-                assert torch.backends.cudnn.allow_tf32 == (seen[name][-1] != "highest"), "convolutions"
+    def record(owner, name):
+        function = getattr(owner, name)
+
+        def recorded(*args, **kwargs):
+            seen.append((name, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
             return function(*args, **kwargs)
 
-        return record
+        monkeypatch.setattr(owner, name, recorded)
 
-    monkeypatch.setattr(KeyBackbone, "forward", recorded("backbone", KeyBackbone.forward))
-    monkeypatch.setattr(eicue, "smallest_eigenpairs", recorded("spectral", eicue.smallest_eigenpairs))
-    before = torch.get_float32_matmul_precision()
-    yield seen
-    torch.set_float32_matmul_precision(before)
-
-
-def test_matmul_precision__holds_in_training_and_evaluation_but_for_the_spectral_part(make_run, matmul_precisions):
+    record(KeyBackbone, "forward")
+    record(eicue, "smallest_eigenpairs")
+    request.addfinalizer(partial(set_float32_precision, "highest"))
     run_dir = train(make_run(max_steps=1, matmul_precision="high"))
-    assert {name: set(seen) for name, seen in matmul_precisions.items()} == {
-        "backbone": {"high"},
-        "spectral": {"highest"},
-    }
-    matmul_precisions["backbone"].clear()
-    torch.set_float32_matmul_precision("highest")
+    assert {*seen} == {("forward", "high", True), ("smallest_eigenpairs", "highest", True)}
+    seen.clear()
+    set_float32_precision("highest")
     evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False, matmul_precision="high"))
-    assert set(matmul_precisions["backbone"]) == {"high"}
+    assert {*seen} == {("forward", "high", True)}
 
 
 def test_train__without_labels_watches_the_label_free_loss(make_run):
@@ -117,25 +110,20 @@ def test_train__scores_are_0_where_every_labelled_pixel_is_in_an_extra_cluster(m
 @pytest.mark.parametrize(
     ("values", "world_size", "expected"),
     [
-        ({"dataset_name": "cocostuff27"}, 2, None),
-        ({"dataset_name": "cocostuff27"}, 1, "32 images per step (1 × 32), the released cocostuff27 run had 64: set "
-         "devices=2 batch_size=32, or batch_size=64 on this number of devices"),
-        ({"dataset_name": "cityscapes"}, 2, "set devices=1 batch_size=32, or batch_size=16 gather_batch=true"),
-        ({"dataset_name": "directory"}, 3, None),
+        ({"dataset_name": "cocostuff27"}, 2, ""),
+        ({"dataset_name": "cocostuff27"}, 1, "32 images per step (1 × 32), the released cocostuff27 run had 64"),
+        ({"dataset_name": "directory"}, 3, ""),
+        ({"dataset_name": "directory", "batch_size": 1}, 2, "no negative pairs"),
+        ({"dataset_name": "directory", "batch_size": 1, "gather_batch": True}, 2, ""),
     ],
-)  # fmt: skip
-def test_train__warns_of_another_number_of_images_per_step_than_released(caplog, values, world_size, expected):
-    _warn_about_batch(validated(TrainConfig, values), world_size)
-    if expected is None:
-        assert caplog.text == ""
-    else:
-        assert expected in caplog.text
-        assert len(caplog.records) == 1
-
-
-@pytest.mark.parametrize(
-    ("accelerator", "devices"), [("gpu", 2), ("cpu", [0]), ("cpu", None), ("nope", 1), ("cpu", "many")]
 )
+def test_train__warns_of_batches_without_negatives_or_unlike_the_released(caplog, values, world_size, expected):
+    _warn_about_batch(validated(TrainConfig, values), world_size)
+    assert expected in caplog.text
+    assert len(caplog.records) == bool(expected)
+
+
+@pytest.mark.parametrize(("accelerator", "devices"), [("gpu", 2), ("cpu", None), ("nope", 1), ("cpu", "many")])
 def test_train__devices_that_are_not_there_are_named_in_one_line(make_run, accelerator, devices):
     with pytest.raises(ConfigError, match=re.escape(f"accelerator={accelerator} devices={devices}: ")) as caught:
         train(make_run(accelerator=accelerator, devices=devices))
@@ -151,6 +139,7 @@ def test_train__never_writes_over_another_run(make_run, run_dir):
     ("overrides", "error", "message"),
     [
         ({"res": 30}, ConfigError, r"res: 30 is not a multiple of the patch size 8; use 24 or 32"),
+        ({"eigen_cluster": 17}, ConfigError, r"eigen_cluster: 17 eigenvectors .* res=32 has 16 of 8×8 pixels"),
         ({"pretrained_weights": "none.pth"}, WeightsError, r"none\.pth: no such weights file"),
         ({"dir_dataset_name": "nowhere"}, DataError, r"nowhere/imgs/train: no such folder"),
     ],
@@ -201,21 +190,6 @@ def test_evaluate__a_folder_that_cannot_be_written_to(run_dir, tmp_path, monkeyp
     assert "strict mIoU" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("keys", "suffixes"),
-    [
-        ({"run_crf": False, "refine": "crf"}, ["", "+crf"]),
-        ({"refine": "both"}, ["", "+spectral", "+spectral+crf"]),
-    ],
-)
-def test_evaluate__refine_takes_precedence_over_run_crf(run_dir, tmp_path, keys, suffixes):
-    path = run_dir / "last.ckpt"
-    names = [probe + suffix for suffix in suffixes for probe in ("linear", "cluster")]
-    content = evaluate_checkpoint(path, eval_config(**keys))
-    assert list(content["scores"]) == names
-    assert content["class_map"]["assignments"][f"linear{suffixes[-1]}"] == [0, 1], "the linear probe is not matched"
-
-
 def test_evaluate__spectral_maps_are_probabilities_smoothed_on_the_patch_graph(run_dir):
     segmenter = load_segmenter(run_dir / "last.ckpt")
     img = torch.randn(2, 3, 40, 52)  # padded to 5×7 patches
@@ -227,17 +201,15 @@ def test_evaluate__spectral_maps_are_probabilities_smoothed_on_the_patch_graph(r
     torch.testing.assert_close(maps["linear+spectral"].sum(dim=1), torch.ones(2, 40, 52))
 
 
-def test_evaluate__without_flip_scores_as_validation_does(make_run):
-    run_dir = train(make_run(max_steps=2, val_freq=2))
-    content = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(flip=False, run_crf=False))
-    with (run_dir / "metrics.csv").open() as file:
-        validated = [row for row in csv.DictReader(file) if row["test/cluster/mIoU"]][-1]
+def test_evaluate__without_flip_scores_as_validation_does(run_dir):
+    content = evaluate_checkpoint(run_dir / "best.ckpt", eval_config(flip=False, refine="spectral"))
+    assert list(content["scores"]) == ["linear", "cluster", "linear+spectral", "cluster+spectral"]
+    assert content["class_map"]["assignments"]["linear+spectral"] == [0, 1], "the linear probe is not matched"
+    (validated,) = [row for row in logged(run_dir) if row["test/cluster/mIoU"]]
     for probe in ("linear", "cluster"):
         scores = content["scores"][probe]["published"]
         assert scores["mIoU"] == pytest.approx(float(validated[f"test/{probe}/mIoU"]), abs=1e-3)
         assert scores["accuracy"] == pytest.approx(float(validated[f"test/{probe}/Accuracy"]), abs=1e-3)
-    flipped = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False))
-    assert (content["flip"], flipped["flip"]) == (False, True)
 
 
 def test_evaluate__predictions_are_the_scored_maps(run_dir, trained):
@@ -262,22 +234,35 @@ def test_evaluate__predictions_are_the_scored_maps(run_dir, trained):
         assert content["scores"][name]["strict"]["accuracy"] == pytest.approx(100 * right / labelled)
 
 
-def test_evaluate__whole_images_of_any_shape_whatever_the_batch_size(make_run, tmp_path):
+@pytest.fixture
+def validation_folder(tmp_path):
+    """The validation part of another dataset for the shared checkpoints."""
+    write_halves(tmp_path / "halves")
+    return tmp_path / "halves"
+
+
+def test_evaluate__whole_images_of_any_shape_whatever_the_batch_size(run_dir, validation_folder):
     """Shapes differ within a batch, sides are not multiples of the patch size, and one image is smaller than res."""
-    run_dir = train(make_run())
     for i, size in enumerate([(40, 48), (64, 37), (9, 12)]):
         rng = np.random.default_rng(i)
-        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(
-            tmp_path / f"data/halves/imgs/val/{i}.png"
-        )
-        Image.fromarray(rng.integers(0, 2, size, dtype=np.uint8)).save(tmp_path / f"data/halves/labels/val/{i}.png")
+        save(validation_folder / f"imgs/val/{i}.png", rng.integers(0, 255, (*size, 3), dtype=np.uint8))
+        save(validation_folder / f"labels/val/{i}.png", rng.integers(0, 2, size, dtype=np.uint8))
+    keys = {"crop": False, "run_crf": False, "pytorch_data_dir": str(validation_folder.parent)}
     scores = [
-        evaluate_checkpoint(run_dir / "last.ckpt", eval_config(crop=False, run_crf=False, **overrides))["scores"]
-        for overrides in ({"batch_size": 1}, {"batch_size": 4}, {"batch_size": 3, "num_workers": 2})
+        evaluate_checkpoint(run_dir / "last.ckpt", eval_config(**keys | overrides))["scores"]
+        for overrides in ({"batch_size": 1}, {"batch_size": 3, "num_workers": 2}, {"crop": True})
     ]
-    assert scores[0] == scores[1] == scores[2]
-    cropped = evaluate_checkpoint(run_dir / "last.ckpt", eval_config(run_crf=False))["scores"]
-    assert cropped["linear"] != scores[0]["linear"]
+    assert scores[0] == scores[1]
+    assert scores[0]["linear"] != scores[2]["linear"]
+
+
+def test_evaluate__void_labels_only_is_one_clear_error(run_dir, validation_folder):
+    for path in (validation_folder / "labels/val").iterdir():
+        save(path, np.full((40, 48), 255, dtype=np.uint8))
+    with pytest.raises(DataError, match="every label of the dataset is void"):
+        evaluate_checkpoint(
+            run_dir / "best.ckpt", eval_config(run_crf=False, pytorch_data_dir=str(validation_folder.parent))
+        )
 
 
 def test_evaluate__several_checkpoints_are_compared_and_missing_ones_reported_first(run_dir, capsys):
@@ -290,14 +275,6 @@ def test_evaluate__several_checkpoints_are_compared_and_missing_ones_reported_fi
     with (run_dir / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["map"] for row in rows if row["map"] != "kmeans"] == 2 * ["linear", "cluster"]
-
-
-def test_evaluate__void_labels_only_is_one_clear_error(make_run, tmp_path):
-    run_dir = train(make_run())
-    for path in (tmp_path / "data/halves/labels/val").iterdir():
-        Image.fromarray(np.full((40, 48), 255, dtype=np.uint8)).save(path)
-    with pytest.raises(DataError, match="every label of the dataset is void"):
-        evaluate_checkpoint(run_dir / "best.ckpt", eval_config(run_crf=False))
 
 
 def test_evaluate__dataset_with_other_classes_is_refused(run_dir):

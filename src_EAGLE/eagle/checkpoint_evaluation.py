@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from eagle.checkpoints import dataset_config, evaluation_file, load_segmenter, probe_entry
 from eagle.config.refinement import refinement
 from eagle.config.validation import check_resolution, plain
+from eagle.console import code_version
 from eagle.data.check import readable_part
 from eagle.data.datasets.catalog import dataset_label, open_dataset
 from eagle.data.labels import ClassMap
@@ -37,7 +38,6 @@ from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, without_cuts
 from eagle.models.key_cache import KeyMemory, weights_digest
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.caches import available_memory
-from eagle.training.run_record import code_version
 
 # Cuts of a tree that are scored as well, as multiples of the number of classes.
 FURTHER_CUTS = (2, 3, 4)

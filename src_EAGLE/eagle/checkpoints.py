@@ -294,19 +294,14 @@ def stored_cfg(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
         CheckpointError: a value of a key in TrainConfig is an interpolation such as ``${oc.env:NAME}``. Resolving it
             would expose this machine's environment to the author of the file. Unknown keys are never resolved.
     """
-    cfg = _plain(description["cfg"])
+    stored = description["cfg"]
+    cfg: dict[str, Any] = dict(OmegaConf.to_container(stored) if OmegaConf.is_config(stored) else stored)  # type: ignore[arg-type]
     used = {field.name: cfg[field.name] for field in dataclasses.fields(TrainConfig) if field.name in cfg}
     # An untrusted pickle can nest OmegaConf nodes anywhere; in plain form only strings can interpolate.
     for name, value in plain(OmegaConf.create(used, flags={"allow_objects": True})).items():
         if "${" in str(value):
             raise CheckpointError(f"{path}: its {name} is {value!r}; only your own YAML files may interpolate")
     return cfg
-
-
-def _plain(cfg: Any) -> dict[str, Any]:
-    if isinstance(cfg, (DictConfig, ListConfig)):
-        cfg = OmegaConf.to_container(cfg)
-    return dict(cfg) if isinstance(cfg, Mapping) else dict(vars(cfg))
 
 
 def _evaluated_class_map(path: Path, tensors: Mapping[str, Tensor]) -> ClassMap | None:

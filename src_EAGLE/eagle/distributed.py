@@ -1,22 +1,21 @@
 """Devices and processes: the Trainer's device arguments, and collectives."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.nn import functional as differentiable
 
-from eagle.errors import ConfigError, EagleError, one_line
+from eagle.errors import ConfigError, one_line
 
 Item = TypeVar("Item")
 
@@ -35,7 +34,10 @@ def machine_arguments(cfg: Any) -> dict[str, Any]:
     arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy")}
     arguments |= {"precision": chosen_precision(cfg), "use_distributed_sampler": False}
     with named_devices(cfg):
-        strategy = _chosen_strategy(arguments)
+        # Lightning chooses the strategy and the number of processes.
+        strategy = pl.Trainer(
+            **arguments, logger=False, enable_checkpointing=False, enable_model_summary=False
+        ).strategy
     if cfg.strategy in ("auto", "ddp") and isinstance(strategy, DDPStrategy) and strategy.world_size > 1:
         arguments["strategy"] = DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))
     return arguments
@@ -111,38 +113,6 @@ def from_rank_zero(local: Tensor) -> Tensor:
     return local
 
 
-def connect_processes(cfg: Any) -> None:
-    """Connect processes started by torchrun or a cluster, so that they can communicate before training starts.
-
-    Lightning connects them only when training starts. Processes that Lightning launches itself do not exist before
-    then.
-    """
-    strategy = _chosen_strategy(machine_arguments(cfg))
-    if isinstance(strategy, DDPStrategy) and not isinstance(strategy.cluster_environment, LightningEnvironment):
-        strategy.setup_environment()
-
-
-def started_by_rank_zero() -> bool:
-    """Whether Lightning launched this process from rank zero and has not connected the two yet."""
-    return world_size() == 1 and rank_zero_only.rank != 0  # type: ignore[attr-defined]
-
-
-def computed_by_rank_zero(compute: Callable[[], Item]) -> Item:
-    """Call ``compute`` in rank zero; return its result, or raise its EagleError, in every process."""
-    if world_size() == 1:
-        return compute()
-    outcome: list[Any] = [None]
-    if dist.get_rank() == 0:
-        try:
-            outcome = [compute()]
-        except EagleError as error:
-            outcome = [error]
-    dist.broadcast_object_list(outcome, src=0)
-    if isinstance(outcome[0], EagleError):
-        raise outcome[0]
-    return cast(Item, outcome[0])
-
-
 def all_gather_objects(local: list[Item]) -> list[Item]:
     """Concatenate the lists of all processes in rank order."""
     if world_size() == 1:
@@ -158,17 +128,3 @@ def all_reduce_sum(local: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(total)
     return total
-
-
-def all_reduce_mean(local: Tensor) -> Tensor:
-    """Average a tensor over all processes, in float32 and without gradient."""
-    mean = local.detach().float()
-    if world_size() > 1:
-        dist.all_reduce(mean)
-        mean /= world_size()
-    return mean
-
-
-def _chosen_strategy(arguments: dict[str, Any]) -> Strategy:
-    """Ask Lightning which strategy and how many processes the Trainer's arguments select on this machine."""
-    return pl.Trainer(**arguments, logger=False, enable_checkpointing=False, enable_model_summary=False).strategy

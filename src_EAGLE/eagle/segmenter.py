@@ -12,12 +12,11 @@ from torch.nn import functional as F
 from eagle.config.schema import RANDOM_WEIGHTS
 from eagle.config.validation import complete_config, plain
 from eagle.data.datasets.base import VOID
-from eagle.distributed import all_gather_rows, all_reduce_mean, all_reduce_sum, device_rows, from_rank_zero
+from eagle.distributed import all_gather_rows, all_reduce_sum, device_rows, from_rank_zero, world_size
 from eagle.errors import ConfigError
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.losses.correspondence import CorrespondenceLoss
-from eagle.losses.object_nce import ObjectNCELoss, lambda_at
-from eagle.losses.patch_weights import patch_weights
+from eagle.losses.object_nce import ObjectNCELoss, lambda_at, patch_weights
 from eagle.maps.probe_maps import MapSettings, ProbeMaps, cut_map, linear_scores
 from eagle.models.backbone import build_backbone
 from eagle.models.cluster_tree import ClusterCut, ClusterTree
@@ -361,7 +360,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         loss_sum = F.cross_entropy(rows, label.flatten(), ignore_index=VOID, reduction="sum")
         n_labelled = (label != VOID).sum()
         if self.cfg.gather_batch:
-            n_labelled = all_reduce_mean(n_labelled)
+            n_labelled = all_reduce_sum(n_labelled) / world_size()
             return loss_sum / torch.where(n_labelled > 0, n_labelled, 1)
         return loss_sum / n_labelled.clamp(min=1)
 

@@ -1,17 +1,11 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
+from eagle.config.schema import TrainConfig
 from eagle.losses.correspondence import CorrespondenceLoss, grid_corners, patch_rows, sample
 
-
-def config(**overrides):
-    defaults = {
-        "feature_samples": 3, "neg_samples": 2, "shift_value": 3.5, "shift_bias": 0.0,
-        "pointwise": True, "zero_clamp": True, "stabalize": True,
-    }  # fmt: skip
-    return SimpleNamespace(**(defaults | overrides))
+# The other keys have the released defaults.
+FEW = {"feature_samples": 3, "neg_samples": 2}
 
 
 @pytest.mark.parametrize("which", ["cocostuff", "cityscapes"])
@@ -20,7 +14,7 @@ def test_correspondence__released_losses_and_gradients(golden, which, size):
     name = f"e_corr_{which}_{size}"
     data, meta = golden.tensors(name), golden.metadata(name)
     loss = CorrespondenceLoss(
-        config(feature_samples=int(meta["feature_samples"]), neg_samples=5, shift_bias=float(meta["shift_bias"]))
+        TrainConfig(feature_samples=int(meta["feature_samples"]), shift_bias=float(meta["shift_bias"]))
     )
     codes = [data[key].clone().requires_grad_() for key in ("code", "code_pos", "code_pos_aug")]
     coords = torch.stack([data["coords1"], data["coords2"], data["coords3"]])
@@ -43,8 +37,8 @@ def test_correspondence__released_losses_and_gradients(golden, which, size):
 
 def test_correspondence__clamps_can_be_lifted():
     feats = torch.randn(2, 4, 3, 3)
-    free = CorrespondenceLoss(config(zero_clamp=False, stabalize=False))
-    clamped = CorrespondenceLoss(config())
+    free = CorrespondenceLoss(TrainConfig(**FEW, zero_clamp=False, stabalize=False))
+    clamped = CorrespondenceLoss(TrainConfig(**FEW))
     coords, perms = free.random_coords(2, torch.device("cpu")), torch.tensor([[1, 0]])
     inputs = (feats, feats, feats, -feats, -feats, feats)
     assert free(*inputs, coords, perms)["pos_inter_loss"] != clamped(*inputs, coords, perms)["pos_inter_loss"]

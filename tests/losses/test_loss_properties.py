@@ -1,18 +1,15 @@
 """Properties of both losses for any codes and cues, including degenerate ones."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from eagle.errors import ConfigError
+from eagle.config.schema import TrainConfig
 from eagle.losses.correspondence import CorrespondenceLoss
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.run import train
 
 N_LABELS = 4
 MODES = st.sampled_from(["prototype", "mean", "learned"])
@@ -22,18 +19,12 @@ SEEDS = st.integers(0, 99)
 
 def object_nce(mode="prototype", smoothing=0.0):
     torch.manual_seed(0)
-    cfg = SimpleNamespace(
-        contrastive_temp=0.07, global_loss_weight=0.7, centroid_mode=mode, label_smoothing=smoothing
-    )  # fmt: skip
+    cfg = TrainConfig(centroid_mode=mode, label_smoothing=smoothing)
     return ObjectNCELoss(cfg, N_LABELS, dim=6)
 
 
-def correspondence(**overrides):
-    values = {
-        "feature_samples": 3, "neg_samples": 2, "shift_value": 3.5, "shift_bias": 0.0,
-        "pointwise": True, "zero_clamp": True, "stabalize": True,
-    }  # fmt: skip
-    return CorrespondenceLoss(SimpleNamespace(**(values | overrides)))
+def correspondence():
+    return CorrespondenceLoss(TrainConfig(feature_samples=3, neg_samples=2))
 
 
 @st.composite
@@ -179,13 +170,3 @@ def test_whole_step__is_finite_with_finite_gradients(make_config, kind):
     assert all(torch.isfinite(value) for value in terms.values())
     trained = [p for p in segmenter.parameters() if p.requires_grad]
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
-
-
-def test_train__batch_of_one_warns_that_there_are_no_negatives(make_run, caplog):
-    train(make_run(batch_size=1, max_steps=1))
-    assert [r.message for r in caplog.records if r.message.startswith("batch_size: a batch of one")]
-
-
-def test_train__more_eigenvectors_than_patches_is_refused_before_training(make_run):
-    with pytest.raises(ConfigError, match=r"eigen_cluster: 17 eigenvectors .* res=32 has 16 of 8×8 pixels; raise res"):
-        train(make_run(eigen_cluster=17))

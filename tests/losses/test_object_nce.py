@@ -1,17 +1,18 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from eagle.config.schema import TrainConfig
 from eagle.losses import object_nce
-from eagle.losses.object_nce import ObjectNCELoss, lambda_at, medoids_by_label, medoids_by_mask, medoids_of_images
-
-
-def config(**overrides):
-    defaults = {"contrastive_temp": 0.07, "global_loss_weight": 0.7, "centroid_mode": "prototype", "dataset_name": "x"}
-    return SimpleNamespace(**(defaults | overrides))
+from eagle.losses.object_nce import (
+    ObjectNCELoss,
+    lambda_at,
+    medoids_by_label,
+    medoids_by_mask,
+    medoids_of_images,
+    patch_weights,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def config(**overrides):
 )
 def test_object_nce__released_losses_and_gradients(golden, which, mode):
     data = golden.tensors(f"f_infonce_{which}_{mode}")
-    loss = ObjectNCELoss(config(dataset_name=which, centroid_mode=mode), 27, dim=24)
+    loss = ObjectNCELoss(TrainConfig(dataset_name=which, centroid_mode=mode), 27, dim=24)
     if mode == "learned":
         loss.learned_centroids.data = data["learned_centroids"].clone()
     source, target = (data[key].clone().requires_grad_() for key in ("S1", "S2"))
@@ -41,22 +42,13 @@ def test_object_nce__released_losses_and_gradients(golden, which, mode):
         assert (loss.learned_centroids.grad - expected).norm() / expected.norm() < 1e-3
 
 
-def test_object_nce__weights_may_come_as_row_means():
-    torch.manual_seed(0)
-    source, target = F.normalize(torch.randn(2, 18, 6), dim=2)
-    cue = torch.randint(0, 3, (2, 3, 3))
-    similarity = torch.rand(2, 9, 9)
-    loss = ObjectNCELoss(config(), 4)
-    assert torch.allclose(loss(source, target, cue, similarity), loss(source, target, cue, similarity.mean(dim=2)))
-
-
 @pytest.mark.parametrize("mode", ["prototype", "mean", "learned"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_object_nce__labels_without_members_change_neither_loss_nor_gradients(mode, smoothing):
     torch.manual_seed(0)
     source, target = F.normalize(torch.randn(2, 32, 6), dim=2)
     cue, weights = torch.tensor([0, 2, 3, 6])[torch.randint(0, 4, (2, 4, 4))], torch.rand(2, 16)
-    loss = ObjectNCELoss(config(centroid_mode=mode, label_smoothing=smoothing), 9, dim=6)
+    loss = ObjectNCELoss(TrainConfig(centroid_mode=mode, label_smoothing=smoothing), 9, dim=6)
     results = []
     for n_labels in (None, 7, 9, 20):
         views = [view.clone().requires_grad_() for view in (source, target)]
@@ -85,8 +77,8 @@ def test_image_scope__is_the_mean_loss_of_the_images_alone(mode, smoothing):
     cue[1, 2:] = 1
     if smoothing:
         weights = torch.ones_like(weights)  # with smoothing their mean is one factor for all images
-    whole = ObjectNCELoss(config(centroid_mode=mode, label_smoothing=smoothing, prototype_scope="image"), 4, dim=6)
-    alone = ObjectNCELoss(config(centroid_mode=mode, label_smoothing=smoothing), 4, dim=6)
+    whole = ObjectNCELoss(TrainConfig(centroid_mode=mode, label_smoothing=smoothing, prototype_scope="image"), 4, dim=6)
+    alone = ObjectNCELoss(TrainConfig(centroid_mode=mode, label_smoothing=smoothing), 4, dim=6)
     alone.load_state_dict(whole.state_dict())
     value = whole(*views, cue, weights, 9)
     images = [view.split(16) for view in views]
@@ -102,7 +94,7 @@ def test_image_scope__is_the_mean_loss_of_the_images_alone(mode, smoothing):
 def test_image_scope__an_image_with_one_label_costs_nothing_and_is_no_negative(smoothing):
     views, cue, weights = random_views(n_images=2)
     cue[1] = 3
-    loss = ObjectNCELoss(config(label_smoothing=smoothing, prototype_scope="image"), 4)
+    loss = ObjectNCELoss(TrainConfig(label_smoothing=smoothing, prototype_scope="image"), 4)
     gradients = torch.autograd.grad(loss(*views, cue, weights, 4), views)
     assert all(gradient[:16].abs().sum() > 0 and gradient[16:].abs().sum() == 0 for gradient in gradients)
     assert float(loss(*(view[16:] for view in views), cue[1:], weights[1:], 4)) == 0
@@ -116,7 +108,7 @@ def test_image_scope__swapped_labels_of_one_image_cost_nothing():
     a, b = torch.eye(4)[:2]
     source, cue, weights = torch.stack([a, b, a, b]), torch.tensor([[[0, 1]], [[1, 0]]]), torch.ones(2, 2)
     values = {"contrastive_temp": 1.0, "global_loss_weight": 0.0}
-    image, batch = (ObjectNCELoss(config(**values, prototype_scope=scope), 2) for scope in ("image", "batch"))
+    image, batch = (ObjectNCELoss(TrainConfig(**values, prototype_scope=scope), 2) for scope in ("image", "batch"))
     right, wrong = (float(F.softplus(torch.tensor(sign))) for sign in (-1.0, 1.0))
     assert float(image(source, source, cue, weights)) == pytest.approx(right / 2)
     assert float(batch(source, source, cue, weights)) == pytest.approx((right + wrong) / 4)
@@ -143,6 +135,7 @@ def test_medoids__equal_a_loop(monkeypatch, form, block):
     generator = torch.Generator().manual_seed(0)
     patches = torch.randn(60, 5, generator=generator)
     labels = torch.tensor([0, 1, 2, 4])[torch.randint(0, 4, (60,), generator=generator)]
+    labels[7] = 5  # alone
     assert form(patches, labels, 6).tolist() == by_loop(patches, labels, 6)
 
 
@@ -152,14 +145,6 @@ def test_medoids__ties_go_to_the_first_member(form):
     patches = torch.tensor([[0.0], [5.0], [0.0], [8.0], [8.0], [5.0]])
     labels = torch.tensor([1, 0, 1, 2, 2, 0])
     assert form(patches, labels, 3).tolist() == [1, 0, 3] == by_loop(patches, labels, 3)
-
-
-@BOTH_FORMS
-def test_medoids__one_member_and_one_label(form):
-    patches = torch.randn(9, 4)
-    assert form(patches[:1], torch.zeros(1, dtype=torch.long), 2).tolist() == [0, 0]
-    labels = torch.ones(9, dtype=torch.long)
-    assert form(patches, labels, 2).tolist() == by_loop(patches, labels, 2)
 
 
 def test_medoids_of_images__are_those_of_each_image_alone():
@@ -173,21 +158,36 @@ def test_medoids_of_images__are_those_of_each_image_alone():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "step", "expected"),
+    ("schedule", "length", "step", "expected"),
     [
-        ("released", 0, 0.0),
-        ("released", 200, 0.0),
-        ("released", 201, 0.9),
-        ("paper", 0, 0.0),
-        ("paper", 100, 0.45),
-        ("paper", 200, 0.9),
-        ("paper", 5000, 0.9),
+        ("released", 200, 0, 0.0),
+        ("released", 200, 200, 0.0),
+        ("released", 200, 201, 0.9),
+        ("paper", 200, 0, 0.0),
+        ("paper", 200, 100, 0.45),
+        ("paper", 200, 200, 0.9),
+        ("paper", 200, 5000, 0.9),
+        ("paper", 0, 0, 0.9),
     ],
 )
-def test_lambda_at__counts_steps(make_config, schedule, step, expected):
-    cfg = make_config(lambda_schedule=schedule, step_schedulers=200, momentum_limit=0.9)
+def test_lambda_at__counts_steps(schedule, length, step, expected):
+    cfg = TrainConfig(lambda_schedule=schedule, step_schedulers=length, momentum_limit=0.9)
     assert lambda_at(cfg, step) == pytest.approx(expected)
 
 
-def test_lambda_at__ramp_of_zero_length(make_config):
-    assert lambda_at(make_config(lambda_schedule="paper", step_schedulers=0), 0) == pytest.approx(0.9)
+@pytest.mark.parametrize("shape", [(2, 30, 5, 4), (2, 3, 6, 8), (1, 6, 1, 1), (1, 6, 1, 3)])
+def test_patch_weights__are_row_means_of_the_normalised_similarity(shape):
+    """Tiles (N ≤ 3C) and Gram matrix against the definition in float64."""
+    torch.manual_seed(0)
+    keys = torch.randn(shape) + 0.3
+    tokens = keys.double().flatten(2)
+    expected = F.normalize(tokens.transpose(1, 2) @ tokens, dim=1).mean(dim=2)
+    assert torch.allclose(patch_weights(keys).double(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [2, 40])
+def test_patch_weights__zero_key_has_zero_weight(channels):
+    keys = torch.randn(1, channels, 3, 3)
+    keys[:, :, 1, 1] = 0
+    assert patch_weights(keys)[0, 4] == 0
+    assert torch.isfinite(patch_weights(keys)).all()

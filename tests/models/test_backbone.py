@@ -24,27 +24,6 @@ def test_backbone__released_keys(golden, golden_backbone, size):
     assert (keys - data["kk"]).norm() / data["kk"].norm() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2"])
-def test_backbone__keys_equal_timms(name):
-    """Reference: timm's forward with hooks on the qkv layers, at the stored grid."""
-    import timm
-
-    kwargs = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 56}
-    torch.manual_seed(0)
-    vit = timm.create_model(name, num_classes=0, **kwargs).eval()
-    backbone = build_backbone(name, pretrained_weights="random", **kwargs)
-    backbone.load_state_dict(vit.state_dict())
-    outputs = []
-    for block in vit.blocks[-3:]:
-        block.attn.qkv.register_forward_hook(lambda _m, _i, out: outputs.append(out))
-    img = torch.randn(2, 3, 56, 56)
-    with torch.no_grad():
-        vit.forward_features(img)
-    expected = torch.cat([out[:, vit.num_prefix_tokens :, 48:96] for out in outputs], dim=-1)
-    assert torch.allclose(backbone(img).flatten(2).transpose(1, 2), expected, atol=1e-5)
-    assert backbone(img).shape == (2, 144, 4, 4)
-
-
 def test_backbone__computes_nothing_after_the_last_keys(golden_backbone):
     last = golden_backbone.blocks[-1]
     for part in (last.attn.proj, last.mlp.fc1, last.norm2, golden_backbone.norm):

@@ -51,18 +51,6 @@ def test_laplacian_eigenvectors__colour_alone_ignores_the_codes():
     assert not torch.allclose(both, first, atol=0.01)
 
 
-def test_laplacian_eigenvectors__signs_by_key():
-    generator = torch.Generator().manual_seed(0)
-    code, img = torch.randn(4, 8, 5, 5, generator=generator), torch.randn(4, 3, 40, 40, generator=generator)
-    fixed, released = (
-        laplacian_eigenvectors(code, img, 4, method="eigh", signs=signs) for signs in ("fixed", "released")
-    )
-    torch.testing.assert_close(fixed.abs(), released.abs())
-    assert ((fixed > 0).float().mean(dim=1) <= 0.5).all()
-    assert torch.equal(released_signs(released), released)
-    assert not torch.equal(fixed, released)
-
-
 def test_full_float32__ends_with_its_block_even_after_an_error():
     code, seen = torch.randn(4, 4), []
 

@@ -10,20 +10,11 @@ from conftest import ROOT
 from eagle.errors import TrainingError
 from eagle.losses.object_nce import ObjectNCELoss
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training import monitoring
-from eagle.training.monitoring import GRADIENT
+from eagle.training.callbacks import GRADIENT
 from eagle.training.run import train
 
 
-@pytest.fixture(params=[False, True], ids=["at once", "one step late"])
-def arrival(request, monkeypatch):
-    """Values arrive at once, as on the CPU, or one step late, as on a GPU."""
-    if request.param:
-        monkeypatch.setattr(monitoring, "arrives_late", lambda _values: True)
-    return request.param
-
-
-def test_train__the_saved_batch_is_the_faulty_one_even_where_values_come_late(make_run, monkeypatch, arrival):
+def test_train__the_saved_batch_is_the_faulty_one_though_values_come_late(make_run, monkeypatch):
     """The object loss of one step is nan; the file must hold that step's batch and loss terms."""
     plain, seen = LitUnsupervisedSegmenter.losses, []
 
@@ -38,14 +29,13 @@ def test_train__the_saved_batch_is_the_faulty_one_even_where_values_come_late(ma
     cfg = make_run(max_steps=10, val_freq=100, checkpoint_freq=100)
     with pytest.raises(TrainingError, match="loss/local_pos_aug_loss became nan in step 2"):
         train(cfg)
-    assert len(seen) == (4 if arrival else 3)
     content = torch.load(Path(cfg.output_root) / "run" / "nan_batch.pt", weights_only=True)
     img, pos_inter = seen[2]
     assert torch.equal(content["batch"]["img"], img)
     assert content["terms"]["loss/pos_inter"] == pytest.approx(pos_inter, rel=1e-6)
 
 
-def test_train__neither_the_last_step_nor_a_checkpoint_hides_a_nan(make_run, monkeypatch, arrival):
+def test_train__neither_the_last_step_nor_a_checkpoint_hides_a_nan(make_run, monkeypatch):
     plain = ObjectNCELoss.forward
     monkeypatch.setattr(ObjectNCELoss, "forward", lambda self, *args, **kw: plain(self, *args, **kw) * math.nan)
     for freq in (1, 100):

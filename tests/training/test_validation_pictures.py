@@ -7,10 +7,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eagle.data.datamodule import SegmentationDataModule
-from eagle.evaluation.metrics import UnsupervisedMetrics, match_clusters, score
+from eagle.evaluation.metrics import match_clusters, score
 from eagle.training import validation_pictures
 from eagle.training.run import train
-from eagle.training.validation_pictures import kept_validations
 
 KINDS = ("grid", "confusion", "frequencies")
 
@@ -28,21 +27,14 @@ def drawn(monkeypatch):
         figure = getattr(validation_pictures, name)
         monkeypatch.setattr(validation_pictures, name, lambda *args: arguments.update({name: args}) or figure(*args))
 
-    watch("confusion_figure")
-    watch("frequencies_figure")
+    for name in ("labelled_validation", "confusion_figure", "frequencies_figure"):
+        watch(name)
     return arguments
 
 
-def test_train__draws_each_validation_and_logs_its_pictures(make_run, monkeypatch, tmp_path, drawn):
-    confusions, compute = [], UnsupervisedMetrics.compute
-
-    def watched(metric):
-        confusions.extend([metric.confusion.numpy().copy()] if metric.prefix == "test/cluster/" else [])
-        return compute(metric)
-
-    monkeypatch.setattr(UnsupervisedMetrics, "compute", watched)
+def test_train__draws_each_validation_and_logs_its_pictures(make_run, tmp_path, drawn):
     run_dir = train(make_run(n_images=2, max_steps=2, tensorboard=True))
-    [confusion], folder = confusions, run_dir / "pictures"
+    confusion, folder = drawn["labelled_validation"][2], run_dir / "pictures"
     assert {path.name for path in folder.iterdir()} == {f"step_00000002_{kind}.png" for kind in KINDS}
     matched, _, _, unmatched = drawn["confusion_figure"]
     assert (matched == score(confusion[:2], match_clusters(confusion)[:2]).confusion).all()
@@ -99,19 +91,4 @@ def test_train__shows_images_spread_over_the_split_and_prunes_only_its_own_files
     (run_dir / "pictures" / ".eagle-unfinished-0a_b1c2d.png").write_bytes(b"as a kill leaves it")
     train(make_run(n_images=1, val_freq=1, max_steps=4, pictures_kept=2, ckpt_path="last"))
     (run_dir / "pictures" / "step_00000002_my_note.txt").unlink()
-    assert steps_of(run_dir) == [1, 4]
-
-
-@pytest.mark.parametrize("n_kept", [1, 2, 1000])
-@pytest.mark.parametrize(("val_freq", "max_steps"), [(100, 10_000), (3, 13), (10, 5)])
-def test_kept_validations__never_more_than_asked_for(n_kept, val_freq, max_steps):
-    validations = range(val_freq, max_steps + 1, val_freq)
-    kept = kept_validations(n_kept, val_freq, max_steps)
-    for latest in validations:
-        on_disk = {step for step in validations if step <= latest and (step in kept or step == latest)}
-        assert len(on_disk) <= n_kept
-    if validations:
-        assert kept <= {*validations}
-        assert len(kept) == min(n_kept, len(validations))
-        assert validations[-1] in kept
-        assert n_kept == 1 or validations[0] in kept
+    assert steps_of(run_dir) == [2, 4]

@@ -15,7 +15,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import hydra
@@ -32,7 +31,7 @@ from eagle.config.schema import TrainConfig
 from eagle.config.sweep import check_sweep, run_job
 from eagle.config.validation import CONFIG_DIR, FIDELITIES, validated
 from eagle.config.words import MULTIRUN, CommandLine, read_command_line
-from eagle.console import DISTRIBUTION
+from eagle.console import DISTRIBUTION, code_version
 from eagle.errors import ConfigError, EagleError, one_line, unknown_name_message
 from eagle.files import default_folder
 from eagle.processes import LAUNCHER, end_with
@@ -70,7 +69,7 @@ def run_command(
         if {*HELP} & {*sys.argv[1:]}:
             print(help_text(schema, command, default_config, positional))
         elif "--version" in sys.argv[1:]:
-            print(f"{DISTRIBUTION} {_version()}")
+            print(f"{DISTRIBUTION} {code_version() or 'of unknown version'}")
         else:
             _run_hydra(schema, command, default_config, positional)
         sys.stdout.flush()
@@ -109,13 +108,6 @@ def _prepare_process() -> None:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     if launcher := os.environ.pop(LAUNCHER, None):
         end_with(int(launcher))
-
-
-def _version() -> str:
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def parse_command_line(

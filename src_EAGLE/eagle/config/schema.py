@@ -365,7 +365,7 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     )
     pictures_kept: int = machine(
         10,
-        "Number of validations whose figures stay in the run folder: the first, the latest, and others evenly spaced",
+        "Number of validations, evenly spaced, whose figures stay in the run folder; the latest one's always do",
         minimum=1,
     )
     checkpoint_freq: int = machine(100, "Steps between saves of last.ckpt", minimum=1)

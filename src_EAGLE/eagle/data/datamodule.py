@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from eagle.data.check import inspect_dataset, summary_table, without_bad
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.views import Draw, EvaluationViews, TrainingViews
-from eagle.distributed import computed_by_rank_zero, started_by_rank_zero
 from eagle.errors import ConfigError, DataError
 from eagle.processes import load_for_parent
 
@@ -46,38 +45,24 @@ class SegmentationDataModule(pl.LightningDataModule):
     def check(self) -> None:
         """Decode a sample of both splits and log a summary; with ``on_bad_image=skip``, decode all, leave out the bad.
 
-        Rank zero decodes and shares the result. Processes that rank zero launched are not connected to it yet: they
-        skip the check, or repeat it if they need the list of bad images.
-
         Raises:
             DataError: an image is bad and may not be left out, all are bad, or every validation label is void.
         """
         skip = self.cfg.on_bad_image == "skip"
-        if started_by_rank_zero() and not skip:
-            return
-        bad = computed_by_rank_zero(self._bad_images)
-        if skip:
-            self.train_set = without_bad(self.train_set, bad["train"])
-            self.val_set = without_bad(self.val_set, bad["val"])
-
-    def _bad_images(self) -> dict[str, dict[int, str]]:
-        """One error message for each bad image, by split and index."""
-        skip = self.cfg.on_bad_image == "skip"
         most = None if skip else _QUICK_CHECK
-        found = {
-            "train": inspect_dataset(self.train_set, "training images", most, self.cfg.res),
-            "val": inspect_dataset(self.val_set, "validation images", most, self.cfg.val_res),
-        }
-        rank_zero_only(logger.info)("%s", summary_table(found))
-        for inspection in found.values():
+        train = inspect_dataset(self.train_set, "training images", most, self.cfg.res)
+        val = inspect_dataset(self.val_set, "validation images", most, self.cfg.val_res)
+        rank_zero_only(logger.info)("%s", summary_table({"train": train, "val": val}))
+        for inspection in (train, val):
             if not skip or not inspection.samples:
                 inspection.raise_if_bad()
-        if self.val_set.has_labels and found["val"].n_void_labels() == len(found["val"].samples):
+        if self.val_set.has_labels and val.n_void_labels() == len(val.samples):
             raise DataError(
                 "every validation label is void, so nothing can be scored; correct the labels, or remove their folder "
                 "to train without labels"
             )
-        return {split: inspection.bad for split, inspection in found.items()}
+        if skip:
+            self.train_set, self.val_set = without_bad(self.train_set, train.bad), without_bad(self.val_set, val.bad)
 
     def state_dict(self) -> dict[str, Any]:
         """Number and hash of the names of the training images, which decide their order; Lightning saves it."""

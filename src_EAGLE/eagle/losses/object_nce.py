@@ -1,7 +1,7 @@
 """Object-centric contrastive loss ObjNCE (docs/method.md §5; paper equations 8 to 10).
 
 Φ_l is the prototype of the patches with cue label l, CE a patch's cross entropy to its own label, and w its semantic
-weight (``eagle.losses.patch_weights``); all means are over patches:
+weight (``patch_weights``); all means are over patches:
 
     local  = mean(w · CE(Z Φᵀ / τ)),    global = mean(w · CE(Z̃ Φᵀ / τ))
     ObjNCE = ½ [(1 - g) · local + g · global],    g = global_loss_weight, τ = contrastive_temp
@@ -23,6 +23,11 @@ from eagle.config.validation import label_smoothing
 
 # Rows of the distance matrix in memory at once.
 ROW_BLOCK = 1024
+NORM_EPS = 1e-12
+# The patches' similarity R is computed in N_TILES × N_TILES tiles, upper triangle only.
+N_TILES = 4
+# Tiles of R are faster than the C×C Gram matrix while N ≤ 3C.
+PATCHES_PER_CHANNEL = 3
 
 
 class ObjectNCELoss(nn.Module):
@@ -120,6 +125,46 @@ def _smoothed_cross_entropy(logits: Tensor, present: Tensor, labels: Tensor, smo
     targets = (off_target * present).expand_as(logits).scatter(-1, labels[..., None], 1 - smoothing)
     log_probs = F.log_softmax(logits, dim=-1).masked_fill(~present, 0)
     return -(targets * log_probs).sum(dim=-1).mean()
+
+
+@torch.no_grad()
+def patch_weights(keys: Tensor) -> Tensor:
+    """Semantic weight of patch i (eq. 9): the mean over j of R[i, j], R = KᵀK (N×N) with columns of unit length.
+
+    With c_j the length of column j of KᵀK, the mean is kᵢ · Σ_j (k_j / c_j) / N, so R is never stored.
+
+    Args:
+        keys: K, B×C×h×w.
+
+    Returns:
+        B×N float32, N = h·w.
+    """
+    with torch.autocast(keys.device.type, enabled=False):
+        tokens = keys.float().flatten(2)
+        n_channels, n_patches = tokens.shape[1:]
+        use_tiles = n_patches <= PATCHES_PER_CHANNEL * n_channels
+        squares = _squared_lengths_by_tiles(tokens) if use_tiles else _squared_lengths_by_gram(tokens)
+        scale = 1 / (squares.clamp(min=0).sqrt().clamp(min=NORM_EPS) * n_patches)
+        return torch.bmm(torch.bmm(tokens, scale[:, :, None]).transpose(1, 2), tokens).squeeze(1)
+
+
+def _squared_lengths_by_tiles(tokens: Tensor) -> Tensor:
+    """Squared lengths c_j² of the columns of KᵀK, B×C×N → B×N, summed over its tiles."""
+    chunks = tokens.chunk(N_TILES, dim=2)
+    squares = [torch.zeros_like(chunk[:, 0]) for chunk in chunks]
+    for i, rows in enumerate(chunks):
+        for j, columns in enumerate(chunks[i:], start=i):
+            tile = torch.bmm(rows.transpose(1, 2), columns).square_()
+            squares[j] += tile.sum(dim=1)
+            if j > i:
+                squares[i] += tile.sum(dim=2)
+    return torch.cat(squares, dim=1)
+
+
+def _squared_lengths_by_gram(tokens: Tensor) -> Tensor:
+    """The same from the C×C Gram matrix G = Σ_i kᵢkᵢᵀ: c_j² = k_jᵀ G k_j."""
+    gram = torch.bmm(tokens, tokens.transpose(1, 2))
+    return (torch.bmm(gram, tokens) * tokens).sum(dim=1)
 
 
 def lambda_at(cfg: Any, step: int) -> float:

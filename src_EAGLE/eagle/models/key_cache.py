@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,35 +19,11 @@ BYTES_PER_VALUE = 2
 GIGABYTE = 1e9
 
 
-class MemoryStore:
-    """Keys in this process's memory, h×w×C float16 per row; each row belongs to one image or augmented view."""
-
-    def __init__(self) -> None:
-        self._keys: dict[int, Tensor] = {}
-
-    def missing(self, indices: Sequence[int]) -> list[int]:
-        """Positions in ``indices`` of images that are not stored yet."""
-        return [row for row, index in enumerate(indices) if index not in self._keys]
-
-    def put(self, indices: Sequence[int], keys: Tensor) -> None:
-        """Store B×h×w×C float16 keys."""
-        self._keys |= {index: row.clone() for index, row in zip(indices, keys, strict=True)}
-
-    def get(self, indices: Sequence[int]) -> Tensor:
-        """B×h×w×C float16 keys of stored images."""
-        rows = [self._keys[index] for index in indices]
-        # Not torch.stack, which fails on float16 under the CPU's autocast to bfloat16.
-        batch = rows[0].new_empty(len(rows), *rows[0].shape)
-        for row, keys in enumerate(rows):
-            batch[row] = keys
-        return batch
-
-
 class KeyFiles:
-    """The same rows in two files of a folder: ``keys.f16``, a memory map of the rows, and ``done.u8``, a flag per row.
+    """Keys in two files of a folder: ``keys.f16``, a memory map of the rows, and ``done.u8``, a flag per row.
 
-    A row is on disk before its flag is set, so a killed run leaves only valid rows. Runs that share the folder write
-    identical rows.
+    It takes the place of a dict from row numbers to keys, h×w×C float16. A row is on disk before its flag is set, so a
+    killed run leaves only valid rows. Runs that share the folder write identical rows.
 
     Args:
         folder: holds these two files only; created if missing.
@@ -63,10 +39,17 @@ class KeyFiles:
         self._folder = folder
         self._row_bytes = int(np.prod(shape)) * BYTES_PER_VALUE
         sizes = {"keys.f16": n_images * self._row_bytes, "done.u8": n_images}
+        done = folder / "done.u8"
         try:
-            if not folder.is_dir():
-                self._refuse_full_disk(folder.parent, n_images)
-                folder.mkdir(exist_ok=True)
+            n_missing = n_images - (np.count_nonzero(np.fromfile(done, np.uint8)) if done.is_file() else 0)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            needed, free = n_missing * self._row_bytes, shutil.disk_usage(folder.parent).free
+            if needed > free:
+                raise ConfigError(
+                    f"cache_features: disk needs {needed / GIGABYTE:.1f} GB in {folder.parent}, but "
+                    f"{free / GIGABYTE:.1f} GB are free; set cache_dir to another disk, or cache_features=off"
+                )
+            folder.mkdir(exist_ok=True)
             for name, size in sizes.items():
                 with (folder / name).open("ab") as file:
                     if file.tell() == 0:  # zeros; another process may do the same at the same time
@@ -74,23 +57,24 @@ class KeyFiles:
             if any((folder / name).stat().st_size != size for name, size in sizes.items()):
                 raise EagleError(f"{folder}: does not hold the keys of {n_images} images; remove it")
             self._keys = np.memmap(folder / "keys.f16", dtype=np.float16, mode="r", shape=(n_images, *shape))
-            self._done = np.memmap(folder / "done.u8", dtype=np.uint8, mode="r+", shape=(n_images,))
+            self._done = np.memmap(done, dtype=np.uint8, mode="r+", shape=(n_images,))
         except OSError as error:
             raise EagleError(f"{folder}: cannot be used as a cache ({error.strerror or error})") from error
-        self._refuse_full_disk(folder, n_images - int(self._done.sum()))
 
-    def missing(self, indices: Sequence[int]) -> list[int]:
-        """Positions in ``indices`` of images that are not stored yet."""
-        return [row for row, index in enumerate(indices) if not self._done[index]]
+    def __contains__(self, row: int) -> bool:
+        return bool(self._done[row])
 
-    def put(self, indices: Sequence[int], keys: Tensor) -> None:
-        """Store B×h×w×C float16 keys; raises EagleError if they cannot be written."""
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self._keys[row]
+
+    def update(self, rows: Mapping[int, np.ndarray]) -> None:
+        """Store keys by row number; raises EagleError if they cannot be written."""
         try:
             # A write through the memory map would kill the process with SIGBUS on a full disk.
             with (self._folder / "keys.f16").open("r+b") as file:
-                for index, row in zip(indices, keys.contiguous().numpy(), strict=True):
-                    file.seek(index * self._row_bytes)
-                    file.write(row.tobytes())
+                for row, keys in rows.items():
+                    file.seek(row * self._row_bytes)
+                    file.write(keys.tobytes())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -98,20 +82,7 @@ class KeyFiles:
                 f"{self._folder}: keys cannot be written ({error.strerror or error}); set cache_dir to another disk, "
                 "or cache_features=off"
             ) from error
-        self._done[list(indices)] = 1
-
-    def get(self, indices: Sequence[int]) -> Tensor:
-        """B×h×w×C float16 keys of stored images."""
-        return torch.from_numpy(self._keys[list(indices)])
-
-    def _refuse_full_disk(self, folder: Path, n_images: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        needed, free = n_images * self._row_bytes, shutil.disk_usage(folder).free
-        if needed > free:
-            raise ConfigError(
-                f"cache_features: disk needs {needed / GIGABYTE:.1f} GB in {folder}, but {free / GIGABYTE:.1f} GB are "
-                "free; set cache_dir to another disk, or cache_features=off"
-            )
+        self._done[list(rows)] = 1
 
 
 class KeyCache:
@@ -124,9 +95,9 @@ class KeyCache:
         store: storage of the keys; None for this process's memory.
     """
 
-    def __init__(self, backbone: KeyBackbone, store: MemoryStore | KeyFiles | None = None) -> None:
+    def __init__(self, backbone: KeyBackbone, store: KeyFiles | None = None) -> None:
         self._backbone = backbone
-        self._store = MemoryStore() if store is None else store
+        self._store: dict[int, np.ndarray] | KeyFiles = {} if store is None else store
 
     def __call__(self, img: Tensor, index: Tensor) -> Tensor:
         """Keys of a batch; only new images pass the backbone.
@@ -141,11 +112,12 @@ class KeyCache:
             K, B×C×h×w float32.
         """
         indices = index.tolist()
-        missing = self._store.missing(indices)
+        missing = [row for row, image in enumerate(indices) if image not in self._store]
         if missing:
-            computed = self._backbone(rows_of(img, missing)).permute(0, 2, 3, 1).half().cpu()
-            self._store.put([indices[row] for row in missing], computed)
-        keys = self._store.get(indices)
+            computed = self._backbone(rows_of(img, missing)).permute(0, 2, 3, 1).half().cpu().contiguous().numpy()
+            self._store.update({indices[row]: keys for row, keys in zip(missing, computed, strict=True)})
+        # Not torch.stack, which fails on float16 under the CPU's autocast to bfloat16.
+        keys = torch.from_numpy(np.stack([self._store[image] for image in indices]))
         if img.is_cuda:
             keys = keys.pin_memory()
         return keys.to(img.device, non_blocking=True).float().permute(0, 3, 1, 2)

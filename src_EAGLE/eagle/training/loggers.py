@@ -2,24 +2,22 @@
 
 import csv
 import logging
-import netrc
 import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+from requests.utils import get_netrc_auth
 
 from eagle.config.validation import plain
 from eagle.files import write_csv_atomically, write_text_atomically
 
-WANDB_SERVER = "https://api.wandb.ai"
 WANDB_ID_NAME = "wandb_id.txt"
 # Columns of metrics.csv that are named otherwise than by the release.
 CSV_NAMES = {"cd/update_params": "λ"}
@@ -81,12 +79,12 @@ def make_loggers(cfg: DictConfig, run_dir: Path, steps_done: int = 0) -> list[Lo
     if cfg.tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", purge_step=steps_done or None))
     if cfg.wandb:
-        online = logged_in_to_wandb()
+        server = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+        # Without a login wandb would ask for one, and a job would wait.
+        online = any(map(os.environ.get, ("WANDB_MODE", "WANDB_API_KEY"))) or get_netrc_auth(server) is not None
         if not online:
             rank_zero_only(logger.warning)(
-                "wandb: logging offline, as WANDB_MODE says or since nobody is logged in to %s (set WANDB_BASE_URL for "
-                "another server); upload later with `wandb sync`",
-                _wandb_server(),
+                "wandb: logging offline, since nobody is logged in to %s; upload later with `wandb sync`", server
             )
         loggers.append(
             WandbLogger(
@@ -136,20 +134,3 @@ def log_picture(loggers: Sequence[Logger], name: str, pixels: np.ndarray, step: 
             logger.experiment.add_image(name, pixels, step, dataformats="HWC")
         elif isinstance(logger, WandbLogger):
             logger.log_image(name, [pixels], step)
-
-
-def logged_in_to_wandb() -> bool:
-    """Whether an online run would find an API key and not prompt for one."""
-    if os.environ.get("WANDB_MODE", "online") != "online":
-        return False
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(_wandb_server()).netloc) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _wandb_server() -> str:
-    """Return wandb's server; the environment may name a self-hosted one."""
-    return os.environ.get("WANDB_BASE_URL") or WANDB_SERVER

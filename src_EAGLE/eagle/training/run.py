@@ -1,36 +1,72 @@
 """Run a training from configuration to checkpoints."""
 
+import json
 import logging
+import math
+import platform
+import re
+import sys
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 
+from eagle.checkpoints import model_card
 from eagle.cluster_fit import fit_checkpoint
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
+from eagle.config.words import quoted
+from eagle.console import code_version, shell_command
 from eagle.data.check import list_bad_images
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.data.datasets.catalog import dataset_label
-from eagle.distributed import chosen_precision, connect_processes, machine_arguments, set_float32_precision
+from eagle.distributed import chosen_precision, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError, DataError
 from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.caches import open_caches, refuse_full_memory
+from eagle.training.callbacks import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    LastCheckpoint,
+    LossLog,
+    RandomStates,
+    RunProgressBar,
+    rank_zeros_folder,
+)
 from eagle.training.loggers import finish, make_loggers
-from eagle.training.monitoring import LossLog, NonFiniteStop, RunProgressBar
 from eagle.training.resume import LAST_NAME, check_same_content, find_resumption, resume_command, run_folder
-from eagle.training.run_record import best_validation, record_run, write_run_readme
-from eagle.training.saving import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomStates
-from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures, kept_validations
+from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures
 
 BEST_NAME, TREE_NAME = "best.ckpt", "last_tree.ckpt"
 
-# Devices and images per device of the released runs.
-RELEASED_BATCHES = {"cocostuff27": (2, 32), "cityscapes": (1, 32)}
+# Images per step of the released runs, on two GPUs and on one.
+RELEASED_BATCHES = {"cocostuff27": 64, "cityscapes": 32}
+
+_SCRIPTS = Path(__file__).resolve().parents[2]
+
+_README = """\
+# Training run {name}
+
+{card}
+
+The files of this folder are described in `docs/training.md` of the repository. What to do next:
+
+```bash
+# score the segmenter, which also names its clusters if the images have labels
+{evaluate}
+# masks of your own images: put files or folders in place of IMAGES
+{segment}
+# continue the run, e.g. after an interruption or with a larger max_steps
+{resume}
+```
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +101,6 @@ def train(cfg: DictConfig) -> Path:
             f"eigen_cluster: {cfg.eigen_cluster} eigenvectors need as many patches, but res={cfg.res} has {n_patches} "
             f"of {patch_size}×{patch_size} pixels; raise res or lower eigen_cluster"
         )
-    connect_processes(cfg)
     data.check()
     if resumed_from:
         check_same_content(resumed_from, cfg, segmenter.net.model, data)
@@ -97,8 +132,9 @@ def _fit(
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumed_from) if resumed_from else None)
         list_bad_images(run_dir / "bad_images.txt", data.train_set, data.val_set)
-        _describe(cfg, run_dir, data)
-    _warn_about_batch(cfg, trainer.world_size)
+        described = f"{dataset_label(cfg)}: {len(data.train_set)} training images"
+        write_run_readme(run_dir, TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME, described, cfg)
+        _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
         # Lightning warns of what is intended: the folder holds config.yml, num_workers is the user's choice, the frozen
         # backbone is in eval mode, and logged metrics are already reduced over devices.
@@ -112,43 +148,31 @@ def _fit(
                 trainer.fit(segmenter, data, ckpt_path=resumed_from, weights_only=True)
             finally:
                 finish(trainer.loggers)
-    run_dir = Path(trainer.strategy.broadcast(str(run_dir)))
+    run_dir = rank_zeros_folder(trainer)
     if trainer.is_global_zero:
+        chosen, best = run_dir / BEST_NAME, cast(BestCheckpoint, trainer.checkpoint_callback)
         if cfg.fit_clusters == "tree" and trainer.global_step >= cfg.max_steps:
             try:
-                logger.info("tree of clusters: %s", fit_checkpoint(run_dir / LAST_NAME, cfg))
+                chosen = fit_checkpoint(run_dir / LAST_NAME, cfg)
             except DataError as error:  # too few images for a tree end no run that has been trained
                 logger.warning("fit_clusters: no tree: %s", error)
-        best, evaluate = _describe(cfg, run_dir, data)
-        logger.info("best validation %s\nscore it: %s\nrun folder: %s", best, evaluate, run_dir)
+        if best.best_model_score is not None:
+            logger.info("best %s: %.2f", best.monitor, best.best_model_score)
+        logger.info("score the run: %s\nrun folder: %s", evaluation_command(chosen), run_dir)
     return run_dir
 
 
-def _describe(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> tuple[str | None, str]:
-    """Write the run's README; returns its best validation so far, and the command that evaluates the run."""
-    labels = "with labels for the scores" if data.val_set.has_labels else "no labels"
-    described = (
-        f"{dataset_label(cfg)}: {len(data.train_set)} training images, {len(data.val_set)} validation images, {labels}"
-    )
-    best = best_validation(run_dir, *_monitor(data))
-    checkpoint = TREE_NAME if (run_dir / TREE_NAME).is_file() else BEST_NAME
-    return best, write_run_readme(run_dir, resume_command(run_dir), described, cfg, best, checkpoint)
-
-
-def _monitor(data: SegmentationDataModule) -> tuple[str, str]:
-    """The score that selects ``best.ckpt``, and whether its maximum or its minimum is best."""
-    return (LABELLED_MONITOR, "max") if data.val_set.has_labels else (LABEL_FREE_MONITOR, "min")
-
-
 def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
-    best = BestCheckpoint(run_dir / BEST_NAME, *_monitor(data))
+    # The score that selects best.ckpt, and whether its maximum or its minimum is best.
+    name, mode = (LABELLED_MONITOR, "max") if data.val_set.has_labels else (LABEL_FREE_MONITOR, "min")
+    best = BestCheckpoint(run_dir, Path(BEST_NAME).stem, enable_version_counter=False, monitor=name, mode=mode)
     # A run shorter than val_freq is validated at its end, so that it has a best checkpoint.
     val_interval = min(cfg.val_freq, cfg.max_steps)
     last = LastCheckpoint(run_dir / LAST_NAME, cfg.checkpoint_freq, val_interval, resume_command(run_dir))
     pictures = []
     if cfg.n_images:
-        kept = kept_validations(cfg.pictures_kept, cfg.val_freq, cfg.max_steps)
-        pictures = [ValidationPictures(run_dir / FOLDER_NAME, data.val_set, cfg.n_images, kept)]
+        kept_interval = val_interval * math.ceil(cfg.max_steps // val_interval / cfg.pictures_kept)
+        pictures = [ValidationPictures(run_dir / FOLDER_NAME, data.val_set, cfg.n_images, kept_interval)]
     return pl.Trainer(
         **machine_arguments(cfg),
         deterministic=cfg.deterministic,
@@ -162,10 +186,9 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
         log_every_n_steps=0,  # LossLog logs the losses of steps; Lightning logs those of validations
         logger=make_loggers(cfg, run_dir, data.batches_done),
         callbacks=[
-            NonFiniteStop(run_dir),
+            LossLog(cfg.scalar_log_freq),
             RandomStates(),
             *pictures,
-            LossLog(cfg.scalar_log_freq),
             RunProgressBar(cfg.scalar_log_freq),
             best,
             last,
@@ -177,17 +200,67 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
 def _warn_about_batch(cfg: DictConfig, world_size: int) -> None:
     """Warn if batches have no negative pairs, or if a step has more or fewer images than the released run."""
     images = cfg.batch_size * world_size
-    if cfg.batch_size == 1 and (images == 1 or not cfg.gather_batch):
-        rank_zero_only(logger.warning)(
-            "batch_size: a batch of one image has no negative pairs, so neg_inter_weight has no effect"
-        )
-    devices, per_device = RELEASED_BATCHES.get(cfg.dataset_name, (world_size, cfg.batch_size))
-    if images != devices * per_device:
-        alone = max(1, devices * per_device // world_size)
-        gather = " gather_batch=true" if world_size > 1 else ""
-        rank_zero_only(logger.warning)(
-            "batch_size: %d images per step (%d × %d), the released %s run had %d: set devices=%d batch_size=%d, or "
-            "batch_size=%d%s on this number of devices",
-            images, world_size, cfg.batch_size, cfg.dataset_name, devices * per_device, devices, per_device, alone,
-            gather,
+    if images == 1 or (cfg.batch_size == 1 and not cfg.gather_batch):
+        logger.warning("batch_size: a batch of one image has no negative pairs, so neg_inter_weight has no effect")
+    released = RELEASED_BATCHES.get(cfg.dataset_name, images)
+    if images != released:
+        logger.warning(
+            "batch_size: %d images per step (%d × %d), the released %s run had %d",
+            images, world_size, cfg.batch_size, cfg.dataset_name, released,
         )  # fmt: skip
+
+
+def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
+    """Append command line, code version, packages, devices, seed and time to ``run.json``; resuming adds an entry.
+
+    Args:
+        run_dir: the run's folder.
+        seed: the run's seed.
+        resumed_from: the checkpoint that a resumed run starts from.
+    """
+    path = run_dir / "run.json"
+    earlier: list[Any] = []
+    with suppress(OSError, ValueError):  # missing or damaged
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    entry = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "resumed_from": resumed_from,
+        "seed": seed,
+        "code": code_version(),
+        "python": platform.python_version(),
+        "packages": {package.name: package.version for package in distributions()},
+        "machine": platform.node(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or [platform.machine()],
+    }
+    write_text_atomically(path, json.dumps([*earlier, entry], indent=2) + "\n")
+
+
+def write_run_readme(run_dir: Path, checkpoint: str, data: str, cfg: Any) -> None:
+    """Write ``README.md``.
+
+    Args:
+        run_dir: the run's folder.
+        checkpoint: name of the file to use.
+        data: what the model is trained on.
+        cfg: a validated TrainConfig.
+    """
+    chosen = run_dir.resolve() / checkpoint
+    text = _README.format(
+        name=chosen.parent.name,
+        card=model_card(cfg, data, "**Scores**: in `metrics.csv` and, after an evaluation, beside the checkpoint"),
+        evaluate=evaluation_command(chosen),
+        segment=shell_command(_SCRIPTS / "segment_images.py", "IMAGES", f"checkpoint={_readable(chosen)}"),
+        resume=resume_command(run_dir),
+    )
+    write_text_atomically(run_dir / "README.md", text)
+
+
+def evaluation_command(checkpoint: Path) -> str:
+    """Return the shell command that scores a checkpoint."""
+    return shell_command(_SCRIPTS / "eval_segmentation.py", str(checkpoint.resolve()))
+
+
+def _readable(path: Path) -> str:
+    """A path for Hydra's grammar, where = , ( [ and others have a meaning, as in the names of a sweep's jobs."""
+    return str(path) if re.fullmatch(r"[\w./+-]+", str(path)) else quoted(str(path))

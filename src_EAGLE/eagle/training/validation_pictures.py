@@ -38,14 +38,14 @@ class ValidationPictures(pl.Callback):
         folder: folder of the files; only rank zero writes.
         dataset: the validation images.
         n_images: rows of the grid, at least 1.
-        kept: steps done at the validations whose files are kept; the latest validation's always are.
+        kept_interval: steps between validations whose files are kept; the latest validation's always are.
     """
 
-    def __init__(self, folder: Path, dataset: SegmentationDataset, n_images: int, kept: set[int]) -> None:
+    def __init__(self, folder: Path, dataset: SegmentationDataset, n_images: int, kept_interval: int) -> None:
         self._folder = folder
         self._dataset = dataset
         self._n_images = n_images
-        self._kept = kept
+        self._kept_interval = kept_interval
         self._shown: set[int] = set()
         self._pictures: list[Picture] = []
         self._cluster_pixels = torch.zeros(0)
@@ -91,27 +91,8 @@ class ValidationPictures(pl.Callback):
             log_picture(trainer.loggers, f"validation/{name}", pixels, trainer.global_step - 1)
         for path in self._folder.iterdir():
             found = _FILE_NAME.fullmatch(path.name)
-            if found and int(found[1]) not in self._kept | {trainer.global_step}:
+            if found and int(found[1]) % self._kept_interval and int(found[1]) != trainer.global_step:
                 path.unlink()
-
-
-def kept_validations(n_kept: int, val_freq: int, max_steps: int) -> set[int]:
-    """Choose the validations whose figures are kept: the first, the last, and others evenly spaced between.
-
-    Together with the latest validation they never exceed ``n_kept``: the last one's slot is free until it runs.
-
-    Args:
-        n_kept: number of validations; 1 keeps the last only.
-        val_freq: steps between validations.
-        max_steps: steps of the run.
-
-    Returns:
-        Steps done at the chosen validations, at most ``n_kept``.
-    """
-    n_validations = max_steps // val_freq
-    first = n_validations if n_kept == 1 else 1
-    spread = np.linspace(first, n_validations, min(n_kept, n_validations)).round()
-    return {int(number) * val_freq for number in spread}
 
 
 def labelled_validation(
