@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 # Real images and weights, which are too large for the repository; tests that need them are skipped without.
 SHARED = Path(os.environ.get("EAGLE_SHARED", ROOT.parent / "shared"))
-# Files of few but long tests, which come first, so that no process is left with one of them at the end.
-LONG = ("test_notebook.py", "test_quickstart.py")
+# Files with the longest tests, which come first, so that no process is left with one of them at the end.
+LONG = ("test_notebook.py", "test_quickstart.py", "test_resume.py", "test_dataset_flows.py", "test_distributed.py")
 TINY_VIT = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 112}
 
 

@@ -101,7 +101,7 @@ def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path):
     ids = np.asarray(image)
     assert 255 < ids.max() < 300
     colors = np.array([entry["color"] for entry in content["classes"]])
-    assert len(np.unique(colors, axis=0)) == 300
+    assert len(np.unique(colors[:255], axis=0)) == 255  # then they repeat
     assert np.array_equal(np.asarray(Image.open(tmp_path / "masks/a_color.png")), colors[ids])
     names, counts = np.unique(ids, return_counts=True)
     shares = {f"cluster {i}": pytest.approx(n / ids.size, abs=1e-5) for i, n in zip(names, counts, strict=True)}
