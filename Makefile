@@ -20,9 +20,8 @@ quickstart: .venv/library ## make data, fetch a backbone, train, evaluate
 test: .venv/installed lint ## lint, type-check and test
 	$(PYTEST) -m "not slow"
 
-# One process more than cores: these tests often wait for what they have started or killed.
 test-slow: .venv/installed ## whole flows, killed and resumed runs; the longest first
-	$(PYTEST) -m slow -n $$(($$(getconf _NPROCESSORS_ONLN) + 1))
+	$(PYTEST) -m slow
 
 fuzz: .venv/installed ## 2,000 commands with odd words and damaged files, killed, or two at once
 	EAGLE_FUZZ=2000 $(PYTEST) tests/fuzz
