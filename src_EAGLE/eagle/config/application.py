@@ -189,6 +189,8 @@ def _one_line_errors(schema: type) -> Iterator[None]:
         if unknown := re.match(r"Could not override '(\S+?)'", reason):
             names = [item.name for item in dataclasses.fields(schema)]
             raise ConfigError(unknown_name_message("key", unknown[1], names)) from error
+        if unknown := re.search(r"Could not find 'fidelity/(\S*)'", reason):
+            raise ConfigError(unknown_name_message("value of fidelity", unknown[1], FIDELITIES)) from error
         if sweep := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", reason):
             name, value = sweep.groups()
             raise ConfigError(
