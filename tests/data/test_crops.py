@@ -50,6 +50,16 @@ def as_jpeg(image, **options):
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("content", ['{"splits": {', "[]", '{"parameters": {}, "splits": {"train": {}}}'])
+def test_five__damaged_record_is_named(tmp_path, content):
+    WRITERS["cityscapes"](tmp_path)
+    record = tmp_path / FIVE / "crops.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=r"crops\.json: not a record of crops; move .* away and crop again"):
+        open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
+
+
 @pytest.mark.parametrize("name", ["cocostuff27", "potsdam", "directory"])
 def test_five__numbers_pixels_and_labels(tmp_path, name):
     WRITERS[name](tmp_path)

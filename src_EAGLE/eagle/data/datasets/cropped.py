@@ -62,10 +62,21 @@ class CropSet:
         return [path for kind, names in wanted.items() for path in missing_files(self.folder / kind / split, names)]
 
     def read_record(self) -> dict[str, Any]:
-        """``parameters`` and, by split, ``labels`` and ``images``; both empty without a record."""
+        """``parameters`` and, by split, ``labels`` and ``images``; both empty without a record.
+
+        Raises:
+            DataError: the file is no such record.
+        """
         if not self.record.exists():
             return {"parameters": {}, "splits": {}}
-        return dict(json.loads(self.record.read_text(encoding="utf-8")))
+        try:
+            content = json.loads(self.record.read_text(encoding="utf-8"))
+            splits = {
+                name: {key: split[key] for key in ("labels", "images")} for name, split in content["splits"].items()
+            }
+            return {"parameters": dict(content["parameters"]), "splits": splits}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{self.record}: not a record of crops; move {self.folder} away and crop again") from error
 
 
 class CroppedDataset(SegmentationDataset):
