@@ -2,7 +2,7 @@
 
 ``key=value``, ``--key value`` and ``--flag`` set a key; ``eagle.config.words`` reads them. All else is Hydra's:
 ``--multirun`` and launchers, ``--cfg``, ``--config-dir``, ``--info``, completion and ``hydra.…`` keys. ``--help``
-prints every key, ``--version`` the version.
+prints every key, ``--version`` the version and the commit.
 """
 
 import dataclasses
