@@ -96,14 +96,6 @@ def test_cocostuff__each_variant_reads_its_list(tmp_path, name, split, ids):
     assert [dataset.name(i) for i in range(len(dataset))] == [f"{i:012d}" for i in ids]
 
 
-def test_cityscapes__classes_are_torchvisions():
-    from eagle.data.datasets.cityscapes import CITYSCAPES_CLASSES
-
-    official = sorted((c for c in TorchvisionCityscapes.classes if 7 <= c.id <= 33), key=lambda c: c.id)
-    assert CITYSCAPES_CLASSES.names == tuple(c.name for c in official)
-    assert CITYSCAPES_CLASSES.palette.tolist() == [list(c.color) for c in official]
-
-
 def test_cityscapes__same_samples_as_torchvision(tmp_path):
     write_cityscapes(tmp_path)
     dataset = opened(tmp_path, "cityscapes", "val")

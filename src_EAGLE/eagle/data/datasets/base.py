@@ -1,7 +1,6 @@
-"""What all datasets share: their interface, the ids of their label files, and how their files are found."""
+"""What all datasets share: their images and labels, the ids of their label files, and how their files are found."""
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from eagle.data.images import read_image
+from eagle.data.images import read_image, read_label
 from eagle.errors import DataError
 
 VOID = -1
+VOID_ID = 255  # in files
 SPLITS = ("train", "val")
 
 _UNKNOWN = -2
@@ -31,13 +31,15 @@ class Classes:
         return len(self.names)
 
 
-class SegmentationDataset(ABC):
+class SegmentationDataset:
     """Images of one split in a fixed order, one a file, with optional label maps.
 
     Args:
         classes: class names and palette.
         images: the images' files.
         labels: their label maps' files, None for an image without one; None for a dataset without labels.
+        class_of_id: class id, or VOID, by the id in the label maps, at most 255; None for class ids as they are, and
+            255 for void.
 
     Attributes:
         classes: class names and palette.
@@ -45,10 +47,17 @@ class SegmentationDataset(ABC):
         skipped: one error message for each image left out because it cannot be read.
     """
 
-    def __init__(self, classes: Classes, images: Sequence[Path], labels: Sequence[Path | None] | None) -> None:
+    def __init__(
+        self,
+        classes: Classes,
+        images: Sequence[Path],
+        labels: Sequence[Path | None] | None,
+        class_of_id: Mapping[int, int] | None = None,
+    ) -> None:
         self.classes = classes
         self.has_labels = labels is not None
         self.skipped: tuple[str, ...] = ()
+        self._class_of_id = class_of_id or {**{i: i for i in range(len(classes))}, VOID_ID: VOID}
         self._images, self._labels = images, labels or []
         self._places: Sequence[int] = range(len(images))
 
@@ -84,9 +93,21 @@ class SegmentationDataset(ABC):
             return np.full(self.image(index).size[::-1], VOID, dtype=np.int32)
         return self.class_ids(path)
 
-    @abstractmethod
     def class_ids(self, path: Path) -> np.ndarray:
-        """Read a label map's file as ``label`` returns it."""
+        """Read a label map's file as ``label`` returns it; raises DataError for an unknown id, too."""
+        ids = self.read_ids(path)
+        table = np.full(VOID_ID + 2, _UNKNOWN, dtype=np.int32)  # the last entry for ids that are no byte
+        table[list(self._class_of_id)] = list(self._class_of_id.values())
+        found = table[np.where((ids < 0) | (ids > VOID_ID), VOID_ID + 1, ids)]
+        if (unknown := found == _UNKNOWN).any():
+            first, *others, last = sorted(self._class_of_id)
+            known = f"{first} to {max(others, default=first)} and {last}"
+            raise DataError(f"{path}: label id {ids[unknown][0]} is out of range: the ids here are {known}")
+        return found
+
+    def read_ids(self, path: Path) -> np.ndarray:
+        """The ids in a label map's file, H×W."""
+        return read_label(path)
 
 
 def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, np.ndarray]:
@@ -102,25 +123,6 @@ def read_sample(dataset: SegmentationDataset, index: int) -> tuple[Image.Image, 
             f"pixels, its image {image.width}×{image.height}{hint}"
         )
     return image, label
-
-
-class IdTable:
-    """Lookup table from non-negative file ids to class ids or VOID; other file ids are ``otherwise``, or an error."""
-
-    def __init__(self, classes: Mapping[int, int], otherwise: int = _UNKNOWN) -> None:
-        self._last = max(classes) + 1
-        self._table = np.full(self._last + 1, otherwise, dtype=np.int32)
-        self._table[list(classes)] = list(classes.values())
-
-    def __call__(self, ids: np.ndarray, path: Path) -> np.ndarray:
-        """Map ``ids`` to int32 class ids of the same shape; raises DataError that names ``path`` for an unknown id."""
-        # Ids outside the table use its last entry, which belongs to no file id.
-        mapped = self._table[np.where((ids < 0) | (ids > self._last), self._last, ids)]
-        if (mapped == _UNKNOWN).any():
-            raise DataError(
-                f"{path}: label id {ids[mapped == _UNKNOWN][0]} does not exist in this dataset; replace the file"
-            )
-        return mapped
 
 
 def incomplete(root: Path, problem: str) -> DataError:
@@ -148,14 +150,9 @@ def missing_files(folder: Path, names: Iterable[str]) -> list[Path]:
 def read_listing(root: Path, listing: Path) -> list[str]:
     """Read names from a text file, one per line; raises DataError if it is missing or empty."""
     require_files(root, [listing])
-    if names := read_names(listing):
+    if names := [line for line in name_lines(listing) if line]:
         return names
     raise incomplete(root, f"{listing}: contains no image names")
-
-
-def read_names(path: Path) -> list[str]:
-    """Read the non-empty lines of a text file, stripped; raises DataError if it cannot be read."""
-    return [line for line in name_lines(path) if line]
 
 
 def name_lines(path: Path) -> list[str]:

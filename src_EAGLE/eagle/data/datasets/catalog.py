@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eagle.data.datasets.base import Classes, SegmentationDataset
-from eagle.data.datasets.cityscapes import CITYSCAPES_CLASSES, Cityscapes
+from eagle.data.datasets.cityscapes import Cityscapes, cityscapes_classes
 from eagle.data.datasets.cocostuff import VARIANTS, CocoStuff, cocostuff_classes
 from eagle.data.datasets.cropped import CroppedDataset, CropSet
 from eagle.data.datasets.directory import DirectoryDataset, directory_classes
@@ -103,7 +103,7 @@ def _cocostuff(variant: str) -> Entry:
 _ENTRIES = {
     **{variant: _cocostuff(variant) for variant in VARIANTS},
     "cityscapes": Entry(
-        lambda _cfg, root, split: Cityscapes(root / "cityscapes", split), lambda _cfg, _root: CITYSCAPES_CLASSES
+        lambda _cfg, root, split: Cityscapes(root / "cityscapes", split), lambda _cfg, _root: cityscapes_classes()
     ),
     "potsdam": Entry(
         lambda cfg, root, split: open_potsdam(root / "potsdam", split, cfg.potsdam_unlabelled),

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eagle.data.datasets.base import VOID, Classes, IdTable, SegmentationDataset, read_listing, require_files
-from eagle.data.images import read_label
+from eagle.data.datasets.base import VOID, VOID_ID, Classes, SegmentationDataset, read_listing, require_files
 
 # Colour and fine ids by name: saturated colours for things, typical colours for stuff. Fine ids are the values in the
 # annotation PNGs, one less than the ids in the public list of labels.
@@ -73,17 +72,12 @@ class CocoStuff(SegmentationDataset):
     def __init__(self, root: Path, split: str, variant: str) -> None:
         class_ids = {name: class_id for class_id, name in enumerate(VARIANTS[variant].supercategories)}
         fine = {i: class_ids.get(name, VOID) for name, (_, fine_ids) in SUPERCATEGORIES.items() for i in fine_ids}
-        self._to_class = IdTable({**fine, 255: VOID})
         folder = f"{split}2017"
         ids = read_listing(root, root / "curated" / folder / VARIANTS[variant].lists[split])
         images = [root / "images" / folder / f"{image_id}.jpg" for image_id in ids]
         labels = [root / "annotations" / folder / f"{image_id}.png" for image_id in ids]
         require_files(root, [*images, *labels])
-        super().__init__(cocostuff_classes(variant), images, labels)
-
-    def class_ids(self, path: Path) -> np.ndarray:
-        """Class ids; raises DataError for an unknown fine id."""
-        return self._to_class(read_label(path), path)
+        super().__init__(cocostuff_classes(variant), images, labels, {**fine, VOID_ID: VOID})
 
 
 def cocostuff_classes(variant: str) -> Classes:

@@ -18,8 +18,8 @@ from scipy.io import loadmat
 
 from eagle.data.datasets.base import (
     VOID,
+    VOID_ID,
     Classes,
-    IdTable,
     SegmentationDataset,
     incomplete,
     read_listing,
@@ -35,7 +35,7 @@ POTSDAM_CLASSES = Classes(
 N_PHOTOGRAPHS, N_ROWS, N_COLUMNS = 38, 15, 15
 
 _ROADS, _BUILDINGS, _VEGETATION, _TREES, _CARS, _CLUTTER = range(6)
-_TO_CLASS = IdTable({_ROADS: 0, _CARS: 0, _BUILDINGS: 1, _CLUTTER: 1, _VEGETATION: 2, _TREES: 2, 255: VOID})
+_CLASS_OF_ID = {_ROADS: 0, _CARS: 0, _BUILDINGS: 1, _CLUTTER: 1, _VEGETATION: 2, _TREES: 2, VOID_ID: VOID}
 
 
 class Potsdam(SegmentationDataset):
@@ -49,9 +49,9 @@ class Potsdam(SegmentationDataset):
             raise DataError(f"{path}: 'img' is {channels.shape} {channels.dtype}, not RGB in uint8; replace the file")
         return Image.fromarray(np.ascontiguousarray(channels[:, :, :3]))
 
-    def class_ids(self, path: Path) -> np.ndarray:
-        """Class ids; raises DataError for an unknown fine id."""
-        return _TO_CLASS(_read_mat(path, "gt", 2).astype(np.int64), path)
+    def read_ids(self, path: Path) -> np.ndarray:
+        """Fine ids."""
+        return _read_mat(path, "gt", 2).astype(np.int64)
 
 
 def open_potsdam(root: Path, split: str, include_unlabelled: bool = False) -> Potsdam:
@@ -65,7 +65,7 @@ def open_potsdam(root: Path, split: str, include_unlabelled: bool = False) -> Po
     images = [root / "imgs" / f"{name}.mat" for name in (*labelled, *unlabelled)]
     labels = [root / "gt" / f"{name}.mat" for name in labelled]
     require_files(root, [*images, *labels])
-    return Potsdam(POTSDAM_CLASSES, images, [*labels, *(None for _ in unlabelled)])
+    return Potsdam(POTSDAM_CLASSES, images, [*labels, *(None for _ in unlabelled)], _CLASS_OF_ID)
 
 
 def open_potsdamraw(root: Path) -> Potsdam:
@@ -80,7 +80,7 @@ def open_potsdamraw(root: Path) -> Potsdam:
     images = [folder / f"{name}.mat" for name in names]
     require_files(root, images)
     labels = [label_folder / f"{name}.mat" if name in labelled else None for name in names]
-    return Potsdam(POTSDAM_CLASSES, images, labels)
+    return Potsdam(POTSDAM_CLASSES, images, labels, _CLASS_OF_ID)
 
 
 def _read_mat(path: Path, name: str, n_dimensions: int) -> np.ndarray:
