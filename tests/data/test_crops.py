@@ -50,13 +50,13 @@ def as_jpeg(image, **options):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("content", ['{"splits": {', "[]", '{"parameters": {}, "splits": {"train": {}}}'])
+@pytest.mark.parametrize("content", ['{"n_images": 4', "[]", '{"n_images": 4}'])
 def test_five__damaged_record_is_named(tmp_path, content):
     WRITERS["cityscapes"](tmp_path)
-    record = tmp_path / FIVE / "crops.json"
+    record = tmp_path / FIVE / "train.json"
     record.parent.mkdir(parents=True)
     record.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=r"crops\.json: not a record of crops; move .* away and crop again"):
+    with pytest.raises(DataError, match=r"train\.json: not a record of crops; move .* away and crop again"):
         open_dataset(config(tmp_path, dataset_name="cityscapes"), "train")
 
 
@@ -151,7 +151,7 @@ def test_rerun__after_images_were_added_is_refused(tmp_path):
     for kind, suffix in (("imgs", "jpg"), ("labels", "png")):
         folder = tmp_path / "mine" / kind / "train"
         shutil.copy(folder / f"0.{suffix}", folder / f"00.{suffix}")
-    with pytest.raises(DataError, match=r"mine_five_crop_0\.5: these crops were made with other images"):
+    with pytest.raises(DataError, match=r"mine_five_crop_0\.5: these crops were made with n_images 4 instead of 5"):
         crop(tmp_path, *words)
 
 

@@ -1,6 +1,5 @@
 """Lightning data module: the training and validation loaders, and which images each batch and process loads."""
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -66,9 +65,7 @@ class SegmentationDataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Number and hash of the names of the training images, which decide their order; Lightning saves it."""
-        names = "\n".join(map(self.train_set.name, range(len(self.train_set))))
-        digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
-        return {"n_images": len(self.train_set), "names": digest[:16]}
+        return {"n_images": len(self.train_set), "names": self.train_set.names_digest()}
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch except HOST_ENTRIES, which the CPU reads: copying them back would synchronise the device."""

@@ -1,5 +1,6 @@
 """What all datasets share: their images and labels, the ids of their label files, and how their files are found."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -81,6 +82,11 @@ class SegmentationDataset:
     def name(self, index: int) -> str:
         """The image's name, unique in the split: its file's stem."""
         return self.image_path(index).stem
+
+    def names_digest(self) -> str:
+        """A hash of the images' names in their order."""
+        names = "\n".join(map(self.name, range(len(self))))
+        return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def image(self, index: int) -> Image.Image:
         """The RGB image; raises DataError that names the file."""

@@ -1,15 +1,14 @@
 """Training crops, five of each image: cutting them, and the dataset of those that we, the released code or STEGO cut.
 
 Layout and numbering follow STEGO: ``<pytorch_data_dir>/cropped/<dataset>_<type>_crop_<ratio>/{img,label}/<split>/``;
-crop c of image i is file 5·i + c. We add ``crops.json`` beside ``img``, with the parameters
-and, for each image, its name and the size and time of its files.
+crop c of image i is file 5·i + c. We add ``<split>.json`` beside ``img``, which says of what and how they were cut.
 """
 
 import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from eagle.data.datasets.base import SPLITS, Classes, SegmentationDataset, missing_files, read_sample
-from eagle.data.images import read_label
+from eagle.data.datasets.base import SPLITS, VOID, Classes, SegmentationDataset, missing_files, read_sample
 from eagle.errors import ConfigError, DataError
 from eagle.files import remove_unfinished, write_text_atomically, written_atomically
 from eagle.processes import usable_cores
@@ -27,7 +25,21 @@ CROPS_PER_IMAGE = 5
 # Left, top, right and bottom in pixels; right and bottom are exclusive, as in PIL's ``crop``.
 Box = tuple[int, int, int, int]
 
+_SUFFIXES = {"img": ".jpg", "label": ".png"}
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CropRecord:
+    """What determines the crops of a split; ``names`` is the hash of the images' names."""
+
+    n_images: int
+    names: str
+    labels: bool
+    jpeg_quality: int
+    jpeg_subsampling: str
+    seed: int | None
 
 
 @dataclass(frozen=True)
@@ -42,41 +54,31 @@ class CropSet:
     folder: Path
     command: str
 
-    @property
-    def record(self) -> Path:
-        """File with the parameters and the images."""
-        return self.folder / "crops.json"
-
-    def image(self, split: str, number: int) -> Path:
-        """File of an image crop."""
-        return self.folder / "img" / split / f"{number}.jpg"
-
-    def label(self, split: str, number: int) -> Path:
-        """File of a label crop (class id + 1, 0 for void); absent for a dataset without labels."""
-        return self.folder / "label" / split / f"{number}.png"
+    def file(self, kind: str, split: str, number: int) -> Path:
+        """File of a crop; ``kind`` is "img", or "label" for its label map (class id + 1, 0 for void)."""
+        return self.folder / kind / split / f"{number}{_SUFFIXES[kind]}"
 
     def missing(self, split: str, n_crops: int, labels: bool) -> list[Path]:
         """Those files of a split's first ``n_crops`` crops that do not exist."""
-        kinds = {"img": "jpg", "label": "png"} if labels else {"img": "jpg"}
-        wanted = {kind: [f"{number}.{suffix}" for number in range(n_crops)] for kind, suffix in kinds.items()}
-        return [path for kind, names in wanted.items() for path in missing_files(self.folder / kind / split, names)]
+        missing: list[Path] = []
+        for kind in _SUFFIXES if labels else ("img",):
+            names = [f"{number}{_SUFFIXES[kind]}" for number in range(n_crops)]
+            missing += missing_files(self.folder / kind / split, names)
+        return missing
 
-    def read_record(self) -> dict[str, Any]:
-        """``parameters`` and, by split, ``labels`` and ``images``; both empty without a record.
+    def record_file(self, split: str) -> Path:
+        """File of a split's record."""
+        return self.folder / f"{split}.json"
 
-        Raises:
-            DataError: the file is no such record.
-        """
-        if not self.record.exists():
-            return {"parameters": {}, "splits": {}}
+    def record(self, split: str) -> CropRecord | None:
+        """What ``crop_split`` recorded; None without a record. Raises DataError if the file is none."""
+        file = self.record_file(split)
+        if not file.exists():
+            return None
         try:
-            content = json.loads(self.record.read_text(encoding="utf-8"))
-            splits = {
-                name: {key: split[key] for key in ("labels", "images")} for name, split in content["splits"].items()
-            }
-            return {"parameters": dict(content["parameters"]), "splits": splits}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{self.record}: not a record of crops; move {self.folder} away and crop again") from error
+            return CropRecord(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{file}: not a record of crops; move {self.folder} away and crop again") from error
 
 
 class CroppedDataset(SegmentationDataset):
@@ -89,15 +91,16 @@ class CroppedDataset(SegmentationDataset):
     """
 
     def __init__(self, crops: CropSet, split: str, classes: Classes) -> None:
-        super().__init__(classes, (), None)  # paths of all crops would take 150 MB; they are made when asked for
+        # Paths of all crops would take 150 MB; they are made when asked for.
+        super().__init__(classes, (), None, {0: VOID, **{i + 1: i for i in range(len(classes))}})
         self._crops, self._split = crops, split
-        if recorded := crops.read_record()["splits"].get(split):
-            n_crops, self.has_labels = CROPS_PER_IMAGE * len(recorded["images"]), recorded["labels"]
+        if record := crops.record(split):
+            n_crops, self.has_labels = CROPS_PER_IMAGE * record.n_images, record.labels
         else:
-            folder = crops.image(split, 0).parent
+            folder = crops.folder / "img" / split
             names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208
             n_crops = sum(name.endswith(".jpg") and name[:-4].isdecimal() for name in names)
-            self.has_labels = crops.label(split, 0).parent.is_dir()
+            self.has_labels = (crops.folder / "label" / split).is_dir()
             if not n_crops:
                 raise DataError(f"{folder}: the crops do not exist; run {crops.command}")
             logger.info("%s: %d crops found, without the record of crop_datasets.py", folder, n_crops)
@@ -108,19 +111,11 @@ class CroppedDataset(SegmentationDataset):
 
     def image_path(self, index: int) -> Path:
         """The image's file."""
-        return self._crops.image(self._split, self._places[index])
+        return self._crops.file("img", self._split, self._places[index])
 
     def label_path(self, index: int) -> Path | None:
         """The label map's file; None without one."""
-        return self._crops.label(self._split, self._places[index]) if self.has_labels else None
-
-    def class_ids(self, path: Path) -> np.ndarray:
-        """Class ids of the crop; raises DataError for an id out of range."""
-        label, n_classes = read_label(path) - 1, len(self.classes)
-        if label.max() >= n_classes:
-            found = f"contains {label.max() + 1}, but {n_classes} classes are stored as 1 to {n_classes}"
-            raise DataError(f"{path}: {found}; remove the file and crop again")
-        return label
+        return self._crops.file("label", self._split, self._places[index]) if self.has_labels else None
 
 
 def crop_boxes(width: int, height: int, ratio: float, rng: np.random.Generator | None = None) -> list[Box]:
@@ -159,66 +154,43 @@ def crop_split(dataset: SegmentationDataset, split: str, crops: CropSet, cfg: An
 
     Raises:
         ConfigError: a crop would have no pixels.
-        DataError: an image is broken, crops cannot be written, or the folder holds crops of other images, or made with
-            other parameters.
+        DataError: an image is broken, or the folder holds crops of other images, or made with other parameters.
     """
-
-    def crop_image(index: int) -> None:
-        image, label = read_sample(dataset, index)
-        rng = np.random.default_rng((cfg.seed, SPLITS.index(split), index)) if cfg.crop_type == "random" else None
-        stored_label = Image.fromarray((label + 1).astype(np.uint8))
-        boxes = crop_boxes(image.width, image.height, cfg.crop_ratio, rng)
-        for number, box in enumerate(boxes, CROPS_PER_IMAGE * index):
-            with written_atomically(crops.image(split, number)) as temporary:
-                image.crop(box).save(temporary, quality=cfg.jpeg_quality, subsampling=cfg.jpeg_subsampling)
-            if dataset.has_labels:
-                with written_atomically(crops.label(split, number)) as temporary:
-                    stored_label.crop(box).save(temporary)
-
-    try:
-        _record_split(dataset, split, crops, cfg)
-        for folder in (crops.folder, crops.image(split, 0).parent, crops.label(split, 0).parent):
-            remove_unfinished(folder)
-        missing = crops.missing(split, CROPS_PER_IMAGE * len(dataset), dataset.has_labels)
-        pending = sorted({int(path.stem) // CROPS_PER_IMAGE for path in missing})
-        with ThreadPoolExecutor(cfg.num_processes or usable_cores()) as pool:  # Pillow releases the GIL
-            list(tqdm(pool.map(crop_image, pending), f"{crops.folder.name} {split}", len(pending), unit="image"))
-    except OSError as error:
-        raise DataError(
-            f"{crops.folder}: crops cannot be written ({error.strerror or error}); fix this and run the command again; "
-            "finished crops are kept"
-        ) from error
-    return CROPS_PER_IMAGE * len(pending)
-
-
-def _record_split(dataset: SegmentationDataset, split: str, crops: CropSet, cfg: Any) -> None:
-    """Refuse other parameters or images, delete the crops of edited images, and record parameters and images."""
-    parameters = {name: cfg[name] for name in ("jpeg_quality", "jpeg_subsampling")}
-    parameters["seed"] = cfg.seed if cfg.crop_type == "random" else None
-    found = crops.read_record()
-    then = found["parameters"] or parameters
-    images = [_stamp(dataset, index) for index in range(len(dataset))]
-    before = found["splits"].get(split, {"images": images})["images"]
-    differing = [f"{name} {then[name]} instead of {value}" for name, value in parameters.items() if then[name] != value]
-    if [stamp[0] for stamp in before] != [stamp[0] for stamp in images]:
-        differing.append("other images")
-    if differing:
+    seed = cfg.seed if cfg.crop_type == "random" else None
+    labels, quality, subsampling = dataset.has_labels, cfg.jpeg_quality, cfg.jpeg_subsampling
+    record = CropRecord(len(dataset), dataset.names_digest(), labels, quality, subsampling, seed)
+    pairs = zip(asdict(crops.record(split) or record).items(), asdict(record).values(), strict=True)
+    if differing := [f"{name} {then} instead of {now}" for (name, then), now in pairs if then != now]:
         raise DataError(
             f"{crops.folder}: these crops were made with {', '.join(differing)}; move the folder away, or use the same "
             "values again"
         )
-    # Deleted before the record changes, so that a run killed in between leaves no crop of the old image.
-    for index, (old, new) in enumerate(zip(before, images, strict=True)):
-        if old != new:
-            for number in range(CROPS_PER_IMAGE * index, CROPS_PER_IMAGE * (index + 1)):
-                crops.image(split, number).unlink(missing_ok=True)
-                crops.label(split, number).unlink(missing_ok=True)
-    splits = {**found["splits"], split: {"labels": dataset.has_labels, "images": images}}
-    write_text_atomically(crops.record, json.dumps({"parameters": parameters, "splits": splits}))
+    write_text_atomically(crops.record_file(split), json.dumps(asdict(record)))
+    for folder in (crops.folder, *(crops.folder / kind / split for kind in _SUFFIXES)):
+        remove_unfinished(folder)
 
+    def is_outdated(index: int) -> bool:
+        """Whether the image or its label map is newer than its crop that was written last."""
+        crop = crops.file("label" if labels else "img", split, CROPS_PER_IMAGE * (index + 1) - 1)
+        paths = (dataset.image_path(index), dataset.label_path(index))
+        return crop.stat().st_mtime < max(path.stat().st_mtime for path in paths if path is not None)
 
-def _stamp(dataset: SegmentationDataset, index: int) -> list[Any]:
-    """Name of an image, and size and time of its files."""
-    paths = (dataset.image_path(index), dataset.label_path(index))
-    status = [path.stat() for path in paths if path is not None]
-    return [dataset.name(index), *(value for file in status for value in (file.st_size, file.st_mtime_ns))]
+    def crop_image(index: int) -> None:
+        image, label = read_sample(dataset, index)
+        rng = None if seed is None else np.random.default_rng((seed, SPLITS.index(split), index))
+        stored_label = Image.fromarray((label + 1).astype(np.uint8))
+        boxes = crop_boxes(image.width, image.height, cfg.crop_ratio, rng)
+        for number, box in enumerate(boxes, CROPS_PER_IMAGE * index):
+            with written_atomically(crops.file("img", split, number)) as temporary:
+                image.crop(box).save(temporary, quality=quality, subsampling=subsampling)
+            if labels:
+                with written_atomically(crops.file("label", split, number)) as temporary:
+                    stored_label.crop(box).save(temporary)
+
+    missing = {
+        int(path.stem) // CROPS_PER_IMAGE for path in crops.missing(split, CROPS_PER_IMAGE * len(dataset), labels)
+    }
+    pending = [index for index in range(len(dataset)) if index in missing or is_outdated(index)]
+    with ThreadPoolExecutor(cfg.num_processes or usable_cores()) as pool:  # Pillow releases the GIL
+        list(tqdm(pool.map(crop_image, pending), f"{crops.folder.name} {split}", len(pending), unit="image"))
+    return CROPS_PER_IMAGE * len(pending)
