@@ -8,11 +8,9 @@ def test_models__public_addresses_are_the_ones_timm_knows():
     public = {name: model for name, model in MODELS.items() if model.public_path}
     assert len(public) == 10
     # timm does not have the 300-epoch file.
-    assert public.pop("dino_vits8").source.endswith(
-        "/dino_deitsmall8_300ep_pretrain/dino_deitsmall8_300ep_pretrain.pth"
-    )
+    assert str(public.pop("dino_vits8").public_path).endswith("/dino_deitsmall8_300ep_pretrain.pth")
     for model in public.values():
-        assert model.source == f"{DINO_URL}/{model.public_path}" == timm.get_pretrained_cfg(model.timm_name).url
+        assert model.address() == f"{DINO_URL}/{model.public_path}" == timm.get_pretrained_cfg(model.timm_name).url
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -25,8 +26,9 @@ LOG_IN = b"\n <!DOCTYPE html><title>Log in</title>"
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
+def _no_proxy_and_no_pause(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(random, "uniform", lambda *_: 0)  # gdown waits so long before it tries again
 
 
 @pytest.fixture
@@ -83,33 +85,32 @@ def test_fetch_file__killed_process_is_resumed(target, send_length):
     assert server.asked_ranges[-1] == f"bytes={kept}-"
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_fetch_file__after_a_cut_goes_on_or_starts_again_as_the_server_can(target, ranges):
-    with served({"f": CONTENT}, cuts=1, cut_after=2 * CHUNK, ranges=ranges) as (url, server):
+def test_fetch_file__goes_on_after_a_cut(target):
+    with served({"f": CONTENT}, cuts=1, cut_after=2 * CHUNK) as (url, server):
         fetch_file(f"{url}/f", target)
     assert_whole(target)
     assert [asked for asked in server.asked_ranges if asked] == [f"bytes={2 * CHUNK}-"]
 
 
-def test_fetch_file__repeated_cuts_fail_and_keep_the_partial_file(target):
-    with served({"f": CONTENT}, cuts=10**6, cut_after=CHUNK, ranges=False) as (url, server):
-        assert_refused(f"{url}/f", target, f"{url}/f: ", "run the command again")
-        assert len(server.requests) < 6
-    assert partial_file(target).read_bytes() == CONTENT[:CHUNK]
+def test_fetch_file__a_server_that_cannot_go_on_or_shows_its_log_in_page_leaves_the_partial_file(target):
+    """The message names the file: without it the transfer starts again."""
+    with served({"f": CONTENT}, cuts=1, cut_after=CHUNK, ranges=False) as (url, _):
+        assert_refused(f"{url}/f", target, f"{url}/f: ", "run the command again", ".part to start from the beginning")
+    part = partial_file(target)
+    with served({"f": LOG_IN}, ranges=False) as (url, _):
+        assert_refused(f"{url}/f", target, str(part))
+    assert part.read_bytes() == CONTENT[:CHUNK]
+    part.unlink()
+    with served({"f": CONTENT}, ranges=False) as (url, _):
+        fetch_file(f"{url}/f", target)
+    assert_whole(target)
 
 
-def test_fetch_file__log_in_page_in_place_of_the_file_is_deleted_and_the_partial_file_kept(target):
+def test_fetch_file__log_in_page_in_place_of_the_file_is_deleted(target):
     with served({"f": LOG_IN}, ranges=False) as (url, server):
         assert_refused(f"{url}/f", target, f"{url}/f", "is an HTML page")
         assert len(server.requests) == 1
-        assert list(target.parent.iterdir()) == []
-        part = target.parent / "file.bin.fetched12345678.part"
-        part.write_bytes(CONTENT[:1000])
-        assert_refused(f"{url}/f", target, "is an HTML page")
-        assert part.read_bytes() == CONTENT[:1000]
-    with served({"f": CONTENT}) as (url, _):
-        fetch_file(f"{url}/f", target)
-    assert_whole(target)
+    assert list(target.parent.iterdir()) == []
 
 
 def test_fetch_file__refused_silent_absent_and_invalid_addresses_are_one_line(target, monkeypatch):
@@ -138,7 +139,7 @@ def test_fetch_file__google_drives_refusal_is_one_line(target, monkeypatch):
         raise gdown.FileURLRetrievalError("Cannot retrieve:\n\n\ttoo many\n\taccesses")
 
     monkeypatch.setattr(gdown, "download", refuse)
-    address = MODELS["eagle_cocostuff_vits8"].source
+    address = MODELS["eagle_cocostuff_vits8"].address()
     assert_refused(address, target, address, "too many accesses", f"with a browser as {target}")
     assert gdown.parse_url.parse_url(asked[0]) == ("1fRZB_Tx2cZn5XayY0MiC9gv6D9kML7lh", True)
 

@@ -64,7 +64,8 @@ def models_overview(output_dir: str) -> str:
     rows = []
     for name, model in MODELS.items():
         present = local_weights(output_dir, name)
-        rows.append((name, model.what, model.size, str(present or "not fetched"), model.source))
+        source = model.address() or f"Hugging Face timm/{model.timm_name}"
+        rows.append((name, model.what, model.size, str(present or "not fetched"), source))
     return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(output_dir).resolve()}"
 
 

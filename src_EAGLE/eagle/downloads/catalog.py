@@ -20,14 +20,11 @@ class ReleasedModel:
     drive_id: str | None = None  # of Google Drive
     stem: str | None = None  # of the downloaded file; None for the model's name
 
-    @property
-    def source(self) -> str:
-        """The source in ``--list``."""
-        if self.public_path:
-            return f"{DINO_URL}/{self.public_path}"
-        if self.timm_name:
-            return f"Hugging Face timm/{self.timm_name}"
-        return f"https://drive.google.com/uc?id={self.drive_id}"
+    def address(self, base_url: str = DINO_URL) -> str | None:
+        """The file's URL, with another base address of the public ones; None for a model of timm's hub alone."""
+        if self.drive_id:
+            return f"https://drive.google.com/uc?id={self.drive_id}"
+        return f"{base_url.rstrip('/')}/{self.public_path}" if self.public_path else None
 
 
 def _dino(what: str, size: str, folder: str, timm_name: str | None, stem: str | None = None) -> ReleasedModel:

@@ -5,10 +5,8 @@ timm and gdown are imported only where they are used: importing them takes time,
 
 import glob
 import logging
-import re
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
@@ -21,8 +19,9 @@ from eagle.files import locked, looks_like_html, written_atomically
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Seconds without a byte after which a transfer has failed.
+# Seconds without a byte after which a transfer has failed; number of times that one command resumes it.
 TIMEOUT = 30.0
+RETRIES = 3
 # Seconds for the Hugging Face hub to answer at all; its client would retry for minutes.
 HUB_TIMEOUT = 5.0
 
@@ -32,33 +31,49 @@ logger = logging.getLogger(__name__)
 def fetch_file(url: str, destination: str | Path) -> Path:
     """Fetch ``url``, of Google Drive or any other server, into ``destination`` unless that file exists; return it.
 
-    gdown writes to ``DESTINATION.fetched????????.part``, from which a later call resumes. A transfer that is cut off
-    goes on as long as each attempt brings new bytes.
+    gdown writes to ``DESTINATION.fetched????????.part``, from which a later call resumes.
 
     Raises:
         DownloadError: the server cannot be reached or refuses, the result is an HTML page, or the file cannot be
             written.
         EagleError: another process fetches it.
     """
+    import gdown
+    from requests import RequestException
+
     destination = Path(destination)
     fetched = destination.with_name(f"{destination.name}.fetched")
-    if destination.is_file():
-        return destination
+    by_hand = f"run the command again, or save the file with a browser as {destination}"
+
+    def check_space(received: int, total: int | None) -> None:
+        missing, free = (total or 0) - received, shutil.disk_usage(fetched.parent).free
+        if missing > free:
+            raise DownloadError(f"{fetched.parent}: {missing} bytes are needed and {free} are free; make room")
+
+    messages = {"start": "", "output": f"To: {destination}\n"}
     try:
         with locked(destination.with_name(f".{destination.name}.eagle-lock"), destination):
             if destination.is_file():
                 return destination
-            _transfer(url, fetched, destination)
+            gdown.download(
+                url,
+                str(fetched),
+                resume=True,
+                retries=RETRIES,
+                timeout=TIMEOUT,
+                progress=check_space,
+                log_messages=messages,
+            )
             with fetched.open("rb") as content:
                 is_page = looks_like_html(content.read(1024))
             if is_page:
                 fetched.unlink()
-                by_hand = _by_hand(destination)
                 raise DownloadError(f"{url}: the download is an HTML page, not the file, and was deleted; {by_hand}")
-            fetched.replace(destination)
-            for part in _partial_files(fetched):
-                part.unlink()
-            return destination
+            return fetched.replace(destination)
+    except (RequestException, gdown.DownloadError) as error:
+        part = next(fetched.parent.glob(f"{glob.escape(fetched.name)}????????.part"), None)
+        restart = f", delete {part} to start from the beginning" if part else ""
+        raise DownloadError(f"{url}: {' '.join(str(error).split())}; {by_hand}{restart}") from error
     except OSError as error:
         raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
 
@@ -74,30 +89,20 @@ def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> 
     model = MODELS[name]
     if present := local_weights(output_dir, name):
         return present
-    stem = Path(output_dir) / (model.stem or name)
-    sources = [
-        (model.drive_id, partial(fetch_file, model.source, f"{stem}.ckpt")),
-        (model.public_path, partial(fetch_file, f"{base_url.rstrip('/')}/{model.public_path}", f"{stem}.pth")),
-        (model.timm_name, partial(fetch_from_timm, str(model.timm_name), Path(f"{stem}.safetensors"))),
-    ]
-    reasons = []
-    for known, fetch in sources:
+    stem, reasons = Path(output_dir) / (model.stem or name), []
+    if url := model.address(base_url):
         try:
-            if known:
-                return fetch()
+            return fetch_file(url, f"{stem}{'.ckpt' if model.drive_id else '.pth'}")
         except DownloadError as error:
             logger.info("%s", error)
             reasons.append(str(error))
+    if model.timm_name:
+        source = f"timm {model.timm_name}"
+        try:
+            return save_weights(timm_state(model.timm_name), Path(f"{stem}.safetensors"), source, source)
+        except Exception as error:  # the hub's error types change with its version
+            reasons.append(f"{source}: {' '.join(str(error).split())}")
     raise DownloadError("; ".join(reasons) + licence_hint(model.timm_name or ""))
-
-
-def fetch_from_timm(timm_name: str, destination: Path) -> Path:
-    """Save a timm model's pretrained state dict as .safetensors; raise DownloadError if it cannot be fetched."""
-    try:
-        state = timm_state(timm_name)
-    except Exception as error:  # the hub's error types change with its version
-        raise DownloadError(f"timm {timm_name}: {_reason(error)}") from error
-    return save_weights(state, destination, f"timm {timm_name}", f"timm {timm_name}")
 
 
 def timm_state(timm_name: str) -> dict[str, "Tensor"]:
@@ -126,52 +131,3 @@ def save_weights(state: Mapping[str, "Tensor"], destination: Path, source: str, 
     with written_atomically(destination) as temporary:
         temporary.write_bytes(save(tensors, metadata={"arch": arch, "source": source}))
     return destination
-
-
-def _transfer(url: str, fetched: Path, destination: Path) -> None:
-    """Write ``fetched``, complete; raise DownloadError if an attempt brings no new bytes."""
-    import gdown
-    from requests import RequestException
-
-    def check_space(received: int, total: int | None) -> None:
-        missing, free = (total or 0) - received, shutil.disk_usage(fetched.parent).free
-        if missing > free:
-            raise DownloadError(f"{fetched.parent}: {missing} bytes are needed and {free} are free; make room")
-
-    messages = {"start": "", "output": f"To: {destination}\n"}
-    resume = True
-    while True:
-        before = _partial_files(fetched)
-        try:
-            gdown.download(
-                url, str(fetched), resume=resume, timeout=TIMEOUT, progress=check_space, log_messages=messages
-            )
-            return
-        except (RequestException, gdown.DownloadError) as error:
-            after = _partial_files(fetched)
-            if resume and sum(after.values()) > sum(before.values()):
-                continue
-            if resume and before and isinstance(error, gdown.DownloadError):
-                # The server cannot go on with the partial file. It is kept until another one is complete: what the
-                # server sends now may be the log-in page of a network.
-                resume = False
-                continue
-            for part in after.keys() - before.keys():
-                part.unlink()
-            raise DownloadError(f"{url}: {_reason(error)}; {_by_hand(destination)}") from error
-
-
-def _partial_files(fetched: Path) -> dict[Path, int]:
-    """Sizes of the partial files that gdown left."""
-    return {part: part.stat().st_size for part in fetched.parent.glob(f"{glob.escape(fetched.name)}????????.part")}
-
-
-def _by_hand(destination: Path) -> str:
-    return f"run the command again, or save the file with a browser as {destination}"
-
-
-def _reason(error: Exception) -> str:
-    """An error on one line; of a failed connection, what the system says."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    system = re.search(r"\[Errno -?\d+\] ([\w ,]+)", text)
-    return f"the connection failed ({system[1]})" if system else text
