@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,6 @@ from tqdm import tqdm
 
 from eagle.console import text_table
 from eagle.data.datasets.base import VOID, SegmentationDataset, read_sample
-from eagle.data.images import IMAGE_SUFFIXES, UPRIGHT, Header, read_header
 from eagle.errors import DataError
 from eagle.files import write_text_atomically
 
@@ -21,10 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 class Sample(NamedTuple):
-    """One readable image: its header, and pixel counts by class id, void last (n_classes + 1); None without labels."""
+    """A readable image."""
 
-    header: Header
-    pixels: np.ndarray | None
+    suffix: str  # of its file
+    size: tuple[int, int]  # width and height
+    pixels: np.ndarray  # counts by class id, void last (n_classes + 1)
 
 
 @dataclass(frozen=True)
@@ -41,58 +42,50 @@ class Inspection:
     samples: dict[int, Sample]
     bad: dict[int, str]
 
-    def shares(self) -> np.ndarray | None:
-        """Each class's share of the labelled pixels, then void's share of all pixels; None without labels."""
-        counts = [sample.pixels for sample in self.samples.values() if sample.pixels is not None]
-        if not counts:
-            return None
-        pixels = np.sum(counts, axis=0)
+    def shares(self) -> np.ndarray:
+        """Each class's share of the labelled pixels, then void's share of all pixels."""
+        pixels = np.sum([sample.pixels for sample in self.samples.values()], axis=0)
         return np.append(pixels[:-1] / max(1, pixels[:-1].sum()), pixels[-1] / max(1, pixels.sum()))
 
     def n_void_labels(self) -> int:
-        """Number of label maps in which every pixel is void."""
-        return sum(sample.pixels is not None and not sample.pixels[:-1].any() for sample in self.samples.values())
+        """Number of images in which every pixel is void."""
+        return sum(not sample.pixels[:-1].any() for sample in self.samples.values())
 
-    def raise_if_bad(self) -> None:
-        """Raise DataError that names the first bad file and counts all of them."""
-        if self.bad:
+    def accepted(self, on_bad_image: str) -> SegmentationDataset:
+        """The dataset; for ``skip``, without the bad images.
+
+        Raises:
+            DataError: an image is bad, for ``error``, or all are; names the first and counts them.
+        """
+        if not self.bad:
+            return self.dataset
+        if on_bad_image == "error" or not self.samples:
             n_checked = len(self.bad) + len(self.samples)
             more = f" ({len(self.bad)} of the {n_checked} images checked are bad)" if len(self.bad) > 1 else ""
             raise DataError(f"{next(iter(self.bad.values()))}{more}")
+        return self.dataset.part(self.samples, self.bad.values())
 
 
-def inspect_dataset(
-    dataset: SegmentationDataset,
-    description: str,
-    max_images: int | None = None,
-    res: int | None = None,
-) -> Inspection:
+def inspect_dataset(dataset: SegmentationDataset, description: str, max_images: int | None = None) -> Inspection:
     """Decode the images and labels of a dataset and record their properties.
 
     Args:
         dataset: the dataset.
         description: label of the progress bar.
         max_images: number of images to decode, evenly spaced; None for all.
-        res: count label pixels after resizing and centre-cropping to this size; None for whole label maps.
     """
     n = len(dataset) if max_images is None else min(max_images, len(dataset))
     chosen: list[int] = np.linspace(0, len(dataset) - 1, n).astype(int).tolist()
-    samples: dict[int, Sample] = {}
-    bad: dict[int, str] = {}
+    found = Inspection(dataset, {}, {})
     with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
-        results = pool.map(lambda index: _inspect_sample(dataset, index, res), chosen)
+        results = pool.map(lambda index: _inspect_sample(dataset, index), chosen)
         progress = tqdm(results, f"checking {description}", n, unit="image", leave=False)
         for index, sample in zip(chosen, progress, strict=True):
             if isinstance(sample, DataError):
-                bad[index] = str(sample)
+                found.bad[index] = str(sample)
             else:
-                samples[index] = sample
-    return Inspection(dataset, samples, bad)
-
-
-def without_bad(dataset: SegmentationDataset, bad: Mapping[int, str]) -> SegmentationDataset:
-    """The images of a dataset that are not ``bad`` (error messages by index)."""
-    return dataset.part([index for index in range(len(dataset)) if index not in bad], bad.values())
+                found.samples[index] = sample
+    return found
 
 
 def readable_part(dataset: SegmentationDataset, on_bad_image: str, description: str) -> SegmentationDataset:
@@ -103,12 +96,10 @@ def readable_part(dataset: SegmentationDataset, on_bad_image: str, description: 
     """
     if on_bad_image == "error":
         return dataset
-    found = inspect_dataset(dataset, description)
-    if not found.samples:
-        found.raise_if_bad()
-    for line in found.bad.values():
+    part = inspect_dataset(dataset, description).accepted(on_bad_image)
+    for line in part.skipped:
         logger.warning("left out: %s", line)
-    return without_bad(dataset, found.bad)
+    return part
 
 
 def list_bad_images(path: Path, train_set: SegmentationDataset, val_set: SegmentationDataset) -> None:
@@ -122,59 +113,49 @@ def list_bad_images(path: Path, train_set: SegmentationDataset, val_set: Segment
 
 
 def summary_table(inspections: Mapping[str, Inspection]) -> str:
-    """One column per split: image counts, sizes, pixel formats, labels, void pixels and the most common class."""
+    """One column per split: image counts, sizes, file formats, labels, void pixels and the most common class."""
     columns = [_column(inspection) for inspection in inspections.values()]
-    # In the order of the longest column; a split without readable images has fewer facts.
-    facts = dict.fromkeys(fact for column in sorted(columns, key=len, reverse=True) for fact in column)
-    rows = [[fact, *(column.get(fact, "–") for column in columns)] for fact in facts]
-    return text_table(["", *inspections], rows)
+    facts = dict.fromkeys(chain.from_iterable(columns))
+    return text_table(["", *inspections], [[fact, *(column.get(fact, "–") for column in columns)] for fact in facts])
 
 
 def class_shares_table(inspections: Mapping[str, Inspection]) -> str:
     """Each class's share of the labelled pixels and void's share of all pixels, by split; empty without labels."""
-    shares = {split: found.shares() for split, found in inspections.items()}
-    labelled = {split: share for split, share in shares.items() if share is not None}
+    labelled = {split: found for split, found in inspections.items() if found.dataset.has_labels and found.samples}
     if not labelled:
         return ""
-    names = (*inspections[next(iter(labelled))].dataset.classes.names, "void")
-    rows = [[name, *(f"{share[number]:.2%}" for share in labelled.values())] for number, name in enumerate(names)]
+    names = (*next(iter(labelled.values())).dataset.classes.names, "void")
+    shares = np.stack([found.shares() for found in labelled.values()], axis=1)
+    rows = [[name, *(f"{share:.2%}" for share in row)] for name, row in zip(names, shares, strict=True)]
     return text_table(["share of pixels", *labelled], rows)
 
 
-def _inspect_sample(dataset: SegmentationDataset, index: int, res: int | None) -> Sample | DataError:
+def _inspect_sample(dataset: SegmentationDataset, index: int) -> Sample | DataError:
     try:
         image, label = read_sample(dataset, index)
-        path = dataset.image_path(index)
-        is_image = path.suffix.lower() in IMAGE_SUFFIXES
-        header = read_header(path) if is_image else Header(image.mode, UPRIGHT, image.size)
     except DataError as error:
         return error
-    if not dataset.has_labels:
-        return Sample(header, None)
-    if res is not None:
-        from eagle.data.views import label_tensor  # imports torch, which cropping does not need
-
-        label = label_tensor(label, res).numpy()
     n_classes = len(dataset.classes)
-    return Sample(header, np.bincount(np.where(label == VOID, n_classes, label).ravel(), minlength=n_classes + 1))
+    label = label if dataset.has_labels else label[:0]
+    pixels = np.bincount(np.where(label == VOID, n_classes, label).ravel(), minlength=n_classes + 1)
+    return Sample(dataset.image_path(index).suffix.lower(), image.size, pixels)
 
 
 def _column(found: Inspection) -> dict[str, str]:
-    headers, n_bad = [sample.header for sample in found.samples.values()], len(found.bad)
-    facts = {"images": str(len(found.dataset)), "checked": str(len(headers) + n_bad), "bad": str(n_bad)}
-    if not headers:
+    samples, n_bad = found.samples.values(), len(found.bad)
+    facts = {"images": str(len(found.dataset)), "checked": str(len(samples) + n_bad), "bad": str(n_bad)}
+    if not samples:
         return facts
-    for side, lengths in zip(("width", "height"), zip(*(header.size for header in headers), strict=True), strict=True):
+    for side, lengths in zip(("width", "height"), zip(*(sample.size for sample in samples), strict=True), strict=True):
         least, most = min(lengths), max(lengths)
         facts[side] = f"{least}" if least == most else f"{least} to {most}"
-    facts["pixel formats"] = ", ".join(f"{mode} {n}" for mode, n in Counter(h.mode for h in headers).most_common())
-    if n_rotated := sum(header.orientation != UPRIGHT for header in headers):
-        facts["EXIF rotation (not applied)"] = str(n_rotated)
-    shares, names = found.shares(), found.dataset.classes.names
-    if shares is None:
+    formats = Counter(sample.suffix for sample in samples).most_common()
+    facts["formats"] = ", ".join(f"{n} {suffix}" for suffix, n in formats)
+    if not found.dataset.has_labels:
         return {**facts, "labels": "none"}
+    shares, names = found.shares(), found.dataset.classes.names
     return facts | {
-        "labels": str(len(headers)),
+        "labels": str(len(samples)),
         "labels entirely void": str(found.n_void_labels()),
         "void pixels": f"{shares[-1]:.1%}",
         "classes present": f"{int((shares[:-1] > 0).sum())} of {len(names)}",

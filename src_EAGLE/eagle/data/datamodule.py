@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from eagle.data.check import inspect_dataset, summary_table, without_bad
+from eagle.data.check import inspect_dataset, summary_table
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.views import Draw, EvaluationViews, TrainingViews
 from eagle.errors import ConfigError, DataError
@@ -47,21 +47,17 @@ class SegmentationDataModule(pl.LightningDataModule):
         Raises:
             DataError: an image is bad and may not be left out, all are bad, or every validation label is void.
         """
-        skip = self.cfg.on_bad_image == "skip"
-        most = None if skip else _QUICK_CHECK
-        train = inspect_dataset(self.train_set, "training images", most, self.cfg.res)
-        val = inspect_dataset(self.val_set, "validation images", most, self.cfg.val_res)
+        on_bad_image = self.cfg.on_bad_image
+        most = None if on_bad_image == "skip" else _QUICK_CHECK
+        train = inspect_dataset(self.train_set, "training images", most)
+        val = inspect_dataset(self.val_set, "validation images", most)
         rank_zero_only(logger.info)("%s", summary_table({"train": train, "val": val}))
-        for inspection in (train, val):
-            if not skip or not inspection.samples:
-                inspection.raise_if_bad()
+        self.train_set, self.val_set = train.accepted(on_bad_image), val.accepted(on_bad_image)
         if self.val_set.has_labels and val.n_void_labels() == len(val.samples):
             raise DataError(
                 "every validation label is void, so nothing can be scored; correct the labels, or remove their folder "
                 "to train without labels"
             )
-        if skip:
-            self.train_set, self.val_set = without_bad(self.train_set, train.bad), without_bad(self.val_set, val.bad)
 
     def state_dict(self) -> dict[str, Any]:
         """Number and hash of the names of the training images, which decide their order; Lightning saves it."""
