@@ -34,12 +34,8 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        if error.errno is None:  # keep the library's message, which filename would hide
-            error.args = (f"{path}: {error}",)
-        else:
-            error.filename, error.filename2 = str(path), None  # name the target, not the temporary file
-        raise
+    except OSError as error:  # name the target, not the temporary file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         with suppress(OSError):  # renamed, or never made, on a disk that is read-only
             temporary.unlink()
@@ -91,17 +87,6 @@ def _is_there(file: TextIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-@contextmanager
-def nameless_errors_name(place: Path) -> Iterator[None]:
-    """Set ``place`` as the file name of OSErrors without one, e.g. those of writes to a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None:
-            error.filename = error.filename or str(place)
-        raise
 
 
 def write_text_atomically(path: Path, text: str) -> None:

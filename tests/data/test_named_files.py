@@ -25,8 +25,8 @@ def test_named_files__missing_path_or_empty_folder_raises(tmp_path):
 
 
 def test_output_names__unique_whatever_the_order():
-    files = [Path(name) for name in ("z/a_png_2.png", "x/a.png", "y/a.png", "w/a.jpg", "v/b.png")]
-    assert output_names(files) == ["a_png_2", "a_png", "a_png_3", "a_jpg", "b"]
+    files = [Path(name) for name in ("z/a_2.png", "x/a.png", "y/a.png", "w/a.jpg", "v/b.png")]
+    assert output_names(files) == ["a_2", "a", "a_3", "a_4", "b"]
 
 
 def test_output_names__leave_room_for_endings_in_bytes():

@@ -1,22 +1,20 @@
 """Read images and label maps from files; any defect raises a one-line DataError that names the file.
 
-Pixels are read in stored order: EXIF orientation is never applied. The public datasets' labels follow the stored order
-and STEGO reads images the same way, so image and label map stay aligned.
+Pixels are as Pillow reads them: EXIF orientation is applied to TIFF files only. The public datasets' labels follow the
+stored order and STEGO reads images the same way, so image and label map stay aligned.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from eagle.errors import DataError, one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-UPRIGHT = 1  # EXIF orientation
 LABEL_MODES = ("L", "P", "I", "I;16", "I;16B", "1")
 
 # The formats of those suffixes, and GIF, which web files often hold under .jpg. Pillow must not choose among all its
@@ -24,28 +22,10 @@ LABEL_MODES = ("L", "P", "I", "I;16", "I;16B", "1")
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF")
 # Resizing the short side of a narrower image to a few hundred pixels would exhaust memory.
 _LARGEST_ASPECT = 100
-# What undoes each EXIF orientation, which Pillow applies to TIFF files by itself.
-_BACK_TO_STORED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
-
-class Header(NamedTuple):
-    """Image properties read without decoding the pixels."""
-
-    mode: str  # Pillow's name for the pixel format, e.g. RGB, L, P, CMYK, I;16
-    orientation: int  # of EXIF
-    size: tuple[int, int]  # width and height in pixels
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read an RGB image in stored pixel order; alpha is dropped and 16 bits are scaled to 8.
+    """Read an RGB image; alpha is dropped and 16 bits are scaled to 8.
 
     Raises:
         DataError: the file is missing, not an image, truncated, too narrow, or of a pixel format without a value range.
@@ -98,10 +78,10 @@ def read_label(path: Path) -> np.ndarray:
     return np.asarray(image).astype(np.int32)
 
 
-def read_header(path: Path) -> Header:
-    """Read pixel format and EXIF orientation; raises DataError if the file is missing or not an image."""
+def read_size(path: Path) -> tuple[int, int]:
+    """Read width and height without the pixels; raises DataError if the file is missing or not an image."""
     with _open(path) as image:
-        return Header(image.mode, int(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)), image.size)
+        return image.size
 
 
 def image_files(folder: Path, extra_suffixes: tuple[str, ...] = ()) -> list[Path]:
@@ -119,15 +99,12 @@ def image_files(folder: Path, extra_suffixes: tuple[str, ...] = ()) -> list[Path
 
 
 def _load(path: Path, upright: bool = False) -> Image.Image:
-    """Load pixels in stored order or, if ``upright``, turned by the EXIF orientation."""
+    """Load pixels; if ``upright``, turn them by the EXIF orientation."""
     with _open(path) as image:
-        back = None
-        if image.format == "TIFF" and not upright:
-            back = _BACK_TO_STORED.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         image.load()
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
-        return image if back is None else image.transpose(back)
+        return image
 
 
 @contextmanager

@@ -2,10 +2,9 @@
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from eagle.data.images import IMAGE_SUFFIXES, image_files
@@ -46,19 +45,12 @@ def short_stem(path: Path) -> str:
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
-    """Unique name per file: its stem, plus the suffix if stems repeat, plus a number if stem and suffix repeat."""
-    names: list[str] = []
-    used: set[str] = set()
-    stems = Counter(map(short_stem, files))
-    repeats: dict[str, count[int]] = {}
-    for file in files:
-        stem = short_stem(file)
-        wanted = name = stem if stems[stem] == 1 else f"{stem}_{file.suffix[1:].lower()}"
-        while name in used:
-            name = f"{wanted}_{next(repeats.setdefault(wanted, count(2)))}"
-        used.add(name)
-        names.append(name)
-    return names
+    """A unique name for each file: its stem, with a number from 2 where others have it already."""
+    names: dict[str, None] = {}
+    for stem in map(short_stem, files):
+        numbered = chain([stem], (f"{stem}_{number}" for number in count(2)))
+        names[next(name for name in numbered if name not in names)] = None
+    return list(names)
 
 
 SKIMAGE = "skimage.data"

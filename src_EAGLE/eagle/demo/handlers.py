@@ -16,7 +16,7 @@ from torch import Tensor
 
 from eagle.config.refinement import RECOMMENDED, refinement_of_name
 from eagle.data.datasets.base import Classes, name_lines
-from eagle.data.images import read_header, read_photograph
+from eagle.data.images import read_photograph, read_size
 from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, colored, distinct_palette
 from eagle.data.named_files import bundled_photographs
 from eagle.demo.pictures import annotated, gallery, one_line_name, parcel, segments
@@ -247,7 +247,7 @@ def read_upload(path: Path, folder: Path, name: str) -> Image.Image:
     try:
         if path.is_file() and path.stat().st_size > MOST_BYTES:
             raise DataError(f"{name}: more than {MOST_BYTES // 2**20} MB; save it smaller or as JPEG")
-        width, height = read_header(path).size
+        width, height = read_size(path)
         if width * height > MOST_PIXELS:
             most = f"{MOST_PIXELS // 10**6} million"
             raise DataError(f"{name}: {width}×{height} pixels are more than {most}; make the picture smaller")
