@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from tqdm import tqdm
 from eagle.console import text_table
 from eagle.data.datasets.base import VOID, SegmentationDataset, read_sample
 from eagle.errors import DataError
-from eagle.files import write_text_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +50,7 @@ class Inspection:
         return sum(not sample.pixels[:-1].any() for sample in self.samples.values())
 
     def accepted(self, on_bad_image: str) -> SegmentationDataset:
-        """The dataset; for ``skip``, without the bad images.
+        """The dataset; for ``skip``, without the bad images, which are logged.
 
         Raises:
             DataError: an image is bad, for ``error``, or all are; names the first and counts them.
@@ -63,6 +61,8 @@ class Inspection:
             n_checked = len(self.bad) + len(self.samples)
             more = f" ({len(self.bad)} of the {n_checked} images checked are bad)" if len(self.bad) > 1 else ""
             raise DataError(f"{next(iter(self.bad.values()))}{more}")
+        for line in self.bad.values():
+            logger.warning("left out: %s", line)
         return self.dataset.part(self.samples, self.bad.values())
 
 
@@ -94,22 +94,7 @@ def readable_part(dataset: SegmentationDataset, on_bad_image: str, description: 
     Raises:
         DataError: no image can be read.
     """
-    if on_bad_image == "error":
-        return dataset
-    part = inspect_dataset(dataset, description).accepted(on_bad_image)
-    for line in part.skipped:
-        logger.warning("left out: %s", line)
-    return part
-
-
-def list_bad_images(path: Path, train_set: SegmentationDataset, val_set: SegmentationDataset) -> None:
-    """Write one line per image that training leaves out, and log their number; no file without any."""
-    lines, n_skipped = [*train_set.skipped, *val_set.skipped], (len(train_set.skipped), len(val_set.skipped))
-    if lines:
-        # File names may contain bytes that are not valid text.
-        text = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace").decode()
-        write_text_atomically(path, text)
-        logger.warning("bad images left out: %d of training, %d of validation, listed in %s", *n_skipped, path)
+    return dataset if on_bad_image == "error" else inspect_dataset(dataset, description).accepted(on_bad_image)
 
 
 def summary_table(inspections: Mapping[str, Inspection]) -> str:

@@ -23,7 +23,6 @@ from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
 from eagle.config.words import quoted
 from eagle.console import code_version, shell_command
-from eagle.data.check import list_bad_images
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.data.datasets.catalog import dataset_label
 from eagle.distributed import chosen_precision, machine_arguments, set_float32_precision
@@ -131,7 +130,6 @@ def _fit(
         saved = with_overrides(cfg, **places, experiment_name=run_dir.name, ckpt_path=None)
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumed_from) if resumed_from else None)
-        list_bad_images(run_dir / "bad_images.txt", data.train_set, data.val_set)
         described = f"{dataset_label(cfg)}: {len(data.train_set)} training images"
         write_run_readme(run_dir, TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME, described, cfg)
         _warn_about_batch(cfg, trainer.world_size)
