@@ -100,11 +100,11 @@ def test_random__depends_on_seed_only(tmp_path):
 
 def test_other_parameters__are_refused(tmp_path):
     write_cityscapes(tmp_path)
-    crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=95", "jpeg_subsampling=4:4:4")
+    crop(tmp_path, "dataset_name=cityscapes", "jpeg_quality=95")
     image = open_whole_dataset(config(tmp_path, dataset_name="cityscapes"), "train").image(0)
-    expected = as_jpeg(image.crop((0, 0, 30, 24)), quality=95, subsampling="4:4:4")
+    expected = as_jpeg(image.crop((0, 0, 30, 24)), quality=95)
     assert (tmp_path / FIVE / "img/train/0.jpg").read_bytes() == expected
-    with pytest.raises(DataError, match=r"jpeg_quality 95 instead of 75, jpeg_subsampling 4:4:4 instead of 4:2:0"):
+    with pytest.raises(DataError, match="jpeg_quality 95 instead of 75"):
         crop(tmp_path, "dataset_name=cityscapes")
 
 

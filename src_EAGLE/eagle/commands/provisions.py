@@ -82,8 +82,8 @@ class DownloadDatasetsConfig:
 
     datasets: list[str] = option(
         [],
-        "Names of datasets to download; --list shows all. None = the four on STEGO's mirror, or only those whose "
-        "archives you give",
+        "Names of datasets to download; --list shows all. None = the three on STEGO's mirror, or only those "
+        "whose archives you give",
     )
     source: str = option(
         "mirror",
@@ -153,11 +153,6 @@ class CropConfig(DatasetFolderConfig, BadImageConfig):
     splits: list[str] = option([*SPLITS], "Splits to crop; training uses only crops of train")
     jpeg_quality: int = option(
         75, "JPEG quality of the crops; 75 = released code, 95 loses little", minimum=1, maximum=100
-    )
-    jpeg_subsampling: str = option(
-        "4:2:0",
-        "JPEG chroma subsampling of the crops: 4:2:0 = released code, 4:4:4 = none",
-        choices=("4:2:0", "4:2:2", "4:4:4"),
     )
     seed: int = option(0, "Seed of random crops; equal seeds give equal crops", minimum=0)
     num_processes: int | None = option(None, "Number of images cropped at once; none = one per core", minimum=1)

@@ -38,7 +38,6 @@ class CropRecord:
     names: str
     labels: bool
     jpeg_quality: int
-    jpeg_subsampling: str
     seed: int | None
 
 
@@ -157,8 +156,8 @@ def crop_split(dataset: SegmentationDataset, split: str, crops: CropSet, cfg: An
         DataError: an image is broken, or the folder holds crops of other images, or made with other parameters.
     """
     seed = cfg.seed if cfg.crop_type == "random" else None
-    labels, quality, subsampling = dataset.has_labels, cfg.jpeg_quality, cfg.jpeg_subsampling
-    record = CropRecord(len(dataset), dataset.names_digest(), labels, quality, subsampling, seed)
+    labels = dataset.has_labels
+    record = CropRecord(len(dataset), dataset.names_digest(), labels, cfg.jpeg_quality, seed)
     pairs = zip(asdict(crops.record(split) or record).items(), asdict(record).values(), strict=True)
     if differing := [f"{name} {then} instead of {now}" for (name, then), now in pairs if then != now]:
         raise DataError(
@@ -182,7 +181,7 @@ def crop_split(dataset: SegmentationDataset, split: str, crops: CropSet, cfg: An
         boxes = crop_boxes(image.width, image.height, cfg.crop_ratio, rng)
         for number, box in enumerate(boxes, CROPS_PER_IMAGE * index):
             with written_atomically(crops.file("img", split, number)) as temporary:
-                image.crop(box).save(temporary, quality=quality, subsampling=subsampling)
+                image.crop(box).save(temporary, quality=cfg.jpeg_quality)
             if labels:
                 with written_atomically(crops.file("label", split, number)) as temporary:
                     stored_label.crop(box).save(temporary)
