@@ -92,17 +92,6 @@ def write_potsdam(data_dir):
                 savemat(root / "gt" / f"{tile}.mat", {"gt": label_map(int(tile), POTSDAM_FINE_IDS)})
 
 
-def write_potsdamraw(data_dir, photographs=(2,), size=(12, 10)):
-    """Only some of the 38 photographs, each with its 15×15 tiles; the last tile of each has no labels."""
-    root = data_dir / "potsdamraw" / "processed"
-    for folder in ("imgs", "gt"):
-        (root / folder).mkdir(parents=True)
-    for number, (i, j, k) in enumerate(product(photographs, range(15), range(15))):
-        savemat(root / "imgs" / f"{i}_{j}_{k}.mat", {"img": picture(number, size, channels=4)})
-        if (j, k) != (14, 14):
-            savemat(root / "gt" / f"{i}_{j}_{k}.mat", {"gt": label_map(number, POTSDAM_FINE_IDS, size)})
-
-
 def write_directory(data_dir, name="mine", labels=True):
     root = data_dir / name
     for split, n in (("train", 4), ("val", 3)):
@@ -119,6 +108,5 @@ WRITERS = {
     "cocostuff3": write_cocostuff,
     "cityscapes": write_cityscapes,
     "potsdam": write_potsdam,
-    "potsdamraw": write_potsdamraw,
     "directory": write_directory,
 }

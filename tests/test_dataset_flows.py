@@ -39,7 +39,6 @@ CONFIGS = {
     "cocostuff3": "train_config_cocostuff",
     "cityscapes": "train_config_cityscapes",
     "potsdam": "train_config_potsdam",
-    "potsdamraw": "train_config_potsdam",
     "directory": "train_config_directory",
 }
 
@@ -47,7 +46,7 @@ CONFIGS = {
 def command_lines(name, data_dir):
     """The words of the three commands, as a user would type them."""
     dataset = [f"dataset_name={name}", f"pytorch_data_dir={data_dir}"]
-    training = ["pretrained_weights=random", "crop_type=five", f"batch_size={75 if name == 'potsdamraw' else 2}"]
+    training = ["pretrained_weights=random", "crop_type=five", "batch_size=2"]
     if name == "directory":
         dataset.append("dir_dataset_name=mine")
         training.append("model_type=vit_small")

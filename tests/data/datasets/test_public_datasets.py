@@ -20,7 +20,7 @@ COCO_NAMES = [
     "outdoor", "person", "sports", "vehicle", "ceiling", "floor", "food-stuff", "furniture-stuff", "raw-material",
     "textile", "wall", "window", "building", "ground", "plant", "sky", "solid", "structural", "water",
 ]  # fmt: skip
-N_CLASSES = {"cocostuff27": 27, "cocostuff15": 15, "cocostuff3": 3, "cityscapes": 27, "potsdam": 3, "potsdamraw": 3}
+N_CLASSES = {"cocostuff27": 27, "cocostuff15": 15, "cocostuff3": 3, "cityscapes": 27, "potsdam": 3}
 
 
 def opened(data_dir, name, split="train", **keys):
@@ -131,18 +131,6 @@ def test_potsdam__unlabelled_tiles_are_void_even_if_a_label_file_exists(tmp_path
     assert [val.name(i) for i in range(len(val))] == ["0", "12", "5"]
 
 
-def test_potsdamraw__tiles_in_numeric_order(tmp_path):
-    WRITERS["potsdamraw"](tmp_path, photographs=(10, 2), size=(4, 3))
-    dataset = opened(tmp_path, "potsdamraw")
-    names = [dataset.name(i) for i in (0, 1, 14, 15, 224, 225)]
-    assert names == ["2_0_0", "2_0_1", "2_0_14", "2_1_0", "2_14_14", "10_0_0"]
-    assert len(dataset) == 450
-    assert (dataset.label(224) == VOID).all()
-    (tmp_path / "potsdamraw/processed/imgs/10_3_4.mat").unlink()
-    with pytest.raises(DataError, match=r"10_3_4\.mat: no such file \(1 of 450"):
-        opened(tmp_path, "potsdamraw")
-
-
 @pytest.mark.parametrize(
     ("name", "gone"),
     [
@@ -151,7 +139,6 @@ def test_potsdamraw__tiles_in_numeric_order(tmp_path):
         ("cityscapes", "cityscapes"),
         ("cityscapes", "cityscapes/gtFine/train/aachen/aachen_000001_000019_gtFine_labelIds.png"),
         ("potsdam", "potsdam/imgs/7.mat"),
-        ("potsdamraw", "potsdamraw/processed"),
     ],
 )
 def test_missing__path_and_command_in_one_line(tmp_path, name, gone):

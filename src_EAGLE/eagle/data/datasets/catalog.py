@@ -10,7 +10,7 @@ from eagle.data.datasets.cityscapes import Cityscapes, cityscapes_classes
 from eagle.data.datasets.cocostuff import VARIANTS, CocoStuff, cocostuff_classes
 from eagle.data.datasets.cropped import CroppedDataset, CropSet
 from eagle.data.datasets.directory import DirectoryDataset, directory_classes
-from eagle.data.datasets.potsdam import POTSDAM_CLASSES, open_potsdam, open_potsdamraw
+from eagle.data.datasets.potsdam import POTSDAM_CLASSES, open_potsdam
 from eagle.errors import ConfigError, DataError, unknown_name_message
 
 # The released code trains on crops of these datasets and ignores crop_type for the others.
@@ -108,9 +108,6 @@ _ENTRIES = {
     "potsdam": Entry(
         lambda cfg, root, split: open_potsdam(root / "potsdam", split, cfg.potsdam_unlabelled),
         lambda _cfg, _root: POTSDAM_CLASSES,
-    ),
-    "potsdamraw": Entry(
-        lambda _cfg, root, _split: open_potsdamraw(root / "potsdamraw"), lambda _cfg, _root: POTSDAM_CLASSES
     ),
     "directory": Entry(
         lambda cfg, root, split: DirectoryDataset(root / _directory_name(cfg), split, cfg.dir_dataset_n_classes),

@@ -1,30 +1,18 @@
 """Potsdam-3: aerial tiles of the ISPRS benchmark, prepared by IIC and distributed by STEGO.
 
-``potsdam``: ``potsdam/imgs/NAME.mat`` (key ``img``, H×W×4 uint8: RGB and infrared; infrared is dropped),
+``potsdam/imgs/NAME.mat`` (key ``img``, H×W×4 uint8: RGB and infrared; infrared is dropped),
 ``potsdam/gt/NAME.mat`` (key ``gt``, H×W fine ids, 255 = void) and the lists ``labelled_train.txt``,
 ``unlabelled_train.txt`` and ``labelled_test.txt``. Training reads the labelled list, as the released EAGLE and STEGO
 do; ``potsdam_unlabelled`` adds the unlabelled list, whose tiles have void labels. Validation reads the test list.
-
-``potsdamraw``: each photograph split into 15×15 tiles, ``potsdamraw/processed/{imgs,gt}/PHOTOGRAPH_ROW_COLUMN.mat``,
-without lists. As in STEGO, both splits contain all tiles.
 """
 
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-from eagle.data.datasets.base import (
-    VOID,
-    VOID_ID,
-    Classes,
-    SegmentationDataset,
-    incomplete,
-    read_listing,
-    require_files,
-)
+from eagle.data.datasets.base import VOID, VOID_ID, Classes, SegmentationDataset, read_listing, require_files
 from eagle.errors import DataError, one_line
 
 # ISPRS colours of impervious surfaces, buildings and trees.
@@ -32,7 +20,6 @@ POTSDAM_CLASSES = Classes(
     ("roads and cars", "buildings and clutter", "vegetation and trees"),
     np.array([(255, 255, 255), (0, 0, 255), (0, 255, 0)], dtype=np.uint8),
 )
-N_PHOTOGRAPHS, N_ROWS, N_COLUMNS = 38, 15, 15
 
 _ROADS, _BUILDINGS, _VEGETATION, _TREES, _CARS, _CLUTTER = range(6)
 _CLASS_OF_ID = {_ROADS: 0, _CARS: 0, _BUILDINGS: 1, _CLUTTER: 1, _VEGETATION: 2, _TREES: 2, VOID_ID: VOID}
@@ -66,21 +53,6 @@ def open_potsdam(root: Path, split: str, include_unlabelled: bool = False) -> Po
     labels = [root / "gt" / f"{name}.mat" for name in labelled]
     require_files(root, [*images, *labels])
     return Potsdam(POTSDAM_CLASSES, images, [*labels, *(None for _ in unlabelled)], _CLASS_OF_ID)
-
-
-def open_potsdamraw(root: Path) -> Potsdam:
-    """Open the tiles of all photographs found; raises DataError if a photograph lacks a tile."""
-    folder, label_folder = root / "processed" / "imgs", root / "processed" / "gt"
-    present = {path.stem for path in folder.glob("*.mat")}
-    labelled = {path.stem for path in label_folder.glob("*.mat")}
-    photographs = [number for number in range(N_PHOTOGRAPHS) if any(name.startswith(f"{number}_") for name in present)]
-    if not photographs:
-        raise incomplete(root, f"{folder}: contains no PHOTOGRAPH_ROW_COLUMN.mat")
-    names = [f"{i}_{j}_{k}" for i, j, k in product(photographs, range(N_ROWS), range(N_COLUMNS))]
-    images = [folder / f"{name}.mat" for name in names]
-    require_files(root, images)
-    labels = [label_folder / f"{name}.mat" if name in labelled else None for name in names]
-    return Potsdam(POTSDAM_CLASSES, images, labels, _CLASS_OF_ID)
 
 
 def _read_mat(path: Path, name: str, n_dimensions: int) -> np.ndarray:
