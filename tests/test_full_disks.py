@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, run_values
 from eagle.config.application import run_command
 from eagle.config.schema import DatasetConfig
-from eagle.files import written_atomically
+from eagle.files import nameless_errors_name, written_atomically
 from miniatures import write_halves
 
 BACKBONE = "{embed_dim: 48, depth: 4, num_heads: 3, img_size: 112}"
@@ -49,6 +49,14 @@ def test_written_atomically__full_disk_names_the_file_and_leaves_nothing(tmp_pat
         raise OSError(28, "No space left on device")
     assert caught.value.filename == str(tmp_path / "x.json")
     assert not list(tmp_path.iterdir())
+
+
+def test_nameless_errors_name__keeps_a_name_and_gives_one(tmp_path):
+    """Lightning appends to metrics.csv, and a failed write names no file."""
+    for error, name in ((OSError(28, "No space left"), str(tmp_path)), (OSError(28, "No space left", "x"), "x")):
+        with pytest.raises(OSError, match="No space left") as caught, nameless_errors_name(tmp_path):
+            raise error
+        assert caught.value.filename == name
 
 
 @pytest.mark.parametrize(

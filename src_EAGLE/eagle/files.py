@@ -89,6 +89,17 @@ def _is_there(file: TextIO, path: Path) -> bool:
         return False
 
 
+@contextmanager
+def nameless_errors_name(place: Path) -> Iterator[None]:
+    """Set ``place`` as the file name of OSErrors without one, e.g. those of writes to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(place)
+        raise
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with written_atomically(path) as temporary:

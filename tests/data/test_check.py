@@ -25,10 +25,12 @@ from miniatures import WRITERS, picture, save, write_directory
 
 @pytest.fixture
 def root(tmp_path):
-    """Four 60×48 training images, 3 classes and void in equal parts; image 0 is smaller, and a PNG."""
+    """Four 60×48 training images, 3 classes and void in equal parts; image 0 is smaller, a PNG, rotated by EXIF."""
     write_directory(tmp_path)
     (tmp_path / "mine/imgs/train/0.jpg").unlink()
-    save(tmp_path / "mine/imgs/train/0.png", picture(0, (30, 20)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "mine/imgs/train/0.png", picture(0, (30, 20)), exif=exif)
     save(tmp_path / "mine/labels/train/0.png", np.full((20, 30), 255, dtype=np.uint8))
     return tmp_path / "mine"
 
@@ -43,6 +45,7 @@ def test_tables__sizes_formats_and_labels(root):
     assert facts["images"] == ["4", "3"]
     assert facts["width"] == ["30", "to", "60", "60"]
     assert facts["height"] == ["20", "to", "48", "48"]
+    assert facts["EXIF rotation (not applied)"] == ["1", "–"]
     assert facts["formats"] == ["3", ".jpg,", "1", ".png", "3", ".jpg"]
     assert facts["labels entirely void"] == ["1", "0"]
     void = (3 * 60 * 48 / 4 + 600) / (3 * 60 * 48 + 600)

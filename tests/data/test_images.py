@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eagle.data.images import image_files, read_image, read_label, read_photograph, read_size
+from eagle.data.images import image_files, is_turned, read_image, read_label, read_photograph, read_size
 from eagle.errors import DataError
 from miniatures import label_map, picture
 
@@ -37,15 +37,21 @@ def test_read_image__16_bits_are_scaled_not_clipped(tmp_path):
     assert pixels(saved(tmp_path / "x.png", Image.fromarray(values)))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-@pytest.mark.parametrize(("suffix", "options"), [("png", {}), ("tif", {}), ("webp", {"lossless": True})])
-def test_orientation__photographs_are_turned_and_training_images_are_not(tmp_path, suffix, options):
-    """But Pillow turns a TIFF when it loads it."""
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", [1, 2, 6])
+def test_orientation__file_kinds_agree_on_stored_and_on_upright_pixels(tmp_path, suffix, orientation):
+    """Pillow turns a TIFF when it loads it, and no other file."""
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
+    options = {"lossless": True} if suffix == "webp" else {}
     path = saved(tmp_path / f"turned.{suffix}", Image.fromarray(RGB), exif=exif, **options)
-    upright = np.rot90(RGB, -1)
+    upright = {1: RGB, 2: RGB[:, ::-1], 6: np.rot90(RGB, -1)}[orientation]
+    assert np.array_equal(pixels(path), RGB)
     assert np.array_equal(np.asarray(read_photograph(path)), upright)
-    assert np.array_equal(pixels(path), upright if suffix == "tif" else RGB)
+    assert is_turned(path) == (orientation != 1)
+    if suffix != "webp":
+        label = saved(tmp_path / f"label.{suffix}", Image.fromarray(GRAY), exif=exif)
+        assert np.array_equal(read_label(label), GRAY)
 
 
 def test_read_image__of_any_size_but_what_would_fill_the_memory(tmp_path):

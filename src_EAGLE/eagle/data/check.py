@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from eagle.console import text_table
 from eagle.data.datasets.base import VOID, SegmentationDataset, read_sample
+from eagle.data.images import IMAGE_SUFFIXES, is_turned
 from eagle.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ class Sample(NamedTuple):
     """A readable image."""
 
     suffix: str  # of its file
+    turned: bool  # by its EXIF orientation, which is not applied
     size: tuple[int, int]  # width and height
     pixels: np.ndarray  # counts by class id, void last (n_classes + 1)
 
@@ -116,14 +118,17 @@ def class_shares_table(inspections: Mapping[str, Inspection]) -> str:
 
 
 def _inspect_sample(dataset: SegmentationDataset, index: int) -> Sample | DataError:
+    path = dataset.image_path(index)
+    suffix = path.suffix.lower()
     try:
         image, label = read_sample(dataset, index)
+        turned = suffix in IMAGE_SUFFIXES and is_turned(path)
     except DataError as error:
         return error
     n_classes = len(dataset.classes)
     label = label if dataset.has_labels else label[:0]
     pixels = np.bincount(np.where(label == VOID, n_classes, label).ravel(), minlength=n_classes + 1)
-    return Sample(dataset.image_path(index).suffix.lower(), image.size, pixels)
+    return Sample(suffix, turned, image.size, pixels)
 
 
 def _column(found: Inspection) -> dict[str, str]:
@@ -136,6 +141,8 @@ def _column(found: Inspection) -> dict[str, str]:
         facts[side] = f"{least}" if least == most else f"{least} to {most}"
     formats = Counter(sample.suffix for sample in samples).most_common()
     facts["formats"] = ", ".join(f"{n} {suffix}" for suffix, n in formats)
+    if n_turned := sum(sample.turned for sample in samples):
+        facts["EXIF rotation (not applied)"] = str(n_turned)
     if not found.dataset.has_labels:
         return {**facts, "labels": "none"}
     shares, names = found.shares(), found.dataset.classes.names

@@ -1,7 +1,7 @@
 """Read images and label maps from files; any defect raises a one-line DataError that names the file.
 
-Pixels are as Pillow reads them: EXIF orientation is applied to TIFF files only. The public datasets' labels follow the
-stored order and STEGO reads images the same way, so image and label map stay aligned.
+Pixels are read in stored order: EXIF orientation is never applied. The public datasets' labels follow the stored order
+and STEGO reads images the same way, so image and label map stay aligned.
 """
 
 import os
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from eagle.errors import DataError, one_line
 
@@ -22,10 +22,20 @@ LABEL_MODES = ("L", "P", "I", "I;16", "I;16B", "1")
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF")
 # Resizing the short side of a narrower image to a few hundred pixels would exhaust memory.
 _LARGEST_ASPECT = 100
+# What undoes each EXIF orientation, which Pillow applies to TIFF files by itself.
+_BACK_TO_STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read an RGB image; alpha is dropped and 16 bits are scaled to 8.
+    """Read an RGB image in stored pixel order; alpha is dropped and 16 bits are scaled to 8.
 
     Raises:
         DataError: the file is missing, not an image, truncated, too narrow, or of a pixel format without a value range.
@@ -84,6 +94,12 @@ def read_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
+def is_turned(path: Path) -> bool:
+    """Whether EXIF would turn or flip the stored pixels; raises DataError if the file is missing or not an image."""
+    with _open(path) as image:
+        return _orientation(image) in _BACK_TO_STORED
+
+
 def image_files(folder: Path, extra_suffixes: tuple[str, ...] = ()) -> list[Path]:
     """List the image files of a folder, sorted by name, without hidden files; raises DataError if it does not exist.
 
@@ -99,12 +115,19 @@ def image_files(folder: Path, extra_suffixes: tuple[str, ...] = ()) -> list[Path
 
 
 def _load(path: Path, upright: bool = False) -> Image.Image:
-    """Load pixels; if ``upright``, turn them by the EXIF orientation."""
+    """Load pixels in stored order or, if ``upright``, turned by the EXIF orientation."""
     with _open(path) as image:
+        back = None
+        if image.format == "TIFF" and not upright:
+            back = _BACK_TO_STORED.get(_orientation(image))
         image.load()
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
-        return image
+        return image if back is None else image.transpose(back)
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from eagle.data.datamodule import SegmentationDataModule
 from eagle.data.datasets.catalog import dataset_label
 from eagle.distributed import chosen_precision, machine_arguments, set_float32_precision
 from eagle.errors import ConfigError, DataError
-from eagle.files import LOCK_NAME, locked, remove_unfinished, write_text_atomically
+from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.caches import open_caches, refuse_full_memory
 from eagle.training.callbacks import (
@@ -141,10 +141,11 @@ def _fit(
             ".*exists and is not empty.*|.*does not have many workers.*|.*module.s. in eval mode.*"
             "|.*recommended to use .*sync_dist=True.*",
         )
-        try:
-            trainer.fit(segmenter, data, ckpt_path=resumed_from, weights_only=True)
-        finally:
-            finish(trainer.loggers)
+        with nameless_errors_name(run_dir):
+            try:
+                trainer.fit(segmenter, data, ckpt_path=resumed_from, weights_only=True)
+            finally:
+                finish(trainer.loggers)
     run_dir = rank_zeros_folder(trainer)
     if trainer.is_global_zero:
         chosen, best = run_dir / BEST_NAME, cast(BestCheckpoint, trainer.checkpoint_callback)

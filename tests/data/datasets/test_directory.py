@@ -1,3 +1,5 @@
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -81,6 +83,13 @@ def test_directory__any_name(root, stem):
     dataset = DirectoryDataset(root, "train")
     index = [dataset.name(i) for i in range(4)].index(stem)
     assert read_sample(dataset, index)[1].shape == (48, 60)
+
+
+def test_directory__unicode_normal_forms_match(root):
+    """macOS stores decomposed names (NFD), other systems composed ones (NFC)."""
+    (root / "imgs/train/0.jpg").rename(root / f"imgs/train/{unicodedata.normalize('NFD', 'größe')}.jpg")
+    (root / "labels/train/0.png").rename(root / f"labels/train/{unicodedata.normalize('NFC', 'größe')}.png")
+    assert len(DirectoryDataset(root, "train")) == 4
 
 
 def test_open_dataset__errors_name_the_key(tmp_path):

@@ -4,6 +4,7 @@
 255 = void) and ``<root>/classes.txt`` (one class name per line; line number, from 0, = id).
 """
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -61,9 +62,9 @@ def directory_classes(root: Path, n_classes: int | None) -> Classes:
 
 
 def _files_by_stem(folder: Path) -> dict[str, Path]:
-    """The image files of a folder by stem; raises DataError if two share one."""
+    """Image files by stem in Unicode NFC (macOS stores "ü" as two characters); raises DataError if two share one."""
     found: dict[str, Path] = {}
     for path in image_files(folder):
-        if (first := found.setdefault(path.stem, path)) != path:
+        if (first := found.setdefault(unicodedata.normalize("NFC", path.stem), path)) != path:
             raise DataError(f"{path}: same name as {first.name}; labels are matched by name, so rename one")
     return found
