@@ -10,8 +10,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -23,6 +21,7 @@ from tqdm import tqdm
 from eagle.config.application import run_command
 from eagle.config.schema import option
 from eagle.data.named_files import SKIMAGE, SKLEARN, bundled_file
+from eagle.downloads.archives import staged
 from eagle.errors import DataError
 from eagle.files import default_folder
 
@@ -160,42 +159,23 @@ def write_mosaics(directory: Path, n_train: int, n_val: int, size: int, seed: in
         seed: random seed; equal seeds give equal files (with equal library versions).
 
     Raises:
-        DataError: ``directory`` contains something else, or cannot be written.
+        DataError: ``directory`` contains something else.
+        EagleError: another process writes it.
     """
-    manifest = {"generator": GENERATOR_VERSION, "n_train": n_train, "n_val": n_val, "size": size, "seed": seed}
-    directory = Path(directory).resolve()
-    if _already_written(directory, manifest):
+    values = {"generator": GENERATOR_VERSION, "n_train": n_train, "n_val": n_val, "size": size, "seed": seed}
+    manifest, directory = json.dumps(values, indent=2) + "\n", Path(directory).resolve()
+    if directory.exists() and any(directory.iterdir()):
+        written = directory / MANIFEST
+        if not written.is_file() or written.read_text(encoding="utf-8") != manifest:
+            raise DataError(f"{directory}: contains other files, or mosaics of other values; choose another folder")
         logger.info("%s: up to date", directory)
         return
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as temporary:
-            # A sub-folder, because the temporary folder itself is private to this user.
-            unfinished = Path(temporary) / directory.name
-            for split, count in zip(_SPLITS, (n_train, n_val), strict=True):
-                _write_split(unfinished, split, count, size, seed)
-            (unfinished / "classes.txt").write_text("\n".join(MOSAIC_CLASSES) + "\n", encoding="utf-8")
-            (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-            if directory.exists():
-                directory.rmdir()
-            unfinished.rename(directory)
-    except OSError as error:
-        raise DataError(f"{directory}: cannot be written ({error.strerror or error}); choose another folder") from error
+    with staged(directory) as unfinished:
+        for split, count in zip(_SPLITS, (n_train, n_val), strict=True):
+            _write_split(unfinished, split, count, size, seed)
+        (unfinished / "classes.txt").write_text("\n".join(MOSAIC_CLASSES) + "\n", encoding="utf-8")
+        (unfinished / MANIFEST).write_text(manifest, encoding="utf-8")
     logger.info("%s: %d training and %d validation scenes", directory, n_train, n_val)
-
-
-def _already_written(directory: Path, manifest: dict[str, Any]) -> bool:
-    """Whether ``directory`` contains the same set; raises DataError if it contains anything else."""
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return False
-    try:
-        found = dict(json.loads((directory / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{directory}: exists and is not a mosaics folder; choose another folder") from error
-    differing = [f"{name} {found.get(name)}" for name, value in manifest.items() if found.get(name) != value]
-    if differing:
-        raise DataError(f"{directory}: contains mosaics of {', '.join(differing)}; remove it or choose another folder")
-    return True
 
 
 def _write_split(directory: Path, split: str, count: int, size: int, seed: int) -> None:

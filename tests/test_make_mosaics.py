@@ -57,12 +57,12 @@ def test_write__same_set_again_changes_nothing(small_set):
 
 def test_write__refuses_a_folder_made_with_other_values_or_of_other_things(small_set, tmp_path):
     before = contents(small_set)
-    with pytest.raises(DataError, match="n_val") as caught:
+    with pytest.raises(DataError, match="mosaics of other values") as caught:
         write_mosaics(small_set, n_train=24, n_val=15, size=64, seed=0)
     assert str(small_set) in str(caught.value)
     assert contents(small_set) == before
     (tmp_path / "holiday.jpg").write_bytes(b"precious")
-    with pytest.raises(DataError, match="is not a mosaics folder"):
+    with pytest.raises(DataError, match="contains other files"):
         write_mosaics(tmp_path, n_train=1, n_val=0, size=32, seed=0)
     assert contents(tmp_path) == {"holiday.jpg": b"precious"}
 
