@@ -1,6 +1,6 @@
 """Commands about models and datasets: download, crop, check."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from eagle.data.check import Inspection, class_shares_table, inspect_dataset, re
 from eagle.data.datasets.base import SPLITS
 from eagle.data.datasets.catalog import crop_set, open_dataset, open_whole_dataset
 from eagle.data.datasets.cropped import CROPS_PER_IMAGE, crop_split
-from eagle.data.publishers import DATASETS, MIRRORED_DATASETS, archive_addresses, fetch_dataset
+from eagle.data.publishers import DATASETS, MIRRORED_DATASETS, fetch_dataset
 from eagle.downloads.catalog import DINO_URL, MODELS, local_weights
 from eagle.downloads.fetching import fetch_model
 from eagle.errors import DataError, DownloadError, EagleError
@@ -38,7 +38,13 @@ class DownloadModelsConfig:
 def download_models(config: DictConfig) -> None:
     """Fetch pretrained backbones and the released EAGLE checkpoints; existing files are kept."""
     if config.list:
-        print(models_overview(config.output_dir))
+        rows = []
+        for name, model in MODELS.items():
+            file = str(local_weights(config.output_dir, name) or "not fetched")
+            source = model.address() or f"Hugging Face timm/{model.timm_name}"
+            rows.append((name, model.what, model.size, file, source))
+        table = text_table(("name", "model", "size", "file", "source"), rows, numbers=False)
+        print(f"{table}\n\nfolder: {Path(config.output_dir).resolve()}")
         return
     refuse_unknown("model", config.models, MODELS)
     _fetch_all(config.models, lambda name: fetch_model(name, config.output_dir, config.base_url))
@@ -56,17 +62,6 @@ def _fetch_all(names: Iterable[str], fetch: Callable[[str], Path]) -> None:
     print(f"available: {'; '.join(available) or 'nothing'}")
     if failed:
         raise DownloadError(f"not fetched: {'; '.join(failed)}")
-
-
-def models_overview(output_dir: str) -> str:
-    """A table of all models that can be fetched."""
-    heading = ("name", "model", "size", "file", "source")
-    rows = []
-    for name, model in MODELS.items():
-        present = local_weights(output_dir, name)
-        source = model.address() or f"Hugging Face timm/{model.timm_name}"
-        rows.append((name, model.what, model.size, str(present or "not fetched"), source))
-    return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(output_dir).resolve()}"
 
 
 download_models_main = partial(run_command, DownloadModelsConfig, download_models)
@@ -107,34 +102,24 @@ class DownloadDatasetsConfig:
 
 def download_datasets(config: DictConfig) -> None:
     """Download the datasets: STEGO's as zip archives, their publishers' as folders; existing ones are kept."""
+    data_dir = Path(config.pytorch_data_dir)
     if config.list:
-        print(datasets_overview(config))
+        rows = []
+        for name, dataset in DATASETS.items():
+            present = [str(path) for path in (data_dir / name, data_dir / f"{name}.zip") if path.exists()]
+            rows.append((name, dataset.what, present[0] if present else "no"))
+        table = text_table(("name", "description", "present"), rows, numbers=False)
+        print(f"{table}\n\nfolder: {data_dir.resolve()}")
         return
     refuse_unknown("dataset", config.datasets, DATASETS)
-    given = {name: archive_paths(config[name]) for name in _GIVEN if config[name]}
+    # `cityscapes=a.zip,b.zip` arrives as one value.
+    typed = {name: [path.strip() for path in ",".join(config[name]).split(",")] for name in _GIVEN if config[name]}
+    given = {name: [Path(path).expanduser() for path in paths if path] for name, paths in typed.items()}
 
     def fetch(name: str) -> Path:
-        addresses = archive_addresses(name, config.source, config.base_url)
-        return fetch_dataset(name, Path(config.pytorch_data_dir), addresses, config.unzip, given.get(name, ()))
+        return fetch_dataset(name, data_dir, config.source, config.base_url, config.unzip, given.get(name, ()))
 
     _fetch_all([*given, *config.datasets] or MIRRORED_DATASETS, fetch)
-
-
-def archive_paths(values: Sequence[str]) -> list[Path]:
-    """The paths of a list; ``a.zip,b.zip`` arrives as one value."""
-    return [Path(path.strip()).expanduser() for value in values for path in value.split(",") if path.strip()]
-
-
-def datasets_overview(config: DictConfig) -> str:
-    """Table of all downloadable datasets."""
-    heading = ("name", "description", "present", "source")
-    rows = []
-    for name, dataset in DATASETS.items():
-        folder = Path(config.pytorch_data_dir) / name
-        present = next((str(path) for path in (folder, folder.with_name(f"{name}.zip")) if path.exists()), "no")
-        first, *others = archive_addresses(name, config.source, config.base_url).values() or ["on request"]
-        rows.append((name, dataset.what, present, f"{first} and {len(others)} more" if others else first))
-    return f"{text_table(heading, rows, numbers=False)}\n\nfolder: {Path(config.pytorch_data_dir).resolve()}"
 
 
 download_datasets_main = partial(run_command, DownloadDatasetsConfig, download_datasets)

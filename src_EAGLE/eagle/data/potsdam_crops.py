@@ -14,6 +14,7 @@ import numpy as np
 from scipy.io import savemat
 from tqdm import tqdm
 
+from eagle.data.datasets.base import VOID_ID
 from eagle.data.images import read_image
 from eagle.errors import DataError
 from eagle.files import write_text_atomically
@@ -23,7 +24,6 @@ CROP, REDUCTION = 200, 2
 UNLABELLED = frozenset(
     ("2_13", "2_14", "3_13", "3_14", "4_13", "4_14", "4_15", "5_13", "5_14", "5_15", "6_13", "6_14", "6_15", "7_13")
 )
-VOID_ID = 255
 # 855 of the 5400 labelled crops.
 _VALIDATION_SHARE = 19 / 120
 

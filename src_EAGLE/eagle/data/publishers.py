@@ -136,45 +136,41 @@ DATASETS = {
 MIRRORED_DATASETS = [name for name, source in DATASETS.items() if source.is_mirrored]
 
 
-def archive_addresses(name: str, source: str, base_url: str | None = None) -> dict[str, str]:
-    """URLs of a dataset's archives by file, relative to the folder of all datasets; empty without an open download.
-
-    A dataset that is not on the mirror comes from its publisher also with source "mirror". ``base_url`` is a folder
-    that contains all archives; None takes the source's own addresses.
-    """
-    if source == "mirror" and name in MIRRORED_DATASETS:
-        return {f"{name}.zip": f"{(base_url or STEGO_DATA_URL).rstrip('/')}/{name}.zip"}
-    archives = DATASETS[name].archives.items()
-    return {f"originals/{file}": f"{base_url.rstrip('/')}/{file}" if base_url else url for file, url in archives}
-
-
 def fetch_dataset(
-    name: str, data_dir: Path, addresses: dict[str, str], unzip: bool, given: Sequence[Path] = ()
+    name: str, data_dir: Path, source: str, base_url: str | None, unzip: bool, given: Sequence[Path] = ()
 ) -> Path:
     """Return a dataset's folder if it exists or can be built, else STEGO's archive, which only ``unzip`` unpacks.
 
-    The archives are ``given``, if the publisher hands them out on request, or fetched from the ``addresses`` that
-    ``archive_addresses`` returns.
+    Args:
+        name: a key of ``DATASETS``.
+        data_dir: the folder of all datasets.
+        source: "mirror" for STEGO's archive, if it is mirrored; "originals" for its publisher's.
+        base_url: a folder that contains all archives; None for the source's own addresses.
+        unzip: unpack STEGO's archive.
+        given: the publisher's archives, instead of downloads.
 
     Raises:
         DownloadError: a download fails, the publisher offers none, or an archive is damaged, unsafe or too large for
             the disk.
         DataError: an archive is missing or does not contain what the dataset needs.
     """
-    folder = data_dir / name
+    folder, dataset = data_dir / name, DATASETS[name]
     if missing := [archive for archive in given if not archive.is_file()]:
         raise DataError(f"{missing[0]}: no such file")
     if folder.is_dir():
         return folder
-    if not given and not addresses:
-        raise DownloadError(f"its publisher has no open download: {DATASETS[name].on_request}")
-    archives = given or (fetch_file(url, data_dir / file) for file, url in addresses.items())
-    if given or f"{name}.zip" not in addresses:
-        logger.info("%s: %s", name, build(name, archives, folder))
+    if dataset.is_mirrored and source == "mirror" and not given:
+        archive = fetch_file(f"{(base_url or STEGO_DATA_URL).rstrip('/')}/{name}.zip", data_dir / f"{name}.zip")
+        if not unzip:
+            return archive
+        with staged(folder) as unfinished:
+            unpack(archive, unfinished, {f"{name}/(.+)": r"\1"})
         return folder
-    (archive,) = archives
-    if not unzip:
-        return archive
-    with staged(folder) as unfinished:
-        unpack(archive, unfinished, {f"{name}/(.+)": r"\1"})
+    if not given and not dataset.archives:
+        raise DownloadError(f"its publisher has no open download: {dataset.on_request}")
+    fetched = (
+        fetch_file(f"{base_url.rstrip('/')}/{file}" if base_url else url, data_dir / "originals" / file)
+        for file, url in dataset.archives.items()
+    )
+    logger.info("%s: %s", name, build(name, given or fetched, folder))
     return folder
