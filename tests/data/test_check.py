@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from test_images import damaged
 
+from conftest import run_values
 from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.commands import provisions
 from eagle.config.application import parse_command_line, run_command
-from eagle.config.schema import DatasetConfig, EvalConfig
+from eagle.config.schema import DatasetConfig, EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.data.check import class_shares_table, inspect_dataset, summary_table
 from eagle.data.datamodule import SegmentationDataModule
@@ -90,7 +91,7 @@ def test_fuzz__damaged_file_of_any_dataset_is_read_or_named(tmp_path, name, n):
         lines = []
         for split in ("train", "val"):
             try:
-                lines += inspect_dataset(open_dataset(cfg, split), split).bad.values()
+                lines += inspect_dataset(open_dataset(cfg, split), split).bad
             except EagleError as error:
                 lines.append(str(error))
         assert [line for line in lines if "\n" in line or str(tmp_path) not in line] == [], path
@@ -108,14 +109,10 @@ def bad(tmp_path):
 
 
 @pytest.fixture
-def make_run(bad, make_config):
+def make_run(bad):
     def make(**overrides):
-        values = {
-            "pytorch_data_dir": str(bad.parent), "dir_dataset_name": "mine", "res": 32, "val_res": 32, "batch_size": 2,
-            "max_steps": 4, "val_freq": 2, "scalar_log_freq": 1, "output_root": str(bad.parent / "outputs"),
-            "experiment_name": "run", "accelerator": "cpu", "on_bad_image": "skip",
-        }  # fmt: skip
-        return make_config(**{**values, **overrides})
+        data = {"pytorch_data_dir": str(bad.parent), "dir_dataset_name": "mine", "dir_dataset_n_classes": 3}
+        return validated(TrainConfig, run_values(bad.parent) | data | {"on_bad_image": "skip"} | overrides)
 
     return make
 

@@ -170,7 +170,7 @@ def check_data(cfg: DictConfig) -> None:
     for split in SPLITS:
         try:
             found[split] = inspect_dataset(open_dataset(cfg, split), f"{split} images")
-            problems += found[split].bad.values()
+            problems += found[split].bad
         except DataError as error:
             problems.append(str(error))
     if found:

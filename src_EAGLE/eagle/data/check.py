@@ -35,12 +35,12 @@ class Inspection:
     Attributes:
         dataset: the whole dataset.
         samples: the readable samples among the images checked, by index.
-        bad: one error message for each unreadable sample, by index; each names the file.
+        bad: one error message for each unreadable sample; each names the file.
     """
 
     dataset: SegmentationDataset
     samples: dict[int, Sample]
-    bad: dict[int, str]
+    bad: list[str]
 
     def shares(self) -> np.ndarray:
         """Each class's share of the labelled pixels, then void's share of all pixels."""
@@ -62,10 +62,10 @@ class Inspection:
         if on_bad_image == "error" or not self.samples:
             n_checked = len(self.bad) + len(self.samples)
             more = f" ({len(self.bad)} of the {n_checked} images checked are bad)" if len(self.bad) > 1 else ""
-            raise DataError(f"{next(iter(self.bad.values()))}{more}")
-        for line in self.bad.values():
+            raise DataError(f"{self.bad[0]}{more}")
+        for line in self.bad:
             logger.warning("left out: %s", line)
-        return self.dataset.part(self.samples, self.bad.values())
+        return self.dataset.part(self.samples, self.bad)
 
 
 def inspect_dataset(dataset: SegmentationDataset, description: str, max_images: int | None = None) -> Inspection:
@@ -78,13 +78,13 @@ def inspect_dataset(dataset: SegmentationDataset, description: str, max_images: 
     """
     n = len(dataset) if max_images is None else min(max_images, len(dataset))
     chosen: list[int] = np.linspace(0, len(dataset) - 1, n).astype(int).tolist()
-    found = Inspection(dataset, {}, {})
+    found = Inspection(dataset, {}, [])
     with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
         results = pool.map(lambda index: _inspect_sample(dataset, index), chosen)
         progress = tqdm(results, f"checking {description}", n, unit="image", leave=False)
         for index, sample in zip(chosen, progress, strict=True):
             if isinstance(sample, DataError):
-                found.bad[index] = str(sample)
+                found.bad.append(str(sample))
             else:
                 found.samples[index] = sample
     return found
