@@ -8,9 +8,9 @@ from eagle.losses import object_nce
 from eagle.losses.object_nce import (
     ObjectNCELoss,
     lambda_at,
+    medoids,
     medoids_by_label,
     medoids_by_mask,
-    medoids_of_images,
     patch_weights,
 )
 
@@ -147,13 +147,15 @@ def test_medoids__ties_go_to_the_first_member(form):
     assert form(patches, labels, 3).tolist() == [1, 0, 3] == by_loop(patches, labels, 3)
 
 
-def test_medoids_of_images__are_those_of_each_image_alone():
+@pytest.mark.parametrize("block", [8, 1000])
+def test_medoids__of_images_are_those_of_each_image_alone(monkeypatch, block):
     """Label 3 has no members, and one image has a single label."""
+    monkeypatch.setattr(object_nce, "ROW_BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     patches = torch.randn(4, 30, 5, generator=generator)
     labels = torch.tensor([0, 1, 2, 4])[torch.randint(0, 4, (4, 30), generator=generator)]
     labels[2] = 1
-    found = medoids_of_images(patches, labels, 6)
+    found = medoids(patches, labels, 6)
     assert found.tolist() == [by_loop(*image, 6) for image in zip(patches, labels, strict=True)]
 
 

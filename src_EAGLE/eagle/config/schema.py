@@ -429,9 +429,6 @@ class EvalConfig(MachineConfig, BadImageConfig):
         "auto = torch",
         choices=CRF_BACKENDS,
     )
-    crf_processes: int | None = machine(
-        None, "Worker processes of pydensecrf; none = one per core; 0 = compute in the main process", minimum=0
-    )
     run_prediction: bool = machine(
         False,
         "Also write every image's predicted classes as PNG, as class ids and in colour (the released code ignores "
