@@ -21,13 +21,8 @@ from eagle.models.position_embedding import (
 )
 from eagle.models.weights import download_name, load_backbone_weights
 
-# (model_type, dino_patch_size): timm name of the architecture, name of the weights in eagle.downloads.catalog.MODELS.
-DINO_NAMES = {
-    ("vit_small", 8): ("vit_small_patch8_224.dino", "dino_vits8"),
-    ("vit_small", 16): ("vit_small_patch16_224.dino", "dino_vits16"),
-    ("vit_base", 8): ("vit_base_patch8_224.dino", "dino_vitb8"),
-    ("vit_base", 16): ("vit_base_patch16_224.dino", "dino_vitb16"),
-}
+# Model types that mean DINO, and its patch sizes.
+DINO_TYPES, DINO_PATCH_SIZES = ("vit_small", "vit_base"), (8, 16)
 
 
 class KeyBackbone(nn.Module):
@@ -211,11 +206,13 @@ def timm_name(model_type: str, patch_size: int) -> tuple[str, str | None]:
     Raises:
         ConfigError: DINO does not have this patch size.
     """
-    if model_type not in {family for family, _ in DINO_NAMES}:
+    if model_type not in DINO_TYPES:
         return model_type, download_name(model_type)
-    if (model_type, patch_size) not in DINO_NAMES:
+    if patch_size not in DINO_PATCH_SIZES:
         raise ConfigError(f"dino_patch_size: DINO's {model_type} has patch sizes 8 and 16, not {patch_size}")
-    return DINO_NAMES[model_type, patch_size]
+    name = f"{model_type}_patch{patch_size}_224.dino"
+    # By this name the 300-epoch weights of the released code are meant, which timm does not have.
+    return name, "dino_vits8" if (model_type, patch_size) == ("vit_small", 8) else download_name(name)
 
 
 def _create_vit(name: str, timm_kwargs: dict[str, Any]) -> Any:
