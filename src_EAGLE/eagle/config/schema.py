@@ -425,8 +425,8 @@ class EvalConfig(MachineConfig, BadImageConfig):
     )
     crf_backend: str = method(
         "auto",
-        "Dense CRF implementation: torch = ours, compiled by numba on the CPU; pydensecrf (pip install -e .[crf]); "
-        "auto = torch",
+        "Dense CRF implementation: torch = ours, compiled by numba on the CPU; pydensecrf (pip install -e .[crf]) on "
+        "one core; auto = torch",
         choices=CRF_BACKENDS,
     )
     run_prediction: bool = machine(
