@@ -30,7 +30,7 @@ from eagle.evaluation.evaluator import Evaluation, evaluate, most_refined, write
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
 from eagle.evaluation.metrics import name_by_majority
 from eagle.evaluation.report import write_report
-from eagle.figures.charts import confusion_figure, runs_figure
+from eagle.figures.charts import confusion_figure, runs_figure, trees_figure
 from eagle.figures.drawing import write_figure
 from eagle.figures.grids import Picture, segmentation_grid
 from eagle.files import write_csv_atomically
@@ -74,7 +74,7 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
 
 
 def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin: Mapping[str, Any]) -> str:
-    """Write ``runs.csv``, ``runs.json`` and ``runs.png``; return the tables.
+    """Write ``runs.csv``, ``runs.json``, ``runs.png`` and, with trees, ``runs_tree.png``; return the tables.
 
     Args:
         contents: by checkpoint, what ``evaluate_checkpoint`` returns, with the training configuration as ``config``
@@ -90,11 +90,14 @@ def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin:
         for run in runs
         for name, scores in run.scores.items()
     ]
-    files = [folder / name for name in ("runs.csv", "runs.json", "runs.png")]
+    files = [folder / "runs.csv", folder / "runs.json"]
     write_csv_atomically(files[0], ["dataset", *keys, tables.SEED, "map", *tables.COLUMNS], rows)
     found = [{"dataset": run.dataset, "setting": run.setting, "seed": run.seed, "scores": run.scores} for run in runs]
     tables.write_json(files[1], {**origin, "runs": found})
-    write_figure(files[2], runs_figure(runs))
+    for name, figure in (("runs.png", runs_figure(runs)), ("runs_tree.png", trees_figure(runs))):
+        if figure is not None:
+            files.append(folder / name)
+            write_figure(files[-1], figure)
     parts = [[run for run in runs if run.dataset == dataset] for dataset in dict.fromkeys(run.dataset for run in runs)]
     printed = [table(part) for part in parts for table in (tables.scores_table, tables.differences_table)]
     return "\n\n".join([*filter(None, printed), "\n".join(map(str, files))])

@@ -27,6 +27,7 @@ from eagle.evaluation.tables import (
     scores_table,
     stored_evaluation,
 )
+from eagle.figures.charts import trees_figure
 from miniatures import write_halves
 
 
@@ -98,6 +99,15 @@ def test_tables__an_undefined_score_is_counted_not_dropped(tmp_path):
     undefined = {path: content(None, seed=seed) for seed, path in enumerate(("x/last.ckpt", "y/last.ckpt"))}
     runs_report(undefined, tmp_path, {})
     assert ",cluster,,50.0," in (tmp_path / "runs.csv").read_text()
+
+
+def test_trees_figure__pairs_each_tree_with_the_probe_of_its_run():
+    rows = [(value, {"lr": lr, "seed": 0}) for value, lr in ((10.0, 0.1), (12.0, 0.2), (14.0, 0.1))]
+    contents = dict(zip(("a/last.ckpt", "b/last.ckpt", "a/last_tree.ckpt"), sweep(*rows).values(), strict=True))
+    dots, diagonal = trees_figure(collect(contents)).axes[0].lines
+    assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([12.0], [16.0]), "refined; the other probe has no tree"
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+    assert trees_figure(collect(TWO)) is None
 
 
 def test_differences__are_paired_over_common_seeds_with_scipys_interval():

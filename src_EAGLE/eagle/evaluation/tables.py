@@ -126,12 +126,14 @@ class Run:
     """An evaluated run.
 
     Attributes:
+        checkpoint: the evaluated file; None for k-means.
         dataset: name of its data.
         setting: the keys that differ between the runs of this command, with their values.
         seed: its seed.
         scores: by map and column, in percent; None is undefined.
     """
 
+    checkpoint: Path | None
     dataset: str
     setting: dict[str, str]
     seed: int
@@ -168,9 +170,9 @@ def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
     for path, content in contents.items():
         setting = {name: values[path][name] for name in differing}
         dataset, seed = datasets[path], configs[path].seed
-        runs.append(Run(dataset, setting, seed, _scores(content["scores"])))
+        runs.append(Run(Path(path), dataset, setting, seed, _scores(content["scores"])))
         if "kmeans" in content:
-            baselines[dataset, seed] = Run(dataset, {KMEANS: ""}, seed, _scores(content["kmeans"]))
+            baselines[dataset, seed] = Run(None, dataset, {KMEANS: ""}, seed, _scores(content["kmeans"]))
     return [*baselines.values(), *runs]
 
 

@@ -213,3 +213,26 @@ def runs_figure(runs: Sequence[Run]) -> Figure:
     handles, _ = panels[0].get_legend_handles_labels()
     figure.legend(handles=handles, loc="outside lower center", ncols=len(maps), fontsize=8, frameon=False)
     return figure
+
+
+def trees_figure(runs: Sequence[Run]) -> Figure | None:
+    """Draw the mIoU of trees of clusters against that of the trained probes, most refined: a dot per run, a colour per
+    data set, and the diagonal; None without pairs of NAME and NAME_tree.
+    """
+    probes = {run.checkpoint.with_stem(f"{run.checkpoint.stem}_tree"): run for run in runs if run.checkpoint}
+    last = [name for name in table_maps(runs) if name.startswith("cluster")][-1]
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        pairs = [(probes[run.checkpoint], run) for run in runs if run.checkpoint in probes and run.dataset == dataset]
+        if pairs:
+            dots = [(probe.miou(last), tree.miou(last)) for probe, tree in pairs]
+            axes.plot(*zip(*dots, strict=True), "o", alpha=0.7, label=shown_name(dataset))
+    if not axes.lines:
+        return None
+    ends = np.concatenate([dots.get_xydata() for dots in axes.lines])
+    span = (np.nanmin(ends) - 2, np.nanmax(ends) + 2)
+    axes.plot(span, span, "-", color="0.6", linewidth=1, zorder=0)
+    axes.set(xlabel="trained probe: mIoU (%)", ylabel="tree: mIoU (%)", xlim=span, ylim=span, aspect="equal")
+    axes.legend(frameon=False)
+    return figure
