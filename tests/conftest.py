@@ -90,6 +90,40 @@ def make_config():
     return make
 
 
+@pytest.fixture
+def golden_segmenter(golden, make_config):
+    """Builds the segmenter of the recorded steps, with the weights before the first one, for a dataset's settings."""
+
+    def make(which: str) -> Any:
+        from eagle.segmenter import LitUnsupervisedSegmenter  # takes seconds, which most files do not need
+
+        meta = golden.metadata(f"i_state_{which}")
+        weights = {"pos_inter_weight", "neg_inter_weight", "correspondence_weight", "shift_bias", "shift_value"}
+        values = {k: int(v) if v.isdigit() and k not in weights else float(v) for k, v in meta.items() if k != "note"}
+        cfg = make_config(dataset_name=which if which == "cityscapes" else "cocostuff27", **values)
+        segmenter = LitUnsupervisedSegmenter(27, cfg)
+        backbone = {f"net.model.{k}": v for k, v in golden.tensors("vit_golden_state").items()}
+        # Strict: unused tensors of released checkpoints are dropped, all others must be present.
+        segmenter.load_state_dict(golden.tensors(f"i_state_{which}") | backbone)
+        return segmenter
+
+    return make
+
+
+@pytest.fixture
+def golden_batch(golden):
+    """The batch of the recorded steps."""
+    data = golden.tensors("i_batch")
+    return {"img": data["img"], "img_aug": data["img_pos_aug"], "label": data["label"]}
+
+
+def recorded(data: dict[str, torch.Tensor], prefix: str = "") -> dict[str, Any]:
+    """Coordinates, permutations and eigenvectors of one recorded step."""
+    coords = torch.stack([data[f"{prefix}coords{i}"] for i in (1, 2, 3)])
+    vectors = (data[f"{prefix}eigenvectors_pos"], data[f"{prefix}eigenvectors_pos_aug"])
+    return {"coords": coords, "perms": data[f"{prefix}perms"], "eigenvectors": vectors}
+
+
 def run_values(folder: Path) -> dict[str, Any]:
     """The keys of a three-batch run on ``folder/data/halves``."""
     return {

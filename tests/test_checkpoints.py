@@ -56,8 +56,8 @@ def plain_coco_evaluation(segmenter, dataset, res):
         ids = np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))[top:, left:][:res, :res]
         img = ((torch.from_numpy(pixels.copy()).float() / 255 - mean) / std).permute(2, 0, 1)[None]
         with torch.no_grad():
-            code = segmenter.net.keys_and_code(img)[1]
-            code = (code + segmenter.net.keys_and_code(img.flip(3))[1].flip(3)) / 2
+            code = segmenter(img)
+            code = (code + segmenter(img.flip(3)).flip(3)) / 2
             code = F.interpolate(code, (res, res), mode="bilinear", align_corners=False)
             linear = segmenter.linear_probe(code).argmax(1)[0].numpy()
             cluster = segmenter.cluster_probe(code, 4.0, log_probs=True)[1].argmax(1)[0].numpy()

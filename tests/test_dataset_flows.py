@@ -65,7 +65,7 @@ def linear_accuracy(segmenter):
     right = labelled = 0
     for sample in EvaluationViews(open_dataset(cfg, "val"), cfg.val_res):
         img, label = sample["img"][None], sample["label"]
-        code = (segmenter.net.keys_and_code(img)[1] + segmenter.net.keys_and_code(img.flip(3))[1].flip(3)) / 2
+        code = (segmenter(img) + segmenter(img.flip(3)).flip(3)) / 2
         logits = F.interpolate(segmenter.linear_probe(code), label.shape, mode="bilinear", align_corners=False)
         right += int((logits.argmax(dim=1)[0] == label)[label >= 0].sum())
         labelled += int((label >= 0).sum())

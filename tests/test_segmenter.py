@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import recorded
 from eagle.maps.probe_maps import MapSettings
 from eagle.segmenter import LitUnsupervisedSegmenter
 
@@ -14,35 +15,6 @@ TERMS = [
     "loss/pos_inter", "loss/neg_inter", "loss/local_pos_loss", "loss/local_pos_aug_loss", "loss/cluster_eigen_loss",
     "loss/linear", "loss/cluster", "loss/total", "cd/pos_inter", "cd/neg_inter", "cd/update_params",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def make_segmenter(golden, make_config):
-    def make(which):
-        meta = golden.metadata(f"i_state_{which}")
-        weights = {"pos_inter_weight", "neg_inter_weight", "correspondence_weight", "shift_bias", "shift_value"}
-        values = {k: int(v) if v.isdigit() and k not in weights else float(v) for k, v in meta.items() if k != "note"}
-        cfg = make_config(dataset_name=which if which == "cityscapes" else "cocostuff27", **values)
-        segmenter = LitUnsupervisedSegmenter(27, cfg)
-        backbone = {f"net.model.{k}": v for k, v in golden.tensors("vit_golden_state").items()}
-        # Strict: unused tensors of released checkpoints are dropped, all others must be present.
-        segmenter.load_state_dict(golden.tensors(f"i_state_{which}") | backbone)
-        return segmenter
-
-    return make
-
-
-@pytest.fixture
-def batch(golden):
-    data = golden.tensors("i_batch")
-    return {"img": data["img"], "img_aug": data["img_pos_aug"], "label": data["label"]}
-
-
-def recorded(data, prefix=""):
-    """Coordinates, permutations and eigenvectors of one recorded step."""
-    coords = torch.stack([data[f"{prefix}coords{i}"] for i in (1, 2, 3)])
-    vectors = (data[f"{prefix}eigenvectors_pos"], data[f"{prefix}eigenvectors_pos_aug"])
-    return {"coords": coords, "perms": data[f"{prefix}perms"], "eigenvectors": vectors}
 
 
 TRAINED = {
@@ -65,12 +37,12 @@ def assert_gradients(segmenter, data, prefix, unrecorded=frozenset()):
 
 
 @pytest.mark.parametrize("which", WHICH)
-def test_losses__three_published_steps_and_the_parameters_after(golden, make_segmenter, batch, which):
-    segmenter = make_segmenter(which).eval()
+def test_losses__three_published_steps_and_the_parameters_after(golden, golden_segmenter, golden_batch, which):
+    segmenter = golden_segmenter(which).eval()
     data, after = golden.tensors(f"i_stepB_nodropout_{which}"), golden.tensors(f"i_stepB_params_after_3_{which}")
     optimizer = segmenter.configure_optimizers()
     for i, step in enumerate(range(segmenter.cfg.step_schedulers, segmenter.cfg.step_schedulers + 3)):
-        terms = segmenter.losses(batch, step, **recorded(data, f"s{i}."))
+        terms = segmenter.losses(golden_batch, step, **recorded(data, f"s{i}."))
         for term in TERMS:
             expected = float(data[f"s{i}.log.{term}"])
             assert float(terms[term].detach()) == pytest.approx(expected, rel=1e-5, abs=1e-6), (i, term)
@@ -98,12 +70,12 @@ class RecordedDropout(nn.Module):
 
 
 @pytest.mark.parametrize("which", WHICH)
-def test_losses__published_step_with_dropout(golden, make_segmenter, batch, which):
+def test_losses__published_step_with_dropout(golden, golden_segmenter, golden_batch, which):
     """The released code passes x through the network twice (as image and as positive) with other dropout masks, ours
     once. So each term is compared in the pass with its masks, and the gradients are summed."""
     data = golden.tensors(f"i_stepA_dropout_{which}")
     step = int(golden.metadata(f"i_stepA_dropout_{which}")["global_step"])
-    segmenter = make_segmenter(which)
+    segmenter = golden_segmenter(which)
     cfg = segmenter.cfg
     by_view = {
         "img": ["loss/neg_inter", "cd/neg_inter", "loss/linear", "loss/cluster"],
@@ -117,7 +89,7 @@ def test_losses__published_step_with_dropout(golden, make_segmenter, batch, whic
         model = deepcopy(segmenter).train()
         uses = [f"dropmask.{v}.{use}" for v in (view, "img_pos_aug") for use in ("kk_c1", "kk_c2", "kk_ret")]
         model.net.dropout = RecordedDropout(data[use] for use in uses)
-        terms = model.losses(batch, step, **recorded(data))
+        terms = model.losses(golden_batch, step, **recorded(data))
         for name in names:
             assert float(terms[name].detach()) == pytest.approx(float(data[f"log.{name}"]), rel=1e-5, abs=1e-6), name
         negative = (1 - cfg.momentum_limit) * cfg.correspondence_weight * cfg.neg_inter_weight * terms["loss/neg_inter"]
@@ -131,12 +103,12 @@ def test_losses__published_step_with_dropout(golden, make_segmenter, batch, whic
 
 
 @pytest.mark.parametrize("which", WHICH)
-def test_losses__own_eigenvectors_are_the_published_up_to_sign(golden, make_segmenter, batch, which):
-    segmenter = make_segmenter(which).eval()
+def test_losses__own_eigenvectors_are_the_published_up_to_sign(golden, golden_segmenter, golden_batch, which):
+    segmenter = golden_segmenter(which).eval()
     data = golden.tensors(f"i_stepB_nodropout_{which}")
-    _, code = segmenter.net.keys_and_code(batch["img"])
-    _, code_aug = segmenter.net.keys_and_code(batch["img_aug"])
-    ours = segmenter._eigenvectors(batch["img"], batch["img_aug"], code, code_aug)
+    code = segmenter(golden_batch["img"])
+    code_aug = segmenter(golden_batch["img_aug"])
+    ours = segmenter._eigenvectors(golden_batch["img"], golden_batch["img_aug"], code, code_aug)
     for vectors, key in zip(ours, ("s0.eigenvectors_pos", "s0.eigenvectors_pos_aug"), strict=True):
         assert ((vectors * data[key]).sum(dim=1).abs() > 0.9999).all()
 
@@ -147,7 +119,7 @@ def test_validation_step__bfloat16_decides_by_float32_logits_as_an_evaluation_do
     segmenter = LitUnsupervisedSegmenter(5, make_config()).eval()
     batch, probe = tiny_batch(size=112), segmenter.linear_probe
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        code = segmenter.net.keys_and_code(batch["img"])[1]
+        code = segmenter(batch["img"])
     with torch.no_grad():
         # Random weights strongly prefer one class; centre the logits so that none leads.
         probe.bias -= probe(code.float()).mean(dim=(0, 2, 3))

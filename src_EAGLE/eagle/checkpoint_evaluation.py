@@ -273,7 +273,7 @@ def _further_cuts(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> list[int]:
 
 def map_settings(cfg: Any) -> MapSettings:
     """The keys of an evaluation that say how maps are computed."""
-    return MapSettings(cfg.cluster_alpha, cfg.window, cfg.flip, refinement(cfg), cfg.crf_backend, cfg.crf_processes)
+    return MapSettings(cfg.cluster_alpha, cfg.window, cfg.flip, refinement(cfg), cfg.crf_backend)
 
 
 def _kmeans_scores(

@@ -70,7 +70,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             **cfg.backbone_kwargs,
         )
         self.net = Featurizer(backbone, cfg.dim, cfg.projection_type, cfg.dropout)
-        self._key_caches: KeyCaches | None = None
+        self.key_caches = KeyCaches()  # of training and validation, for batches that contain ``index``
         self.train_cluster_probe_eigen = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.train_cluster_probe_eigen_aug = ClusterLookup(cfg.eigen_cluster - 1, cfg.eigen_cluster_out)
         self.cluster_probe = ClusterLookup(cfg.dim, n_classes + cfg.extra_clusters)
@@ -87,10 +87,6 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
         """Compile backbone and head in place; the names of their tensors do not change."""
         self.net.model.compile()
         self.net.compile()
-
-    def use_key_caches(self, caches: KeyCaches | None) -> None:
-        """Take keys from ``caches`` in training and validation, for batches that contain ``index``."""
-        self._key_caches = caches
 
     def forward(self, img: Tensor) -> Tensor:
         """Compute the codes S of images, as STEGO's ``forward`` does; the released EAGLE's returns keys.
@@ -241,7 +237,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
             "linear": B×H×W predicted class ids; "cluster": B×H×W predicted cluster ids.
         """
         img, label = batch["img"], batch["label"]
-        keys, code = self.net.from_keys(self._keys(batch, self._key_caches.validation if self._key_caches else None))
+        keys, code = self.net.from_keys(self._keys(batch, self.key_caches.validation))
         size = (label.shape[1], label.shape[2])
         cluster, linear = (
             upsampled(linear_scores(code, probe), size).argmax(dim=1)
@@ -292,15 +288,14 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
     def _frozen_keys(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Compute K and K̃; images that the augmentation did not change reuse their keys."""
         img, img_aug = batch["img"], batch["img_aug"]
-        caches = self._key_caches if "index" in batch else None
-        keys = self._keys(batch, self._key_caches.clean if self._key_caches else None)
+        keys = self._keys(batch, self.key_caches.clean)
         changed = batch["changed"] if "changed" in batch else (img_aug != img).flatten(1).any(dim=1)
         rows = [row for row, is_changed in enumerate(changed.tolist()) if is_changed]
         if not rows:
             return keys, keys
         changed_views = rows_of(img_aug, rows)
-        if caches and caches.views:
-            keys_aug = caches.views(changed_views, batch["view"][rows])
+        if self.key_caches.views and "view" in batch:
+            keys_aug = self.key_caches.views(changed_views, batch["view"][rows])
         else:
             keys_aug = self.net.model(changed_views).to(keys.dtype)
         return keys, keys_aug if len(rows) == len(img) else keys.index_copy(0, device_rows(rows, img.device), keys_aug)

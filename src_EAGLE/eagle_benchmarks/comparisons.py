@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,12 @@ from eagle.data.datamodule import HOST_ENTRIES
 from eagle.data.views import normalize
 from eagle.errors import ConfigError, EagleError
 from eagle.maps.crf.dense_crf import dense_crf_maps
-from eagle.maps.crf.pool import require_pydensecrf
+from eagle.maps.crf.reference import require_pydensecrf
 from eagle.maps.probe_maps import CLUSTER_ALPHA, MapSettings
 from eagle.models.key_cache import KeyCache, KeyCaches
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.eicue import laplacian_eigenvectors
-from eagle_benchmarks.released import Released
+from eagle_benchmarks.released import Released, crfs
 
 # A step after step_schedulers, so that the object-centric loss is on.
 STEP = 500
@@ -32,9 +32,6 @@ SMOOTH_GRIDS = (4, 12, 40)
 # Largest difference that rounding can cause, where it is not CLOSE: keys in float16, a step in bfloat16.
 CLOSE = 1e-3
 ROUNDING = {"cached": 1e-2, "views": 1e-2, "bf16": 5e-2}
-
-# Backend and processes, one per core, of the released side's CRF.
-RELEASED_CRF = ("pydensecrf", None)
 
 # Computes one part once; returns what must agree, by name.
 Side = Callable[[], dict[str, Tensor]]
@@ -46,18 +43,17 @@ class Case:
     """The input of a measurement.
 
     Attributes:
-        device: device of both sides.
-        segmenter: our model, in training mode.
-        released: the released algorithm with a copy of the weights.
+        segmenter: our model, in training mode; the released algorithm uses a copy of its weights.
         batch: a batch as returned by the loader; half of the images are blurred.
         draws: ``coords`` and ``perms`` of the correspondence loss; empty to draw them in each run.
     """
 
-    device: torch.device
     segmenter: LitUnsupervisedSegmenter
-    released: Released
     batch: dict[str, Tensor]
     draws: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.released = Released(deepcopy(self.segmenter))
 
 
 def make_case(model_type: str, device: torch.device, batch_size: int, res: int) -> Case:
@@ -77,8 +73,7 @@ def make_case(model_type: str, device: torch.device, batch_size: int, res: int) 
         "view": torch.arange(batch_size),
         "changed": changed,
     }
-    batch = {name: value if name in HOST_ENTRIES else value.to(device) for name, value in batch.items()}
-    return Case(device, segmenter, Released(deepcopy(segmenter)), batch)
+    return Case(segmenter, {name: v if name in HOST_ENTRIES else v.to(device) for name, v in batch.items()})
 
 
 def smooth_pictures(n: int, res: int) -> Tensor:
@@ -108,12 +103,9 @@ def check(section: str, case: Case) -> None:
     Raises:
         EagleError: they differ by more than rounding.
     """
-    still = replace(case, segmenter=deepcopy(case.segmenter).eval(), released=deepcopy(case.released))
-    still.released.segmenter.eval()
-    cfg, n_images, generator = case.segmenter.cfg, len(case.batch["img"]), torch.Generator().manual_seed(0)
-    coords = torch.rand(3, n_images, cfg.feature_samples, cfg.feature_samples, 2, generator=generator) * 2 - 1
-    perms = torch.arange(n_images).roll(1).expand(cfg.neg_samples, -1)
-    still.draws = {"coords": coords.to(case.device), "perms": perms.to(case.device)}
+    loss, img = case.segmenter.correspondence_loss, case.batch["img"]
+    draws = {"coords": loss.random_coords(len(img), img.device), "perms": loss.random_perms(len(img), img.device)}
+    still = Case(deepcopy(case.segmenter).eval(), case.batch, draws)
     results = {side: run() for side, run in sides(section, still).items()}
     for name, released in results.get("released", {}).items():
         off = difference(name, results["ours"][name].detach(), released.detach())
@@ -182,7 +174,7 @@ def cached_step(case: Case, views: bool = False) -> Sides:
     """The step, ours with cached keys as after the first epochs: of clean images, and of the views if ``views``."""
     model = case.segmenter.net.model
     caches = KeyCaches(KeyCache(model), KeyCache(model) if views else None, KeyCache(model))
-    case.segmenter.use_key_caches(caches)
+    case.segmenter.key_caches = caches
     case.segmenter._frozen_keys(case.batch)
     return step(case)
 
@@ -191,7 +183,7 @@ def crf(case: Case) -> Sides:
     """The CRFs of both maps."""
     img, probes = case.batch["img"], case.segmenter.eval().probe_maps(MapSettings())
     maps = list(probes(img).values())
-    return partial(_crfs, img, maps, *RELEASED_CRF), partial(_crfs, img, maps)
+    return lambda: _named_crfs(crfs(img, maps)), lambda: _named_crfs(dense_crf_maps(img, maps))
 
 
 def evaluation(case: Case) -> Sides:
@@ -202,11 +194,11 @@ def evaluation(case: Case) -> Sides:
 
     def released() -> dict[str, Tensor]:
         maps = case.released.evaluation_maps(img, CLUSTER_ALPHA)
-        return dict(zip(names, maps, strict=True)) | _crfs(img, maps, *RELEASED_CRF)
+        return dict(zip(names, maps, strict=True)) | _named_crfs(crfs(img, maps))
 
     def ours() -> dict[str, Tensor]:
         maps = list(probes(img).values())
-        return dict(zip(names, maps, strict=True)) | _crfs(img, maps)
+        return dict(zip(names, maps, strict=True)) | _named_crfs(dense_crf_maps(img, maps))
 
     return released, ours
 
@@ -218,15 +210,15 @@ PARTS: dict[str, Callable[[Case], Sides]] = {
     "cached": cached_step,
     "views": partial(cached_step, views=True),
     # precision=bf16-mixed, and the released step in float32
-    "bf16": lambda case: step(case, torch.autocast(case.device.type, dtype=torch.bfloat16)),
+    "bf16": lambda case: step(case, torch.autocast(case.segmenter.device.type, dtype=torch.bfloat16)),
     "crf": crf,
     "evaluation": evaluation,
 }
 ON_EVALUATION_IMAGES = ("crf", "evaluation")
 
 
-def _crfs(img: Tensor, maps: Sequence[Tensor], *backend: Any) -> dict[str, Tensor]:
-    return dict(zip(("CRF of linear", "CRF of cluster"), dense_crf_maps(img, maps, *backend), strict=True))
+def _named_crfs(refined: Sequence[Tensor]) -> dict[str, Tensor]:
+    return dict(zip(("CRF of linear", "CRF of cluster"), refined, strict=True))
 
 
 def _codes(case: Case) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,11 @@
 It uses the weights of one of our segmenters, so that the benchmark can check equal losses before it times both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -12,7 +16,10 @@ from torch.nn import functional as F
 
 from eagle.data.datasets.base import VOID
 from eagle.losses.object_nce import lambda_at
+from eagle.maps.crf.dense_crf import bgr_bytes, log_unary
+from eagle.maps.crf.reference import pydensecrf_refine
 from eagle.models.probes import ClusterLookup
+from eagle.processes import follow_parent, usable_cores
 from eagle.segmenter import LitUnsupervisedSegmenter
 
 COLOR_SIGMA = 0.1
@@ -90,6 +97,10 @@ class Released:
         (keys, code), (keys_pos, code_pos) = self.keys_and_code(img), self.keys_and_code(img)
         keys_aug, code_aug = self.keys_and_code(img_aug)
         grid = (code.shape[2], code.shape[3])
+        if coords is None:
+            coords = segmenter.correspondence_loss.random_coords(len(img), img.device)
+        if perms is None:
+            perms = segmenter.correspondence_loss.random_perms(len(img), img.device)
         if eigenvectors is None:
             eigenvectors = self.eigenvectors(code_pos, img), self.eigenvectors(code_aug, img)
         eigen_loss, cue = self.cue(eigenvectors[0], grid, segmenter.train_cluster_probe_eigen)
@@ -157,8 +168,8 @@ def correspondence(
     cfg: Any,
     keys: tuple[Tensor, Tensor, Tensor],
     codes: tuple[Tensor, Tensor, Tensor],
-    coords: Tensor | None = None,
-    perms: Tensor | None = None,
+    coords: Tensor,
+    perms: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Mean loss of the positive pairs and mean loss of the negative pairs.
 
@@ -166,14 +177,9 @@ def correspondence(
         cfg: the training configuration, with its default clamps and centring.
         keys: K of the image, its positive and the augmented view.
         codes: their codes.
-        coords: sampled points as in CorrespondenceLoss; None draws them.
-        perms: negative images as in CorrespondenceLoss; None draws them.
+        coords: sampled points as in CorrespondenceLoss.
+        perms: negative images as in CorrespondenceLoss.
     """
-    size, device = len(keys[0]), keys[0].device
-    if coords is None:
-        coords = torch.rand(3, size, cfg.feature_samples, cfg.feature_samples, 2, device=device) * 2 - 1
-    if perms is None:
-        perms = torch.stack([_other_images(size, device) for _ in range(cfg.neg_samples)])
     k2, s2 = _sampled(keys[1], coords[1]), _sampled(codes[1], coords[1])
     positive = _pair(_sampled(keys[2], coords[2]), k2, _sampled(codes[2], coords[2]), s2, cfg, positive=True)
     k1, s1 = _sampled(keys[0], coords[0]), _sampled(codes[0], coords[0])
@@ -202,6 +208,23 @@ def object_nce(cfg: Any, source: Tensor, target: Tensor, cue: Tensor, keys: Tens
         for view in (source, target)
     )
     return ((1 - cfg.global_loss_weight) * local + cfg.global_loss_weight * cross_view) / 2
+
+
+def crfs(img: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+    """The CRF of each map by pydensecrf, in a pool with a process for each core."""
+    bgr = bgr_bytes(img).cpu().numpy()
+    unaries = [-log_unary(log_probs.cpu(), img.shape[2:]).numpy() for log_probs in maps]
+    jobs = [[workers().submit(pydensecrf_refine, *job) for job in zip(bgr, unary, strict=True)] for unary in unaries]
+    return [torch.stack([torch.from_numpy(job.result()) for job in of_map]) for of_map in jobs]
+
+
+@cache
+def workers() -> ProcessPoolExecutor:
+    """Processes that end with this one; spawned, because a fork copies the locks of threads without the threads."""
+    pool = ProcessPoolExecutor(usable_cores(), get_context("spawn"), follow_parent)
+    # At its end, a process of multiprocessing waits for its own. This comes first, before their queue closes (10).
+    Finalize(None, pool.shutdown, exitpriority=20)
+    return pool
 
 
 def _block(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -235,9 +258,3 @@ def _sampled(features: Tensor, coords: Tensor) -> Tensor:
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
     return torch.einsum("nchw,ncij->nhwij", F.normalize(a, dim=1, eps=NORM_EPS), F.normalize(b, dim=1, eps=NORM_EPS))
-
-
-def _other_images(size: int, device: torch.device) -> Tensor:
-    perm = torch.randperm(size, device=device)
-    perm[perm == torch.arange(size, device=device)] += 1
-    return perm % size

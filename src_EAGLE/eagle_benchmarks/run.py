@@ -48,15 +48,27 @@ def run(cfg: Any) -> None:
         raise ConfigError("device: this machine has no CUDA device; use cpu or auto")
     chosen = list(PARTS) if list(cfg.sections) == ["all"] else list(cfg.sections)
     refuse_unknown("section", chosen, PARTS)
-    rows: list[dict[str, Any]] = []
-    peak = fastest_product(device)
-    print(line(HEADER))
+    peak, rows = fastest_product(device), []
+    table = [line(HEADER), line(["---"] + ["---:"] * (len(HEADER) - 1))]
+    print("\n".join(table))
     for part in chosen:
-        rows.append(compare(part, cfg, device))
-        rows[-1]["of peak"] = rows[-1]["ours flops"] / rows[-1]["ours s"] / peak
-        print(line(cells(rows[-1])), flush=True)
-    facts = {
-        "processor": cpuinfo("model name") or platform.machine(),
+        rows.append(compare(part, cfg, device, peak))
+        table.append(line(cells(rows[-1])))
+        print(table[-1], flush=True)
+    command, folder, facts = shlex.join(["python", *sys.argv]), Path(cfg.out), machine(device, peak)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "benchmark.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"command": command, "machine": facts, "rows": rows}) + "\n")
+    listed = [f"- {name}: {value}" for name, value in facts.items()]
+    write_text_atomically(folder / "benchmark.md", "\n".join([f"`{command}`", "", *listed, "", *table, ""]))
+
+
+def machine(device: torch.device, peak: float) -> dict[str, Any]:
+    """What decides the speed of this machine, and how busy it is."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    return {
+        "processor": model[1] if model else platform.machine(),
         "instruction sets": torch.backends.cpu.get_cpu_capability(),
         "bfloat16 instructions": "yes" if computes_bfloat16(device.type) else "no",
         "fastest float32 product": f"{peak / 1e9:.0f} GFLOP/s",
@@ -67,14 +79,6 @@ def run(cfg: Any) -> None:
         "Python": platform.python_version(),
         "load average": " ".join(f"{load:.1f}" for load in os.getloadavg()),
     }
-    command, folder = shlex.join(["python", *sys.argv]), Path(cfg.out)
-    content = {"command": command, "machine": facts, "rows": rows}
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "benchmark.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(content) + "\n")
-    lines = [f"`{command}`", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
-    lines += [line(HEADER), line(["---"] + ["---:"] * (len(HEADER) - 1)), *(line(cells(row)) for row in rows), ""]
-    write_text_atomically(folder / "benchmark.md", "\n".join(lines))
 
 
 def line(texts: Sequence[str]) -> str:
@@ -101,14 +105,7 @@ def fastest_product(device: torch.device) -> float:
     return 2 * side**3 / min(alternating_times({"": lambda: a @ b}, TRIALS, device)[""])
 
 
-def cpuinfo(field: str) -> str:
-    """A field of the first processor in Linux's /proc/cpuinfo, or an empty string."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(rf"^{field}\s*: (.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
-    return found[1] if found else ""
-
-
-def compare(part: str, cfg: Any, device: torch.device) -> dict[str, Any]:
+def compare(part: str, cfg: Any, device: torch.device, peak: float) -> dict[str, Any]:
     """Check that both sides of a part agree, time them in turn, and measure the peak memory of each."""
     if part in ON_EVALUATION_IMAGES:
         size, res = EVALUATION_BATCH[device.type], cfg.eval_res
@@ -125,15 +122,11 @@ def compare(part: str, cfg: Any, device: torch.device) -> dict[str, Any]:
     else:
         arguments = (cfg.model_type, size, res, torch.get_num_threads(), part)
         memory = {side: in_a_process(_cpu_memory, *arguments, side) for side in runs}
-    row: dict[str, Any] = {
-        "name": f"{part}, {res} pixels, batch {size}",
-        "times": times,
-        "ours flops": counted.get_total_flops(),
-    }
+    row = {"name": f"{part}, {res} pixels, batch {size}", "times": times, "ours flops": counted.get_total_flops()}
     for side in ("released", "ours"):
         row[f"{side} s"] = statistics.median(times[side]) if side in times else None
         row[f"{side} bytes"] = memory.get(side)
-    return row
+    return row | {"of peak": row["ours flops"] / row["ours s"] / peak}
 
 
 def alternating_times(
@@ -181,8 +174,8 @@ def _peak_of_process() -> int:
 
 def _cpu_memory(model_type: str, batch_size: int, res: int, threads: int, part: str, side: str) -> int | None:
     torch.set_num_threads(threads)
-    case = make_case(model_type, torch.device("cpu"), batch_size, res)
-    return peak_memory(sides(part, case)[side], case.device)
+    cpu = torch.device("cpu")
+    return peak_memory(sides(part, make_case(model_type, cpu, batch_size, res))[side], cpu)
 
 
 def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:

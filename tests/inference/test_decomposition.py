@@ -57,7 +57,7 @@ def img():
 def test_segmenter__cue_is_the_trained_codebooks_on_trainings_eigenvectors(segmenter, img):
     decomposition = decompose(segmenter.net.model, segmenter, img, options())
     with torch.no_grad():
-        _, code = segmenter.net.keys_and_code(img)
+        code = segmenter(img)
         vectors, _ = segmenter._eigenvectors(img, img, code, code)
         _, cue = eicue(vectors, (6, 8), segmenter.train_cluster_probe_eigen)
     assert np.allclose(decomposition.eigenvectors, vectors[0, :, 1:].T.reshape(3, 6, 8), atol=1e-4)
@@ -71,7 +71,7 @@ def test_segmenter__colours_enter_as_in_training(make_config, img):
         torch.manual_seed(0)
         segmenter = LitUnsupervisedSegmenter(2, make_config(eigen_cluster=4, color_affinity=mode)).eval()
         with torch.no_grad():
-            _, code = segmenter.net.keys_and_code(img)
+            code = segmenter(img)
         vectors = decompose(segmenter.net.model, segmenter, img, options()).eigenvectors.reshape(3, -1)
         residual = {}
         for colors in (mode, other):

@@ -8,9 +8,9 @@ from eagle.losses import object_nce
 from eagle.losses.object_nce import (
     ObjectNCELoss,
     lambda_at,
+    medoids,
     medoids_by_label,
     medoids_by_mask,
-    medoids_of_images,
     patch_weights,
 )
 
@@ -59,9 +59,6 @@ def test_object_nce__labels_without_members_change_neither_loss_nor_gradients(mo
     assert torch.isfinite(results[0]).all()
 
 
-SCOPES = pytest.mark.parametrize("smoothing", [0.0, 0.1])
-
-
 def random_views(n_images=3, side=4, dim=6, n_labels=4):
     generator = torch.Generator().manual_seed(0)
     views = F.normalize(torch.randn(2, n_images * side * side, dim, generator=generator), dim=2)
@@ -70,7 +67,7 @@ def random_views(n_images=3, side=4, dim=6, n_labels=4):
 
 
 @pytest.mark.parametrize("mode", ["prototype", "mean", "learned"])
-@SCOPES
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_image_scope__is_the_mean_loss_of_the_images_alone(mode, smoothing):
     views, cue, weights = random_views()
     cue[1, :2] = 3  # fewer labels in one image
@@ -88,16 +85,6 @@ def test_image_scope__is_the_mean_loss_of_the_images_alone(mode, smoothing):
     torch.testing.assert_close(value, expected)
     for ours, theirs in zip(torch.autograd.grad(value, views), torch.autograd.grad(expected, views), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
-
-
-@SCOPES
-def test_image_scope__an_image_with_one_label_costs_nothing_and_is_no_negative(smoothing):
-    views, cue, weights = random_views(n_images=2)
-    cue[1] = 3
-    loss = ObjectNCELoss(TrainConfig(label_smoothing=smoothing, prototype_scope="image"), 4)
-    gradients = torch.autograd.grad(loss(*views, cue, weights, 4), views)
-    assert all(gradient[:16].abs().sum() > 0 and gradient[16:].abs().sum() == 0 for gradient in gradients)
-    assert float(loss(*(view[16:] for view in views), cue[1:], weights[1:], 4)) == 0
 
 
 def test_image_scope__swapped_labels_of_one_image_cost_nothing():
@@ -147,13 +134,15 @@ def test_medoids__ties_go_to_the_first_member(form):
     assert form(patches, labels, 3).tolist() == [1, 0, 3] == by_loop(patches, labels, 3)
 
 
-def test_medoids_of_images__are_those_of_each_image_alone():
+@pytest.mark.parametrize("block", [8, 1000])
+def test_medoids__of_images_are_those_of_each_image_alone(monkeypatch, block):
     """Label 3 has no members, and one image has a single label."""
+    monkeypatch.setattr(object_nce, "ROW_BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     patches = torch.randn(4, 30, 5, generator=generator)
     labels = torch.tensor([0, 1, 2, 4])[torch.randint(0, 4, (4, 30), generator=generator)]
     labels[2] = 1
-    found = medoids_of_images(patches, labels, 6)
+    found = medoids(patches, labels, 6)
     assert found.tolist() == [by_loop(*image, 6) for image in zip(patches, labels, strict=True)]
 
 

@@ -1,9 +1,6 @@
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -11,16 +8,14 @@ import torch
 from skimage.data import astronaut
 from skimage.transform import resize
 
-from conftest import ROOT
-from eagle.errors import ConfigError, EagleError
-from eagle.maps.crf.dense_crf import _bgr_bytes, _by_torch, dense_crf, dense_crf_maps
-from eagle.maps.crf.pool import workers
+from eagle.errors import ConfigError
+from eagle.maps.crf import tensor_lattice
+from eagle.maps.crf.dense_crf import bgr_bytes, by_lattices, dense_crf, dense_crf_maps, refine_images
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
 needs_pydensecrf = pytest.mark.skipif(find_spec("pydensecrf") is None, reason="needs pydensecrf: pip install -e .[crf]")
-BACKENDS = ["torch", pytest.param("pydensecrf", marks=needs_pydensecrf)]
 
 
 @pytest.fixture
@@ -45,7 +40,16 @@ def random_logits(*shape, seed=1):
 
 def on_tensors(image, logits):
     """What a GPU runs, here on the CPU."""
-    return _by_torch(_bgr_bytes(image), [logits])[0]
+    bgr = bgr_bytes(image)
+    return refine_images(bgr, [logits], by_lattices(bgr, tensor_lattice))[0]
+
+
+def by_pydensecrf(image, logits):
+    return dense_crf(image, logits, "pydensecrf")
+
+
+# Ours on a CPU, ours on a GPU, and the reference.
+REFINE = [dense_crf, on_tensors, pytest.param(by_pydensecrf, marks=needs_pydensecrf)]
 
 
 def photograph(height, width):
@@ -57,22 +61,17 @@ def assert_same_refinement(ours, theirs):
     assert (ours.argmax(1) == theirs.argmax(1)).float().mean() >= 0.999
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_dense_crf__golden(recorded, backend):
-    refined = dense_crf(recorded["img"][None], recorded["logits"][None], backend)
-    assert_same_refinement(refined, recorded["Q"][None])
-
-
-def test_by_torch__golden(recorded):
-    assert_same_refinement(on_tensors(recorded["img"][None], recorded["logits"][None]), recorded["Q"][None])
+@pytest.mark.parametrize("refine", REFINE)
+def test_dense_crf__golden(recorded, refine):
+    assert_same_refinement(refine(recorded["img"][None], recorded["logits"][None]), recorded["Q"][None])
 
 
 def test_dense_crf__golden_image_bytes(recorded):
-    assert torch.equal(_bgr_bytes(recorded["img"][None])[0].flip(-1), recorded["image_rgb_u8"])
+    assert torch.equal(bgr_bytes(recorded["img"][None])[0].flip(-1), recorded["image_rgb_u8"])
 
 
 def test_dense_crf__out_of_range_image_is_clamped():
-    bytes_ = _bgr_bytes(torch.tensor([-9.0, 0.0, 9.0]).view(1, 3, 1, 1))
+    bytes_ = bgr_bytes(torch.tensor([-9.0, 0.0, 9.0]).view(1, 3, 1, 1))
     assert bytes_.flatten().tolist() == [255, int(0.456 * 255), 0]
 
 
@@ -82,7 +81,7 @@ def test_torch__agrees_with_pydensecrf_on_a_photograph(refine):
     """To rounding: a vertex more or less, even of no weight, changes what the blur passes on by up to 0.04."""
     height, width = 100, 128
     image, logits = normalised(photograph(height, width)[None]), random_logits(1, 6, 13, 16)
-    ours, theirs = refine(image, logits), dense_crf(image, logits, "pydensecrf")
+    ours, theirs = refine(image, logits), by_pydensecrf(image, logits)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     # The comparison is meaningful only if the CRF changed the map.
     upsampled = torch.nn.functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
@@ -131,7 +130,7 @@ def test_dense_crf__log_of_a_one_hot_map():
         assert torch.allclose(refined.sum(1), torch.ones(1, 16, 16))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["torch", pytest.param("pydensecrf", marks=needs_pydensecrf)])
 def test_dense_crf_maps__equals_each_map_of_each_image(backend):
     image, maps = noise_image(2, 16, 12), [random_logits(2, 3, 4, 3), random_logits(2, 7, 16, 12, seed=2)]
     for together, logits in zip(dense_crf_maps(image, maps, backend), maps, strict=True):
@@ -141,10 +140,10 @@ def test_dense_crf_maps__equals_each_map_of_each_image(backend):
             torch.testing.assert_close(together[i : i + 1], alone)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("refine", REFINE)
 @pytest.mark.parametrize(("height", "width", "classes"), [(1, 1, 3), (1, 9, 2), (7, 1, 1), (8, 8, 5)])
-def test_dense_crf__small_shapes_give_probabilities(backend, height, width, classes):
-    refined = dense_crf(noise_image(1, height, width), random_logits(1, classes, 1, 1), backend)
+def test_dense_crf__small_shapes_give_probabilities(refine, height, width, classes):
+    refined = refine(noise_image(1, height, width), random_logits(1, classes, 1, 1))
     assert refined.shape == (1, classes, height, width)
     torch.testing.assert_close(refined.sum(1), torch.ones(1, height, width))
 
@@ -156,13 +155,13 @@ def test_torch__agrees_with_pydensecrf_on_a_constant_image(height, width, classe
     assert_same_refinement(dense_crf(image, logits, "torch"), dense_crf(image, logits, "pydensecrf"))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("refine", REFINE)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_dense_crf__half_precision_is_computed_in_float32(backend, dtype):
+def test_dense_crf__half_precision_is_computed_in_float32(refine, dtype):
     image, logits = noise_image(1, 9, 9).to(dtype), random_logits(1, 3, 3, 3).to(dtype)
-    refined = dense_crf(image, logits, backend)
+    refined = refine(image, logits)
     assert refined.dtype == torch.float32
-    torch.testing.assert_close(refined, dense_crf(image.float(), logits.float(), backend))
+    torch.testing.assert_close(refined, refine(image.float(), logits.float()))
 
 
 @pytest.mark.gpu
@@ -192,47 +191,3 @@ def test_dense_crf__without_pydensecrf(monkeypatch):
     with pytest.raises(ConfigError, match=r"pip install -e \.\[crf\]` or use backend=torch") as caught:
         dense_crf(image, logits, "pydensecrf")
     assert "\n" not in str(caught.value)
-
-
-@needs_pydensecrf
-def test_pool__equals_serial_and_is_reused_after_threads_were_started():
-    """A forked pool would hang: torch has started threads by then."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        torch.randn(500, 500).requires_grad_().exp().sum().backward()
-    finally:
-        torch.set_num_threads(before)
-    image, maps = noise_image(3, 18, 15), [random_logits(3, 4, 6, 5), random_logits(3, 2, 6, 5)]
-    serial = dense_crf_maps(image, maps, "pydensecrf")
-    for _ in range(2):
-        for one, other in zip(dense_crf_maps(image, maps, "pydensecrf", 2), serial, strict=True):
-            assert torch.equal(one, other)
-
-
-@needs_pydensecrf
-def test_pool__dead_process_is_one_line_and_the_pool_recovers():
-    image, logits = noise_image(1, 6, 6), random_logits(1, 3, 6, 6)
-    before = dense_crf(image, logits, "pydensecrf", 1)
-    workers(1).submit(os._exit, 1).exception()
-    with pytest.raises(EagleError, match="a CRF process died") as caught:
-        dense_crf(image, logits, "pydensecrf", 1)
-    assert "\n" not in str(caught.value)
-    assert torch.equal(dense_crf(image, logits, "pydensecrf", 1), before)
-
-
-@needs_pydensecrf
-def test_pool__a_process_of_multiprocessing_that_used_it_ends():
-    arguments = noise_image(1, 6, 6), random_logits(1, 3, 6, 6), "pydensecrf", 1
-    process = get_context("spawn").Process(target=dense_crf, args=arguments)
-    process.start()
-    process.join(60)
-    process.kill()
-    process.join()
-    assert process.exitcode == 0
-
-
-def test_pool__its_workers_import_no_torch():
-    code = "import sys, eagle.maps.crf.pool; assert 'torch' not in sys.modules"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src_EAGLE")}
-    subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)

@@ -1,24 +1,22 @@
 import pytest
 import torch
 
-from eagle.maps.crf.compiled import CompiledLattice
+from eagle.maps.crf import compiled, tensor_lattice
 from eagle.maps.crf.lattice_kernels import LANES, softmax
-from eagle.maps.crf.tensor_lattice import PermutohedralLattice
 
 
-class Compiled:
-    """CompiledLattice with the other lattice's tensors."""
-
-    def __init__(self, features, normalise=False):
-        self.lattice = CompiledLattice(features.numpy(), lambda *mapped: list(map(*mapped)), normalise)
+class Compiled(compiled.Lattice):
+    """The compiled lattice with the other lattice's tensors."""
 
     def filter(self, values):
+        if not torch.is_tensor(values):
+            return super().filter(values)
         padded = torch.nn.functional.pad(values, (0, -values.shape[1] % LANES))
-        blocks = [self.lattice.filter(part.contiguous().numpy()) for part in padded.split(LANES, dim=1)]
+        blocks = [super(Compiled, self).filter(part.contiguous().numpy()) for part in padded.split(LANES, dim=1)]
         return torch.cat([torch.from_numpy(block) for block in blocks], dim=1)[:, : values.shape[1]]
 
 
-@pytest.fixture(params=[PermutohedralLattice, Compiled])
+@pytest.fixture(params=[tensor_lattice.Lattice, Compiled])
 def lattice_of(request):
     return request.param
 
@@ -96,7 +94,7 @@ def test_lattice__refuses_more_cells_than_int64_numbers(lattice_of):
 @pytest.mark.parametrize("normalise", [False, True])
 def test_compiled__equals_the_lattice_of_tensors(d, spread, normalise):
     features, values = random_features(3000, d, spread), random_values(3000, 11)
-    expected = PermutohedralLattice(features, normalise).filter(values)
+    expected = tensor_lattice.Lattice(features, normalise).filter(values)
     torch.testing.assert_close(Compiled(features, normalise).filter(values), expected, rtol=1e-4, atol=1e-5)
 
 

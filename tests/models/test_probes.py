@@ -20,15 +20,10 @@ def test_cluster_lookup__released_values_and_gradients(data, alpha):
     assert float(loss.detach()) == pytest.approx(float(data[f"alpha_{alpha}.loss"]), rel=1e-5)
     assert torch.allclose(x.grad, data[f"alpha_{alpha}.grad_x"], atol=1e-7)
     assert torch.allclose(probe.clusters.grad, data[f"alpha_{alpha}.grad_clusters"], atol=1e-6)
-
-
-@pytest.mark.parametrize("alpha", [1, 4])
-def test_cluster_lookup__released_log_probs(data, alpha):
-    probe = ClusterLookup(16, 7)
-    probe.load_state_dict({"clusters": data["clusters"]})
-    loss, log_probs = probe(data["x"], alpha, log_probs=True)
-    assert torch.allclose(log_probs, data[f"alpha_{alpha}.log_probs"], atol=1e-5)
-    assert float(loss.detach()) == pytest.approx(float(data[f"alpha_{alpha}.loss_with_log_probs"]), rel=1e-5)
+    if alpha is not None:
+        loss, log_probs = probe(data["x"], alpha, log_probs=True)
+        assert torch.allclose(log_probs, data[f"alpha_{alpha}.log_probs"], atol=1e-5)
+        assert float(loss.detach()) == pytest.approx(float(data[f"alpha_{alpha}.loss_with_log_probs"]), rel=1e-5)
 
 
 @pytest.mark.parametrize(("grid", "covered", "shown"), [((1, 1), (14, 14), (9, 11)), ((5, 9), (70, 126), (66, 121))])

@@ -155,7 +155,7 @@ def test_cached_views__each_view_has_the_keys_of_its_own_pixels_and_disk_keeps_t
     backbone = segmenter.net.model
     for seed in (0, 1):
         batches = SegmentationDataModule(with_overrides(cfg, seed=seed)).train_dataloader()
-        segmenter.use_key_caches(open_caches(cfg, backbone, data.train_set, data.val_set))
+        segmenter.key_caches = open_caches(cfg, backbone, data.train_set, data.val_set)
         for batch, _ in zip(batches, range(12), strict=False):
             passes = counted(backbone)
             keys, keys_aug = segmenter._frozen_keys(batch)
@@ -169,7 +169,7 @@ def test_validation__scores_with_cached_keys_are_those_without(setting):
     (batch,) = data.val_dataloader()
     segmenter.log = lambda *_args, **_kwargs: None
     plain = segmenter.validation_step(batch, 0)
-    segmenter.use_key_caches(open_caches(cfg, segmenter.net.model, data.train_set, data.val_set))
+    segmenter.key_caches = open_caches(cfg, segmenter.net.model, data.train_set, data.val_set)
     passes = counted(segmenter.net.model)
     for _ in range(2):
         cached = segmenter.validation_step(batch, 0)

@@ -425,12 +425,9 @@ class EvalConfig(MachineConfig, BadImageConfig):
     )
     crf_backend: str = method(
         "auto",
-        "Dense CRF implementation: torch = ours, compiled by numba on the CPU; pydensecrf (pip install -e .[crf]); "
-        "auto = torch",
+        "Dense CRF implementation: torch = ours, compiled by numba on the CPU; pydensecrf (pip install -e .[crf]) on "
+        "one core; auto = torch",
         choices=CRF_BACKENDS,
-    )
-    crf_processes: int | None = machine(
-        None, "Worker processes of pydensecrf; none = one per core; 0 = compute in the main process", minimum=0
     )
     run_prediction: bool = machine(
         False,

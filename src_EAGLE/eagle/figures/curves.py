@@ -142,11 +142,6 @@ def curves_figure(runs: Mapping[str, Curves]) -> Figure:
     return figure
 
 
-def running_median(values: np.ndarray) -> np.ndarray:
-    """The median around each value, of a twentieth of all values, at least three."""
-    return median_filter(values, max(3, len(values) // 20))
-
-
 def object_start(run: Curves) -> int | None:
     """The last step logged with λ = 0 before λ sets in; None if λ stays 0 or was never 0."""
     curve = run.get(LAMBDA)
@@ -177,4 +172,6 @@ def _draw_curve(ax: Axes, curve: Curve, column: str, style: dict[str, Any], fain
         ax.plot(curve.steps, curve.values, linewidth=1.5, drawstyle="steps-pre", zorder=3, **style)
     else:
         ax.plot(curve.steps, curve.values, linewidth=0.7, alpha=faint, color=style["color"], zorder=2)
-        ax.plot(curve.steps, running_median(curve.values), linewidth=1.8, zorder=3, **style)
+        # Over a twentieth of the run, at least three values.
+        median = median_filter(curve.values, max(3, len(curve.values) // 20))
+        ax.plot(curve.steps, median, linewidth=1.8, zorder=3, **style)

@@ -25,9 +25,9 @@ def rendered(figure: Figure, dpi: float = DPI) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def write_figure(path: Path, figure: Figure, dpi: float = DPI) -> None:
+def write_figure(path: Path, figure: Figure) -> None:
     """Write a figure as PNG under a temporary name, then rename it."""
-    write_image(path, rendered(figure, dpi))
+    write_image(path, rendered(figure))
 
 
 def shown_name(name: str, longest: int = LONGEST_NAME) -> str:

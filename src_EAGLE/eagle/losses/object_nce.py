@@ -103,10 +103,10 @@ class ObjectNCELoss(nn.Module):
             return self.learned_centroids[torch.arange(n_labels, device=labels.device) % self.n_classes]
         if self.centroid_mode == "mean":
             return members.mT.to(source.dtype) @ source / members.sum(dim=-2).clamp(min=1)[..., None]
+        rows = medoids(source, labels, n_labels)
         if source.ndim == 3:
-            rows = medoids_of_images(source, labels, n_labels)
             return source.gather(1, rows[:, :, None].expand(-1, -1, source.shape[2]))
-        return source.index_select(0, medoids(source, labels, n_labels))
+        return source.index_select(0, rows)
 
     def _contrast(
         self, patches: Tensor, prototypes: Tensor, present: Tensor, labels: Tensor, weights: Tensor
@@ -185,17 +185,19 @@ def medoids(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
     """Row of each label's medoid, the member with the least sum of Euclidean distances to all members of its label.
 
     Ties go to the first member. The CPU computes distances within each label only. A GPU computes the upper triangle
-    of all distances and masks it, because reading the label sizes would synchronise it with the host.
+    of all distances and masks it, because reading the label sizes would synchronise it with the host. So do
+    several images, in one pass.
 
     Args:
-        patches: M×D floating point.
-        labels: M int64 in [0, n_labels).
+        patches: M×D floating point, or B×M×D for the medoids of each image on its own.
+        labels: M or B×M int64 in [0, n_labels).
         n_labels: number of labels.
 
     Returns:
-        n_labels int64 row numbers; 0 for a label without members.
+        n_labels or B×n_labels int64 row numbers; 0 for a label without members.
     """
-    return (medoids_by_label if patches.device.type == "cpu" else medoids_by_mask)(patches, labels, n_labels)
+    by_label = patches.ndim == 2 and patches.device.type == "cpu"
+    return (medoids_by_label if by_label else medoids_by_mask)(patches, labels, n_labels)
 
 
 @torch.no_grad()
@@ -214,31 +216,13 @@ def medoids_by_label(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
 @torch.no_grad()
 def medoids_by_mask(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
     """``medoids`` from masked blocks of all distances, without synchronising with the device."""
-    sums = patches.new_zeros(len(patches))
-    for start in range(0, len(patches), ROW_BLOCK):
-        block = slice(start, min(start + ROW_BLOCK, len(patches)))
-        distances = torch.cdist(patches[block], patches[start:])
-        distances *= labels[block, None] == labels[start:]
-        sums[block] += distances.sum(dim=1)
-        sums[block.stop :] += distances[:, block.stop - start :].sum(dim=0)
-    member = labels == torch.arange(n_labels, device=labels.device)[:, None]
-    return torch.where(member, sums, torch.inf).argmin(dim=1)
-
-
-@torch.no_grad()
-def medoids_of_images(patches: Tensor, labels: Tensor, n_labels: int) -> Tensor:
-    """``medoids`` of each image on its own, in one pass over all images and without synchronising with the device.
-
-    Args:
-        patches: B×N×D floating point.
-        labels: B×N int64 in [0, n_labels).
-        n_labels: number of labels.
-
-    Returns:
-        B×n_labels int64 patch numbers within the image; 0 for a label without members.
-    """
-    distances = torch.cdist(patches, patches)
-    distances *= labels[:, :, None] == labels[:, None, :]
-    sums = distances.sum(dim=2)[:, None]
-    member = labels[:, None] == torch.arange(n_labels, device=labels.device)[:, None]
-    return torch.where(member, sums, torch.inf).argmin(dim=2)
+    n_patches = patches.shape[-2]
+    sums = torch.zeros_like(patches[..., 0])
+    for start in range(0, n_patches, ROW_BLOCK):
+        stop = min(start + ROW_BLOCK, n_patches)
+        distances = torch.cdist(patches[..., start:stop, :], patches[..., start:, :])
+        distances *= labels[..., start:stop, None] == labels[..., None, start:]
+        sums[..., start:stop] += distances.sum(dim=-1)
+        sums[..., stop:] += distances[..., stop - start :].sum(dim=-2)
+    member = labels[..., None, :] == torch.arange(n_labels, device=labels.device)[:, None]
+    return torch.where(member, sums[..., None, :], torch.inf).argmin(dim=-1)

@@ -40,7 +40,6 @@ class MapSettings:
         flip: average the features of an image and of its mirror image.
         refinement: steps of refinement.
         crf_backend: see ``dense_crf``.
-        crf_processes: see ``dense_crf``.
     """
 
     alpha: float = CLUSTER_ALPHA
@@ -48,7 +47,6 @@ class MapSettings:
     flip: bool = True
     refinement: Refinement = UNREFINED
     crf_backend: str = "auto"
-    crf_processes: int | None = 0
 
 
 class ProbeMaps(nn.Module):
@@ -125,9 +123,9 @@ class ProbeMaps(nn.Module):
             latest = {name: resample(part) for name, part in probs.items()}
             maps |= {name + suffix: scores for name, scores in latest.items()}
         if refinement.on_pixels:
-            names, options = without_cuts(latest), (self.settings.crf_backend, self.settings.crf_processes)
+            names = without_cuts(latest)
             log_probs = [_logarithm(latest[name]) if refinement.on_patches else latest[name] for name in names]
-            stages = refined_on_pixels(refinement.on_pixels, img, log_probs, *options)
+            stages = refined_on_pixels(refinement.on_pixels, img, log_probs, self.settings.crf_backend)
             for step, refined in zip(refinement.on_pixels, stages, strict=True):
                 suffix += f"+{step}"
                 maps |= {name + suffix: scores for name, scores in zip(names, refined, strict=True)}
@@ -249,7 +247,7 @@ def log_probabilities(
 
 
 def refined_on_pixels(
-    steps: Sequence[str], img: Tensor, log_probs: list[Tensor], crf_backend: str = "auto", crf_processes: int | None = 0
+    steps: Sequence[str], img: Tensor, log_probs: list[Tensor], crf_backend: str = "auto"
 ) -> list[list[Tensor]]:
     """Probabilities of maps after each step on pixels.
 
@@ -258,12 +256,11 @@ def refined_on_pixels(
         img: B×3×H×W normalised images.
         log_probs: log-probabilities of the maps, B×C×h×w each.
         crf_backend: see ``dense_crf``.
-        crf_processes: see ``dense_crf``.
     """
     stages: list[list[Tensor]] = []
     for step in steps:
         scores = [_logarithm(probs) for probs in stages[-1]] if stages else log_probs
-        options = {"backend": crf_backend, "processes": crf_processes} if step == "crf" else {}
+        options = {"backend": crf_backend} if step == "crf" else {}
         stages.append(_function(*PIXEL_STEPS[step])(img, scores, **options))
     return stages
 

@@ -1,7 +1,6 @@
 """The frozen vision transformer and the attention keys K of its last blocks (docs/method.md §1; paper section 3.1)."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -22,23 +21,19 @@ from eagle.models.position_embedding import (
 )
 from eagle.models.weights import download_name, load_backbone_weights
 
-# (model_type, dino_patch_size): timm name of the architecture, name of the weights in eagle.downloads.catalog.MODELS.
-DINO_NAMES = {
-    ("vit_small", 8): ("vit_small_patch8_224.dino", "dino_vits8"),
-    ("vit_small", 16): ("vit_small_patch16_224.dino", "dino_vits16"),
-    ("vit_base", 8): ("vit_base_patch8_224.dino", "dino_vitb8"),
-    ("vit_base", 16): ("vit_base_patch16_224.dino", "dino_vitb16"),
-}
+# Model types that mean DINO, and its patch sizes.
+DINO_TYPES, DINO_PATCH_SIZES = ("vit_small", "vit_base"), (8, 16)
 
 
 class KeyBackbone(nn.Module):
     """Computes the patch keys K of a frozen plain ViT: always in eval mode, no gradients.
 
-    A key is the output of a block's key projection, before any normalisation of keys. Its parameters have timm's names,
-    which DINO and the released checkpoints share.
+    A key is the output of a block's key projection, before any normalisation of keys and, in a rotary ViT, before the
+    rotation, which depends on the patch's position: rotated keys of equal patches would differ. The parameters have
+    timm's names, which DINO and the released checkpoints share.
 
     Args:
-        vit: a timm VisionTransformer or, for a RotaryBackbone, Eva, built with ``dynamic_img_size=True``.
+        vit: a timm VisionTransformer or Eva, built with ``dynamic_img_size=True``.
         key_blocks: ascending, distinct block numbers; None for the last three.
         rule: how position embeddings are resampled to the image's patch grid.
         normalization: maps ImageNet-normalised images to the model's own normalisation.
@@ -99,18 +94,20 @@ class KeyBackbone(nn.Module):
         patches: Tensor = self.patch_embed(self.normalization(img))
         h, w = patches.shape[1:3]
         tokens = self._with_position(patches.flatten(1, 2), (h, w))
-        blocks = self._blocks_for((h, w))
+        rotation = {} if self.rope is None else {"rope": self._rotation((h, w))}
         keys = []
         for number in range(self.key_blocks[-1]):
             if number in self.key_blocks:
                 keys.append(self._keys_only(self.blocks[number], tokens))
-            tokens = blocks[number](tokens)
+            tokens = self.blocks[number](tokens, **rotation)
         keys.append(self._keys_only(self.blocks[self.key_blocks[-1]], tokens))
         return torch.cat([k[:, self._n_prefix :] for k in keys], dim=-1).transpose(1, 2).unflatten(2, (h, w))
 
-    def _blocks_for(self, grid: tuple[int, int]) -> Sequence[Callable[[Tensor], Tensor]]:  # noqa: ARG002
-        """The blocks as functions of the tokens of a patch grid."""
-        return list(self.blocks)
+    def _rotation(self, grid: tuple[int, int]) -> Tensor:
+        """Rotary position embedding of a patch grid."""
+        if torch.compiler.is_exporting() and hasattr(self.rope, "periods"):
+            return dinov3_rotation_for_any_grid(grid, self.rope.periods)
+        return self.rope.get_embed(shape=grid)
 
     def _with_position(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """Prefix (class, register) and patch tokens with position embeddings, B×N×C → B×(prefix + N)×C."""
@@ -133,29 +130,12 @@ class KeyBackbone(nn.Module):
         Blocks before the last compute their keys twice, about 1 % of the backbone's work. A hook on the qkv layer would
         avoid this but break the graph for torch.compile.
         """
+        if getattr(block.attn, "k_proj", None) is not None:
+            return block.attn.k_proj(block.norm1(tokens))
+        # EVA's qkv layer has no bias; the key's bias, a buffer outside it, is always zero.
         rows = slice(self.embed_dim, 2 * self.embed_dim)
         bias = None if block.attn.qkv.bias is None else block.attn.qkv.bias[rows]
         return F.linear(block.norm1(tokens), block.attn.qkv.weight[rows], bias)
-
-
-class RotaryBackbone(KeyBackbone):
-    """Computes the patch keys K of a frozen rotary ViT, as they are before the rotation.
-
-    The rotation depends on the patch's position, so rotated keys of equal patches would differ.
-    """
-
-    def _blocks_for(self, grid: tuple[int, int]) -> Sequence[Callable[[Tensor], Tensor]]:
-        if torch.compiler.is_exporting() and hasattr(self.rope, "periods"):
-            rotation = dinov3_rotation_for_any_grid(grid, self.rope.periods)
-        else:
-            rotation = self.rope.get_embed(shape=grid)
-        return [partial(block, rope=rotation) for block in self.blocks]
-
-    def _keys_only(self, block: Any, tokens: Tensor) -> Tensor:
-        if block.attn.k_proj is not None:
-            return block.attn.k_proj(block.norm1(tokens))
-        # EVA's qkv layer has no bias; the key's bias, a buffer outside it, is always zero.
-        return super()._keys_only(block, tokens)
 
 
 class Renormalize(nn.Module):
@@ -215,10 +195,9 @@ def build_backbone(
     vit = _create_vit(name, timm_kwargs)
     if pretrained_weights != RANDOM_WEIGHTS:
         load_backbone_weights(vit, name, pretrained_weights, weights_name)
-    backbone = RotaryBackbone if isinstance(vit, Eva) else KeyBackbone
     statistics = tuple(vit.pretrained_cfg["mean"]), tuple(vit.pretrained_cfg["std"])
     normalization = nn.Identity() if statistics == (IMAGENET_MEAN, IMAGENET_STD) else Renormalize(*statistics)
-    return backbone(vit, key_blocks, position_rule(name), normalization)
+    return KeyBackbone(vit, key_blocks, position_rule(name), normalization)
 
 
 def timm_name(model_type: str, patch_size: int) -> tuple[str, str | None]:
@@ -227,15 +206,17 @@ def timm_name(model_type: str, patch_size: int) -> tuple[str, str | None]:
     Raises:
         ConfigError: DINO does not have this patch size.
     """
-    if model_type not in {family for family, _ in DINO_NAMES}:
+    if model_type not in DINO_TYPES:
         return model_type, download_name(model_type)
-    if (model_type, patch_size) not in DINO_NAMES:
+    if patch_size not in DINO_PATCH_SIZES:
         raise ConfigError(f"dino_patch_size: DINO's {model_type} has patch sizes 8 and 16, not {patch_size}")
-    return DINO_NAMES[model_type, patch_size]
+    name = f"{model_type}_patch{patch_size}_224.dino"
+    # By this name the 300-epoch weights of the released code are meant, which timm does not have.
+    return name, "dino_vits8" if (model_type, patch_size) == ("vit_small", 8) else download_name(name)
 
 
 def _create_vit(name: str, timm_kwargs: dict[str, Any]) -> Any:
-    """A timm VisionTransformer or Eva whose blocks' keys KeyBackbone or RotaryBackbone can read."""
+    """A timm VisionTransformer or Eva whose blocks' keys KeyBackbone can read."""
     if not timm.is_model(name.split(".")[0]):
         near = timm.list_models(f"*{name.split('.')[0]}*")[:3]
         raise ConfigError(

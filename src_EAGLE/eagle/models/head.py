@@ -55,11 +55,7 @@ class Featurizer(SegmentationHead):
         self.model = backbone
         self._drop_returned_keys = dropout
 
-    def keys_and_code(self, img: Tensor) -> tuple[Tensor, Tensor]:
-        """B×3×H×W image → (K, S); in training, K goes through dropout if ``dropout`` is set."""
-        return self.from_keys(self.model(img))
-
     def from_keys(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """``keys_and_code`` from keys that the backbone has already computed."""
+        """The backbone's keys → (K, S); in training, K goes through dropout if ``dropout`` is set."""
         code = self(keys)
         return (self.dropout(keys) if self._drop_returned_keys else keys), code

@@ -125,17 +125,17 @@ class KeyCache:
 
 @dataclass(frozen=True)
 class KeyCaches:
-    """The caches of a training run.
+    """The caches of a training run, each None where the backbone computes the keys every time.
 
     Attributes:
         clean: unaugmented training images, by their index in the dataset.
-        views: augmented training images, by their entry ``view``; None if augmentations are not repeated.
+        views: augmented training images, by their entry ``view``, if augmentations are repeated.
         validation: validation images, by their index in the dataset.
     """
 
-    clean: KeyCache
-    views: KeyCache | None
-    validation: KeyCache
+    clean: KeyCache | None = None
+    views: KeyCache | None = None
+    validation: KeyCache | None = None
 
 
 class KeyMemory:

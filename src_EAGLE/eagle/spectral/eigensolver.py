@@ -70,15 +70,10 @@ def smallest_eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str =
     finite = degree.isfinite().all(dim=1)[:, None, None]
     laplacian = torch.where(finite, laplacian, 0)
     degree = torch.where(finite[:, :, 0], degree, 1)
-    device = solver_device(laplacian.device)
+    device = torch.device("cpu") if laplacian.device.type in WITHOUT_DECOMPOSITIONS else laplacian.device
     pairs = _eigenpairs(laplacian.to(device), degree.to(device), k, method)
     values, vectors = (part.to(laplacian.device) for part in pairs)
     return torch.where(finite[:, :, 0], values, torch.nan), torch.where(finite, vectors, torch.nan)
-
-
-def solver_device(device: torch.device) -> torch.device:
-    """The device that decomposes matrices from ``device``: itself, or the CPU if torch has no solver for it."""
-    return torch.device("cpu") if device.type in WITHOUT_DECOMPOSITIONS else device
 
 
 def _eigenpairs(laplacian: Tensor, degree: Tensor, k: int, method: str) -> tuple[Tensor, Tensor]:

@@ -106,7 +106,7 @@ def train(cfg: DictConfig) -> Path:
     if cfg.compile:
         segmenter.compile_network()
     if cfg.cache_features != "off":
-        segmenter.use_key_caches(open_caches(cfg, segmenter.net.model, data.train_set, data.val_set))
+        segmenter.key_caches = open_caches(cfg, segmenter.net.model, data.train_set, data.val_set)
     trainer = _trainer(cfg, run_dir, data)
     if cfg.cache_features == "ram":
         sizes = len(data.train_set), len(data.val_set), cfg.max_steps - steps_done, trainer.num_devices

@@ -1,40 +1,31 @@
 """Dense CRF compiled by numba: the permutohedral lattice and the mean-field iteration on it."""
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from eagle.maps.crf import lattice_kernels as kernels
 from eagle.maps.crf.lattice_kernels import LANES, Floats, Ints, Longs
-from eagle.maps.crf.pool import (
-    BILATERAL_COMPAT,
-    BILATERAL_SRGB,
-    BILATERAL_SXY,
-    GAUSSIAN_COMPAT,
-    GAUSSIAN_SXY,
-    ITERATIONS,
-)
+from eagle.maps.crf.reference import BILATERAL_COMPAT, GAUSSIAN_COMPAT, ITERATIONS
 
 _POINTS_PER_TASK = 1 << 12
 # Half of a small second-level cache.
 _VERTICES_PER_SECTION = 1 << 13
 
-Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
-
-class CompiledLattice:
+class Lattice:
     """The Gaussian kernel matrix K[p, q] = exp(-|f_p - f_q|² / 2), as a linear map on blocks of LANES channels.
 
     Args:
-        features: P×d positions in units of the kernel's standard deviation.
-        run_all: as ``map``, to a list, perhaps on several threads; builds the lattice.
+        features: P×d positions in units of the kernel's standard deviation; the lattice is built in as many threads as
+            torch has.
         normalise: use D^-1/2 K D^-1/2, where D is the diagonal matrix of row sums of K.
 
     Attributes:
@@ -45,11 +36,12 @@ class CompiledLattice:
         ValueError: the features span more lattice cells than int64 can number.
     """
 
-    def __init__(self, features: Floats, run_all: Map, normalise: bool = False) -> None:
-        codes, self._weights, steps = _enclosing_simplices(features, run_all)
-        self._vertex_of, vertices = _numbered(codes)
-        self.n_vertices = len(vertices)
-        self.chains = _chains(vertices, steps, run_all)
+    def __init__(self, features: Tensor, normalise: bool = False) -> None:
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            codes, self._weights, steps = _enclosing_simplices(features.numpy(), threads)
+            self._vertex_of, vertices = _numbered(codes)
+            self.n_vertices = len(vertices)
+            self.chains = _chains(vertices, steps, threads)
         # Divide by the blurs' weight from a vertex to itself, so that the kernel is 1 at its centre.
         self._gain = 1 / (1 + 2.0 ** -features.shape[1])
         if normalise:
@@ -65,7 +57,9 @@ class CompiledLattice:
 
     def new_table(self) -> Floats:
         """An uninitialised row of LANES channels for each vertex, and two more for the blur."""
-        return empty(self.n_vertices + 2, LANES)
+        # torch's arrays start with a cache line, numpy's do not.
+        table: Floats = torch.empty(self.n_vertices + 2, LANES).numpy()
+        return table
 
     def spread(self, block: Floats, table: Floats) -> None:
         """Splat a P×LANES block over the vertices, and blur them."""
@@ -77,13 +71,7 @@ class CompiledLattice:
         kernels.add_slice(table, self._vertex_of, self._weights, np.float32(factor * self._gain), base, out)
 
 
-def empty(*shape: int) -> Floats:
-    """An uninitialised float32 array that starts with a cache line; numpy's own do not."""
-    array: Floats = torch.empty(shape).numpy()
-    return array
-
-
-def _enclosing_simplices(features: Floats, run_all: Map) -> tuple[Longs, Floats, list[int]]:
+def _enclosing_simplices(features: Floats, threads: Executor) -> tuple[Longs, Floats, list[int]]:
     """Codes and weights of each point's vertices, P×(d+1), and the codes' difference along each of the d + 1 axes.
 
     Sorted codes keep neighbours along the last axes close to each other, so that few of them fall out of the cache.
@@ -109,7 +97,7 @@ def _enclosing_simplices(features: Floats, run_all: Map) -> tuple[Longs, Floats,
         rows = slice(first, first + _POINTS_PER_TASK)
         kernels.enclosing_simplices(elevated[rows], lowest, np.array(steps), codes[rows], weights[rows])
 
-    run_all(part, range(0, n_points, _POINTS_PER_TASK))
+    list(threads.map(part, range(0, n_points, _POINTS_PER_TASK)))
     return codes, weights, [abs(step) for step in steps]
 
 
@@ -125,7 +113,7 @@ def _numbered(codes: Longs) -> tuple[Ints, Longs]:
     return place[vertex_of], vertices[order]
 
 
-def _chains(vertices: Longs, steps: list[int], run_all: Map) -> Ints:
+def _chains(vertices: Longs, steps: list[int], threads: Executor) -> Ints:
     """The runs of neighbours along each axis.
 
     A neighbour along any axis but the first and the last has the same first coordinate. Sections of vertices that share
@@ -143,98 +131,47 @@ def _chains(vertices: Longs, steps: list[int], run_all: Map) -> Ints:
         up, chains = np.empty(n, np.int32), np.empty(3 * n // 2 + 1, np.int32)
         return chains[: kernels.link_chains(vertices[first:last], step, first, n_vertices, up, chains)]
 
-    chains = run_all(linked, [(0, n_vertices, steps[0]), *inner, (0, n_vertices, steps[-1])])
+    chains = threads.map(linked, [(0, n_vertices, steps[0]), *inner, (0, n_vertices, steps[-1])])
     return np.concatenate([*chains, np.full(kernels.AHEAD, n_vertices, np.int32)])
 
 
-class CompiledCrf:
-    """The dense CRF of images of one size.
+def mean_field(log_unaries: Sequence[Tensor], gaussian: Lattice, bilateral: Lattice) -> list[Tensor]:
+    """Approximate marginals of the CRF, from its negative unary energies, of the maps of one image, C×H×W each."""
+    unaries = [_blocks(log_unary) for log_unary in log_unaries]
+    marginals = [unary.clone() for unary in unaries]
+    values = [value.numpy() for value in marginals]
+    blocks = [
+        pair for unary, value in zip(unaries, values, strict=True) for pair in zip(unary.numpy(), value, strict=True)
+    ]
+    tables: SimpleQueue[tuple[Floats, Floats]] = SimpleQueue()
+    for _ in range(min(torch.get_num_threads(), len(blocks))):
+        tables.put((gaussian.new_table(), bilateral.new_table()))
 
-    Args:
-        height: of the images, pixels.
-        width: of the images, pixels.
-        threads: compute it, as many at once as torch has.
+    def add_messages(block: tuple[Floats, Floats]) -> None:
+        unary, value = block
+        smoothness, appearance = free = tables.get()
+        gaussian.spread(value, smoothness)
+        bilateral.spread(value, appearance)
+        gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, value)
+        bilateral.add_slice(appearance, BILATERAL_COMPAT, value, value)
+        tables.put(free)
 
-    Attributes:
-        gaussian: lattice of the positions.
-    """
+    def softmax(first: int) -> None:
+        for value in values:
+            kernels.softmax(value[:, first : first + _POINTS_PER_TASK])
 
-    def __init__(self, height: int, width: int, threads: ThreadPoolExecutor) -> None:
-        rows, columns = np.indices((height, width), dtype=np.float32).reshape(2, -1)
-        self._positions = np.stack([columns, rows], axis=1)
-        self._threads = threads
-        self.gaussian = CompiledLattice(self._positions / np.float32(GAUSSIAN_SXY), self._map, normalise=True)
-
-    def refine(self, bgr: Tensor, log_unaries: Sequence[Tensor], refined: Sequence[Tensor]) -> None:
-        """Refine all maps of one image.
-
-        Args:
-            bgr: H×W×3 uint8.
-            log_unaries: C×H×W float32 negative unary energies each.
-            refined: receives the C×H×W float32 probabilities of each map.
-        """
-        unaries = [self._blocks(log_unary) for log_unary in log_unaries]
-        marginals = self._mean_field(unaries, self.bilateral(bgr))
-        for blocks, out in zip(marginals, refined, strict=True):
-            self._copy_channels(blocks, out)
-
-    def bilateral(self, bgr: Tensor) -> CompiledLattice:
-        """Lattice of one image's positions and colours, H×W×3."""
-        colours = bgr.flatten(0, 1).float().numpy() / np.float32(BILATERAL_SRGB)
-        features = np.concatenate([self._positions / np.float32(BILATERAL_SXY), colours], axis=1)
-        return CompiledLattice(features, self._map, normalise=True)
-
-    def _mean_field(self, unaries: list[Floats], bilateral: CompiledLattice) -> list[Floats]:
-        """Approximate marginals of the CRF, like the maps' negative unary energies n×P×LANES."""
-        n_points = len(self._positions)
-        values = [empty(*unary.shape) for unary in unaries]
-        blocks = [pair for unary, value in zip(unaries, values, strict=True) for pair in zip(unary, value, strict=True)]
-        for unary, value in blocks:
-            value[:] = unary
-        tables: SimpleQueue[tuple[Floats, Floats]] = SimpleQueue()
-        for _ in range(min(torch.get_num_threads(), len(blocks))):
-            tables.put((self.gaussian.new_table(), bilateral.new_table()))
-
-        def add_messages(block: tuple[Floats, Floats]) -> None:
-            unary, value = block
-            smoothness, appearance = free = tables.get()
-            self.gaussian.spread(value, smoothness)
-            bilateral.spread(value, appearance)
-            self.gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, value)
-            bilateral.add_slice(appearance, BILATERAL_COMPAT, value, value)
-            tables.put(free)
-
-        def softmax(first: int) -> None:
-            for value in values:
-                kernels.softmax(value[:, first : first + _POINTS_PER_TASK])
-
-        tasks = range(0, n_points, _POINTS_PER_TASK)
+    tasks = range(0, unaries[0].shape[1], _POINTS_PER_TASK)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for _ in range(ITERATIONS):
-            self._map(softmax, tasks)
-            self._map(add_messages, blocks)
-        self._map(softmax, tasks)
-        return values
+            list(threads.map(softmax, tasks))
+            list(threads.map(add_messages, blocks))
+        list(threads.map(softmax, tasks))
+    # The inverse of _blocks.
+    refined = (value.transpose(1, 2).flatten(0, 1) for value in marginals)
+    return [part[: len(unary)].view_as(unary) for part, unary in zip(refined, log_unaries, strict=True)]
 
-    def _blocks(self, channels: Tensor) -> Floats:
-        """C×H×W energies as n×P×LANES blocks, padded with channels of probability 0."""
-        parts = channels.flatten(1).split(LANES)
-        blocks = empty(len(parts), len(self._positions), LANES)
-        blocks[-1] = -np.inf
 
-        def put(i: int) -> None:
-            blocks[i, :, : len(parts[i])] = parts[i].T.numpy()
-
-        self._map(put, range(len(parts)))
-        return blocks
-
-    def _copy_channels(self, blocks: Floats, out: Tensor) -> None:
-        """The inverse of ``_blocks``."""
-        parts = out.flatten(1).split(LANES)
-
-        def put(i: int) -> None:
-            parts[i].numpy()[:] = blocks[i].T[: len(parts[i])]
-
-        self._map(put, range(len(parts)))
-
-    def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        return list(self._threads.map(function, items))
+def _blocks(channels: Tensor) -> Tensor:
+    """C×H×W energies as n×P×LANES blocks, padded with channels of probability 0."""
+    padded = F.pad(channels.flatten(1), (0, 0, 0, -len(channels) % LANES), value=-torch.inf)
+    return padded.unflatten(0, (-1, LANES)).transpose(1, 2).contiguous()
