@@ -1,7 +1,6 @@
-"""Grids of panels: one row per image, titles above, colour bar, legend and note below."""
+"""Grids of panels: one row per image, titles above, colour bar and legend below."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,7 +58,6 @@ def panel_grid(
     names: Sequence[str] = (),
     legend: Sequence[Patch] = (),
     title: str = "",
-    note: str = "",
     bar_below: str = "",
 ) -> Figure:
     """Draw rows of panels.
@@ -69,7 +67,6 @@ def panel_grid(
         names: a name for each row, of one or more lines; none for no names.
         legend: the classes shown, see ``class_legend``.
         title: above everything.
-        note: a few sentences below everything.
         bar_below: title of the column under which the colour bar of eigenvectors is drawn; "" for no bar.
     """
     titles = list(rows[0])
@@ -78,12 +75,11 @@ def panel_grid(
     heights = [PANEL_INCHES * min(max(aspect, ROW_HEIGHTS[0]), ROW_HEIGHTS[1]) for aspect in aspects]
     left = GAP_INCHES + (NAMES_INCHES if names else 0)
     width = left + len(titles) * (PANEL_INCHES + GAP_INCHES)
-    note_lines = textwrap.wrap(note, int(width / LETTER_INCHES))
     longest = max((len(str(entry.get_label())) for entry in legend), default=0)
     n_legend_columns = max(1, min(len(legend), int(width / (0.5 + LETTER_INCHES * longest))))
     n_legend_lines = math.ceil(len(legend) / n_legend_columns)
     top = TITLE_INCHES * (1 + bool(title)) + GAP_INCHES
-    below_bar = LINE_INCHES * (n_legend_lines + len(note_lines)) + 2 * GAP_INCHES
+    below_bar = LINE_INCHES * n_legend_lines + 2 * GAP_INCHES
     bottom = below_bar + (BAR_INCHES if bar_below else 0)
     height = top + sum(heights) + GAP_INCHES * (len(rows) - 1) + bottom
 
@@ -119,9 +115,6 @@ def panel_grid(
             fontsize=SMALL_POINTS,
             frameon=False,
         )
-    figure.text(
-        left / width, GAP_INCHES / height, "\n".join(note_lines), fontsize=SMALL_POINTS, color="0.35", va="bottom"
-    )
     return figure
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle.data.labels import id_type
-from eagle.data.views import normalize
+from eagle.data.views import image_tensor, normalize
+from eagle.errors import DataError
 from eagle.inference.segmentation import Legend
 from eagle.maps.probe_maps import (
     MapSettings,
@@ -35,6 +36,8 @@ BAND_PIXELS = 1 << 19
 CRF_VALUES = 1 << 26
 # Most pixels at the model's input in one batch; a larger image is a batch of its own.
 BATCH_PIXELS = 1 << 23
+# The affinity and the Laplacian of this many patches take 1.2 GB; a full eigendecomposition (rarely needed) takes more.
+MAX_PATCHES = 10_000
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -172,6 +175,25 @@ def resized(photograph: Image.Image, res: int) -> Image.Image:
     scale = res / min(photograph.size)
     width, height = (max(res, round(side * scale)) for side in photograph.size)
     return photograph.resize((width, height), Image.Resampling.NEAREST)
+
+
+def whole_patch_input(photograph: Image.Image, res: int, patch_size: int) -> Tensor:
+    """The model's input: short side ``res``, long side the nearest multiple of the patch size, nearest neighbour.
+
+    The aspect changes by at most half a patch.
+
+    Returns:
+        1×3×H×W normalised.
+
+    Raises:
+        DataError: the photograph is so long that it has more than MAX_PATCHES patches.
+    """
+    short = min(photograph.size)
+    columns, rows = (round(side * res / short / patch_size) for side in photograph.size)
+    if columns * rows > MAX_PATCHES:
+        raise DataError(f"{columns}×{rows} patches are more than {MAX_PATCHES}; lower res or crop the image")
+    seen = photograph.resize((columns * patch_size, rows * patch_size), Image.Resampling.NEAREST)
+    return normalize(image_tensor(seen))[None]
 
 
 def label_map(scores: Tensor, covered: tuple[int, int], size: tuple[int, int], full: tuple[int, int]) -> np.ndarray:
