@@ -28,7 +28,7 @@ PANEL_INCHES, GAP_INCHES = 1.9, 0.06
 ROW_HEIGHTS = (0.3, 1.4)
 TITLE_POINTS, SMALL_POINTS = 9, 7
 # Room for a title, the names beside the rows, the colour bar, and a line and a letter at SMALL_POINTS.
-TITLE_INCHES, NAMES_INCHES, BAR_INCHES, LINE_INCHES, LETTER_INCHES = 0.22, 0.36, 0.34, 0.15, 0.06
+TITLE_INCHES, NAMES_INCHES, BAR_INCHES, LINE_INCHES, LETTER_INCHES = 0.22, 0.2, 0.34, 0.15, 0.06
 VOID_NAME = "void / unmatched"
 # Diverging, dark at zero, perceptually uniform and safe for colour-blind readers (Crameri's scientific colour maps).
 EIGENVECTOR_COLORS = matplotlib.colormaps["managua"]
@@ -64,7 +64,7 @@ def panel_grid(
 
     Args:
         rows: at least one; the panels of an image by title, the image first. All rows have the same titles.
-        names: a name for each row, of one or more lines; none for no names.
+        names: a name for each row; none for no names.
         legend: the classes shown, see ``class_legend``.
         title: above everything.
         bar_below: title of the column under which the colour bar of eigenvectors is drawn; "" for no bar.
@@ -98,8 +98,7 @@ def panel_grid(
     for ax, panel_title in zip(axes[0], titles, strict=True):
         ax.set_title(panel_title, fontsize=TITLE_POINTS)
     for ax, name, row_height in zip(axes[:, 0], names, heights, strict=False):
-        lines = [shown_name(line, longest=int(row_height / LETTER_INCHES)) for line in name.split("\n")]
-        ax.set_ylabel("\n".join(lines), fontsize=SMALL_POINTS, linespacing=1.4)
+        ax.set_ylabel(shown_name(name, longest=int(row_height / LETTER_INCHES)), fontsize=SMALL_POINTS)
     if bar_below:
         x = left + titles.index(bar_below) * (PANEL_INCHES + GAP_INCHES)
         _draw_color_bar(figure.add_axes((x / width, (bottom - 0.14) / height, PANEL_INCHES / width, 0.08 / height)))

@@ -3,7 +3,6 @@
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from eagle.config.schema import BackboneConfig
 from eagle.config.validation import check_resolution
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.images import read_photograph
-from eagle.data.labels import NO_CLASS_NAME, colored, distinct_palette, write_colored_ids, write_image
+from eagle.data.labels import NO_CLASS_NAME, colored_image, distinct_palette, write_image
 from eagle.data.named_files import bundled_photographs, named_files, output_names
 from eagle.distributed import chosen_precision
 from eagle.errors import ConfigError, DataError
@@ -40,44 +39,10 @@ DEFAULT_RES, DEFAULT_EIGENVECTORS, DEFAULT_LABELS = 320, 3, 8
 INITIALISATIONS = 3
 # Size of the panels' files relative to the model's input.
 PANEL_SCALE = 2
-# Last part of a label map's file name → its title in the figure.
-MAP_TITLES = {"eicue": "EiCue", "kmeans": "k-means of keys", "clusters": "final clusters"}
+# Titles of label maps in the figure.
+TITLES = {"eicue": "EiCue", "kmeans": "k-means of keys", "clusters": "final clusters"}
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EigenPanels:
-    """The panels of one photograph.
-
-    Attributes:
-        image: the whole photograph at the size of the panels' files.
-        eigenvectors: n×h×w float32 on the grid of patches, signs fixed, without the trivial one.
-        maps: ids and palette of each label map, by the keys of MAP_TITLES; final clusters only with a checkpoint.
-    """
-
-    image: Image.Image
-    eigenvectors: np.ndarray
-    maps: dict[str, tuple[np.ndarray, np.ndarray]]
-
-    def by_title(self) -> dict[str, Panel]:
-        """The panels as drawn in a figure, in the paper's order."""
-        panels: dict[str, Panel] = {"image": self.image}
-        panels |= {f"eigenvector {n}": eigenvector_colors(values) for n, values in enumerate(self.eigenvectors, 1)}
-        return panels | {MAP_TITLES[kind]: colored(ids, palette) for kind, (ids, palette) in self.maps.items()}
-
-    def write(self, folder: Path, name: str) -> None:
-        """Write ``NAME_image.png``, ``NAME_eigenvector_1.png`` … and a palette PNG of the ids of each label map."""
-        write_image(folder / f"{name}_image.png", self.image)
-        for n, values in enumerate(self.eigenvectors, 1):
-            colors = Image.fromarray(eigenvector_colors(values))
-            write_image(folder / f"{name}_eigenvector_{n}.png", self._enlarged(colors))
-        for kind, (ids, palette) in self.maps.items():
-            enlarged = self._enlarged(Image.fromarray(ids.astype(np.int32)))
-            write_colored_ids(folder / f"{name}_{kind}.png", enlarged, palette)
-
-    def _enlarged(self, values: Image.Image) -> np.ndarray:
-        return np.asarray(values.resize(self.image.size, Image.Resampling.NEAREST))
 
 
 class Viewer:
@@ -124,8 +89,17 @@ class Viewer:
         check_resolution("res", self._res, self._backbone.patch_size)
 
     @torch.no_grad()
-    def __call__(self, photograph: Image.Image) -> EigenPanels:
-        """Decompose and segment an RGB photograph of any size; raises DataError if it has too many patches."""
+    def __call__(self, photograph: Image.Image) -> tuple[dict[str, Image.Image], np.ndarray | None]:
+        """Decompose and segment an RGB photograph of any size.
+
+        Returns:
+            The panels by the last part of their files' names, in the paper's order: the photograph at the size of the
+            panels' files, eigenvectors, and label maps, on the grid of patches but for the final clusters; and
+            the class ids of these, if there is a checkpoint.
+
+        Raises:
+            DataError: the photograph has too many patches.
+        """
         cfg = self._cfg
         img = self._fabric.to_device(whole_patch_input(photograph, self._res, self._backbone.patch_size))
         with self._fabric.autocast():
@@ -140,15 +114,18 @@ class Viewer:
         cue = compact.reshape(cue.shape)
         kmeans = numbered_like(cosine_kmeans(keys[0], cfg.n_clusters or len(labels), cfg.seed), cue)
         palette = distinct_palette(1 + int(max(cue.max(), kmeans.max())))
-        panels = {"eicue": (cue, palette), "kmeans": (kmeans, palette)}
         size = PANEL_SCALE * img.shape[3], PANEL_SCALE * img.shape[2]
-        if self.segmenter is not None:
-            (clusters,) = self.photographs.label_maps([self.photographs.prepare(photograph)])
-            shown = Image.fromarray(clusters.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
-            legend = self.photographs.legend
-            panels["clusters"] = legend.ids(np.asarray(shown)), legend.classes.palette
         # Smoothly, unlike the model's input.
-        return EigenPanels(photograph.resize(size, Image.Resampling.LANCZOS), eigenvectors, panels)
+        panels = {"image": photograph.resize(size, Image.Resampling.LANCZOS)}
+        for n, values in enumerate(eigenvectors, 1):
+            panels[f"eigenvector_{n}"] = Image.fromarray(eigenvector_colors(values))
+        panels |= {"eicue": colored_image(cue, palette), "kmeans": colored_image(kmeans, palette)}
+        if self.segmenter is None:
+            return panels, None
+        (clusters,) = self.photographs.label_maps([self.photographs.prepare(photograph)])
+        enlarged = Image.fromarray(clusters.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+        ids = self.photographs.legend.ids(np.asarray(enlarged))
+        return panels | {"clusters": colored_image(ids, self.photographs.legend.classes.palette)}, ids
 
 
 def cosine_kmeans(features: Tensor, n_clusters: int, seed: int) -> np.ndarray:
@@ -190,7 +167,8 @@ def numbered_like(labels: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def visualize(cfg: DictConfig) -> str:
     """Write ``grid.png`` of the images that a configuration names; with ``panels`` also every panel as a file.
 
-    For the panels' files see ``EigenPanels``. Images that cannot be read are logged.
+    Those are ``NAME_image.png``, ``NAME_eigenvector_1.png`` … and a palette PNG of the ids of each label map. Images
+    that cannot be read are logged.
 
     Args:
         cfg: a validated VisualizeConfig.
@@ -207,24 +185,27 @@ def visualize(cfg: DictConfig) -> str:
     named = _named_images(cfg, viewer.segmenter)
     n = min(cfg.max_images, len(named))
     folder = Path(cfg.output_dir)
-    rows: dict[str, EigenPanels] = {}
+    rows: dict[str, dict[str, Panel]] = {}
+    shown: list[np.ndarray] = []
     for index in tqdm(np.linspace(0, len(named) - 1, n).round().astype(int).tolist(), "images", unit="image"):
         name, read = named[index]
         try:
-            rows[name] = viewer(read())
-            if cfg.panels:
-                rows[name].write(folder, name)
+            panels, ids = viewer(read())
         except DataError as error:
             logger.warning("left out: %s: %s", name, error)
+            continue
+        rows[name] = {"image": panels["image"]}
+        for kind, panel in panels.items():
+            if cfg.panels:
+                enlarged = panel.resize(panels["image"].size, Image.Resampling.NEAREST)
+                write_image(folder / f"{name}_{kind}.png", enlarged)
+            if kind != "image":
+                rows[name][TITLES.get(kind, kind.replace("_", " "))] = np.asarray(panel.convert("RGB"))
+        shown += [] if ids is None else [ids]
     if not rows:
         raise DataError(f"none of {n} images could be read, see above")
-    shown = [row.maps["clusters"][0] for row in rows.values() if "clusters" in row.maps]
-    figure = panel_grid(
-        [row.by_title() for row in rows.values()],
-        [f"{name}\n{int(row.maps['eicue'][0].max()) + 1} labels" for name, row in rows.items()],
-        class_legend(shown, viewer.photographs.legend.classes, NO_CLASS_NAME) if shown else (),
-        bar_below="eigenvector 1",
-    )
+    legend = class_legend(shown, viewer.photographs.legend.classes, NO_CLASS_NAME) if shown else ()
+    figure = panel_grid([*rows.values()], [*rows], legend, bar_below="eigenvector 1")
     write_figure(folder / "grid.png", figure)
     left_out = f", {n - len(rows)} left out" if n > len(rows) else ""
     return f"{len(rows)} of {len(named)} images{left_out}: {folder / 'grid.png'}"
