@@ -102,10 +102,6 @@ def test_segments__have_names_colours_and_shares_by_size():
     ]
 
 
-def opened(url):
-    return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
-
-
 @pytest.mark.parametrize(
     ("given", "expected"),
     [("../../etc/passwd", "etc_passwd"), ("Würzburg 1", "Würzburg_1"), ("***", "photograph")],

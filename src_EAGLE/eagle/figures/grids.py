@@ -41,13 +41,11 @@ class Picture:
     """One image and its maps.
 
     Attributes:
-        index: its index in the dataset.
         img: 3×H×W, normalised.
         label: H×W class ids, −1 = void.
         clusters: H×W cluster ids by map name.
     """
 
-    index: int
     img: Tensor
     label: np.ndarray
     clusters: dict[str, np.ndarray]

@@ -116,7 +116,7 @@ class PhotographSegmenter:
         Returns:
             For each photograph H×W uint8 in its size, or uint16 for more than 255 clusters.
         """
-        code = self.codes(batch) if code is None else code
+        code = self.codes(self.tensor([item.seen for item in batch])) if code is None else code
         covered, seen = covered_size(code, self._maps.patch_size), batch[0].seen
         shown = (seen.height, seen.width)
         steps = self.settings.refinement
@@ -130,12 +130,8 @@ class PhotographSegmenter:
         fulls = [(item.photograph.height, item.photograph.width) for item in batch]
         return [label_map(scores[i : i + 1], covered, shown, full) for i, full in enumerate(fulls)]
 
-    def codes(self, batch: Sequence[Prepared]) -> Tensor:
-        """``tensor_codes`` of photographs that the model sees at one size."""
-        return self.tensor_codes(self._tensor([item.seen for item in batch]))
-
     @torch.no_grad()
-    def tensor_codes(self, img: Tensor) -> Tensor:
+    def codes(self, img: Tensor) -> Tensor:
         """Codes of B×3×H×W normalised images of any size.
 
         Returns:
@@ -144,7 +140,7 @@ class PhotographSegmenter:
         with self._fabric.autocast():
             return self._maps.patch_features(img).float()
 
-    def _tensor(self, images: Sequence[Image.Image]) -> Tensor:
+    def tensor(self, images: Sequence[Image.Image]) -> Tensor:
         """Normalised B×3×H×W of images of one size; bytes travel to the device, which makes floats of them."""
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
         return normalize(self._fabric.to_device(pixels).permute(0, 3, 1, 2).contiguous().float().div(255))
@@ -163,7 +159,7 @@ class PhotographSegmenter:
 
         def refined(rows: slice) -> Tensor:
             scores = log_probabilities(code[rows], self.probe, settings.alpha, resample, steps.on_patches)
-            img = self._tensor(small[rows])
+            img = self.tensor(small[rows])
             return refined_on_pixels(steps.on_pixels, img, [scores], settings.crf_backend)[-1][0]
 
         at_once = max(1, CRF_VALUES // (n_scores(self.probe) * height * width))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, RECOMMENDED, UNREFINED, Refinement, refinement_of_name
-from eagle.config.schema import CRF_BACKENDS, PRECISIONS
+from eagle.config.schema import PRECISIONS
 from eagle.config.validation import check_resolution, refuse_unknown
 from eagle.data.datasets.base import name_lines
 from eagle.data.datasets.catalog import known_classes
@@ -214,13 +214,13 @@ class Segmenter:
                     f"cannot compute codes of a tensor of {batch.dtype}, {tuple(batch.shape)}: pass B×3×H×W, "
                     "floating point and ImageNet-normalised"
                 )
-            return photographs.tensor_codes(self.machine.to_device(batch))
+            return photographs.codes(self.machine.to_device(batch))
         prepared = [photographs.prepare(photograph_of(image)) for image in listed(batch)]
         sizes = sorted({f"{item.seen.width}×{item.seen.height}" for item in prepared})
         if len(sizes) != 1:
             shown = ", ".join(sizes[:3]) or "none"
             raise DataError(f"codes need images that the model sees at one size, not {len(sizes)}: {shown}")
-        return photographs.codes(prepared)
+        return photographs.codes(photographs.tensor([item.seen for item in prepared]))
 
     def eigenvectors(self, image: GivenImage, n: int | None = None, res: int | None = None) -> np.ndarray:
         """Eigenvectors of the Laplacian of code and colour affinity, as ``visualize_eigen.py`` draws them.
@@ -272,7 +272,6 @@ class Segmenter:
         n_clusters: int | None = None,
     ) -> PhotographSegmenter:
         """What computes label maps, and the names of their ids; arguments and errors as in ``segment``."""
-        refuse_unknown("CRF backend", [crf_backend], CRF_BACKENDS)
         refuse_unknown("probe", [probe], PROBES)
         model, val_res = self.model, self.cfg.val_res
         for name, size in (("res", res), ("window", window)):
