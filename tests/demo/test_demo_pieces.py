@@ -239,21 +239,6 @@ def test_by_hand__the_downloaded_names_file_gives_the_same_masks_in_the_command(
     assert (again.named_pixels() == visitor.named_pixels()).all(), "the page takes its own file, too"
 
 
-def test_by_hand__clusters_of_a_checkpoint_without_a_tree_are_joined_by_name(image, tmp_path):
-    cfg = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "val_res": 64}
-    torch.manual_seed(0)
-    segmenter = Segmenter(LitUnsupervisedSegmenter(9, cfg), None, Fabric(accelerator="cpu", devices=1))
-    visitor = Visitor(Handlers(segmenter, None, tmp_path), image)
-    before = segmenter.segment(image, refine="none").ids
-    assert (visitor.result.ids == before).all()
-    first, second, *_ = np.unique(before).tolist()
-    visitor.rename(first, f"cluster {second}")
-    assert (visitor.result.ids == np.where(before == first, second, before)).all()
-    with visitor.download() as files:
-        names = files.read("names.txt").decode().splitlines()
-    assert names == [f"cluster {second if i == first else i}" for i in range(len(names))]
-
-
 @pytest.fixture
 def page(tmp_path):
     from gradio.state_holder import StateHolder

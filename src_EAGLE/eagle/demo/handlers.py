@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 
 from eagle.config.refinement import RECOMMENDED, refinement_of_name
 from eagle.data.datasets.base import Classes, name_lines
@@ -25,7 +25,6 @@ from eagle.figures.grids import eigenvector_colors
 from eagle.inference.photograph import PhotographSegmenter, whole_patch_input
 from eagle.inference.segmentation import Legend, Segmentation
 from eagle.inference.segmenter import Segmenter
-from eagle.maps.probe_maps import MapSettings
 from eagle.models.cluster_tree import ClusterCut, ClusterTree
 
 MOST_BYTES = 32 * 2**20
@@ -138,21 +137,22 @@ class Handlers:
         if shown is None:
             gr.Info("Applies to the photograph that you choose next.")
             return gr.skip(), gr.skip()
-        model = self.segmenter.model
-        probe: nn.Module = model.cluster_probe
-        class_map = ClassMap(groups.classes, {"cluster": groups.joined(names)})
-        legend = Legend(class_map, "cluster", len(groups.of_leaf), None)
-        if self.tree:
-            probe, legend = legend.joining(ClusterCut(self.tree.leaves, range(self.tree.n_leaves)))
-        settings = MapSettings(flip=False, refinement=refinement_of_name(refine))
-        photographs = PhotographSegmenter(model, probe, legend, res, settings, self.segmenter.machine)
+        model, machine = self.segmenter.model, self.segmenter.machine
         with _messages():
+            options: dict[str, Any] = {"res": res, "cluster_names": self.cluster_names}
+            photographs = self.segmenter.photographs(refinement_of_name(refine), **options)
+            if self.tree:
+                class_map = ClassMap(groups.classes, {"cluster": groups.joined(names)})
+                legend = Legend(class_map, "cluster", len(groups.of_leaf), None)
+                cut, legend = legend.joining(ClusterCut(self.tree.leaves, range(self.tree.n_leaves)))
+                photographs = PhotographSegmenter(model, cut, legend, res, photographs.settings, machine)
             if shown.res != res:
                 whole_patch_input(shown.image, res, model.net.model.patch_size)  # refuses what has too many patches
                 shown = replace(shown, res=res, code=self.segmenter.codes(shown.image, res))
             (clusters,) = photographs.label_maps([photographs.prepare(shown.image)], shown.code)
         # A quarter of int64's memory; no data set has so many classes.
-        result = Segmentation(shown.image, legend.ids(clusters).astype("int16"), legend, shown.name)
+        ids = photographs.legend.ids(clusters).astype("int16")
+        result = Segmentation(shown.image, ids, photographs.legend, shown.name)
         return replace(shown, result=result), _stage(result, names)
 
     def decomposed(self, shown: Shown | None, res: int) -> tuple[Any, Any]:
@@ -211,16 +211,16 @@ class Handlers:
             return (gr.skip(),) * 5
         named = {**names, chosen: text}
         before, joined = groups.joined(names), groups.joined(named, chosen)
-        if joined == before:
+        if joined == before or not self.tree:
             return groups, named, gr.skip(), _stage(_result(shown), named), gr.skip()
         del named[chosen]
         groups = Groups(groups.classes, joined, joined[before.index(chosen)])
         return groups, named, *self.segmented(shown, groups, named, res, refine), text
 
     def packed(self, shown: Shown | None, groups: Groups, names: Names, opacity: float) -> dict[str, str]:
-        """The zip to download; its file of names has a line for each cluster, with a tree of the finest cut."""
-        clusters = self.tree.cluster_of_leaf(self.tree.n_leaves) if self.tree else range(len(groups.of_leaf))
-        lines = {cluster: groups.name(names, i) for cluster, i in zip(clusters, groups.joined(names), strict=True)}
+        """The zip to download; with a tree, its names file has a line for each cluster of the finest cut."""
+        clusters = self.tree.cluster_of_leaf(self.tree.n_leaves) if self.tree else []
+        lines = {cluster: groups.name(names, i) for cluster, i in zip(clusters, groups.joined(names), strict=False)}
         return parcel(_result(shown), names, opacity, [lines[cluster] for cluster in sorted(lines)])
 
 

@@ -77,7 +77,9 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
                 label="Rename a cluster", placeholder="click it in the list", interactive=False, max_lines=1,
                 elem_id="name",
             )  # fmt: skip
-            join = gr.Dropdown([], label="Join it with", filterable=False, interactive=False, elem_id="join")
+            join = gr.Dropdown(
+                [], label="Join it with", filterable=False, interactive=False, visible=tree, elem_id="join"
+            )
             split = gr.Button("Split it", visible=tree, elem_id="split")
         with gr.Tabs(elem_id="views"):
             with gr.Tab("Clusters"):
