@@ -110,9 +110,10 @@ class Viewer:
             k = 1 + (cfg.n_eigenvectors or DEFAULT_EIGENVECTORS)
             maps = laplacian_eigenvectors(F.normalize(keys, dim=1), img, k)[0, :, 1:].T.unflatten(1, keys.shape[2:])
             eigenvectors, cue = maps.cpu().numpy(), cosine_kmeans(maps, cfg.n_clusters or DEFAULT_LABELS, cfg.seed)
-        labels, compact = np.unique(cue, return_inverse=True)
-        cue = compact.reshape(cue.shape)
-        kmeans = numbered_like(cosine_kmeans(keys[0], cfg.n_clusters or len(labels), cfg.seed), cue)
+        _, compact, counts = np.unique(cue, return_inverse=True, return_counts=True)
+        by_size = np.argsort(np.argsort(-counts, kind="stable"))  # the largest gets the first colour
+        cue = by_size[compact].reshape(cue.shape)
+        kmeans = numbered_like(cosine_kmeans(keys[0], cfg.n_clusters or len(counts), cfg.seed), cue)
         palette = distinct_palette(1 + int(max(cue.max(), kmeans.max())))
         size = PANEL_SCALE * img.shape[3], PANEL_SCALE * img.shape[2]
         # Smoothly, unlike the model's input.
