@@ -223,7 +223,7 @@ def draw_evaluation(evaluation: Evaluation, views: EvaluationViews, shown: Colle
     if shown:
         columns = {name: metrics[name].class_of_cluster() for name in without_cuts(metrics)}
         pictures = [
-            Picture(image.index, views[image.index]["img"], image.ids("label"), {n: image.ids(n) for n in columns})
+            Picture(views[image.index]["img"], image.ids("label"), {n: image.ids(n) for n in columns})
             for image in evaluation.images
             if image.index in shown
         ]

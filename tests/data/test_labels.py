@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from eagle.data.images import read_label
-from eagle.data.labels import VOID_COLOR, distinct_palette, write_colored_ids, write_ids
+from eagle.data.labels import VOID_COLOR, colored_image, distinct_palette, write_ids
 
 
 @pytest.mark.parametrize("n", [1, 11, 27])
@@ -33,10 +33,10 @@ def test_write_ids__every_id_and_void_survive_the_round_trip(tmp_path, n_ids, mo
 
 
 @pytest.mark.parametrize(("n_ids", "mode"), [(255, "P"), (256, "RGB")])
-def test_write_colored_ids__viewers_see_the_palette(tmp_path, n_ids, mode):
+def test_colored_image__viewers_see_the_palette(tmp_path, n_ids, mode):
     ids = np.arange(-1, n_ids).reshape(1, -1)
     palette = np.random.default_rng(0).integers(0, 256, (n_ids, 3), dtype=np.uint8)
-    write_colored_ids(tmp_path / "a.png", ids, palette)
+    colored_image(ids, palette).save(tmp_path / "a.png")
     image = Image.open(tmp_path / "a.png")
     assert image.mode == mode
     assert np.asarray(image.convert("RGB"))[0].tolist() == [[0, 0, 0], *palette.tolist()]

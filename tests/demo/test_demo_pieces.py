@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import zipfile
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,7 +26,7 @@ from typed import typed
 
 pytest.importorskip("gradio")
 
-from eagle.demo.handlers import MOST_BYTES, MOST_PIXELS, Handlers, Photograph, read_upload
+from eagle.demo.handlers import MOST_BYTES, MOST_PIXELS, Handlers, Shown, read_upload
 from eagle.demo.page import build_page
 from eagle.demo.pictures import file_name, segments
 from eagle.demo.server import Privacy
@@ -101,10 +102,6 @@ def test_segments__have_names_colours_and_shares_by_size():
     ]
 
 
-def opened(url):
-    return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
-
-
 @pytest.mark.parametrize(
     ("given", "expected"),
     [("../../etc/passwd", "etc_passwd"), ("Würzburg 1", "Würzburg_1"), ("***", "photograph")],
@@ -146,25 +143,31 @@ class Visitor:
     """Looks at a photograph, and keeps what the page's states keep."""
 
     def __init__(self, handlers, image):
-        self.handlers = handlers
-        self.photograph = Photograph("photo", image)
-        self.codes = handlers.coded(self.photograph, 64)
-        self.names, self.cut = {}, handlers.cut(handlers.clusters[0])
-        self.result = handlers.segmented(*self.settings)[0]
+        self.handlers, self.names, self.groups = handlers, {}, handlers.cut(handlers.clusters[0])
+        self.shown = handlers.segmented(Shown("photo", image), self.groups, {}, 64, "none")[0]
 
     @property
     def settings(self):
-        return self.photograph, self.codes, "none", self.cut, self.names
+        return self.shown, self.groups, self.names, 64, "none"
 
-    def took(self, cut, names, result, _stage, *_):
-        self.cut, self.names = cut, names
-        self.result = result if isinstance(result, Segmentation) else self.result
+    @property
+    def result(self):
+        return self.shown.result
+
+    def choose(self, chosen):
+        self.groups = replace(self.groups, chosen=chosen)
+
+    def took(self, groups, names, shown, _stage, *_):
+        self.groups, self.names = groups, names
+        self.shown = shown if isinstance(shown, Shown) else self.shown
 
     def split(self, chosen):
-        self.took(*self.handlers.split(chosen, *self.settings))
+        self.choose(chosen)
+        self.took(*self.handlers.split(*self.settings))
 
     def rename(self, chosen, text):
-        self.took(*self.handlers.renamed(chosen, text, self.result, *self.settings))
+        self.choose(chosen)
+        self.took(*self.handlers.renamed(text, *self.settings))
 
     def named_pixels(self):
         """The name that the page shows at each pixel."""
@@ -172,7 +175,7 @@ class Visitor:
         return np.vectorize(shown.get)(self.result.ids)
 
     def download(self):
-        url = self.handlers.packed(self.result, 0.5, self.cut, self.names)["url"]
+        url = self.handlers.packed(self.shown, self.groups, self.names, 0.5)["url"]
         return zipfile.ZipFile(io.BytesIO(base64.b64decode(url.split(",")[1])))
 
 
@@ -188,7 +191,7 @@ def test_by_hand__a_split_is_the_trees_and_a_join_takes_the_others_id_name_and_c
     for n in range(visitor.handlers.clusters[0], 17):  # by hand, as the slider does it
         coarse, fine = tree.cluster_of_leaf(n), tree.cluster_of_leaf(n + 1)
         visitor.split(next(i for i, j in zip(coarse, fine, strict=True) if i != j))
-        assert visitor.cut[1] == fine
+        assert visitor.groups.of_leaf == fine
         assert (visitor.result.ids == segmenter.segment(image, n_clusters=n + 1, refine="none").ids).all()
         assert (visitor.result.palette == distinct_palette(n + 1)).all()
     first, second, *_ = np.unique(visitor.result.ids).tolist()
@@ -197,21 +200,21 @@ def test_by_hand__a_split_is_the_trees_and_a_join_takes_the_others_id_name_and_c
     visitor.rename(first, " sky ")
     assert (visitor.result.ids == second)[before == first].all()
     assert "sky" in visitor.named_pixels()[before == second]
-    both = {leaf for leaf, i in enumerate(visitor.cut[1]) if i == second}
+    both = {leaf for leaf, i in enumerate(visitor.groups.of_leaf) if i == second}
     assert both == {leaf for leaf, i in enumerate(fine) if i in (first, second)}
     assert visitor.names == {second: "sky"}
-    assert set(visitor.handlers.cut(None)[1]) == {0}, "the number beside the slider is being typed"
-    visitor.cut = visitor.handlers.cut(4)  # the slider
+    assert set(visitor.handlers.cut(None).of_leaf) == {0}, "the number beside the slider is being typed"
+    visitor.groups = visitor.handlers.cut(4)  # the slider
     visitor.rename(0, "")
     assert (
-        visitor.handlers.segmented(*visitor.settings)[0].ids
+        visitor.handlers.segmented(*visitor.settings)[0].result.ids
         == segmenter.segment(image, n_clusters=4, refine="none").ids
     ).all()
 
 
 def test_by_hand__the_downloaded_names_file_gives_the_same_masks_in_the_command(checkpoint, image, tmp_path):
     visitor = Visitor(Handlers(load_segmenter(checkpoint, device="cpu"), None, tmp_path), image)
-    of_leaf = visitor.cut[1]
+    of_leaf = visitor.groups.of_leaf
     *others, small, large = sorted(np.unique(visitor.result.ids).tolist(), key=of_leaf.count)
     for text in ("grass & sons", "Straße"):
         visitor.split(large)

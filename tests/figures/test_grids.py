@@ -68,7 +68,7 @@ def test_segmentation_grid__panels_and_legend_agree():
     stripes = np.repeat([0, 1, 2, -1], 8)[None].repeat(32, axis=0)
     clusters = np.repeat([4, 3, 3, 0], 8)[None].repeat(32, axis=0)
     class_of_cluster = np.array([0, 1, 2, 1, -1])
-    shown = Picture(0, torch.zeros(3, 32, 32), stripes, {"cluster": clusters})
+    shown = Picture(torch.zeros(3, 32, 32), stripes, {"cluster": clusters})
     figure = segmentation_grid([shown], {"cluster": class_of_cluster}, CLASSES, title="After 5 steps")
     pixels = rendered(figure)
     assert [ax.get_title() for ax in figure.axes] == ["image", "label", "cluster"]

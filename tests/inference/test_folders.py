@@ -12,8 +12,9 @@ import torch
 
 from conftest import ROOT, TINY_VIT
 from eagle import LitUnsupervisedSegmenter
+from eagle.checkpoints import StoredSegmenter, write_stored
 from eagle.commands.photographs import SegmentConfig, segment_images
-from eagle.config.validation import validated
+from eagle.config.validation import plain, validated
 from eagle.errors import ConfigError, DataError, EagleError
 from eagle.files import LOCK_NAME
 from eagle.inference.folders import LOG_NAME, segment
@@ -25,11 +26,11 @@ from test_files import held
 SIZES = ((48, 40), (40, 48), (64, 40))
 
 
-def write_checkpoint(path, seed=0):
+def write_checkpoint(path, seed=0, class_map=None, **cfg):
     torch.manual_seed(seed)
-    cfg = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "val_res": 32, "extra_clusters": 1}
-    trained = LitUnsupervisedSegmenter(2, cfg)
-    torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
+    tiny = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "val_res": 32, "extra_clusters": 1}
+    trained = LitUnsupervisedSegmenter(2, tiny | cfg)
+    write_stored(StoredSegmenter(2, plain(trained.cfg), trained.state_dict(), class_map), path)
     return path
 
 
@@ -130,10 +131,10 @@ def test_segment__only_changed_or_deleted_files_are_written_again(checkpoint, ph
     photograph(photos / "03.png", 17)
     os.utime(photos / "03.png", ns=(1, 1))
     (tmp_path / "masks" / "12_ids.png").unlink()
-    assert segment(config(checkpoint, photos, tmp_path / "masks"))["already_done"] == 12
+    assert segment(config(checkpoint, photos, tmp_path / "masks"))["already_done"] == 10
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "masks").glob("*.png")}
     written = {name[:2] for name in after if after[name] != times[name]}
-    assert written == {"03", "12", "le"}, "and the legend"
+    assert written == {"02", "03", "12", "13", "le"}, "their batches of two, and the legend"
     segment(config(checkpoint, photos, tmp_path / "fresh"))
     assert content(tmp_path / "masks") == content(tmp_path / "fresh")
 
@@ -169,7 +170,7 @@ def test_segment__unreadable_file_does_not_stop_its_batch(checkpoint, photos, tm
     assert "left out: " in caplog.text
     assert "03.png: cannot be read as an image" in caplog.text
     assert len(found["images"]) == 13
-    assert segment(config(checkpoint, photos, tmp_path / "masks")) == found | {"already_done": 13}
+    assert segment(config(checkpoint, photos, tmp_path / "masks")) == found | {"already_done": 12}
     for path in photos.iterdir():
         path.write_bytes(b"torn")
     with pytest.raises(DataError, match=r"none of the 14 files could be segmented: .*segments\.json says why"):

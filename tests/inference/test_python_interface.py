@@ -6,19 +6,21 @@ import sys
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from PIL import Image
+from test_folders import config, write_checkpoint
 
 from conftest import ROOT
 from eagle import LitUnsupervisedSegmenter, load_segmenter
-from eagle.checkpoints import StoredSegmenter, write_stored
-from eagle.commands.photographs import SegmentConfig, VisualizeConfig
-from eagle.config.validation import plain, validated
 from eagle.data.datasets.base import Classes
 from eagle.data.labels import ClassMap
 from eagle.data.views import image_tensor, normalize
 from eagle.errors import CheckpointError, ConfigError, DataError
-from eagle.inference.eigen_pictures import Viewer
 from eagle.inference.folders import segment
+from eagle.inference.photograph import whole_patch_input
+from eagle.inference.segmenter import Segmenter
+from eagle.spectral.affinity import color_affinity, feature_affinity
+from eagle.spectral.laplacian import normalized_laplacian
 from miniatures import picture
 
 NAMED = ClassMap(
@@ -28,12 +30,8 @@ NAMED = ClassMap(
 
 
 @pytest.fixture
-def checkpoint(make_config, tmp_path):
-    torch.manual_seed(0)
-    trained = LitUnsupervisedSegmenter(2, make_config(val_res=48, extra_clusters=1, eigen_cluster=3))
-    path = tmp_path / "best.ckpt"
-    write_stored(StoredSegmenter(2, plain(trained.cfg), trained.state_dict(), NAMED, {"epoch": 7}), path)
-    return path
+def checkpoint(tmp_path):
+    return write_checkpoint(tmp_path / "best.ckpt", class_map=NAMED, val_res=48, eigen_cluster=3)
 
 
 @pytest.fixture
@@ -43,18 +41,17 @@ def segmenter(checkpoint):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"probe": "linear"}, {"full_resolution": True, "window": 32}, {"refine": "crf"}, {"refine": "spectral"}],
+    [{}, {"probe": "linear"}, {"full_resolution": True, "window": 32}, {"refine": "crf"}, {"refine": "both"}],
 )
 def test_segment__lists_of_any_form_equal_the_command(checkpoint, segmenter, tmp_path, options):
     """Files, PIL images and arrays of several sizes, in any order, give the masks of ``segment_images.py``."""
     pixels = [picture(seed, size) for seed, size in enumerate([(60, 48), (48, 75), (60, 48)])]
-    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    paths = [tmp_path / f"photo é {i}.png" for i in range(3)]
     for path, array in zip(paths, pixels, strict=True):
         Image.fromarray(array).save(path)
-    values = {"checkpoint": str(checkpoint), "images": [str(path) for path in paths], "accelerator": "cpu"}
-    content = segment(validated(SegmentConfig, values | options | {"output_dir": str(tmp_path / "masks")}))
+    content = segment(config(checkpoint, paths, tmp_path / "masks", **options))
     results = segmenter.segment([paths[0], Image.fromarray(pixels[1]), pixels[2]], batch_size=2, **options)
-    assert [result.name for result in results] == ["0", "image_1", "image_2"]
+    assert [result.name for result in results] == ["photo é 0", "image_1", "image_2"]
     for path, array, result in zip(paths, pixels, results, strict=True):
         ids = np.asarray(Image.open(tmp_path / "masks" / f"{path.stem}_ids.png"))
         assert result.ids.shape == array.shape[:2]
@@ -127,7 +124,7 @@ def test_segment__what_is_no_image_is_named_in_one_line(segmenter, image, messag
     [
         ({"probe": "clusters"}, "unknown probe 'clusters': did you mean 'cluster'?"),
         ({"res": 50}, "res: 50 is not a multiple of the patch size 8; use 48 or 56"),
-        ({"window": -8}, "window: -8 is too small"),
+        ({"window": -8}, "window: -8 is not a multiple of the patch size 8; use 8"),
         ({"refine": "auto"}, "unknown refinement 'auto'"),
         ({"batch_size": 0}, "batch_size: 0 is too small"),
     ],
@@ -138,19 +135,38 @@ def test_segment__invalid_options_are_named(segmenter, options, message):
     assert message in str(error.value)
 
 
-def test_eigenvectors__are_those_that_visualize_eigen_draws(checkpoint, segmenter):
+def test_eigenvectors_and_cue__are_trainings(segmenter):
     photograph = Image.fromarray(picture(0, (75, 48)))
-    viewer = Viewer(validated(VisualizeConfig, {"checkpoint": str(checkpoint), "accelerator": "cpu"}))
-    drawn = viewer(photograph).eigenvectors
-    vectors = segmenter.eigenvectors(photograph)
-    assert vectors.shape == (2, 6, 9)
-    assert vectors.dtype == np.float32
-    assert np.allclose(vectors, drawn, atol=1e-6)
-    assert np.allclose(segmenter.eigenvectors(photograph, n=1), drawn[:1], atol=1e-6)
+    vectors, cue = segmenter.eigenvectors_and_cue(photograph)
+    assert (vectors.shape, vectors.dtype) == ((2, 6, 9), np.float32)
+    img = whole_patch_input(photograph, 48, 8)
+    with torch.no_grad():
+        code = segmenter(img)
+        expected, _ = segmenter.model._eigenvectors(img, img, code, code)
+    assert np.allclose(vectors, expected[0, :, 1:].T.reshape(2, 6, 9), atol=1e-4)
+    assert np.array_equal(cue, segmenter.cues(img)[0])
+    assert np.allclose(segmenter.eigenvectors(photograph, n=1), vectors[:1], atol=1e-6)
     assert segmenter.eigenvectors(photograph, n=5, res=64).shape == (5, 8, 12)
     for n in (0, 54):
         with pytest.raises(ConfigError, match=f"n: {n} eigenvectors of 6×9 patches"):
             segmenter.eigenvectors(photograph, n=n)
+
+
+@pytest.mark.parametrize(("mode", "other"), [("released", "paper"), ("paper", "released")])
+def test_eigenvectors__colours_enter_as_in_training(make_config, mode, other):
+    """Each map is an eigenvector of the Laplacian with those colours, and only of that one."""
+    torch.manual_seed(0)
+    model = LitUnsupervisedSegmenter(2, make_config(val_res=48, eigen_cluster=4, color_affinity=mode))
+    segmenter = Segmenter(model, None, Fabric(accelerator="cpu", devices=1))
+    photograph = Image.fromarray(np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    vectors, img = segmenter.eigenvectors(photograph).reshape(3, -1), whole_patch_input(photograph, 48, 8)
+    code, residual = segmenter.codes(img), {}
+    for colors in (mode, other):
+        affinity = feature_affinity(code.flatten(2).transpose(1, 2)) + color_affinity(img, (6, 8), colors)
+        product = vectors @ normalized_laplacian(affinity)[0][0].numpy()
+        quotient = (product * vectors).sum(axis=1, keepdims=True)
+        residual[colors] = np.abs(product - quotient * vectors).max()
+    assert residual[mode] < 1e-4 < residual[other]
 
 
 def test_codes__of_tensors_and_photographs(segmenter):

@@ -18,7 +18,6 @@ from eagle.inference.folders import segment
 from eagle.inference.photograph import label_map, sampled
 from eagle.inference.segmentation import Legend
 from eagle.training.run import train
-from miniatures import picture, save
 
 
 @pytest.fixture
@@ -65,48 +64,6 @@ def test_segment__equals_the_evaluations_predictions(make_run, tmp_path, refine,
             for entry in content["classes"]:
                 assert (drawn[ids == entry["id"]] == entry["color"]).all()
     assert json.loads((tmp_path / "cluster" / "segments.json").read_text())["map"] == f"cluster{suffix}"
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {},
-        {"run_crf": True, "res": 64},
-        {"refine": "both"},
-        {"refine": "spectral", "full_resolution": True, "window": 32},
-    ],
-)
-def test_segment__masks_have_the_photographs_size(checkpoint, tmp_path, overrides):
-    path = tmp_path / "photo with spaces é.jpg"
-    save(path, picture(0, (131, 67)))
-    content = segment(config(checkpoint, [path], tmp_path / "masks", **overrides))
-    for kind in ("ids", "color", "overlay"):
-        assert Image.open(tmp_path / "masks" / f"{path.stem}_{kind}.png").size == (131, 67)
-    entry = content["images"][str(path)]
-    assert entry["size"] == [131, 67]
-    assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-4)
-    assert all(name.startswith("cluster ") for name in entry["shares"]), "no evaluation has named the clusters"
-
-
-@pytest.mark.slow
-def test_segment__more_clusters_than_a_byte_holds(make_run, tmp_path):
-    """Ids, colours and shares of 300 clusters agree with each other."""
-    checkpoint = train(make_run(labels=False, extra_clusters=298)) / "last.ckpt"
-    path = tmp_path / "a.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((256, 192), Image.Resampling.BICUBIC).save(path)
-    content = segment(config(checkpoint, [path], tmp_path / "masks", res=192))
-    image = Image.open(tmp_path / "masks/a_ids.png")
-    assert image.mode == "I;16"
-    ids = np.asarray(image)
-    assert 255 < ids.max() < 300
-    colors = np.array([entry["color"] for entry in content["classes"]])
-    assert len(np.unique(colors[:255], axis=0)) == 255  # then they repeat
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "masks/a_color.png")), colors[ids])
-    names, counts = np.unique(ids, return_counts=True)
-    shares = {f"cluster {i}": pytest.approx(n / ids.size, abs=1e-5) for i, n in zip(names, counts, strict=True)}
-    assert content["images"][str(path)]["shares"] == shares
-    assert (tmp_path / "masks/legend.png").is_file()
 
 
 @pytest.mark.parametrize(("scored", "wanted"), [("cluster", "cluster+crf"), ("cluster+crf", "cluster")])

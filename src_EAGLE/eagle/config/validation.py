@@ -109,9 +109,9 @@ def _absolute(value: Any, folder: Path) -> Any:
 
 
 def check_resolution(name: str, res: int, patch_size: int) -> None:
-    """Raise ConfigError, with the nearest valid sizes, if ``res`` is not a multiple of the patch size."""
-    if res % patch_size:
-        below = res // patch_size * patch_size
+    """Raise ConfigError, with the nearest valid sizes, if ``res`` is not a positive multiple of the patch size."""
+    if res < 1 or res % patch_size:
+        below = max(0, res // patch_size * patch_size)
         nearest = f"{below} or {below + patch_size}" if below else f"{patch_size}"
         raise ConfigError(f"{name}: {res} is not a multiple of the patch size {patch_size}; use {nearest}")
 

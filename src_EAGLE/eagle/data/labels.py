@@ -124,17 +124,16 @@ def write_ids(path: Path, ids: np.ndarray, n_ids: int) -> None:
     write_image(path, _id_image(ids, n_ids))
 
 
-def write_colored_ids(path: Path, ids: np.ndarray, palette: np.ndarray) -> None:
-    """Write H×W ids (−1 for no class) in the colours of an n×3 palette.
+def colored_image(ids: np.ndarray, palette: np.ndarray) -> Image.Image:
+    """H×W ids (−1 for no class) in the colours of an n×3 palette.
 
-    Up to 255 ids become a palette PNG, whose indices are the ids. More become an RGB image.
+    Up to 255 ids become a palette image, whose indices are the ids. More become an RGB image.
     """
     if len(palette) > MOST_BYTE_IDS:
-        image = Image.fromarray(colored(ids, palette))
-    else:
-        image = _id_image(ids, len(palette))
-        image.putpalette(np.pad(palette, ((0, 256 - len(palette)), (0, 0))).astype(np.uint8).tobytes())
-    write_image(path, image)
+        return Image.fromarray(colored(ids, palette))
+    image = _id_image(ids, len(palette))
+    image.putpalette(np.pad(palette, ((0, 256 - len(palette)), (0, 0))).astype(np.uint8).tobytes())
+    return image
 
 
 def write_image(path: Path, pixels: np.ndarray | Image.Image) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -17,15 +17,15 @@ from torch import Tensor
 from eagle.config.refinement import RECOMMENDED, refinement_of_name
 from eagle.data.datasets.base import Classes, name_lines
 from eagle.data.images import read_photograph, read_size
-from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, colored, distinct_palette
+from eagle.data.labels import NO_CLASS, NO_CLASS_NAME, ClassMap, colored, distinct_palette
 from eagle.data.named_files import bundled_photographs
 from eagle.demo.pictures import annotated, gallery, one_line_name, parcel, segments
 from eagle.errors import DataError, EagleError, one_line
 from eagle.figures.grids import eigenvector_colors
-from eagle.inference.decomposition import whole_patch_input
-from eagle.inference.segmentation import Segmentation
+from eagle.inference.photograph import PhotographSegmenter, whole_patch_input
+from eagle.inference.segmentation import Legend, Segmentation
 from eagle.inference.segmenter import Segmenter
-from eagle.models.cluster_tree import ClusterCut
+from eagle.models.cluster_tree import ClusterCut, ClusterTree
 
 MOST_BYTES = 32 * 2**20
 MOST_PIXELS = 32_000_000
@@ -35,23 +35,38 @@ THUMBNAIL = (144, 96)
 
 NONE_CHOSEN = "Click a cluster in the list first."
 
+# The visitor's names by class id.
 Names = dict[int, str]
-# Classes, and the class id of each leaf of the tree of clusters.
-LeafClasses = tuple[Classes, list[int]]
 
 
-class Photograph(NamedTuple):
-    """What a visitor has chosen: a name and an RGB image."""
+@dataclass(frozen=True)
+class Shown:
+    """What a visitor looks at: a name, an RGB photograph, its codes at ``res`` (1×dim×h×w), and its segmentation."""
 
     name: str
     image: Image.Image
+    res: int = 0
+    code: Tensor | None = None
+    result: Segmentation | None = None
 
 
-class Codes(NamedTuple):
-    """A photograph's codes, 1×dim×h×w, and the short side in pixels at the model's input."""
+@dataclass(frozen=True)
+class Groups:
+    """A visitor's clusters: classes, the class id of each leaf (without a tree: of each cluster), the id clicked."""
 
-    res: int
-    code: Tensor
+    classes: Classes
+    of_leaf: list[int]
+    chosen: int | None = None
+
+    def name(self, names: Names, i: int) -> str:
+        """What the visitor calls a class."""
+        return one_line_name(names.get(i) or (NO_CLASS_NAME if i == NO_CLASS else self.classes.names[i]))
+
+    def joined(self, names: Names, moved: int | None = None) -> list[int]:
+        """``of_leaf`` with one id for each name, as files of names have: the lowest, or not ``moved``."""
+        ids = sorted(set(self.of_leaf), key=lambda i: (i != moved, -i))
+        kept = {self.name(names, i): i for i in ids}
+        return [kept[self.name(names, i)] for i in self.of_leaf]
 
 
 @dataclass(frozen=True)
@@ -69,162 +84,144 @@ class Handlers:
     folder: Path
 
     @property
-    def default_resolution(self) -> int:
-        """The resolution of the run's evaluation."""
-        return int(self.segmenter.cfg.val_res)
-
-    @property
-    def patch_size(self) -> int:
-        """Side of the model's patches in pixels."""
-        return int(self.segmenter.model.net.model.patch_size)
-
-    @property
-    def resolutions(self) -> list[tuple[str, int]]:
-        """Short sides in pixels that the page offers, with their labels; multiples of the patch size."""
-        default, patch_size = self.default_resolution, self.patch_size
+    def resolutions(self) -> list[int]:
+        """Short sides in pixels that the page offers, multiples of the patch size."""
+        default, patch_size = self.segmenter.cfg.val_res, self.segmenter.model.net.model.patch_size
         # At least four patches, which EiCue needs.
-        sizes = {max(4, round(default * scale / patch_size)) * patch_size for scale in SCALES} | {default}
-        return [(f"{size} (default)" if size == default else str(size), size) for size in sorted(sizes)]
-
-    def check(self) -> None:
-        """Segment a blank picture: an unusable file of names or device is known before the first visitor comes."""
-        self.segmenter.segment(Image.new("RGB", (9, 9)), res=self.resolutions[0][1], cluster_names=self.cluster_names)
+        return sorted({max(4, round(default * scale / patch_size)) * patch_size for scale in SCALES} | {default})
 
     def thumbnails(self) -> list[dict[str, Any]]:
         """The bundled photographs as a gallery."""
         return gallery([(path.stem, ImageOps.fit(read_photograph(path), THUMBNAIL)) for path in bundled_photographs()])
 
-    def uploaded(self, file: dict[str, Any]) -> tuple[Photograph, None]:
-        """Read an upload, a FileData as Gradio's browser client sends it; its codes are not there yet."""
+    def uploaded(self, file: dict[str, Any]) -> Shown:
+        """Read an upload, a FileData as Gradio's browser client sends it."""
         name = Path(str(file["orig_name"])).name
         with _messages():
-            return Photograph(Path(name).stem, read_upload(Path(file["path"]), self.folder, name)), None
+            return Shown(Path(name).stem, read_upload(Path(file["path"]), self.folder, name))
 
-    def bundled(self, event: gr.SelectData) -> tuple[Photograph, None]:
-        """Read the bundled photograph that was clicked; its codes are not there yet."""
+    def bundled(self, event: gr.SelectData) -> Shown:
+        """Read the bundled photograph that was clicked."""
         path = bundled_photographs()[event.index]
-        return Photograph(path.stem, read_photograph(path)), None
+        return Shown(path.stem, read_photograph(path))
+
+    @property
+    def tree(self) -> ClusterTree | None:
+        """The checkpoint's tree of clusters."""
+        return self.segmenter.model.cluster_tree
 
     @cached_property
     def clusters(self) -> tuple[int, int]:
         """Numbers of clusters at first and at most."""
-        model = self.segmenter.model
-        fitted = len(name_lines(self.cluster_names) if self.cluster_names else model.cluster_probe.clusters)
-        most = model.cluster_tree.n_leaves if model.cluster_tree else fitted
+        fitted = len(
+            name_lines(self.cluster_names) if self.cluster_names else self.segmenter.model.cluster_probe.clusters
+        )
+        most = self.tree.n_leaves if self.tree else fitted
         return min(fitted, most), most
 
-    def coded(self, photograph: Photograph | None, res: int) -> Any:
-        """The photograph's codes and their resolution, from which it is segmented at any number of clusters."""
-        if photograph is None:
-            return gr.skip()
-        with _messages():
-            whole_patch_input(photograph.image, res, self.patch_size)  # refuses what has too many patches
-            return Codes(res, self.segmenter.codes(photograph.image, res))
-
-    def cut(self, n_clusters: float | None) -> LeafClasses | None:
-        """The tree's clusters where the slider cuts it; None without a tree.
+    def cut(self, n_clusters: float | None) -> Groups:
+        """The clusters where the slider cuts the tree; without a tree, those of the probe.
 
         While a visitor types 16 beside the slider, it is at 1, below its range.
         """
-        if self.segmenter.model.cluster_tree is None:
-            return None
         n_clusters = min(max(1, int(n_clusters or 1)), self.clusters[1])
         # Names of the checkpoint or of a file hold for the number of clusters that they were made for.
         fitted = n_clusters == self.clusters[0]
         where: dict[str, Any] = {"cluster_names": self.cluster_names} if fitted else {"n_clusters": n_clusters}
         cut = self.segmenter.photographs(refinement_of_name(RECOMMENDED), **where)
-        return cut.legend.classes, cut.legend.ids(cast(ClusterCut, cut.probe).groups.cpu().numpy()).tolist()
+        clusters = cut.probe.groups.cpu().numpy() if isinstance(cut.probe, ClusterCut) else np.arange(n_clusters)
+        return Groups(cut.legend.classes, cut.legend.ids(clusters).tolist())
 
-    def segmented(
-        self, photograph: Photograph | None, codes: Codes | None, refine: str, cut: LeafClasses | None, names: Names
-    ) -> tuple[Any, Any]:
-        """The segmentation and the picture of it."""
-        if photograph is None or codes is None:
+    def segmented(self, shown: Shown | None, groups: Groups, names: Names, res: int, refine: str) -> tuple[Any, Any]:
+        """The photograph with its segmentation, and the picture of it; its codes are computed once at a resolution."""
+        if shown is None:
             gr.Info("Applies to the photograph that you choose next.")
             return gr.skip(), gr.skip()
-        res, code = codes
+        model, machine = self.segmenter.model, self.segmenter.machine
         with _messages():
-            options: dict[str, Any] = {"cluster_names": self.cluster_names}
-            if cut is not None:
-                options = {"leaf_classes": _joined(cut, names)}
-            result = self.segmenter.segment_codes(photograph.image, code, res=res, refine=refine, **options)
+            options: dict[str, Any] = {"res": res, "cluster_names": self.cluster_names}
+            photographs = self.segmenter.photographs(refinement_of_name(refine), **options)
+            if self.tree:
+                class_map = ClassMap(groups.classes, {"cluster": groups.joined(names)})
+                legend = Legend(class_map, "cluster", len(groups.of_leaf), None)
+                cut, legend = legend.joining(ClusterCut(self.tree.leaves, range(self.tree.n_leaves)))
+                photographs = PhotographSegmenter(model, cut, legend, res, photographs.settings, machine)
+            if shown.res != res:
+                whole_patch_input(shown.image, res, model.net.model.patch_size)  # refuses what has too many patches
+                shown = replace(shown, res=res, code=self.segmenter.codes(shown.image, res))
+            (clusters,) = photographs.label_maps([photographs.prepare(shown.image)], shown.code)
         # A quarter of int64's memory; no data set has so many classes.
-        result = replace(result, name=photograph.name, ids=result.ids.astype("int16"))
-        return result, _stage(result, names)
+        ids = photographs.legend.ids(clusters).astype("int16")
+        result = Segmentation(shown.image, ids, photographs.legend, shown.name)
+        return replace(shown, result=result), _stage(result, names)
 
-    def decomposed(self, photograph: Photograph | None, res: int) -> tuple[Any, Any]:
+    def decomposed(self, shown: Shown | None, res: int) -> tuple[Any, Any]:
         """Galleries of the eigenvectors and of EiCue, as ``visualize_eigen.py`` draws them."""
-        if photograph is None:
+        if shown is None:
             return gr.skip(), gr.skip()
         with _messages():
-            vectors, cue = self.segmenter.eigenvectors_and_cue(photograph.image, res=res)
-        shown, (labels, ids) = ("Photograph", photograph.image), np.unique(cue, return_inverse=True)
-        pixels = colored(ids.reshape(cue.shape), distinct_palette(len(labels)))
+            vectors, cue = self.segmenter.eigenvectors_and_cue(shown.image, res=res)
+        photograph, (labels, ids) = ("Photograph", shown.image), np.unique(cue, return_inverse=True)
+        pixels = Image.fromarray(colored(ids.reshape(cue.shape), distinct_palette(len(labels))))
         pictures = [(f"Eigenvector {n}", Image.fromarray(eigenvector_colors(v))) for n, v in enumerate(vectors, 1)]
-        return gallery([shown, *pictures]), gallery([shown, (f"EiCue, {len(labels)} labels", Image.fromarray(pixels))])
+        return gallery([photograph, *pictures]), gallery([photograph, (f"EiCue, {len(labels)} labels", pixels)])
 
-    def pointed(self, result: Segmentation | None, names: Names, event: gr.SelectData) -> tuple[int, Any]:
-        """The id of the class clicked in the legend, and the field that renames it."""
-        segment = segments(_kept(result), names)[event.index]
-        return segment["id"], gr.update(value=segment["name"], interactive=True)
+    def pointed(self, shown: Shown | None, groups: Groups, names: Names, event: gr.SelectData) -> tuple[Groups, Any]:
+        """Choose the class clicked in the legend; returns the field that renames it, too."""
+        segment = segments(_result(shown), names)[event.index]
+        return replace(groups, chosen=segment["id"]), gr.update(value=segment["name"], interactive=True)
 
-    def partners(self, result: Segmentation | None, names: Names, chosen: int | None) -> Any:
+    def partners(self, shown: Shown | None, groups: Groups, names: Names) -> Any:
         """The field with the photograph's clusters that the chosen one can join."""
-        others = [segment["name"] for segment in segments(_kept(result), names) if segment["id"] != chosen]
-        return gr.update(choices=others, value=None, interactive=chosen is not None)
+        others = [segment["name"] for segment in segments(_result(shown), names) if segment["id"] != groups.chosen]
+        return gr.update(choices=others, value=None, interactive=groups.chosen is not None)
 
-    def split(self, chosen: int | None, *settings: Any) -> tuple[Any, ...]:
+    def split(self, shown: Shown | None, groups: Groups, names: Names, res: int, refine: str) -> tuple[Any, ...]:
         """Split the chosen cluster as the tree does: the larger part keeps id, name and colour.
 
         Returns:
             The clusters, their names, and ``segmented`` with them.
         """
-        photograph, codes, refine, cut, names = settings
-        tree = self.segmenter.model.cluster_tree
-        assert tree, "without a tree, the page has no such button"
-        classes, of_leaf = _joined(cut, names)
-        leaves = [leaf for leaf, i in enumerate(of_leaf) if i == chosen]
+        assert self.tree, "without a tree, the page has no such button"
+        of_leaf, new = groups.joined(names), len(groups.classes)
+        leaves = [leaf for leaf, i in enumerate(of_leaf) if i == groups.chosen]
         if len(leaves) < 2:
             gr.Info("This cluster is a leaf of the tree: it has no parts." if leaves else NONE_CHOSEN)
             return (gr.skip(),) * 4
-        new, smaller = len(classes), tree.parts(leaves)[1]
+        smaller = self.tree.parts(leaves)[1]
         names = {i: name for i, name in names.items() if i != new}
-        taken = {_name(classes, names, i) for i in of_leaf}
+        taken = {groups.name(names, i) for i in of_leaf}
         name = next(name for n in count(new) if (name := f"cluster {n}") not in taken)
-        classes = Classes((*classes.names, name), np.vstack([classes.palette, distinct_palette(new + 1)[new:]]))
-        cut = classes, [new if leaf in smaller else i for leaf, i in enumerate(of_leaf)]
-        return cut, names, *self.segmented(photograph, codes, refine, cut, names)
+        palette = np.vstack([groups.classes.palette, distinct_palette(new + 1)[new:]])
+        parts = [new if leaf in smaller else i for leaf, i in enumerate(of_leaf)]
+        groups = Groups(Classes((*groups.classes.names, name), palette), parts, groups.chosen)
+        return groups, names, *self.segmented(shown, groups, names, res, refine)
 
-    def renamed(self, chosen: int | None, text: str, result: Segmentation | None, *settings: Any) -> tuple[Any, ...]:
+    def renamed(
+        self, text: str, shown: Shown | None, groups: Groups, names: Names, res: int, refine: str
+    ) -> tuple[Any, ...]:
         """Rename the chosen cluster; with another one's name, it joins that one, and with none it has its old name.
 
         Returns:
-            What ``split`` returns, the id that is chosen now, and its name.
+            What ``split`` returns, and the chosen cluster's name.
         """
-        photograph, codes, refine, cut, names = settings
+        chosen, text = groups.chosen, one_line_name(text)
         if chosen is None:
             gr.Info(NONE_CHOSEN)
-            return (gr.skip(),) * 6
-        text = one_line_name(text)
+            return (gr.skip(),) * 5
         named = {**names, chosen: text}
-        if cut is not None:
-            (_, before), joined = _joined(cut, names), _joined(cut, named, chosen)
-            if joined[1] != before:
-                del named[chosen]
-                segmented = self.segmented(photograph, codes, refine, joined, named)
-                return joined, named, *segmented, joined[1][before.index(chosen)], text
-        return cut, named, gr.skip(), _stage(_kept(result), named), chosen, gr.skip()
+        before, joined = groups.joined(names), groups.joined(named, chosen)
+        if joined == before or not self.tree:
+            return groups, named, gr.skip(), _stage(_result(shown), named), gr.skip()
+        del named[chosen]
+        groups = Groups(groups.classes, joined, joined[before.index(chosen)])
+        return groups, named, *self.segmented(shown, groups, named, res, refine), text
 
-    def packed(
-        self, result: Segmentation | None, opacity: float, cut: LeafClasses | None, names: Names
-    ) -> dict[str, str]:
+    def packed(self, shown: Shown | None, groups: Groups, names: Names, opacity: float) -> dict[str, str]:
         """The zip to download; with a tree, its names file has a line for each cluster of the finest cut."""
-        lines, tree = {}, self.segmenter.model.cluster_tree
-        if cut and tree:
-            classes, of_leaf = _joined(cut, names)
-            name_of_leaf = [_name(classes, names, i) for i in of_leaf]
-            lines = dict(zip(tree.cluster_of_leaf(tree.n_leaves), name_of_leaf, strict=True))
-        return parcel(_kept(result), names, opacity, [lines[cluster] for cluster in sorted(lines)])
+        clusters = self.tree.cluster_of_leaf(self.tree.n_leaves) if self.tree else []
+        lines = {cluster: groups.name(names, i) for cluster, i in zip(clusters, groups.joined(names), strict=False)}
+        return parcel(_result(shown), names, opacity, [lines[cluster] for cluster in sorted(lines)])
 
 
 def read_upload(path: Path, folder: Path, name: str) -> Image.Image:
@@ -258,22 +255,11 @@ def read_upload(path: Path, folder: Path, name: str) -> Image.Image:
         path.unlink(missing_ok=True)
 
 
-def _kept(result: Segmentation | None) -> Segmentation:
-    if result is None:
+def _result(shown: Shown | None) -> Segmentation:
+    if shown is None or shown.result is None:
         forgets = "The server forgets it when the page is closed, or after an hour."
         raise gr.Error(f"Choose a photograph first. {forgets}", print_exception=False)
-    return result
-
-
-def _name(classes: Classes, names: Names, i: int) -> str:
-    return one_line_name(names.get(i) or (NO_CLASS_NAME if i == NO_CLASS else classes.names[i]))
-
-
-def _joined(leaf_classes: LeafClasses, names: Names, moved: int | None = None) -> LeafClasses:
-    """Make clusters of one name one, as files of names do; ``moved`` takes another's id, else the lowest is kept."""
-    classes, of_leaf = leaf_classes
-    kept = {_name(classes, names, i): i for i in sorted(set(of_leaf), key=lambda i: (i != moved, -i))}
-    return classes, [kept[_name(classes, names, i)] for i in of_leaf]
+    return shown.result
 
 
 def _stage(result: Segmentation, names: Names) -> dict[str, Any]:

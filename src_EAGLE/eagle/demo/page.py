@@ -50,10 +50,9 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
     """
     kept = (UPLOADS_KEPT, UPLOADS_KEPT)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=kept) as page:
-        photograph, result = gr.State(None, time_to_live=REMEMBERED), gr.State(None, time_to_live=REMEMBERED)
-        codes, names, chosen = gr.State(None, time_to_live=REMEMBERED), gr.State({}), gr.State(None)
-        (fitted, most), at_first = handlers.clusters, handlers.cut(handlers.clusters[0])
-        cut, tree = gr.State(at_first), at_first is not None
+        shown, names = gr.State(None, time_to_live=REMEMBERED), gr.State({})
+        fitted, most = handlers.clusters
+        groups, tree = gr.State(handlers.cut(fitted)), handlers.tree is not None
         gr.Markdown(f"# EAGLE segments photographs without labels\nModel: `{checkpoint}`. {KEPT}", elem_id="heading")
         with gr.Row(elem_id="picker"):
             picker = gr.File(show_label=False, file_types=["image"], height=112, elem_id="upload", scale=2)
@@ -64,7 +63,7 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
         with gr.Row(elem_id="settings", equal_height=True):
             opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", elem_id="opacity", buttons=[])
             res = gr.Dropdown(
-                handlers.resolutions, value=handlers.default_resolution, label="Resolution (short side)",
+                handlers.resolutions, value=handlers.segmenter.cfg.val_res, label="Resolution (short side)",
                 filterable=False, elem_id="res",
             )  # fmt: skip
             refine = gr.Dropdown(REFINEMENTS, value=RECOMMENDED, label="Refinement", filterable=False, elem_id="refine")
@@ -97,41 +96,32 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
         plain: dict[str, Any] = {"postprocess": False, "api_visibility": "private"}
         # One computation at a time, whoever asks.
         on_model: dict[str, Any] = {**plain, "concurrency_limit": 1, "concurrency_id": "model"}
-        seen, views = [photograph, res], [result, stage]
-        settings = [photograph, codes, refine, cut, names]
-        edited = [cut, names, *views]
+        settings, edited = [shown, groups, names, res, refine], [groups, names, shown, stage]
+        draw: dict[str, Any] = {"fn": handlers.segmented, "inputs": settings, "outputs": [shown, stage], **on_model}
+        draw_last = {**draw, "trigger_mode": "always_last"}
         page.load(handlers.thumbnails, None, bundled, **plain)
-        arrived = picker.upload(
-            handlers.uploaded, picker, [photograph, codes], preprocess=False, concurrency_limit=4, **plain
-        )
+        arrived = picker.upload(handlers.uploaded, picker, shown, preprocess=False, concurrency_limit=4, **plain)
         for cleared in (arrived.success, arrived.failure):  # a new file can be dropped
             cleared(lambda: None, None, picker, **plain)
-        for coded in (
-            arrived.success(handlers.coded, seen, codes, **on_model),
-            bundled.select(handlers.bundled, None, [photograph, codes], **plain).success(
-                handlers.coded, seen, codes, **on_model
-            ),
-            res.change(handlers.coded, seen, codes, trigger_mode="always_last", **on_model),
-        ):
-            event = coded.success(handlers.segmented, settings, views, **on_model)
-            event.success(handlers.decomposed, seen, [vectors, cue], **on_model)
-        refine.change(handlers.segmented, settings, views, trigger_mode="always_last", **on_model)
+        clicked = bundled.select(handlers.bundled, None, shown, **plain)
+        for drawn in (arrived.success(**draw), clicked.success(**draw), res.change(**draw_last)):
+            drawn.success(handlers.decomposed, [shown, res], [vectors, cue], **on_model)
+        refine.change(**draw_last)
         moved = n_clusters.change(
-            lambda n: (handlers.cut(n), None), n_clusters, [cut, chosen], trigger_mode="always_last", preprocess=False,
-            **plain,
-        )  # fmt: skip
-        moved.success(handlers.segmented, settings, views, **on_model)
+            handlers.cut, n_clusters, groups, trigger_mode="always_last", preprocess=False, **plain
+        )
+        moved.success(**draw)
         opacity.change(None, opacity, js=SET_OPACITY)
-        pointed = stage.select(handlers.pointed, [result, names], [chosen, name], **plain)
+        pointed = stage.select(handlers.pointed, [shown, groups, names], [groups, name], **plain)
         pointed.success(None, js=FOCUS_NAME)
         for done in (
             pointed,
-            split.click(handlers.split, [chosen, *settings], edited, **on_model),
-            name.submit(handlers.renamed, [chosen, name, result, *settings], [*edited, chosen, name], **on_model),
-            join.input(handlers.renamed, [chosen, join, result, *settings], [*edited, chosen, name], **on_model),
+            split.click(handlers.split, settings, edited, **on_model),
+            name.submit(handlers.renamed, [name, *settings], [*edited, name], **on_model),
+            join.input(handlers.renamed, [join, *settings], [*edited, name], **on_model),
         ):
-            done.success(handlers.partners, [result, names, chosen], join, **plain)
-        packed = download.click(handlers.packed, [result, opacity, cut, names], parcel, **plain)
+            done.success(handlers.partners, [shown, groups, names], join, **plain)
+        packed = download.click(handlers.packed, [shown, groups, names, opacity], parcel, **plain)
         packed.success(None, parcel, js=SAVE).then(lambda: None, None, parcel, **plain)
 
         def forget(request: gr.Request) -> None:

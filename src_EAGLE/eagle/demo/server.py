@@ -56,7 +56,6 @@ def serve(cfg: DictConfig) -> None:
 
             names = Path(cfg.cluster_names) if cfg.cluster_names else None
             handlers = Handlers(load_segmenter(cfg.checkpoint, cfg.device, cfg.precision), names, Path(folder))
-            handlers.check()
             app = application(handlers, "/".join(Path(cfg.checkpoint).parts[-2:]))
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host

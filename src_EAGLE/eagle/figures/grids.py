@@ -1,7 +1,6 @@
-"""Grids of panels: one row per image, titles above, colour bar, legend and note below."""
+"""Grids of panels: one row per image, titles above, colour bar and legend below."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +28,7 @@ PANEL_INCHES, GAP_INCHES = 1.9, 0.06
 ROW_HEIGHTS = (0.3, 1.4)
 TITLE_POINTS, SMALL_POINTS = 9, 7
 # Room for a title, the names beside the rows, the colour bar, and a line and a letter at SMALL_POINTS.
-TITLE_INCHES, NAMES_INCHES, BAR_INCHES, LINE_INCHES, LETTER_INCHES = 0.22, 0.36, 0.34, 0.15, 0.06
+TITLE_INCHES, NAMES_INCHES, BAR_INCHES, LINE_INCHES, LETTER_INCHES = 0.22, 0.2, 0.34, 0.15, 0.06
 VOID_NAME = "void / unmatched"
 # Diverging, dark at zero, perceptually uniform and safe for colour-blind readers (Crameri's scientific colour maps).
 EIGENVECTOR_COLORS = matplotlib.colormaps["managua"]
@@ -42,13 +41,11 @@ class Picture:
     """One image and its maps.
 
     Attributes:
-        index: its index in the dataset.
         img: 3×H×W, normalised.
         label: H×W class ids, −1 = void.
         clusters: H×W cluster ids by map name.
     """
 
-    index: int
     img: Tensor
     label: np.ndarray
     clusters: dict[str, np.ndarray]
@@ -59,17 +56,15 @@ def panel_grid(
     names: Sequence[str] = (),
     legend: Sequence[Patch] = (),
     title: str = "",
-    note: str = "",
     bar_below: str = "",
 ) -> Figure:
     """Draw rows of panels.
 
     Args:
         rows: at least one; the panels of an image by title, the image first. All rows have the same titles.
-        names: a name for each row, of one or more lines; none for no names.
+        names: a name for each row; none for no names.
         legend: the classes shown, see ``class_legend``.
         title: above everything.
-        note: a few sentences below everything.
         bar_below: title of the column under which the colour bar of eigenvectors is drawn; "" for no bar.
     """
     titles = list(rows[0])
@@ -78,12 +73,11 @@ def panel_grid(
     heights = [PANEL_INCHES * min(max(aspect, ROW_HEIGHTS[0]), ROW_HEIGHTS[1]) for aspect in aspects]
     left = GAP_INCHES + (NAMES_INCHES if names else 0)
     width = left + len(titles) * (PANEL_INCHES + GAP_INCHES)
-    note_lines = textwrap.wrap(note, int(width / LETTER_INCHES))
     longest = max((len(str(entry.get_label())) for entry in legend), default=0)
     n_legend_columns = max(1, min(len(legend), int(width / (0.5 + LETTER_INCHES * longest))))
     n_legend_lines = math.ceil(len(legend) / n_legend_columns)
     top = TITLE_INCHES * (1 + bool(title)) + GAP_INCHES
-    below_bar = LINE_INCHES * (n_legend_lines + len(note_lines)) + 2 * GAP_INCHES
+    below_bar = LINE_INCHES * n_legend_lines + 2 * GAP_INCHES
     bottom = below_bar + (BAR_INCHES if bar_below else 0)
     height = top + sum(heights) + GAP_INCHES * (len(rows) - 1) + bottom
 
@@ -102,8 +96,7 @@ def panel_grid(
     for ax, panel_title in zip(axes[0], titles, strict=True):
         ax.set_title(panel_title, fontsize=TITLE_POINTS)
     for ax, name, row_height in zip(axes[:, 0], names, heights, strict=False):
-        lines = [shown_name(line, longest=int(row_height / LETTER_INCHES)) for line in name.split("\n")]
-        ax.set_ylabel("\n".join(lines), fontsize=SMALL_POINTS, linespacing=1.4)
+        ax.set_ylabel(shown_name(name, longest=int(row_height / LETTER_INCHES)), fontsize=SMALL_POINTS)
     if bar_below:
         x = left + titles.index(bar_below) * (PANEL_INCHES + GAP_INCHES)
         _draw_color_bar(figure.add_axes((x / width, (bottom - 0.14) / height, PANEL_INCHES / width, 0.08 / height)))
@@ -119,9 +112,6 @@ def panel_grid(
             fontsize=SMALL_POINTS,
             frameon=False,
         )
-    figure.text(
-        left / width, GAP_INCHES / height, "\n".join(note_lines), fontsize=SMALL_POINTS, color="0.35", va="bottom"
-    )
     return figure
 
 

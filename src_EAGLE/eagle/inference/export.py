@@ -10,22 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eagle.checkpoints import StoredSegmenter, build_segmenter, evaluation_file, model_card, read_stored
+from eagle.checkpoints import build_segmenter, evaluation_file, model_card, read_stored
 from eagle.data.datasets.catalog import dataset_label
 from eagle.data.views import IMAGENET_MEAN, IMAGENET_STD
 from eagle.errors import CheckpointError, ConfigError
 from eagle.files import write_text_atomically, written_atomically
 from eagle.maps.probe_maps import MapSettings, ProbeMaps
-from eagle.models.backbone import KeyBackbone
 
 TORCH, ONNX = ".pt2", ".onnx"
 OUTPUTS = ("linear", "cluster")
 TOLERANCE = 1e-4
-NO_EVALUATION = "no evaluation beside the checkpoint"
-
-# The outputs need a suffix: exported graphs name nodes after operators, and "linear" is an operator.
-_ONNX_OUTPUTS = [f"{name}_log_probs" for name in OUTPUTS]
-
 
 _CARD = """\
 # {name}
@@ -55,7 +49,7 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
     log-probabilities of ProbeMaps, B×C×H×W, averaged with the mirror image: ``linear_log_probs`` and
     ``cluster_log_probs``. The checkpoint's class map, if any, is stored in the file as JSON: in a .pt2 as the extra
     file ``class_map.json``, in an .onnx as the metadata entry ``class_map``. ``NAME_card.md`` says what the graph takes
-    and returns, and what the model was trained on, scores and cannot do.
+    and returns, and what the model was trained on and cannot do.
 
     Args:
         source: the checkpoint.
@@ -72,34 +66,29 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
     if target.suffix not in (TORCH, ONNX):
         raise ConfigError(f"target: {target} must end in {TORCH} or {ONNX}")
     if target.suffix == ONNX:
-        for package in ("onnx", "onnxscript", "onnxruntime"):
-            if find_spec(package) is None:
-                raise ConfigError(f"target: an {ONNX} file needs {package}: pip install -e .[export]")
+        missing = [package for package in ("onnx", "onnxscript", "onnxruntime") if find_spec(package) is None]
+        if missing:
+            raise ConfigError(f"target: an {ONNX} file needs {', '.join(missing)}: pip install -e .[export]")
     stored = read_stored(source)
     segmenter = build_segmenter(stored, source).eval()
     maps = _Maps(segmenter.probe_maps(MapSettings(alpha))).eval()
     class_map = json.dumps(stored.class_map.to_plain()) if stored.class_map is not None else None
     backbone = segmenter.net.model
     program = _export_program(maps, backbone.patch_size)
+    write = _write_onnx if target.suffix == ONNX else _write_torch
     with written_atomically(target) as temporary:
-        run = (_write_onnx if target.suffix == ONNX else _write_torch)(program, temporary, class_map)
-        difference = max(_difference(maps, run, size) for size in _compared_sizes(backbone))
+        run = write(program, temporary, class_map)
+        # The pre-training size and two others.
+        (height, width), patch = backbone.stored_size, backbone.patch_size
+        sizes = [(1, height, width), (3, height, 2 * patch), (2, 3 * patch, width + patch)]
+        difference = max(_difference(maps, run, size) for size in sizes)
         if difference > TOLERANCE:
             raise CheckpointError(f"{target}: not written: its maps differ from eager mode by {difference:.1e}")
-    card = model_card(segmenter.cfg, dataset_label(segmenter.cfg), f"**Scores**: {_scores(source, stored)}")
+    scores = f"**Scores**: after an evaluation, in `{evaluation_file(source).name}` beside the checkpoint"
+    card = model_card(segmenter.cfg, dataset_label(segmenter.cfg), scores)
     graph = _CARD.format(name=target.stem, patch=backbone.patch_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, card=card)
     write_text_atomically(target.with_name(f"{target.stem}_card.md"), graph)
     return difference
-
-
-def _scores(source: Path, stored: StoredSegmenter) -> str:
-    """Scores of the checkpoint's evaluation, if there is one of these clusters, of the maps that the graph has."""
-    if stored.class_map is None or not evaluation_file(source).is_file():
-        return NO_EVALUATION
-    found = json.loads(evaluation_file(source).read_text(encoding="utf-8")).get("scores", {})
-    scores = {name: entry["published"] for name, entry in found.items() if name in OUTPUTS}
-    shown = [f"{name} {score['mIoU']:.1f} mIoU, {score['accuracy']:.1f} % accuracy" for name, score in scores.items()]
-    return "; ".join(shown) or NO_EVALUATION
 
 
 def _export_program(maps: nn.Module, patch_size: int) -> torch.export.ExportedProgram:
@@ -123,7 +112,9 @@ def _write_torch(program: torch.export.ExportedProgram, path: Path, class_map: s
 def _write_onnx(program: torch.export.ExportedProgram, path: Path, class_map: str | None) -> Run:
     import onnxruntime
 
-    onnx_program: Any = torch.onnx.export(program, dynamo=True, output_names=_ONNX_OUTPUTS, verbose=False)
+    # The outputs need a suffix: exported graphs name nodes after operators, and "linear" is an operator.
+    names = [f"{name}_log_probs" for name in OUTPUTS]
+    onnx_program: Any = torch.onnx.export(program, dynamo=True, output_names=names, verbose=False)
     if class_map:
         onnx_program.model.metadata_props["class_map"] = class_map
     onnx_program.save(path)
@@ -137,9 +128,3 @@ def _difference(maps: nn.Module, run: Run, size: tuple[int, int, int]) -> float:
     with torch.no_grad():
         pairs = zip(maps(img), run(img), strict=True)
         return max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
-
-
-def _compared_sizes(backbone: KeyBackbone) -> list[tuple[int, int, int]]:
-    """Batch, height and width of the test images: the pre-training size and two others."""
-    (height, width), patch_size = backbone.stored_size, backbone.patch_size
-    return [(1, height, width), (3, height, 2 * patch_size), (2, 3 * patch_size, width + patch_size)]

@@ -9,10 +9,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from io import FileIO
-from itertools import groupby
+from contextlib import suppress
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from omegaconf import DictConfig
@@ -37,6 +37,8 @@ from eagle.models.cluster_tree import ClusterCut
 JSON_NAME = "segments.json"
 LEGEND_NAME = "legend.png"
 LOG_NAME = "segments.jsonl"
+# Keys that are arguments of ``Segmenter.photographs``.
+OPTIONS = ("probe", "res", "full_resolution", "window", "flip", "crf_backend", "cluster_names", "n_clusters")
 
 logger = logging.getLogger(__name__)
 
@@ -66,30 +68,29 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
         EagleError: another run writes to the output folder.
     """
     files, folder = _files(cfg), Path(cfg.output_dir)
-    photographs = load_segmenter(cfg.checkpoint, cfg.accelerator, chosen_precision(cfg)).photographs(
-        refinement(cfg, RECOMMENDED),
-        cfg.probe,
-        cfg.res,
-        cfg.full_resolution,
-        cfg.window,
-        cfg.flip,
-        cfg.crf_backend,
-        cfg.cluster_names,
-        cfg.n_clusters,
-    )
+    segmenter = load_segmenter(cfg.checkpoint, cfg.accelerator, chosen_precision(cfg))
+    photographs = segmenter.photographs(refinement(cfg, RECOMMENDED), **{name: cfg[name] for name in OPTIONS})
     settings = _settings(cfg, photographs)
     jobs = [
-        _Job(path, name, number // cfg.batch_size, _stamp(path, settings))
+        _job(path, name, number, cfg.batch_size, settings)
         for number, (path, name) in enumerate(zip(files, output_names(files), strict=True))
     ]
     with locked(folder / LOCK_NAME, folder):
         remove_unfinished(folder)  # of a run that was killed
-        records = _finished(folder, jobs)
-        n_done = len(records)
+        entries = _finished(folder, jobs)
+        left = [job for job in jobs if job.path not in entries]
+        unreadable: dict[str, str] = {}
         with (folder / LOG_NAME).open("ab", buffering=0) as log:
-            _Run(cfg, photographs, records, log).segment(jobs)
-        content = _summary(folder, [records[str(job.path)] for job in jobs], photographs.legend, cfg)
-        return content | {"already_done": n_done}
+            images, videos = ([job for job in left if job.is_video == kind] for kind in (False, True))
+            results = chain(_images(images, photographs, cfg), _videos(videos, photographs, cfg))
+            for job, found in tqdm(results, "segmenting", len(jobs), unit="file", initial=len(entries)):
+                if isinstance(found, str):
+                    unreadable[job.path] = found
+                else:
+                    entries[job.path] = found
+                    log.write(_line(job, found))
+        content = _summary(cfg, photographs.legend, jobs, entries, unreadable)
+    return content | {"already_done": len(jobs) - len(left)}
 
 
 def _files(cfg: DictConfig) -> list[Path]:
@@ -120,27 +121,18 @@ def _settings(cfg: DictConfig, photographs: PhotographSegmenter) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _stamp(path: Path, settings: str) -> list[Any]:
-    """The settings' hash, and the size and time of the last change of a file, by which a changed file is noticed."""
-    try:
-        status = path.stat()
-    except OSError:
-        return [settings]
-    return [settings, status.st_size, status.st_mtime_ns]
+class _Job(NamedTuple):
+    """A file to segment.
 
+    A batch is computed whole, so that no result depends on what is finished; a video is a batch of its own. The stamp
+    has the output name, the settings' hash, and size and time of the file, by which a change of these is noticed.
+    """
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """A file to segment, its output name, the number of its batch, and the stamp of its record."""
-
-    path: Path
+    path: str
     name: str
     batch: int
     stamp: list[Any]
-
-    @property
-    def is_video(self) -> bool:
-        return self.path.suffix.lower() in VIDEO_SUFFIXES
+    is_video: bool
 
     @property
     def files(self) -> dict[str, str]:
@@ -148,134 +140,115 @@ class _Job:
         return {"overlay": f"{self.name}_overlay.mp4"} if self.is_video else mask_files(self.name)
 
 
-@dataclasses.dataclass
-class _Run:
-    """One run, which adds to ``records`` and to ``log``; see ``_finished``."""
+def _job(path: Path, name: str, number: int, batch_size: int, settings: str) -> _Job:
+    is_video = path.suffix.lower() in VIDEO_SUFFIXES
+    status = path.stat() if path.exists() else None
+    stamp = [name, settings, status and [status.st_size, status.st_mtime_ns]]
+    return _Job(str(path), name, -number - 1 if is_video else number // batch_size, stamp, is_video)
 
-    cfg: DictConfig
-    photographs: PhotographSegmenter
-    records: dict[str, dict[str, Any]]
-    log: FileIO
 
-    def segment(self, jobs: Sequence[_Job]) -> None:
-        """Segment images, then videos."""
-        left = [job for job in jobs if str(job.path) not in self.records]
-        # A batch with an unfinished image is computed whole, so that no result depends on what is finished.
-        batches = {job.batch for job in left}
-        images = [job for job in jobs if job.batch in batches and not job.is_video]
-        videos = [job for job in left if job.is_video]
-        n_done = len(jobs) - len(images) - len(videos)
-        with tqdm(total=len(jobs), initial=n_done, unit="file", desc="segmenting") as progress:
-            self._segment_images(images, progress)
-            for job in videos:
-                self._segment_video(job)
-                progress.update()
+def _images(
+    jobs: Sequence[_Job], photographs: PhotographSegmenter, cfg: DictConfig
+) -> Iterator[tuple[_Job, dict[str, Any] | str]]:
+    """Write masks of images; yield each one's entry in the JSON, or why it is unreadable.
 
-    def _segment_images(self, jobs: Sequence[_Job], progress: "tqdm[_Job]") -> None:
-        """Write masks and records; threads read and write while the model computes.
+    Threads read and write while the model computes. At most ``batch_size + num_workers`` photographs are read ahead
+    and as many wait to be written, whatever the number of files.
+    """
+    folder, legend, unreadable = Path(cfg.output_dir), photographs.legend, list[tuple[_Job, str]]()
+    n_threads, ahead = cfg.num_workers, cfg.batch_size + cfg.num_workers
 
-        At most ``batch_size + num_workers`` photographs are read ahead and as many wait to be written, whatever the
-        number of files.
-        """
-        n_threads, ahead = self.cfg.num_workers, self.cfg.batch_size + self.cfg.num_workers
-        done = set(self.records)
-
-        def readable() -> Iterator[tuple[_Job, Prepared]]:
-            for job, found in ordered(self._read, jobs, n_threads, ahead):
-                progress.update()
-                if isinstance(found, str):
-                    self._record(job, unreadable=found)
-                else:
-                    yield job, found
-
-        def segmented() -> Iterator[tuple[_Job, Prepared, np.ndarray]]:
-            for _, batch in groupby(readable(), key=lambda file: file[0].batch):
-                results = self.photographs.segmented(batch, self.cfg.batch_size)
-                yield from (result for result in results if str(result[0].path) not in done)
-
-        for job, entry in ordered(self._write, segmented(), n_threads, ahead):
-            self._record(job, entry=entry)
-
-    def _segment_video(self, job: _Job) -> None:
-        target = Path(self.cfg.output_dir) / job.files["overlay"]
-        sizes = self.cfg.batch_size, self.cfg.num_workers
+    def read(job: _Job) -> tuple[_Job, Prepared | str]:
         try:
-            self._record(job, entry=segment_video(job.path, target, self.photographs, *sizes))
-        except DataError as error:
-            self._record(job, unreadable=str(error))
-
-    def _read(self, job: _Job) -> tuple[_Job, Prepared | str]:
-        try:
-            return job, self.photographs.prepare(read_photograph(job.path))
+            return job, photographs.prepare(read_photograph(Path(job.path)))
         except DataError as error:
             return job, str(error)
 
-    def _write(self, result: tuple[_Job, Prepared, np.ndarray]) -> tuple[_Job, dict[str, Any]]:
-        job, prepared, clusters = result
-        legend = self.photographs.legend
-        segmented = Segmentation(prepared.photograph, legend.ids(clusters), legend, job.name)
-        segmented.save(Path(self.cfg.output_dir))
-        return job, {"size": list(prepared.photograph.size), "files": job.files, "shares": segmented.shares()}
+    def readable() -> Iterator[tuple[_Job, Prepared]]:
+        for job, found in ordered(read, jobs, n_threads, ahead):
+            if isinstance(found, str):
+                unreadable.append((job, found))
+            else:
+                yield job, found
 
-    def _record(self, job: _Job, **result: Any) -> None:
-        """Append a file's record: its ``entry`` in the JSON, or why it is ``unreadable``."""
-        record = {"path": str(job.path), "name": job.name, "stamp": job.stamp, **result}
-        self.records[str(job.path)] = record
-        self.log.write(_line(record))
+    def segmented() -> Iterator[tuple[_Job, Prepared, np.ndarray]]:
+        for _, batch in groupby(readable(), key=lambda item: item[0].batch):
+            yield from photographs.segmented(batch, cfg.batch_size)
+
+    def write(result: tuple[_Job, Prepared, np.ndarray]) -> tuple[_Job, dict[str, Any]]:
+        job, (photograph, _), clusters = result
+        masks = Segmentation(photograph, legend.ids(clusters), legend, job.name)
+        masks.save(folder)
+        return job, {"size": list(photograph.size), "files": job.files, "shares": masks.shares()}
+
+    yield from ordered(write, segmented(), n_threads, ahead)
+    yield from unreadable
+
+
+def _videos(
+    jobs: Sequence[_Job], photographs: PhotographSegmenter, cfg: DictConfig
+) -> Iterator[tuple[_Job, dict[str, Any] | str]]:
+    """``_images`` for videos."""
+    for job in jobs:
+        target = Path(cfg.output_dir) / job.files["overlay"]
+        try:
+            yield job, segment_video(Path(job.path), target, photographs, cfg.batch_size, cfg.num_workers)
+        except DataError as error:
+            yield job, str(error)
 
 
 def _finished(folder: Path, jobs: Sequence[_Job]) -> dict[str, dict[str, Any]]:
-    """The records of finished files by path, which the log is reduced to.
+    """The entries, by path, of the files whose batch is finished; the log is reduced to them.
 
-    Those of changed settings, files or names are dropped: the masks that they describe may be overwritten.
+    Others are dropped: the masks that they describe may be overwritten.
     """
-    latest: dict[str, dict[str, Any]] = {}
+    latest: dict[str, Any] = {}
     log = folder / LOG_NAME
     for line in log.read_bytes().splitlines() if log.is_file() else ():
-        try:
+        with suppress(ValueError, KeyError, TypeError):  # a kill or a full disk tore it: the file is segmented again
             record = json.loads(line)
-            latest[record["path"]] = record
-        except (ValueError, KeyError, TypeError):
-            continue  # a kill or a full disk tore it: the file is segmented again
-    records = {}
-    for job in jobs:
-        record = latest.get(str(job.path), {})
-        written = all((folder / file).is_file() for file in job.files.values())
-        if "entry" in record and (record.get("name"), record.get("stamp")) == (job.name, job.stamp) and written:
-            records[str(job.path)] = record
+            latest[record["path"]] = record["stamp"], record["entry"]
+    unfinished = {
+        job.batch
+        for job in jobs
+        if latest.get(job.path, (None,))[0] != job.stamp
+        or not all((folder / file).is_file() for file in job.files.values())
+    }
+    finished = [job for job in jobs if job.batch not in unfinished]
+    entries = {job.path: latest[job.path][1] for job in finished}
     with written_atomically(log) as temporary, temporary.open("wb") as file:
-        file.writelines(map(_line, records.values()))
-    return records
+        file.writelines(_line(job, entries[job.path]) for job in finished)
+    return entries
 
 
-def _summary(folder: Path, records: Sequence[dict[str, Any]], legend: Legend, cfg: DictConfig) -> dict[str, Any]:
+def _line(job: _Job, entry: Mapping[str, Any]) -> bytes:
+    return (json.dumps({"path": job.path, "stamp": job.stamp, "entry": entry}, allow_nan=False) + "\n").encode()
+
+
+def _summary(
+    cfg: DictConfig,
+    legend: Legend,
+    jobs: Sequence[_Job],
+    entries: Mapping[str, dict[str, Any]],
+    unreadable: Mapping[str, str],
+) -> dict[str, Any]:
     """Write ``segments.json`` and the legend."""
-    colors = legend.classes.palette.tolist()
+    folder, names, colors = Path(cfg.output_dir), list(legend.classes.names), legend.classes.palette
     content: dict[str, Any] = {
         "checkpoint": str(Path(cfg.checkpoint)),
         "map": cfg.probe + refinement(cfg, RECOMMENDED).suffix,
-        "classes": [{"id": i, "name": name, "color": colors[i]} for i, name in enumerate(legend.classes.names)],
-        "images": {record["path"]: record["entry"] for record in records if "entry" in record},
-        "unreadable": {record["path"]: record["unreadable"] for record in records if "entry" not in record},
+        "classes": [{"id": i, "name": name, "color": colors[i].tolist()} for i, name in enumerate(names)],
+        "images": {job.path: entries[job.path] for job in jobs if job.path in entries},
+        "unreadable": {job.path: unreadable[job.path] for job in jobs if job.path in unreadable},
     }
     write_text_atomically(folder / JSON_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
     for reason in content["unreadable"].values():
         logger.warning("left out: %s", reason)
-    if content["images"]:
-        _write_legend(folder / LEGEND_NAME, legend, [entry["shares"] for entry in content["images"].values()])
+    shares = [entry["shares"] for entry in content["images"].values()]
+    if shares:
+        if NO_CLASS_NAME not in names and any(NO_CLASS_NAME in image for image in shares):
+            names, colors = [*names, NO_CLASS_NAME], np.vstack([colors, VOID_COLOR])
+        total = np.array([sum(image.get(name, 0.0) for image in shares) for name in names])
+        title = f"mean share of {len(shares)} images"
+        write_figure(folder / LEGEND_NAME, frequencies_figure(names, colors, total, np.zeros(0), title))
     return content
-
-
-def _write_legend(path: Path, legend: Legend, shares: Sequence[Mapping[str, float]]) -> None:
-    """Draw one bar per class in its mask colour; the bar's length is the class's mean share of an image."""
-    names, colors = [*legend.classes.names], [*legend.classes.palette]
-    if NO_CLASS_NAME not in names and any(NO_CLASS_NAME in image for image in shares):
-        names.append(NO_CLASS_NAME)
-        colors.append(np.array(VOID_COLOR, dtype=np.uint8))
-    total = np.array([sum(image.get(name, 0.0) for image in shares) for name in names])
-    title = f"mean share of {len(shares)} images"
-    write_figure(path, frequencies_figure(names, np.stack(colors), total, np.zeros(0), title))
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, allow_nan=False) + "\n").encode()

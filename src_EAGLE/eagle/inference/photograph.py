@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle.data.labels import id_type
-from eagle.data.views import normalize
+from eagle.data.views import image_tensor, normalize
+from eagle.errors import DataError
 from eagle.inference.segmentation import Legend
 from eagle.maps.probe_maps import (
     MapSettings,
@@ -35,6 +36,8 @@ BAND_PIXELS = 1 << 19
 CRF_VALUES = 1 << 26
 # Most pixels at the model's input in one batch; a larger image is a batch of its own.
 BATCH_PIXELS = 1 << 23
+# The affinity and the Laplacian of this many patches take 1.2 GB; a full eigendecomposition (rarely needed) takes more.
+MAX_PATCHES = 10_000
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -113,7 +116,7 @@ class PhotographSegmenter:
         Returns:
             For each photograph H×W uint8 in its size, or uint16 for more than 255 clusters.
         """
-        code = self.codes(batch) if code is None else code
+        code = self.codes(self.tensor([item.seen for item in batch])) if code is None else code
         covered, seen = covered_size(code, self._maps.patch_size), batch[0].seen
         shown = (seen.height, seen.width)
         steps = self.settings.refinement
@@ -127,12 +130,8 @@ class PhotographSegmenter:
         fulls = [(item.photograph.height, item.photograph.width) for item in batch]
         return [label_map(scores[i : i + 1], covered, shown, full) for i, full in enumerate(fulls)]
 
-    def codes(self, batch: Sequence[Prepared]) -> Tensor:
-        """``tensor_codes`` of photographs that the model sees at one size."""
-        return self.tensor_codes(self._tensor([item.seen for item in batch]))
-
     @torch.no_grad()
-    def tensor_codes(self, img: Tensor) -> Tensor:
+    def codes(self, img: Tensor) -> Tensor:
         """Codes of B×3×H×W normalised images of any size.
 
         Returns:
@@ -141,7 +140,7 @@ class PhotographSegmenter:
         with self._fabric.autocast():
             return self._maps.patch_features(img).float()
 
-    def _tensor(self, images: Sequence[Image.Image]) -> Tensor:
+    def tensor(self, images: Sequence[Image.Image]) -> Tensor:
         """Normalised B×3×H×W of images of one size; bytes travel to the device, which makes floats of them."""
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
         return normalize(self._fabric.to_device(pixels).permute(0, 3, 1, 2).contiguous().float().div(255))
@@ -160,7 +159,7 @@ class PhotographSegmenter:
 
         def refined(rows: slice) -> Tensor:
             scores = log_probabilities(code[rows], self.probe, settings.alpha, resample, steps.on_patches)
-            img = self._tensor(small[rows])
+            img = self.tensor(small[rows])
             return refined_on_pixels(steps.on_pixels, img, [scores], settings.crf_backend)[-1][0]
 
         at_once = max(1, CRF_VALUES // (n_scores(self.probe) * height * width))
@@ -172,6 +171,25 @@ def resized(photograph: Image.Image, res: int) -> Image.Image:
     scale = res / min(photograph.size)
     width, height = (max(res, round(side * scale)) for side in photograph.size)
     return photograph.resize((width, height), Image.Resampling.NEAREST)
+
+
+def whole_patch_input(photograph: Image.Image, res: int, patch_size: int) -> Tensor:
+    """The model's input: short side ``res``, long side the nearest multiple of the patch size, nearest neighbour.
+
+    The aspect changes by at most half a patch.
+
+    Returns:
+        1×3×H×W normalised.
+
+    Raises:
+        DataError: the photograph is so long that it has more than MAX_PATCHES patches.
+    """
+    short = min(photograph.size)
+    columns, rows = (round(side * res / short / patch_size) for side in photograph.size)
+    if columns * rows > MAX_PATCHES:
+        raise DataError(f"{columns}×{rows} patches are more than {MAX_PATCHES}; lower res or crop the image")
+    seen = photograph.resize((columns * patch_size, rows * patch_size), Image.Resampling.NEAREST)
+    return normalize(image_tensor(seen))[None]
 
 
 def label_map(scores: Tensor, covered: tuple[int, int], size: tuple[int, int], full: tuple[int, int]) -> np.ndarray:

@@ -15,9 +15,9 @@ from eagle.data.labels import (
     NO_CLASS_NAME,
     OVERLAY_OPACITY,
     ClassMap,
+    colored_image,
     numbered_clusters,
     overlay,
-    write_colored_ids,
     write_ids,
     write_image,
 )
@@ -162,7 +162,7 @@ class Segmentation:
         """
         files = {kind: Path(folder) / file for kind, file in mask_files(name or self.name).items()}
         write_ids(files["ids"], self.ids, len(self.names))
-        write_colored_ids(files["color"], self.ids, self.palette)
+        write_image(files["color"], colored_image(self.ids, self.palette))
         write_image(files["overlay"], np.asarray(self.overlay(opacity)))
         return files
 

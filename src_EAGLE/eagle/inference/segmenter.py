@@ -14,20 +14,20 @@ from torch import Tensor
 
 from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, RECOMMENDED, UNREFINED, Refinement, refinement_of_name
-from eagle.config.schema import CRF_BACKENDS, PRECISIONS
+from eagle.config.schema import PRECISIONS
 from eagle.config.validation import check_resolution, refuse_unknown
-from eagle.data.datasets.base import Classes, name_lines
+from eagle.data.datasets.base import name_lines
 from eagle.data.datasets.catalog import known_classes
 from eagle.data.images import read_photograph, rgb_image
 from eagle.data.labels import ClassMap, named_clusters
 from eagle.data.named_files import short_stem
 from eagle.errors import ConfigError, DataError, one_line
-from eagle.inference.decomposition import eigenvectors_and_cue, whole_patch_input
-from eagle.inference.photograph import PhotographSegmenter
+from eagle.inference.photograph import PhotographSegmenter, whole_patch_input
 from eagle.inference.segmentation import Legend, Segmentation
 from eagle.maps.probe_maps import MapSettings, cut_map, n_scores
 from eagle.models.cluster_tree import ClusterCut
 from eagle.segmenter import LitUnsupervisedSegmenter
+from eagle.spectral.eicue import eicue, laplacian_eigenvectors
 
 GivenImage: TypeAlias = str | Path | Image.Image | np.ndarray
 
@@ -55,17 +55,13 @@ def photograph_of(image: GivenImage) -> Image.Image:
             name = getattr(image, "filename", "") or "the image"
             raise DataError(f"{name}: cannot be read as an image ({one_line(error)}); repair or remove it") from error
         return rgb_image(upright, "the image")
-    if isinstance(image, np.ndarray):
-        return rgb_image(_image_of(image), "the array")
-    raise DataError(f"cannot segment a value of type {type(image).__name__}: pass {ACCEPTED}")
-
-
-def _image_of(array: np.ndarray) -> Image.Image:
-    channels_fit = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
-    if array.dtype != np.uint8 or not channels_fit or not array.size:
-        shape = "×".join(map(str, array.shape)) or "no axis"
-        raise DataError(f"cannot segment an array of {array.dtype}, {shape}: pass {ACCEPTED}")
-    return Image.fromarray(array)
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"cannot segment a value of type {type(image).__name__}: pass {ACCEPTED}")
+    channels_fit = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
+    if image.dtype != np.uint8 or not channels_fit or not image.size:
+        shape = "×".join(map(str, image.shape)) or "no axis"
+        raise DataError(f"cannot segment an array of {image.dtype}, {shape}: pass {ACCEPTED}")
+    return rgb_image(Image.fromarray(image), "the array")
 
 
 PROBES = ("cluster", "linear")
@@ -185,22 +181,12 @@ class Segmenter:
         refine: str = RECOMMENDED,
         cluster_names: str | Path | None = None,
         n_clusters: int | None = None,
-        leaf_classes: tuple[Classes, Sequence[int]] | None = None,
     ) -> Segmentation:
-        """``segment`` for an RGB photograph whose ``codes(photograph, res)`` are known: without the backbone.
-
-        ``leaf_classes`` are classes, and the class id of each leaf of the tree (−1 for none), in place of a cut.
-        """
+        """``segment`` for an RGB photograph whose ``codes(photograph, res)`` are known: without the backbone."""
         photographs = self.photographs(
             refinement_of_name(refine), res=res, cluster_names=cluster_names, n_clusters=n_clusters
         )
-        if leaf_classes and self.model.cluster_tree:
-            classes, of_leaf = leaf_classes
-            legend = Legend(ClassMap(classes, {"cluster": list(of_leaf)}), "cluster", len(of_leaf), None)
-            probe, legend = legend.joining(ClusterCut(self.model.cluster_tree.leaves, range(len(of_leaf))))
-            seen = photographs.res, photographs.settings
-            photographs = PhotographSegmenter(self.model, probe, legend, *seen, self.machine)
-        (clusters,) = photographs.label_maps([photographs.prepare(photograph)], code=code)
+        (clusters,) = photographs.label_maps([photographs.prepare(photograph)], code)
         return Segmentation(photograph, photographs.legend.ids(clusters), photographs.legend, "image")
 
     def codes(
@@ -228,13 +214,13 @@ class Segmenter:
                     f"cannot compute codes of a tensor of {batch.dtype}, {tuple(batch.shape)}: pass B×3×H×W, "
                     "floating point and ImageNet-normalised"
                 )
-            return photographs.tensor_codes(self.machine.to_device(batch))
+            return photographs.codes(self.machine.to_device(batch))
         prepared = [photographs.prepare(photograph_of(image)) for image in listed(batch)]
         sizes = sorted({f"{item.seen.width}×{item.seen.height}" for item in prepared})
         if len(sizes) != 1:
             shown = ", ".join(sizes[:3]) or "none"
             raise DataError(f"codes need images that the model sees at one size, not {len(sizes)}: {shown}")
-        return photographs.codes(prepared)
+        return photographs.codes(photographs.tensor([item.seen for item in prepared]))
 
     def eigenvectors(self, image: GivenImage, n: int | None = None, res: int | None = None) -> np.ndarray:
         """Eigenvectors of the Laplacian of code and colour affinity, as ``visualize_eigen.py`` draws them.
@@ -258,15 +244,20 @@ class Segmenter:
         self, image: GivenImage, n: int | None = None, res: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """``eigenvectors``, and the photograph's EiCue, h×w int64."""
-        patch_size, n = self.model.net.model.patch_size, self.cfg.eigen_cluster - 1 if n is None else n
-        res = res or self.cfg.val_res
+        cfg, patch_size = self.cfg, self.model.net.model.patch_size
+        n, res = cfg.eigen_cluster - 1 if n is None else n, res or cfg.val_res
         check_resolution("res", res, patch_size)
         img = self.machine.to_device(whole_patch_input(photograph_of(image), res, patch_size))
-        rows, columns = (side // patch_size for side in img.shape[2:])
-        if n < 1 or max(n + 1, self.cfg.eigen_cluster) > rows * columns:
-            raise ConfigError(f"n: {n} eigenvectors of {rows}×{columns} patches; choose at least 1, or raise res")
+        grid = img.shape[2] // patch_size, img.shape[3] // patch_size
+        # At least as many as in training, so that the vectors do not depend on n.
+        k = max(n + 1, cfg.eigen_cluster)
+        if n < 1 or k > grid[0] * grid[1]:
+            raise ConfigError(f"n: {n} eigenvectors of {grid[0]}×{grid[1]} patches; choose at least 1, or raise res")
+        options = (cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity)
         with self.machine.autocast():
-            return eigenvectors_and_cue(self.model, self.model(img), img, n)
+            vectors = laplacian_eigenvectors(self.model(img), img, k, *options)
+            cue = eicue(vectors[:, :, : cfg.eigen_cluster], grid, self.model.train_cluster_probe_eigen)[1][0]
+        return vectors[0, :, 1 : n + 1].T.unflatten(1, grid).float().cpu().numpy(), cue.cpu().numpy()
 
     def photographs(
         self,
@@ -281,15 +272,12 @@ class Segmenter:
         n_clusters: int | None = None,
     ) -> PhotographSegmenter:
         """What computes label maps, and the names of their ids; arguments and errors as in ``segment``."""
-        refuse_unknown("CRF backend", [crf_backend], CRF_BACKENDS)
         refuse_unknown("probe", [probe], PROBES)
-        model, patch_size, val_res = self.model, self.model.net.model.patch_size, self.cfg.val_res
+        model, val_res = self.model, self.cfg.val_res
         for name, size in (("res", res), ("window", window)):
-            if size is not None and size < 1:
-                raise ConfigError(f"{name}: {size} is too small; the least is 1")
+            if size is not None:
+                check_resolution(name, size, model.net.model.patch_size)
         seen, window = None if full_resolution else res or val_res, window or (val_res if full_resolution else None)
-        for name, size in (("res", seen), ("window", window)):
-            check_resolution(name, size or patch_size, patch_size)
         names = Path(cluster_names) if cluster_names else None
         if probe == "linear" and n_clusters is not None:
             raise ConfigError("n_clusters: the linear probe has classes, not clusters; leave it out")

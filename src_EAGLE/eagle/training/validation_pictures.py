@@ -68,7 +68,7 @@ class ValidationPictures(pl.Callback):
             if index in self._shown:
                 clusters = {name: ids[row].cpu().numpy() for name, ids in outputs.items()}
                 img, label = batch["img"][row].float().cpu(), batch["label"][row].cpu().numpy()
-                self._pictures.append(Picture(index, img, label, clusters))
+                self._pictures.append(Picture(img, label, clusters))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sum counts over all processes, draw, and prune; runs before the module resets its metrics."""
