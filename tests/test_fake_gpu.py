@@ -18,9 +18,11 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from eagle.evaluation.evaluator import Evaluator
+from eagle.evaluation.evaluator import score_batch
+from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.maps.probe_maps import MapSettings
 from eagle.segmenter import LitUnsupervisedSegmenter
 from fake_gpu import Read, Watch, move_to_fake
@@ -117,20 +119,21 @@ def test_validation_step__stays_on_the_device(fake, device):
 @CUDA
 def test_evaluation__stays_on_the_device_but_for_the_pictures(fake, device, monkeypatch):
     """Images of any size, both probes, flips, windows and scores; tests/maps/test_crf.py runs the CRF on a GPU."""
-    shown, read = {7}, {Read("evaluation/evaluator:_keep", "_to_copy")}
+    shown, read = {7}, {Read("evaluation/evaluator:score_batch", "_to_copy")}
     mode, segmenter, _ = fake()
     settings = MapSettings(2.0, window=88)
-    evaluator = Evaluator(segmenter.eval().probe_maps(settings), N_CLASSES, shown, ()).eval()
+    probes = segmenter.eval().probe_maps(settings)
+    metrics = {name: UnsupervisedMetrics("", N_CLASSES, n - N_CLASSES, True) for name, n in probes.n_clusters.items()}
     monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: np.zeros(tensor.shape, np.int16))
     reads = SCORE_READS | read
     batch = {"index": [4, 7]}
     with mode, Watch(reads) as watch, torch.no_grad():
-        move_to_fake(evaluator.metrics, device)
+        move_to_fake(nn.ModuleDict(metrics), device)
         batch["img"] = torch.randn(2, 3, 61, 90, device=device)
         batch["label"] = torch.randint(-1, N_CLASSES, (2, 61, 90), device=device)
-        evaluator.test_step([batch], 0)
+        images = list(score_batch(probes, metrics, batch, shown, ()))
     assert watch.seen == reads
-    assert [image.index for image in evaluator.images] == sorted(shown)
-    for image in evaluator.images:
+    assert [image.index for image in images] == sorted(shown)
+    for image in images:
         shapes = {name: image.ids(name).shape for name in image.packed}
-        assert shapes == dict.fromkeys(["label", *evaluator.metrics], (61, 90))
+        assert shapes == dict.fromkeys(["label", *metrics], (61, 90))

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
+from lightning_fabric import Fabric
 from PIL import Image
 from torch import nn
 
@@ -85,8 +85,7 @@ def tile_views():
 
 
 def evaluated_tiles():
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    return evaluate(trainer, ColorProbes(), tile_views(), 5, 0, kept=["cluster+crf"])
+    return evaluate(Fabric(accelerator="cpu", devices=1), ColorProbes(), tile_views(), 5, 0, kept=["cluster+crf"])
 
 
 def json_content(evaluation):

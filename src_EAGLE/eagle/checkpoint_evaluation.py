@@ -3,15 +3,13 @@
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
+from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.checkpoints import dataset_config, evaluation_file, load_segmenter, probe_entry
@@ -22,7 +20,7 @@ from eagle.data.check import readable_part
 from eagle.data.datasets.catalog import dataset_label, open_dataset
 from eagle.data.labels import ClassMap
 from eagle.data.views import EvaluationViews
-from eagle.distributed import machine_arguments, set_float32_precision
+from eagle.distributed import machine_arguments, named_devices, set_float32_precision
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.evaluation import tables
@@ -69,18 +67,16 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
         done = f", scored before: delete {evaluation_file(place)} to score it again" if stored else ""
         rank_zero_only(logger.info)("%d of %d: %s%s", number, len(paths), path, done)
         contents[str(path)] = stored or evaluate_checkpoint(path, cfg, place, memory, kmeans)
-    origin = {"command": sys.argv, "code": code_version()}
-    rank_zero_only(lambda: print(f"\n{runs_report(contents, folder, origin)}"))()
+    rank_zero_only(lambda: print(f"\n{runs_report(contents, folder)}"))()
 
 
-def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin: Mapping[str, Any]) -> str:
+def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
     """Write ``runs.csv``, ``runs.json``, ``runs.png`` and, with trees, ``runs_tree.png``; return the tables.
 
     Args:
         contents: by checkpoint, what ``evaluate_checkpoint`` returns, with the training configuration as ``config``
             and, with the key ``kmeans``, the scores of k-means on the same keys.
         folder: for the files.
-        origin: what made them, for the JSON.
     """
     runs = tables.collect(contents)
     keys = list(dict.fromkeys(key for run in runs for key in run.setting))
@@ -93,7 +89,7 @@ def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin:
     files = [folder / "runs.csv", folder / "runs.json"]
     write_csv_atomically(files[0], ["dataset", *keys, tables.SEED, "map", *tables.COLUMNS], rows)
     found = [{"dataset": run.dataset, "setting": run.setting, "seed": run.seed, "scores": run.scores} for run in runs]
-    tables.write_json(files[1], {**origin, "runs": found})
+    tables.write_json(files[1], {"command": sys.argv, "code": code_version(), "runs": found})
     for name, figure in (("runs.png", runs_figure(runs)), ("runs_tree.png", trees_figure(runs))):
         if figure is not None:
             files.append(folder / name)
@@ -104,13 +100,10 @@ def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path, origin:
 
 
 def require_writable(folder: Path) -> None:
-    """Create a folder; raise ConfigError, before the work rather than after it, if files cannot be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"output_dir: {folder} is not writable ({error.strerror}); name another folder") from error
+    """Create a folder; raise OSError or ConfigError, before the work, if files cannot be written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"output_dir: {folder} is not writable; name another folder")
 
 
 def evaluate_checkpoint(
@@ -150,10 +143,11 @@ def evaluate_checkpoint(
     maps = segmenter.probe_maps(map_settings(cfg), cfg.n_clusters, _further_cuts(segmenter, cfg))
     shown = np.linspace(0, len(views) - 1, min(cfg.n_images, len(views))).astype(int).tolist()
     kept = [*maps.n_clusters] if cfg.run_prediction else [most_refined([*maps.n_clusters])] if cfg.report else []
-    evaluation = evaluate(evaluation_trainer(cfg), maps, views, cfg.batch_size, cfg.num_workers, shown, kept)
+    machine = evaluation_machine(cfg)
+    evaluation = evaluate(machine, maps, views, cfg.batch_size, cfg.num_workers, shown, kept)
     content = evaluation_content(path, segmenter, views, evaluation, cfg)
     if cfg.kmeans:
-        content["kmeans"] = _kmeans_scores(segmenter, views, cfg, {} if kmeans is None else kmeans)
+        content["kmeans"] = _kmeans_scores(machine, segmenter, views, cfg, {} if kmeans is None else kmeans)
     scores = content["scores"]
     baseline = {name.replace("cluster", tables.KMEANS): entry for name, entry in content.get("kmeans", {}).items()}
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
@@ -250,17 +244,13 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
     return EvaluationViews(readable_part(dataset, cfg.on_bad_image, "validation images"), res, cfg.crop)
 
 
-def evaluation_trainer(cfg: Any) -> pl.Trainer:
-    """A Trainer for evaluation, which writes no logs and no checkpoints; sets ``matmul_precision`` for the process."""
+def evaluation_machine(cfg: Any) -> Fabric:
+    """Start the processes of an evaluation, and set ``matmul_precision`` for each."""
     set_float32_precision(cfg.matmul_precision)
-    # Named, because Lightning draws another bar where rich happens to be installed.
-    return pl.Trainer(
-        **machine_arguments(cfg),
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[TQDMProgressBar()],
-    )
+    with named_devices(cfg):
+        machine = Fabric(**machine_arguments(cfg))
+    machine.launch()
+    return machine
 
 
 def _further_cuts(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> list[int]:
@@ -277,6 +267,7 @@ def map_settings(cfg: Any) -> MapSettings:
 
 
 def _kmeans_scores(
+    machine: Fabric,
     segmenter: LitUnsupervisedSegmenter,
     views: EvaluationViews,
     cfg: Any,
@@ -290,8 +281,8 @@ def _kmeans_scores(
     if key not in known:
         images = sampled_images(open_dataset(source, "train"), seed)
         samples = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), res)
-        trainer, loading = evaluation_trainer(cfg), (cfg.batch_size, cfg.num_workers)
-        centres = kmeans_centres(trainer, backbone, samples, n_clusters, seed, *loading)
+        loading = cfg.batch_size, cfg.num_workers
+        centres = kmeans_centres(machine, backbone, samples, n_clusters, seed, *loading)
         maps = ProbeMaps(backbone, backbone.patch_size, {"cluster": centres}, map_settings(cfg))
-        known[key] = tables.results(evaluate(trainer, maps, views, *loading).metrics, views.dataset.classes)
+        known[key] = tables.results(evaluate(machine, maps, views, *loading).metrics, views.dataset.classes)
     return known[key]

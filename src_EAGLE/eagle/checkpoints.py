@@ -36,8 +36,8 @@ CKPT, SLIM = ".ckpt", ".safetensors"
 
 # Tensor whose hash ties a saved matching to its checkpoint, and the key of that hash in an evaluation's JSON.
 _CENTRES, _HASH_KEY = "cluster_probe.clusters", "cluster_probe"
-# Module of the tree of clusters; its tensors are in a checkpoint only once a tree has been fitted.
-_TREE = "cluster_tree"
+# Prefix of the tree of clusters; its tensors are in a checkpoint only once a tree has been fitted.
+_TREE = "cluster_tree."
 
 # Lightning's record of a training run. What ``global_step`` counts depends on the Lightning version.
 TRAINING_RECORD = ("pytorch-lightning_version", "global_step", "epoch")
@@ -136,12 +136,10 @@ def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegme
 
 def _stored_tree(tensors: Mapping[str, Tensor], path: Path) -> ClusterTree | None:
     """The tree that ``fit_clusters.py`` has added to a checkpoint, if any."""
-    parts = [tensors.get(f"{_TREE}.{name}") for name in ("leaves", "areas", "merges")]
-    if not any(name.startswith(f"{_TREE}.") for name in tensors):
-        return None
+    parts = {name.removeprefix(_TREE): part for name, part in tensors.items() if name.startswith(_TREE)}
     try:
-        return ClusterTree(*(torch.empty(0) if part is None else part for part in parts))
-    except (ValueError, RuntimeError) as error:
+        return ClusterTree(**parts) if parts else None
+    except (IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its tree of clusters is damaged ({error}); fit it again") from error
 
 
@@ -265,7 +263,7 @@ def model_card(cfg: Any, data: str, scores: str) -> str:
 
 def probe_entry(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """The evaluation JSON's entry with a hash of the cluster centres; empty for a state dict without them."""
-    found = [tensors[name] for name in (_CENTRES, f"{_TREE}.leaves", f"{_TREE}.merges") if name in tensors]
+    found = [tensors[name] for name in (_CENTRES, f"{_TREE}leaves", f"{_TREE}merges") if name in tensors]
     if not found:
         return {}
     content = b"".join(tensor.detach().float().cpu().numpy().tobytes() for tensor in found)

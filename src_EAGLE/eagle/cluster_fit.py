@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
-from scipy import ndimage
-from sklearn.cluster import AgglomerativeClustering, KMeans
+from skimage.measure import label
+from sklearn.cluster import AgglomerativeClustering
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,20 +26,19 @@ from tqdm import tqdm
 
 from eagle.checkpoints import build_segmenter, dataset_config, read_stored, write_stored
 from eagle.data.check import readable_part
-from eagle.data.datamodule import evaluation_loader
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.labels import distinct_palette
 from eagle.data.views import EvaluationViews, unnormalize
 from eagle.distributed import chosen_precision, named_devices
 from eagle.errors import DataError
-from eagle.evaluation.kmeans import MOST_VECTORS, sampled_images, sampled_vectors
+from eagle.evaluation.evaluator import device_batches
+from eagle.evaluation.kmeans import MOST_VECTORS, kmeans_probe, sampled_images, sampled_vectors
 from eagle.figures.charts import tree_figure
 from eagle.figures.drawing import write_figure
 from eagle.maps.probe_maps import patch_probabilities
 from eagle.models.cluster_tree import ClusterTree
 from eagle.models.key_cache import KeyMemory
 from eagle.models.probes import ClusterLookup
-from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.spectral.laplacian import normalized_laplacian
 from eagle.spectral.refinement import cosine_affinity, spectral_refinement
 
@@ -89,7 +88,11 @@ def fit_checkpoint(checkpoint: Path, cfg: Any, memory: KeyMemory | None = None) 
     dataset = open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train")
     images = sampled_images(dataset, cfg.seed, MOST_IMAGES)
     views = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), segmenter.cfg.val_res)
-    codes = training_codes(segmenter, views, machine, cfg.batch_size, cfg.num_workers)
+    parts = []
+    for batch in device_batches(machine, views, cfg.batch_size, cfg.num_workers, "codes of training images"):
+        with torch.no_grad(), machine.autocast():
+            parts.append(segmenter(batch["img"]).half().cpu())
+    codes = torch.cat(parts)
     n_clusters = len(segmenter.cluster_probe.clusters)
     segmenter.cluster_tree = fit_tree(codes, n_clusters, cfg.seed)
     logger.info("a tree of %d leaves, from %d images", segmenter.cluster_tree.n_leaves, len(views))
@@ -118,19 +121,6 @@ def _draw(tree: ClusterTree, n_clusters: int, codes: Tensor, views: EvaluationVi
     cluster_of_leaf = tree.cluster_of_leaf(min(n_clusters, tree.n_leaves))
     id_of_leaf, palette = tree.cluster_of_leaf(tree.n_leaves), distinct_palette(max(cluster_of_leaf) + 1)
     write_figure(path, tree_figure(tree.merges.numpy(), cluster_of_leaf, id_of_leaf, examples, palette))
-
-
-@torch.no_grad()
-def training_codes(
-    segmenter: LitUnsupervisedSegmenter, views: EvaluationViews, machine: Fabric, batch_size: int, num_workers: int
-) -> Tensor:
-    """Codes of all views, B×dim×h×w float16 on the CPU."""
-    codes = []
-    loader = evaluation_loader(views, batch_size, num_workers)
-    for batch in tqdm(loader, desc="codes of training images", unit="batch"):
-        with machine.autocast():
-            codes.append(segmenter(machine.to_device(batch["img"])).half().cpu())
-    return torch.cat(codes)
 
 
 def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
@@ -191,24 +181,17 @@ def code_regions(codes: Tensor, n_centres: int, seed: int) -> tuple[np.ndarray, 
 def _over_clustering(codes: Tensor, n_centres: int, seed: int) -> ClusterLookup:
     """k-means of codes drawn from all images."""
     per_image = max(1, MOST_VECTORS // DRAWS // len(codes))
-    sample = np.concatenate([drawn for _, drawn in sampled_vectors(codes, range(len(codes)), per_image, seed)])
-    n_centres = min(n_centres, len(sample))
-    fitted = KMeans(n_centres, n_init=1, max_iter=KMEANS_ROUNDS, random_state=seed).fit(sample)
-    centres = ClusterLookup(codes.shape[1], n_centres)
-    centres.load_state_dict({"clusters": torch.from_numpy(np.asarray(fitted.cluster_centers_, dtype=np.float32))})
-    return centres
+    sample = sampled_vectors(codes, range(len(codes)), per_image, seed)
+    n_centres = min(n_centres, sum(len(drawn) for _, drawn in sample))
+    return kmeans_probe(sample, n_centres, seed, n_init=1, max_iter=KMEANS_ROUNDS)
 
 
 def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean code (R×dim) and patches of the connected regions of equal labels in one image, dim×h×w and h×w."""
-    regions, n_regions = np.zeros(labels.shape, dtype=np.int64), 0
-    for label in np.unique(labels):
-        parts, n_parts = ndimage.label(labels == label)
-        regions += np.where(parts > 0, parts + n_regions, 0)
-        n_regions += n_parts
-    areas = np.bincount(regions.ravel())[1:]
-    sums = np.zeros((n_regions, len(code)), dtype=np.float32)
-    np.add.at(sums, regions.ravel() - 1, code.reshape(len(code), -1).T)
+    regions = label(labels, background=-1, connectivity=1).ravel() - 1
+    areas = np.bincount(regions)
+    sums = np.zeros((len(areas), len(code)), dtype=np.float32)
+    np.add.at(sums, regions, code.reshape(len(code), -1).T)
     large = areas >= LEAST_PATCHES
     return (sums / areas[:, None])[large], areas[large]
 

@@ -1,14 +1,11 @@
-"""Devices and processes: the Trainer's device arguments, and collectives."""
+"""Devices and processes: Lightning's device arguments, and collectives."""
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, TypeVar
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -23,24 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 def machine_arguments(cfg: Any) -> dict[str, Any]:
-    """Return the Trainer's device and precision arguments for a validated MachineConfig.
-
-    ``eagle.data.datamodule`` distributes the samples. DDP collectives time out after ``rank_timeout`` seconds, so
-    a dead process ends the run instead of stalling it.
-
-    Raises:
-        ConfigError: this machine lacks the requested devices, or does not support them together.
-    """
+    """Return the device and precision arguments of Lightning's Trainer or Fabric for a validated MachineConfig."""
     arguments = {name: cfg[name] for name in ("accelerator", "devices", "num_nodes", "strategy")}
-    arguments |= {"precision": chosen_precision(cfg), "use_distributed_sampler": False}
-    with named_devices(cfg):
-        # Lightning chooses the strategy and the number of processes.
-        strategy = pl.Trainer(
-            **arguments, logger=False, enable_checkpointing=False, enable_model_summary=False
-        ).strategy
-    if cfg.strategy in ("auto", "ddp") and isinstance(strategy, DDPStrategy) and strategy.world_size > 1:
-        arguments["strategy"] = DDPStrategy(timeout=timedelta(seconds=cfg.rank_timeout))
-    return arguments
+    return arguments | {"precision": chosen_precision(cfg)}
 
 
 def chosen_precision(cfg: Any) -> str:

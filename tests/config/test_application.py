@@ -14,9 +14,8 @@ from omegaconf import OmegaConf
 from conftest import ROOT
 from eagle.commands import provisions
 from eagle.config import words
-from eagle.config.application import help_text, parse_command_line
+from eagle.config.application import help_text, parse_command_line, short_name
 from eagle.config.schema import EvalConfig, TrainConfig
-from eagle.config.sweep import short_name
 from eagle.config.validation import validated
 from eagle.config.words import quoted
 from eagle.errors import ConfigError

@@ -1,4 +1,4 @@
-"""What a key's role decides: resuming, loading a checkpoint, the folder of cached keys."""
+"""What a key's role decides: resuming and loading a checkpoint."""
 
 from dataclasses import replace
 
@@ -8,10 +8,8 @@ import torch
 from eagle.checkpoints import StoredSegmenter, build_segmenter
 from eagle.config.schema import TrainConfig, keys_with
 from eagle.config.validation import plain, with_overrides
-from eagle.data.datamodule import SegmentationDataModule
 from eagle.errors import CheckpointError, ConfigError
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.caches import open_caches
 from eagle.training.resume import RUN_STATE, find_resumption
 
 
@@ -53,18 +51,3 @@ def test_role__decides_which_invalid_value_a_checkpoint_may_have(make_config, ca
     invalid = {"momentum_limit": 7, "crop_type": "six", "precision": 16, "num_workers": -1, "val_res": 0}
     build_segmenter(replace(stored, cfg=stored.cfg | invalid), "x.ckpt")
     assert [name for name in invalid if name not in caplog.text] == []
-
-
-def test_role__decides_the_folder_of_cached_keys(make_run, tmp_path):
-    cfg = make_run(cache_features="disk", cache_dir=str(tmp_path / "cache"))
-    segmenter, data = LitUnsupervisedSegmenter(2, cfg), SegmentationDataModule(cfg)
-
-    def folders(**change):
-        open_caches(with_overrides(cfg, **change), segmenter.net.model, data.train_set, data.val_set)
-        return len(list((tmp_path / "cache").glob("keys_*")))
-
-    assert folders() == 2, "training and validation images"
-    for change in ({"momentum_limit": 0.5}, {"dim": 16}, {"num_workers": 3}, {"max_steps": 9}, {"seed": 4}):
-        assert folders(**change) == 2
-    assert folders(dino_patch_size=16) == 4
-    assert folders(precision="bf16-mixed") == 6

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
+from lightning_fabric import Fabric
 from PIL import Image
 
 from conftest import TINY_VIT
@@ -40,9 +40,8 @@ def backbone():
 
 
 def centres(backbone, dataset, batch_size=4, num_workers=0):
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     views = EvaluationViews(sampled_images(dataset, seed=0), 32)
-    return kmeans_centres(trainer, backbone, views, 2, 0, batch_size, num_workers)
+    return kmeans_centres(Fabric(accelerator="cpu", devices=1), backbone, views, 2, 0, batch_size, num_workers)
 
 
 def test_kmeans__separates_two_kinds_of_images(backbone):

@@ -19,6 +19,7 @@ from conftest import ROOT, run_values
 from eagle.checkpoint_evaluation import runs_report
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import plain, validated
+from eagle.console import code_version
 from eagle.evaluation.tables import (
     KMEANS,
     collect,
@@ -76,7 +77,7 @@ def test_tables__another_fixed_key_is_another_setting_and_a_data_set_a_table_of_
     )
     names = [(run.dataset, run.name) for run in collect(contents)]
     assert names == [("a", "max_steps=10000"), ("a", "max_steps=9"), ("b", "max_steps=10000")]
-    text = runs_report(contents, tmp_path, {"code": "1, commit abc"})
+    text = runs_report(contents, tmp_path)
     assert [line.split()[0] for line in text.splitlines() if "mIoU / accuracy" in line] == ["a:", "b:"]
     with (tmp_path / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -84,7 +85,7 @@ def test_tables__another_fixed_key_is_another_setting_and_a_data_set_a_table_of_
         ("a", "10000", "cluster", "1.0"), ("a", "10000", "cluster+spectral", "3.0"), ("a", "9", "cluster", "2.0"),
     ]  # fmt: skip
     stored = json.loads((tmp_path / "runs.json").read_text())
-    assert stored["code"] == "1, commit abc"
+    assert (stored["command"], stored["code"]) == (sys.argv, code_version())
     assert stored["runs"][1]["setting"] == {"max_steps": "9"}
     assert stored["runs"][1]["scores"]["cluster"]["mIoU"] == 2.0
     assert np.asarray(Image.open(tmp_path / "runs.png")).std() > 5
@@ -97,7 +98,7 @@ def test_tables__an_undefined_score_is_counted_not_dropped(tmp_path):
     assert cells(scores_table(runs), "1. lr=0.0005")[1] == "20.00 (1 of 2) / 50.00 ± 0.00"
     assert cells(differences_table(runs), "2. cluster") == ["-13.0 (1 of 2)"]
     undefined = {path: content(None, seed=seed) for seed, path in enumerate(("x/last.ckpt", "y/last.ckpt"))}
-    runs_report(undefined, tmp_path, {})
+    runs_report(undefined, tmp_path)
     assert ",cluster,,50.0," in (tmp_path / "runs.csv").read_text()
 
 

@@ -56,7 +56,8 @@ def test_exports_and_conversions__predict_as_the_trained_run(make_run, tmp_path)
     run_dir = train(make_run())
     checkpoint = run_dir / "last.ckpt"
     options = validated(EvalConfig, {"run_crf": False, "num_workers": 0, "accelerator": "cpu"})
-    class_map = evaluate_checkpoint(checkpoint, options)["class_map"]
+    evaluation = evaluate_checkpoint(checkpoint, options)
+    class_map = evaluation["class_map"]
     forms = {name: run_dir / name for name in ("slim.safetensors", "back.ckpt", "graph.pt2", "graph.onnx")}
     convert(checkpoint, forms["slim.safetensors"])
     convert(forms["slim.safetensors"], forms["back.ckpt"])
@@ -79,4 +80,6 @@ def test_exports_and_conversions__predict_as_the_trained_run(make_run, tmp_path)
         assert np.array_equal(of_onnx.argmax(1), clusters.numpy())
     assert json.loads(extra["class_map.json"]) == class_map
     assert json.loads(session.get_modelmeta().custom_metadata_map["class_map"]) == class_map
-    assert "**Data**: halves." in (run_dir / "graph_card.md").read_text()
+    card = (run_dir / "graph_card.md").read_text()
+    assert f"cluster {evaluation['scores']['cluster']['published']['mIoU']:.1f} mIoU" in card
+    assert "**Data**: halves." in card

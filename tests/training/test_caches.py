@@ -87,12 +87,12 @@ def test_disk_cache__an_interrupted_run_keeps_what_it_has(setting, monkeypatch):
     assert torch.allclose(keys, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("change", ["weights", "blocks", "res", "touched", "another image"])
+@pytest.mark.parametrize("change", ["weights", "blocks", "res", "precision", "touched", "another image"])
 def test_disk_cache__changed_inputs_of_the_keys_use_another_folder(setting, make_config, change):
     cfg, segmenter, data = setting
     disk_cache(cfg, segmenter.net.model, data)
     before = len(cache_folders(cfg))
-    overrides = {"blocks": {"key_blocks": [0, 1]}, "res": {"res": 40}}
+    overrides = {"blocks": {"key_blocks": [0, 1]}, "res": {"res": 40}, "precision": {"precision": "bf16-mixed"}}
     changed = make_config(**{**cfg, **overrides.get(change, {})})
     other = LitUnsupervisedSegmenter(3, changed)
     if change != "weights":
@@ -105,6 +105,13 @@ def test_disk_cache__changed_inputs_of_the_keys_use_another_folder(setting, make
         shutil.copy(path.parents[2] / "labels/train/0.png", path.parents[2] / "labels/train/9.png")
     disk_cache(changed, other.net.model, SegmentationDataModule(changed))
     assert len(cache_folders(cfg)) > before
+
+
+def test_disk_cache__other_keys_of_the_configuration_use_the_same_folder(setting):
+    cfg, segmenter, data = setting
+    for change in ({}, {"momentum_limit": 0.5}, {"dim": 16}, {"num_workers": 3}, {"max_steps": 9}, {"seed": 4}):
+        disk_cache(with_overrides(cfg, **change), segmenter.net.model, data)
+    assert len(cache_folders(cfg)) == 2, "training and validation images"
 
 
 def test_disk_cache__a_name_that_is_not_utf_8(setting):

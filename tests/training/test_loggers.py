@@ -1,8 +1,9 @@
 import pytest
+import wandb
 
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import validated
-from eagle.training.loggers import finish, make_loggers
+from eagle.training.loggers import make_loggers
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def test_make_loggers__a_resumed_run_is_the_same_wandb_run_and_nobody_is_asked_t
     for steps_done in (0, 3, 0):
         loggers = make_loggers(cfg, tmp_path / "run", steps_done)
         made.append(loggers[1])
-        finish(loggers)
+        wandb.finish()
     first, resumed, another = made
     assert first.version == resumed.version != another.version
     assert "nobody is logged in to https://api.wandb.ai" in caplog.text

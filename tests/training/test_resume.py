@@ -1,6 +1,7 @@
 """A run that is stopped or killed resumes as if it had never stopped."""
 
 import csv
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -174,7 +175,9 @@ def test_resume__finished_run_changes_nothing_and_can_be_made_longer(make_config
     before = [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt", "metrics.csv")]
     train(make_config(**values, max_steps=max_steps, ckpt_path="last"))
     assert [(run_dir / name).read_bytes() for name in ("last.ckpt", "best.ckpt", "metrics.csv")] == before
-    assert len(json.loads((run_dir / "run.json").read_text())) == 2
+    first, second = json.loads((run_dir / "run.json").read_text())
+    assert (first["command"], first["packages"]["torch"]) == (sys.argv, importlib.metadata.version("torch"))
+    assert (first["resumed_from"], second["resumed_from"]) == (None, str(run_dir / "last.ckpt"))
     assert_same_run(train(make_config(**values, ckpt_path="last")), straight)
 
 

@@ -20,7 +20,7 @@ def test_readme__commands_of_a_folder_with_an_odd_name_arrive_as_typed(tmp_path,
     run_dir.mkdir()
     for file in ("config.yml", "best.ckpt"):
         (run_dir / file).write_text("seed: 3\n")
-    write_run_readme(run_dir, "best.ckpt", "mine: 3 images", complete_config({}))
+    write_run_readme(run_dir, "mine: 3 images", complete_config({}))
     lines = [line for line in (run_dir / "README.md").read_text().split("```")[1].splitlines() if "python" in line]
     evaluate, segment, resume = (shlex.split(line)[2:] for line in lines)
     best = str(run_dir / "best.ckpt")

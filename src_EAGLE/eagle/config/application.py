@@ -2,13 +2,16 @@
 
 ``key=value``, ``--key value`` and ``--flag`` set a key; ``eagle.config.words`` reads them. All else is Hydra's:
 ``--multirun`` and launchers, ``--cfg``, ``--config-dir``, ``--info``, completion and ``hydra.…`` keys. ``--help``
-prints every key, ``--version`` the version and the commit.
+prints every key, ``--version`` the version and the commit. The values of a sweep are checked first, and each of its
+jobs runs in a process and a folder of its own.
 """
 
 import dataclasses
 import functools
+import hashlib
 import io
 import logging
+import multiprocessing
 import os
 import re
 import sys
@@ -20,6 +23,8 @@ from pathlib import Path
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -28,13 +33,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from eagle.config.schema import TrainConfig
-from eagle.config.sweep import check_sweep, run_job
 from eagle.config.validation import CONFIG_DIR, FIDELITIES, validated
-from eagle.config.words import MULTIRUN, CommandLine, read_command_line
+from eagle.config.words import MULTIRUN, CommandLine, quoted, read_command_line
 from eagle.console import DISTRIBUTION, code_version
 from eagle.errors import ConfigError, EagleError, one_line, unknown_name_message
-from eagle.files import default_folder
-from eagle.processes import LAUNCHER, end_with
+from eagle.files import default_folder, sha256_of, write_text_atomically
+from eagle.processes import LAUNCHER, end_with, run_script
 
 # Names in Hydra's store of configurations, and the Hydra whose rules count.
 SCHEMA, PRIMARY, VERSION = "eagle_schema", "eagle_command", "1.3"
@@ -49,6 +53,11 @@ HEADINGS = {
     "Precision": ("numerics",),
     "Machine and output": ("machine",),
 }
+# In a run's folder: the configuration of a job that a sweep has finished.
+JOB_NAME = "sweep_job.yml"
+_LONGEST_NAME = 150
+
+logger = logging.getLogger(__name__)
 
 
 def run_command(
@@ -129,7 +138,6 @@ def _run_hydra(
     line = read_command_line(schema, typed, default_config, positional)
     script = Path(sys.argv[0]).resolve()
     composed: list[DictConfig] = []
-    fixed: set[str] = set()
 
     @hydra.main(version_base=VERSION, config_path=None, config_name=PRIMARY)
     @functools.wraps(command)  # Hydra looks for configurations beside the function's module
@@ -142,8 +150,7 @@ def _run_hydra(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors; Hydra would print them on several lines
     try:
         with _one_line_errors(schema):
-            if {*MULTIRUN} & {*line.options}:
-                fixed |= check_sweep(schema, line)
+            fixed = check_sweep(schema, line) if {*MULTIRUN} & {*line.options} else set()
             _store(schema, line)
             sys.argv[1:] = [*line.options, *line.overrides]
             application()
@@ -177,6 +184,72 @@ def _store(schema: type, line: CommandLine) -> None:
     }
     quiet = [{f"override hydra/{kind}_logging": "none"} for kind in ("job", "hydra")]
     store.store(PRIMARY, OmegaConf.merge({"hydra": section}, yaml, {"defaults": [SCHEMA, *fidelity, "_self_", *quiet]}))
+
+
+def check_sweep(schema: type, line: CommandLine) -> set[str]:
+    """Validate every value of a sweep before its first job; sweepers that draw values choose them later.
+
+    The folder of a sweep of training runs without ``experiment_name`` is named by its keys and a hash of its words.
+
+    Returns:
+        The keys that do not tell the jobs apart, because the command line gives them one value.
+    """
+    parsed = [o for o in OverridesParser.create().parse_overrides(line.overrides) if not o.is_hydra_override()]
+    swept = [override for override in parsed if override.is_sweep_override()]
+    single = [override for override in parsed if not override.is_sweep_override()]
+    whole = {o.key_or_group: o.value() for o in single if not o.is_add() and "." not in o.key_or_group}
+    whole = {name: value for name, value in line.yaml.items() if name != "hydra"} | whole
+    if issubclass(schema, TrainConfig):
+        if any(override.key_or_group == "ckpt_path" for override in parsed):
+            raise ConfigError("ckpt_path: the runs of a sweep resume their own checkpoints; leave it out")
+        if not whole.get("experiment_name"):
+            keys = "_".join(sorted(override.key_or_group for override in swept))
+            # The same name each time that the command is typed.
+            digest = hashlib.sha256(repr((line.config_name, line.overrides)).encode()).hexdigest()[:6]
+            line.overrides.append(f"experiment_name={short_name(f'sweep_{keys}')}_{digest}")
+    for override in swept:
+        name = override.key_or_group
+        if name in ("output_root", "experiment_name"):
+            raise ConfigError(f"{name}: names the folder of the whole sweep, so give one value")
+        has_values = override.is_discrete_sweep() and override.value_type != ValueType.GLOB_CHOICE_SWEEP
+        for value in override.sweep_iterator() if has_values and "." not in name and not override.is_add() else ():
+            validated(schema, {**whole, name: value})
+    return {override.key_or_group for override in single} | {"experiment_name"}
+
+
+def run_job(schema: type, script: Path, line: CommandLine, fixed: set[str], composed: DictConfig) -> None:
+    """Run one job of a sweep in a process of its own; a launcher may call this on another machine.
+
+    A training run gets a folder of its own in the sweep's. One that was stopped or killed goes on, and one that is
+    finished with the same configuration is not run again.
+    """
+    if multiprocessing.parent_process() is not None:
+        # A worker of joblib goes on after its parent was killed: jobs would run beside those of the repeated command.
+        end_with(os.getppid())
+    overrides = [str(word) for word in HydraConfig.get().overrides.task]
+    swept = [word.lstrip("+") for word in overrides if word.lstrip("+").partition("=")[0] not in fixed]
+    name = short_name(",".join(sorted(word.replace("'", "") for word in swept)) or "job")
+    file = ["--config-name", line.config_name] if line.config_name else []
+    words = [*(word for word in line.options if word not in MULTIRUN), *file, *overrides]
+    if not issubclass(schema, TrainConfig):
+        run_script(script, words, f"job {name}")
+        return
+    sweep, cfg = Path(composed.output_root) / composed.experiment_name, validated(schema, composed)
+    record, content = sweep / name / JOB_NAME, OmegaConf.to_yaml(cfg)
+    if cfg.pretrained_weights and Path(cfg.pretrained_weights).is_file():
+        content += f"# sha256 of pretrained_weights: {sha256_of(Path(cfg.pretrained_weights))}\n"
+    if record.is_file() and record.read_text(encoding="utf-8") == content:
+        logger.info("%s: already finished", name)
+        return
+    place = {"output_root": str(sweep), "experiment_name": name, "ckpt_path": "last"}
+    run_script(script, [*words, *(f"{key}={quoted(value)}" for key, value in place.items())], f"job {name}")
+    write_text_atomically(record, content)
+
+
+def short_name(name: str) -> str:
+    """The name if it is a valid file name of at most 150 characters; otherwise one, with a hash."""
+    safe = re.sub(r"[^\w.,=+\-]", "_", name)[:_LONGEST_NAME]
+    return name if safe == name else f"{safe}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 @contextmanager
@@ -217,15 +290,14 @@ def help_text(
     program = f"python {program}" if program.endswith(".py") else program
     lines = [f"usage: {program} {first}[--config-name NAME] [key=value | --key value] …", ""]
     lines += [(command.__doc__ or "").strip()]
-    config_name = line.config_options[-1] if line.config_options else default_config
-    if config_name:
-        lines += ["", f"Values are those of {config_name}; keys that it does not set have their defaults."]
+    if line.config_name:
+        lines += ["", f"Values are those of {line.config_name}; keys that it does not set have their defaults."]
     defaults, items = OmegaConf.structured(schema), dataclasses.fields(schema)
-    roles = {item.metadata["role"] for item in items}
+    several = len({item.metadata["role"] for item in items}) > 1
     for heading, members in HEADINGS.items():
         group = [item for item in items if item.metadata["role"] in members]
         if group:
-            lines += ["", *([f"{heading}:"] if len(roles) > 1 else [])]
+            lines += ["", *([f"{heading}:"] if several else [])]
         for item in group:
             missing = OmegaConf.is_missing(defaults, item.name)
             value = line.yaml.get(item.name, "(must be given)" if missing else defaults[item.name])

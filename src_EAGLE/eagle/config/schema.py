@@ -103,9 +103,6 @@ class MachineConfig(DeviceConfig):
         "highest). high and medium are faster on recent GPUs; the spectral part always uses highest",
         choices=("highest", "high", "medium"),
     )
-    rank_timeout: float = machine(
-        600, "Timeout of DDP collectives in seconds; if a process dies, the others end after it", above=0
-    )
     num_workers: int = machine(4, "Data loader processes per device; 0 = load images in the main process", minimum=0)
 
 

@@ -142,13 +142,13 @@ def _check_value(name: str, value: Any, rules: Mapping[str, Any]) -> None:
         raise ConfigError(f"{name}: {value} is too large; the most is {rules['maximum']}")
 
 
-# Published keys without effect here; docs/differences.md has the reasons.
+# Published keys, and one of earlier versions, without effect here; docs/differences.md has the reasons.
 RETIRED_KEYS = (
     "arch dino_feat_type continuous granularity loader_crop_type use_true_labels use_recalibrator use_fit_model "
     "use_salience stop_at_zero use_head reset_probe_steps recluster_threshold has_labels num_neighbors "
     "pos_intra_weight pos_intra_shift pos_inter_shift neg_inter_shift aug_alignment_weight rec_weight "
     "repulsion_weight crf_weight alpha beta gamma w1 w2 shift crf_samples color_space hist_freq azureml_logging "
-    "submitting_to_aml num_gpus use_ddp dark_mode log_dir name full_name"
+    "submitting_to_aml num_gpus use_ddp dark_mode log_dir name full_name rank_timeout"
 )
 # Keys of the released eval_config.yml that have an effect in other commands only.
 RETIRED_IN_EVALUATION = (

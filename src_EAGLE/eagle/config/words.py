@@ -21,8 +21,8 @@ from eagle.errors import ConfigError
 # Hydra's options, without and with a value.
 MULTIRUN = ("--multirun", "-m")
 FLAGS = (*MULTIRUN, "--shell-completion", "-sc", "--run", "-r", "--resolve", "--hydra-help")
-WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i")
 CONFIG_NAME, CONFIG_DIRECTORY = ("--config-name", "--config_name", "-cn"), ("--config-dir", "-cd")
+WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", *CONFIG_DIRECTORY)
 
 # An option, or key=value. Only names of Hydra's groups have a slash: other words with one are paths.
 _OPTION = re.compile(r"--?[A-Za-z]|(\+*[A-Za-z_][\w.@-]*|(\++|hydra/)[\w./@-]*)=")
@@ -36,7 +36,7 @@ class CommandLine(NamedTuple):
     yaml: dict[str, Any]  # content of the YAML file, without retired keys
     overrides: list[str]  # of keys and of Hydra's own configuration
     options: list[str]  # Hydra's, except for --config-name
-    config_options: list[str]  # those that find the same file in the process of a sweep's job
+    config_name: str | None  # of the YAML file
 
 
 def read_command_line(
@@ -53,26 +53,19 @@ def read_command_line(
     listed = list(takewhile(lambda word: not _OPTION.match(word), arguments)) if positional else []
     overrides = [f"{positional}=[{','.join(map(quoted, listed))}]"] if listed else []
     options: list[str] = []
-    config_name, config_dir = None, None
+    config_name, config_dir = default_config, None
     sweeps = any(word in MULTIRUN for word in arguments)
     for name, value in _pairs(arguments[len(listed) :]):
         if name in CONFIG_NAME:
             config_name = value
-        elif name in CONFIG_DIRECTORY:
-            config_dir = Path(value or "")
         elif name in FLAGS + WITH_VALUE:
             options += [name] if value is None else [name, value]
+            config_dir = Path(value or "") if name in CONFIG_DIRECTORY else config_dir
         else:
             overrides.append(_override(schema, name, value, sweeps))
     if config_dir and not config_dir.is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
-    directory = ["--config-dir", str(config_dir)] if config_dir else []
-    return CommandLine(
-        _read_yaml(schema, config_name or default_config, config_dir),
-        overrides,
-        [*options, *directory],
-        [*directory, *(["--config-name", config_name] if config_name else [])],
-    )
+    return CommandLine(_read_yaml(schema, config_name, config_dir), overrides, options, config_name)
 
 
 def quoted(value: str) -> str:

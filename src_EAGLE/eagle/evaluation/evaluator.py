@@ -1,16 +1,16 @@
 """Score the maps of probes on a labelled dataset (docs/method.md §9)."""
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
+from lightning_fabric import Fabric
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor, nn
+from tqdm import tqdm
 
 from eagle.data.datamodule import batches_by_shape, evaluation_loader
 from eagle.data.datasets.base import SegmentationDataset
@@ -34,7 +34,7 @@ class ImageResult:
     """
 
     index: int
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     packed: dict[str, bytes]
 
     def ids(self, name: str) -> np.ndarray:
@@ -66,50 +66,8 @@ def most_refined(map_names: Sequence[str]) -> str:
     return without_cuts(map_names)[-1]
 
 
-class Evaluator(pl.LightningModule):
-    """Accumulates a confusion matrix per map during ``Trainer.test``.
-
-    Channels of maps "linear…" are classes, those of other maps are matched to classes. Arguments as for ``evaluate``.
-    """
-
-    def __init__(self, probes: ProbeMaps, n_classes: int, shown: Collection[int], kept: Collection[str]) -> None:
-        super().__init__()
-        self.probes = probes
-        self.shown = shown
-        self.kept = kept
-        self.metrics = nn.ModuleDict({
-            name: UnsupervisedMetrics(
-                "", n_classes, n - n_classes, compute_hungarian=not name.startswith("linear"),
-                any_cluster=isinstance(probes.probes[name.split("+")[0]], ClusterCut),
-            )
-            for name, n in probes.n_clusters.items()
-        })  # fmt: skip
-        self.images: list[ImageResult] = []
-
-    def test_step(self, batches: list[Mapping[str, Any]], batch_idx: int) -> None:  # noqa: ARG002
-        """Score a list of batches, one per image shape."""
-        for batch in batches:
-            clusters = {name: scores.argmax(dim=1) for name, scores in self.probes(batch["img"]).items()}
-            for name, ids in clusters.items():
-                cast(UnsupervisedMetrics, self.metrics[name]).update(ids, batch["label"])
-            for row, index in enumerate(batch["index"]):
-                if kept := clusters if index in self.shown else self.kept:
-                    self._keep(index, {"label": batch["label"][row], **{name: clusters[name][row] for name in kept}})
-
-    def _keep(self, index: int, maps: Mapping[str, Tensor]) -> None:
-        packed = {name: zlib.compress(ids.short().cpu().numpy().tobytes(), level=1) for name, ids in maps.items()}
-        height, width = maps["label"].shape
-        self.images.append(ImageResult(index, (height, width), packed))
-
-    def on_test_epoch_end(self) -> None:
-        """Gather counts and images of all devices."""
-        for metric in self.metrics.values():
-            cast(UnsupervisedMetrics, metric).sync()
-        self.images = sorted(all_gather_objects(self.images), key=lambda image: image.index)
-
-
 def evaluate(
-    trainer: pl.Trainer,
+    machine: Fabric,
     probes: ProbeMaps,
     views: EvaluationViews,
     batch_size: int,
@@ -119,8 +77,10 @@ def evaluate(
 ) -> Evaluation:
     """Score every map on a labelled dataset in one pass.
 
+    Channels of maps "linear…" are classes, those of other maps are matched to classes.
+
     Args:
-        trainer: sets device and precision.
+        machine: device and precision; of several processes, each scores its share of the images.
         probes: see ProbeMaps.
         views: the images and labels.
         batch_size: images per batch; does not change the result.
@@ -133,15 +93,59 @@ def evaluate(
     """
     if not views.dataset.has_labels:
         raise DataError("the dataset has no labels to score against")
-    evaluator = Evaluator(probes, len(views.dataset.classes), shown, kept).eval()
-    with torch.no_grad():
-        rank, world_size = trainer.global_rank, trainer.world_size
-        loader = evaluation_loader(views, batch_size, num_workers, rank, world_size, batches_by_shape)
-        trainer.test(evaluator, loader, verbose=False)
-    metrics: dict[str, Any] = dict(evaluator.metrics.items())
+    n_classes = len(views.dataset.classes)
+    metrics = {
+        name: UnsupervisedMetrics(
+            "", n_classes, n - n_classes, compute_hungarian=not name.startswith("linear"),
+            any_cluster=isinstance(probes.probes[name.split("+")[0]], ClusterCut),
+        )
+        for name, n in probes.n_clusters.items()
+    }  # fmt: skip
+    for module in (probes.eval(), *metrics.values()):
+        machine.to_device(module)
+    images: list[ImageResult] = []
+    for batches in device_batches(machine, views, batch_size, num_workers, "evaluation", batches_by_shape):
+        for batch in batches:
+            with torch.no_grad(), machine.autocast():
+                images += score_batch(probes, metrics, batch, shown, kept)
+    for metric in metrics.values():
+        metric.sync()
     if not all(metric.has_labels() for metric in metrics.values()):
         raise DataError("every label of the dataset is void: there is nothing to score")
-    return Evaluation(metrics, evaluator.images)
+    return Evaluation(metrics, sorted(all_gather_objects(images), key=lambda image: image.index))
+
+
+def score_batch(
+    probes: ProbeMaps,
+    metrics: Mapping[str, UnsupervisedMetrics],
+    batch: Mapping[str, Any],
+    shown: Collection[int],
+    kept: Collection[str],
+) -> Iterator[ImageResult]:
+    """Add images of one shape to the metrics; yield those to keep, as in ``evaluate``."""
+    clusters = {name: scores.argmax(dim=1) for name, scores in probes(batch["img"]).items()}
+    for name, ids in clusters.items():
+        metrics[name].update(ids, batch["label"])
+    for row, index in enumerate(batch["index"]):
+        if names := clusters if index in shown else kept:
+            maps = {"label": batch["label"][row], **{name: clusters[name][row] for name in names}}
+            packed = {name: zlib.compress(ids.short().cpu().numpy().tobytes(), level=1) for name, ids in maps.items()}
+            yield ImageResult(index, tuple(batch["label"][row].shape), packed)
+
+
+def device_batches(
+    machine: Fabric,
+    views: EvaluationViews,
+    batch_size: int,
+    num_workers: int,
+    title: str,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+) -> Iterator[Any]:
+    """This process's share of the views in batches on its device, with a progress bar."""
+    where = machine.global_rank, machine.world_size
+    loader = evaluation_loader(views, batch_size, num_workers, *where, collate_fn)
+    for batch in tqdm(loader, desc=title, unit="batch", disable=not machine.is_global_zero):
+        yield machine.to_device(batch)
 
 
 @rank_zero_only

@@ -1,21 +1,20 @@
 """k-means of the frozen keys K: the baseline that a trained model must beat."""
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
+from lightning_fabric import Fabric
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
-from eagle.data.datamodule import evaluation_loader
 from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.views import EvaluationViews
 from eagle.distributed import all_gather_objects
+from eagle.evaluation.evaluator import device_batches
 from eagle.models.backbone import KeyBackbone
 from eagle.models.probes import ClusterLookup
 
@@ -35,7 +34,7 @@ def sampled_images(dataset: SegmentationDataset, seed: int, most: int | None = N
 
 
 def kmeans_centres(
-    trainer: pl.Trainer,
+    machine: Fabric,
     backbone: KeyBackbone,
     views: EvaluationViews,
     n_clusters: int,
@@ -46,7 +45,7 @@ def kmeans_centres(
     """Fit k-means to normalised keys and return the centres as a probe.
 
     Args:
-        trainer: sets device and precision.
+        machine: device and precision; of several processes, each computes its share of the keys.
         backbone: computes K.
         views: images to draw keys from: the same number from each image, ``MOST_VECTORS`` in all at most.
         n_clusters: number of centres.
@@ -57,30 +56,24 @@ def kmeans_centres(
     Returns:
         A ClusterLookup over K's channels, on the CPU; the same in every process.
     """
-    sampler = KeySampler(backbone, max(1, MOST_VECTORS // max(1, len(views))), seed)
-    loader = evaluation_loader(views, batch_size, num_workers, trainer.global_rank, trainer.world_size)
-    batches: Any = trainer.predict(sampler, loader)
-    drawn = sorted(all_gather_objects(list(chain(*batches))), key=itemgetter(0))
-    centres = None
-    if trainer.is_global_zero:
-        keys = np.concatenate([vectors for _, vectors in drawn])
-        fitted = KMeans(n_clusters, n_init=STARTS, random_state=seed).fit(keys)
-        centres = torch.from_numpy(np.asarray(fitted.cluster_centers_, dtype=np.float32))
-    probe = ClusterLookup(backbone.n_feats, n_clusters)
-    probe.load_state_dict({"clusters": trainer.strategy.broadcast(centres)})
+    machine.to_device(backbone)
+    per_image = max(1, MOST_VECTORS // max(1, len(views)))
+    sample: Sample = []
+    for batch in device_batches(machine, views, batch_size, num_workers, "keys for k-means"):
+        with torch.no_grad(), machine.autocast():
+            sample += sampled_vectors(backbone(batch["img"]), batch["index"].tolist(), per_image, seed)
+    drawn = sorted(all_gather_objects(sample), key=itemgetter(0))
+    probe: Any = kmeans_probe(drawn, n_clusters, seed, n_init=STARTS) if machine.is_global_zero else None
+    return machine.broadcast(probe)
+
+
+def kmeans_probe(sample: Sample, n_clusters: int, seed: int, **options: Any) -> ClusterLookup:
+    """The centres of k-means as a probe; options as of scikit-learn's KMeans."""
+    vectors = np.concatenate([drawn for _, drawn in sample])
+    centres = KMeans(n_clusters, random_state=seed, **options).fit(vectors).cluster_centers_
+    probe = ClusterLookup(vectors.shape[1], n_clusters)
+    probe.load_state_dict({"clusters": torch.from_numpy(np.asarray(centres, dtype=np.float32))})
     return probe
-
-
-class KeySampler(pl.LightningModule):
-    """Draws normalised keys from each image in Lightning's predict loop; arguments as for ``sampled_vectors``."""
-
-    def __init__(self, backbone: KeyBackbone, per_image: int, seed: int) -> None:
-        super().__init__()
-        self.backbone, self.per_image, self.seed = backbone, per_image, seed
-
-    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Sample:  # noqa: ARG002
-        """Draw keys from each image of a batch."""
-        return sampled_vectors(self.backbone(batch["img"]), batch["index"].tolist(), self.per_image, self.seed)
 
 
 def sampled_vectors(features: Tensor, indices: Sequence[int], per_image: int, seed: int) -> Sample:

@@ -142,18 +142,14 @@ class UnsupervisedMetrics(Metric):
 
     def class_of_cluster(self) -> np.ndarray:
         """Class of each cluster, −1 for none."""
-        if self.any_cluster:
-            return match_cut(self.confusion.cpu().numpy())
         if self.compute_hungarian:
-            return match_clusters(self.confusion.cpu().numpy())
+            return (match_cut if self.any_cluster else match_clusters)(self.confusion.cpu().numpy())
         return np.where(np.arange(len(self.confusion)) < self.n_classes, np.arange(len(self.confusion)), -1)
 
     def scores(self, count_extra: bool) -> Scores:
         """All scores under one protocol, see ``count_extra`` of the class."""
-        confusion = self.confusion.cpu().numpy()
-        if count_extra or self.any_cluster:
-            return score(confusion, self.class_of_cluster())
-        return score(confusion[: self.n_classes], self.class_of_cluster()[: self.n_classes])
+        n = len(self.confusion) if count_extra or self.any_cluster else self.n_classes
+        return score(self.confusion.cpu().numpy()[:n], self.class_of_cluster()[:n])
 
     def named_scores(self) -> Scores:
         """Many-to-one scores: each cluster has the class that most of its pixels have, see ``name_by_majority``."""

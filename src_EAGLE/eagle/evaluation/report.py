@@ -24,10 +24,8 @@ from eagle.maps.probe_maps import without_cuts
 
 TEMPLATE = "report.html.jinja"
 IMAGES_EACH = 3
-# With more classes, only the most refined map's confusion matrix is drawn.
-MOST_CLASSES_OF_ALL_MATRICES = 64
-# How many labels of a cluster and how many confusions are listed, and the least percentage for each.
-MOST_LABELS, MOST_CONFUSIONS, LEAST_SHARE = 3, 10, 5.0
+# How many labels of a cluster are listed, and the least percentage for each.
+MOST_LABELS, LEAST_SHARE = 3, 5.0
 # Pictures are shrunk until their longer side has this many pixels.
 MOST_PIXELS = 560
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 85, "subsampling": 0}
@@ -55,10 +53,10 @@ def write_report(
     Raises:
         DataError: an image can no longer be read.
     """
-    scores, metrics, classes = content["scores"], evaluation.metrics, views.dataset.classes
+    scores, classes = content["scores"], views.dataset.classes
     # The last map, which is the most refined one, is the headline.
     names = without_cuts(reversed(scores))
-    refined = metrics[names[0]]
+    refined = evaluation.metrics[names[0]]
     differ = any(entry["published"] != entry["strict"] for entry in scores.values())
     environment = Environment(
         loader=PackageLoader("eagle", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -74,10 +72,7 @@ def write_report(
         extra_clusters=refined.extra_clusters,
         classes=_named(classes),
         labelled_shares=_percent(refined.confusion.cpu().numpy().sum(axis=0)).tolist(),
-        confusions={
-            name: _confusion(metrics[name])
-            for name in (names if len(classes) <= MOST_CLASSES_OF_ALL_MATRICES else names[:1])
-        },
+        confusion=_confusion(refined),
         image_groups=_image_groups(evaluation.images, views, names[0], refined.class_of_cluster()),
         clusters=_clusters(refined),
         configurations=configurations,
@@ -93,24 +88,15 @@ def _named(classes: Classes) -> list[dict[str, str]]:
     return [{"name": n, "color": c} for n, c in zip((*classes.names, NO_CLASS_NAME), colors, strict=True)]
 
 
-def _confusion(metric: UnsupervisedMetrics) -> dict[str, Any]:
-    """Confusion matrix of a map in percent of each label's pixels.
+def _confusion(metric: UnsupervisedMetrics) -> list[list[float] | None]:
+    """Rows of a map's confusion matrix, in percent of each label's pixels; None for a label that no pixel has.
 
-    Returns:
-        ``rows``: the shares by label, with "no class" last if the map has clusters without one; None for a label that
-        no pixel has. ``largest``: the most frequent mistakes as (label, prediction, percent of the label's pixels).
+    "No class" is the last column if the map has clusters without one.
     """
     n_classes, assigned = metric.n_classes, metric.class_of_cluster()
     by_label = np.zeros((n_classes, n_classes + (NO_CLASS in assigned)), dtype=np.int64)
     np.add.at(by_label.T, assigned, metric.confusion.cpu().numpy())  # NO_CLASS is the last column
-    rows = [_percent(row).tolist() if row.any() else None for row in by_label]
-    mistakes = [
-        (label, predicted, share)
-        for label, row in enumerate(rows)
-        for predicted, share in enumerate(row or [])
-        if predicted != label and share >= LEAST_SHARE
-    ]
-    return {"rows": rows, "largest": sorted(mistakes, key=lambda mistake: -mistake[2])[:MOST_CONFUSIONS]}
+    return [_percent(row).tolist() if row.any() else None for row in by_label]
 
 
 def _clusters(metric: UnsupervisedMetrics) -> list[dict[str, Any]]:

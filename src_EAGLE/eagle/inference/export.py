@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eagle.checkpoints import build_segmenter, evaluation_file, model_card, read_stored
+from eagle.checkpoints import StoredSegmenter, build_segmenter, evaluation_file, model_card, read_stored
 from eagle.data.datasets.catalog import dataset_label
 from eagle.data.views import IMAGENET_MEAN, IMAGENET_STD
 from eagle.errors import CheckpointError, ConfigError
@@ -49,7 +49,7 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
     log-probabilities of ProbeMaps, B×C×H×W, averaged with the mirror image: ``linear_log_probs`` and
     ``cluster_log_probs``. The checkpoint's class map, if any, is stored in the file as JSON: in a .pt2 as the extra
     file ``class_map.json``, in an .onnx as the metadata entry ``class_map``. ``NAME_card.md`` says what the graph takes
-    and returns, and what the model was trained on and cannot do.
+    and returns, and what the model was trained on, scores and cannot do.
 
     Args:
         source: the checkpoint.
@@ -84,11 +84,19 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
         difference = max(_difference(maps, run, size) for size in sizes)
         if difference > TOLERANCE:
             raise CheckpointError(f"{target}: not written: its maps differ from eager mode by {difference:.1e}")
-    scores = f"**Scores**: after an evaluation, in `{evaluation_file(source).name}` beside the checkpoint"
-    card = model_card(segmenter.cfg, dataset_label(segmenter.cfg), scores)
+    card = model_card(segmenter.cfg, dataset_label(segmenter.cfg), f"**Scores**: {_scores(source, stored)}")
     graph = _CARD.format(name=target.stem, patch=backbone.patch_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, card=card)
     write_text_atomically(target.with_name(f"{target.stem}_card.md"), graph)
     return difference
+
+
+def _scores(source: Path, stored: StoredSegmenter) -> str:
+    """Scores of the checkpoint's evaluation, if there is one of these clusters, of the maps that the graph has."""
+    if stored.class_map is None or not evaluation_file(source).is_file():
+        return "no evaluation beside the checkpoint"
+    found = json.loads(evaluation_file(source).read_text(encoding="utf-8"))["scores"]
+    scores = {name: found[name]["published"] for name in OUTPUTS}
+    return "; ".join(f"{name} {s['mIoU']:.1f} mIoU, {s['accuracy']:.1f} % accuracy" for name, s in scores.items())
 
 
 def _export_program(maps: nn.Module, patch_size: int) -> torch.export.ExportedProgram:

@@ -4,11 +4,9 @@ import csv
 import logging
 import os
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -110,27 +108,3 @@ def _wandb_id(run_dir: Path, resumed: bool) -> str:
     run_id = secrets.token_hex(4)
     rank_zero_only(write_text_atomically)(path, f"{run_id}\n")
     return run_id
-
-
-def finish(loggers: Sequence[Logger]) -> None:
-    """End the Weights & Biases run, if any; the next run of this process would continue it."""
-    if any(isinstance(logger, WandbLogger) for logger in loggers):
-        import wandb
-
-        wandb.finish()
-
-
-def log_picture(loggers: Sequence[Logger], name: str, pixels: np.ndarray, step: int) -> None:
-    """Log an image to TensorBoard and Weights & Biases; call it in rank zero only.
-
-    Args:
-        loggers: the run's loggers; others are skipped.
-        name: name of the image.
-        pixels: H×W×3 uint8.
-        step: as in ``log_metrics``.
-    """
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, pixels, step, dataformats="HWC")
-        elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [pixels], step)

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import platform
-import re
 import sys
 import warnings
 from contextlib import nullcontext, suppress
@@ -21,11 +20,10 @@ from eagle.checkpoints import model_card
 from eagle.cluster_fit import fit_checkpoint
 from eagle.config.schema import TrainConfig
 from eagle.config.validation import absolute_paths, check_resolution, with_overrides
-from eagle.config.words import quoted
 from eagle.console import code_version, shell_command
 from eagle.data.datamodule import SegmentationDataModule
 from eagle.data.datasets.catalog import dataset_label
-from eagle.distributed import chosen_precision, machine_arguments, set_float32_precision
+from eagle.distributed import chosen_precision, machine_arguments, named_devices, set_float32_precision
 from eagle.errors import ConfigError, DataError
 from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
@@ -39,7 +37,7 @@ from eagle.training.callbacks import (
     RunProgressBar,
     rank_zeros_folder,
 )
-from eagle.training.loggers import finish, make_loggers
+from eagle.training.loggers import make_loggers
 from eagle.training.resume import LAST_NAME, check_same_content, find_resumption, resume_command, run_folder
 from eagle.training.validation_pictures import FOLDER_NAME, ValidationPictures
 
@@ -49,23 +47,6 @@ BEST_NAME, TREE_NAME = "best.ckpt", "last_tree.ckpt"
 RELEASED_BATCHES = {"cocostuff27": 64, "cityscapes": 32}
 
 _SCRIPTS = Path(__file__).resolve().parents[2]
-
-_README = """\
-# Training run {name}
-
-{card}
-
-The files of this folder are described in `docs/training.md` of the repository. What to do next:
-
-```bash
-# score the segmenter, which also names its clusters if the images have labels
-{evaluate}
-# masks of your own images: put files or folders in place of IMAGES
-{segment}
-# continue the run, e.g. after an interruption or with a larger max_steps
-{resume}
-```
-"""
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +111,7 @@ def _fit(
         saved = with_overrides(cfg, **places, experiment_name=run_dir.name, ckpt_path=None)
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumed_from) if resumed_from else None)
-        described = f"{dataset_label(cfg)}: {len(data.train_set)} training images"
-        write_run_readme(run_dir, TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME, described, cfg)
+        write_run_readme(run_dir, f"{dataset_label(cfg)}: {len(data.train_set)} training images", cfg)
         _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
         # Lightning warns of what is intended: the folder holds config.yml, num_workers is the user's choice, the frozen
@@ -145,7 +125,10 @@ def _fit(
             try:
                 trainer.fit(segmenter, data, ckpt_path=resumed_from, weights_only=True)
             finally:
-                finish(trainer.loggers)
+                if cfg.wandb:
+                    import wandb
+
+                    wandb.finish()  # the next run of this process would continue it
     run_dir = rank_zeros_folder(trainer)
     if trainer.is_global_zero:
         chosen, best = run_dir / BEST_NAME, cast(BestCheckpoint, trainer.checkpoint_callback)
@@ -171,28 +154,25 @@ def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl
     if cfg.n_images:
         kept_interval = val_interval * math.ceil(cfg.max_steps // val_interval / cfg.pictures_kept)
         pictures = [ValidationPictures(run_dir / FOLDER_NAME, data.val_set, cfg.n_images, kept_interval)]
-    return pl.Trainer(
-        **machine_arguments(cfg),
-        deterministic=cfg.deterministic,
-        default_root_dir=run_dir,
-        plugins=[AtomicCheckpointIO()],
-        max_steps=cfg.max_steps,
-        max_epochs=-1,
-        val_check_interval=val_interval,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=0,  # LossLog logs the losses of steps; Lightning logs those of validations
-        logger=make_loggers(cfg, run_dir, data.batches_done),
-        callbacks=[
-            LossLog(cfg.scalar_log_freq),
-            RandomStates(),
-            *pictures,
-            RunProgressBar(cfg.scalar_log_freq),
-            best,
-            last,
-        ],
-        enable_model_summary=False,
-    )
+    callbacks = [LossLog(cfg.scalar_log_freq), RandomStates(), *pictures, RunProgressBar(cfg.scalar_log_freq)]
+    loggers = make_loggers(cfg, run_dir, data.batches_done)
+    with named_devices(cfg):
+        return pl.Trainer(
+            **machine_arguments(cfg),
+            use_distributed_sampler=False,  # eagle.data.datamodule distributes the samples
+            deterministic=cfg.deterministic,
+            default_root_dir=run_dir,
+            plugins=[AtomicCheckpointIO()],
+            max_steps=cfg.max_steps,
+            max_epochs=-1,
+            val_check_interval=val_interval,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=0,  # LossLog logs the losses of steps; Lightning logs those of validations
+            logger=loggers,
+            callbacks=[*callbacks, best, last],
+            enable_model_summary=False,
+        )
 
 
 def _warn_about_batch(cfg: DictConfig, world_size: int) -> None:
@@ -234,31 +214,23 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
     write_text_atomically(path, json.dumps([*earlier, entry], indent=2) + "\n")
 
 
-def write_run_readme(run_dir: Path, checkpoint: str, data: str, cfg: Any) -> None:
-    """Write ``README.md``.
+def write_run_readme(run_dir: Path, data: str, cfg: Any) -> None:
+    """Write ``README.md``: a model card, and the commands that score, use and resume the run.
 
     Args:
         run_dir: the run's folder.
-        checkpoint: name of the file to use.
         data: what the model is trained on.
         cfg: a validated TrainConfig.
     """
-    chosen = run_dir.resolve() / checkpoint
-    text = _README.format(
-        name=chosen.parent.name,
-        card=model_card(cfg, data, "**Scores**: in `metrics.csv` and, after an evaluation, beside the checkpoint"),
-        evaluate=evaluation_command(chosen),
-        segment=shell_command(_SCRIPTS / "segment_images.py", "IMAGES", f"checkpoint={_readable(chosen)}"),
-        resume=resume_command(run_dir),
-    )
-    write_text_atomically(run_dir / "README.md", text)
+    checkpoint = run_dir.resolve() / (TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME)
+    # As two words, the path is taken as it is: = and [ have a meaning in Hydra's key=value.
+    segment = shell_command(_SCRIPTS / "segment_images.py", "IMAGES", "--checkpoint", str(checkpoint))
+    commands = [evaluation_command(checkpoint), segment, resume_command(run_dir)]
+    card = model_card(cfg, data, "**Scores**: in `metrics.csv` and, after an evaluation, beside the checkpoint")
+    lines = [f"# Training run {checkpoint.parent.name}", "", card, "", "```bash", *commands, "```", ""]
+    write_text_atomically(run_dir / "README.md", "\n".join(lines))
 
 
 def evaluation_command(checkpoint: Path) -> str:
     """Return the shell command that scores a checkpoint."""
     return shell_command(_SCRIPTS / "eval_segmentation.py", str(checkpoint.resolve()))
-
-
-def _readable(path: Path) -> str:
-    """A path for Hydra's grammar, where = , ( [ and others have a meaning, as in the names of a sweep's jobs."""
-    return str(path) if re.fullmatch(r"[\w./+-]+", str(path)) else quoted(str(path))

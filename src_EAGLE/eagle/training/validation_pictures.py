@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from eagle.data.datamodule import shard
@@ -21,7 +22,6 @@ from eagle.figures.drawing import rendered
 from eagle.figures.grids import Picture, segmentation_grid
 from eagle.files import remove_unfinished
 from eagle.segmenter import LitUnsupervisedSegmenter
-from eagle.training.loggers import log_picture
 
 FOLDER_NAME = "pictures"
 _FILE_NAME = re.compile(r"step_(\d+)_(grid|confusion|frequencies)\.png")
@@ -88,7 +88,12 @@ class ValidationPictures(pl.Callback):
             pixels = rendered(figure)
             write_image(self._folder / f"step_{trainer.global_step:08}_{name}.png", pixels)
             # The step under which Lightning logs this validation's scores: the last one done, counted from 0.
-            log_picture(trainer.loggers, f"validation/{name}", pixels, trainer.global_step - 1)
+            title, step = f"validation/{name}", trainer.global_step - 1
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(title, pixels, step, dataformats="HWC")
+                elif isinstance(logger, WandbLogger):
+                    logger.log_image(title, [pixels], step)
         for path in self._folder.iterdir():
             found = _FILE_NAME.fullmatch(path.name)
             if found and int(found[1]) % self._kept_interval and int(found[1]) != trainer.global_step:
