@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from eagle.evaluation.tables import (
 )
 from eagle.figures.charts import trees_figure
 from miniatures import write_halves
+from typed import typed
 
 
 def content(miou, dataset="a", kmeans=None, **keys):
@@ -148,8 +148,8 @@ def test_sweep__killed_in_the_middle_goes_on_and_is_evaluated_once(tmp_path):
     write_halves(tmp_path / "data" / "halves")
     values = run_values(tmp_path) | {"experiment_name": "many", "crop_type": "null"}
     values["backbone_kwargs"] = "{embed_dim: 48, depth: 4, num_heads: 3, img_size: 112}"
-    typed = [f"{name}={value}" for name, value in values.items()]
-    training = [sys.executable, str(ROOT / "src_EAGLE" / "train_segmentation_eigen.py"), "--multirun", *typed]
+    words = [f"{name}={value}" for name, value in values.items()]
+    training = [sys.executable, str(ROOT / "src_EAGLE" / "train_segmentation_eigen.py"), "--multirun", *words]
     training += ["seed=0,1"]
     folder = Path(tmp_path / "outputs" / "many")
     process = subprocess.Popen(training)
@@ -165,9 +165,9 @@ def test_sweep__killed_in_the_middle_goes_on_and_is_evaluated_once(tmp_path):
     assert "seed=0: already finished" in done.stderr
     first = folder / "seed=0" / "last.ckpt"
     assert first.stat().st_mtime_ns == finished[first]
-    evaluation = [sys.executable, str(ROOT / "src_EAGLE" / "eval_segmentation.py"), f"{folder}/*/last.ckpt"]
-    evaluation += ["run_crf=false", "report=false", "n_images=0", "num_workers=0", "accelerator=cpu", "res=32"]
-    texts = [subprocess.run(evaluation, capture_output=True, text=True, check=True, env=os.environ) for _ in range(2)]
+    evaluation = ["run_crf=false", "report=false", "n_images=0", "num_workers=0", "accelerator=cpu", "res=32"]
+    script = ROOT / "src_EAGLE" / "eval_segmentation.py"
+    texts = [typed(script, f"{folder}/*/last.ckpt", *evaluation) for _ in range(2)]
     tables = [text.stdout[text.stdout.rindex("mIoU / accuracy") :] for text in texts]
     assert tables[0] == tables[1]
     assert texts[1].stderr.count("scored before") == 2

@@ -239,7 +239,7 @@ def test_resume__after_kill_9_equals_the_straight_run(make_config):
     """Killed again and again, each time in another batch. A forked server's children wait long for loader processes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["eagle.training.run"])
-    draw, kills, batches = random.Random(0), 3, 8
+    draw, kills, batches = random.Random(0), 2, 8
     values = {"max_steps": batches * (kills + 1), "checkpoint_freq": 2, "val_freq": 6, "num_workers": 2}
     whole = make_config(experiment_name="whole", **values)
     torn = make_config(experiment_name="killed", **values)

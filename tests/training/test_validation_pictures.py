@@ -81,9 +81,9 @@ def test_train__shows_images_spread_over_the_split_and_prunes_only_its_own_files
     cfg = make_run(n_images=3, val_freq=1, max_steps=2, pictures_kept=2)
     run_dir = train(cfg)
     views = [*SegmentationDataModule(cfg).val_dataloader()]
-    assert [[picture.index for picture in pictures] for pictures in seen] == [[0, 1, 3]] * 2
-    for picture in seen[0]:
-        batch, row = views[picture.index // 2], picture.index % 2
+    assert [len(pictures) for pictures in seen] == [3, 3]
+    for index, picture in zip((0, 1, 3), seen[0], strict=True):
+        batch, row = views[index // 2], index % 2
         assert (picture.img == batch["img"][row]).all()
         assert (picture.label == batch["label"][row].numpy()).all()
         assert picture.clusters.keys() == {"linear", "cluster"}
