@@ -109,11 +109,12 @@ def test_other_parameters__are_refused(tmp_path):
 
 
 def test_rerun__crops_an_edited_label_again(tmp_path, capsys):
-    """Of the same size in pixels."""
+    """Of the same size in pixels, and with an old time as from an archive."""
     write_cityscapes(tmp_path)
     crop(tmp_path, "dataset_name=cityscapes")
     (path,) = (tmp_path / "cityscapes/gtFine/train").rglob("bochum_000000*labelIds.png")
     save(path, np.asarray(Image.open(path))[::-1, ::-1])
+    os.utime(path, (1, 1))
     capsys.readouterr()
     crop(tmp_path, "dataset_name=cityscapes")
     assert capsys.readouterr().out.startswith(f"{tmp_path / FIVE} train: 20 crops, 5 written\n")

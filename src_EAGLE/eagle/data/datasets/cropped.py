@@ -169,10 +169,10 @@ def crop_split(dataset: SegmentationDataset, split: str, crops: CropSet, cfg: An
         remove_unfinished(folder)
 
     def is_outdated(index: int) -> bool:
-        """Whether the image or its label map is newer than its crop that was written last."""
+        """Whether the image or its label map has changed since its last crop: ctime, which unpacking cannot set back."""
         crop = crops.file("label" if labels else "img", split, CROPS_PER_IMAGE * (index + 1) - 1)
         paths = (dataset.image_path(index), dataset.label_path(index))
-        return crop.stat().st_mtime < max(path.stat().st_mtime for path in paths if path is not None)
+        return crop.stat().st_ctime < max(path.stat().st_ctime for path in paths if path is not None)
 
     def crop_image(index: int) -> None:
         image, label = read_sample(dataset, index)
