@@ -169,7 +169,7 @@ def crop_split(dataset: SegmentationDataset, split: str, crops: CropSet, cfg: An
         remove_unfinished(folder)
 
     def is_outdated(index: int) -> bool:
-        """Whether the image or its label map has changed since its last crop, by ctime: unpacking leaves it alone."""
+        """Whether the image or its label map has changed since its last crop; unpacking cannot set back ctime."""
         crop = crops.file("label" if labels else "img", split, CROPS_PER_IMAGE * (index + 1) - 1)
         paths = (dataset.image_path(index), dataset.label_path(index))
         return crop.stat().st_ctime < max(path.stat().st_ctime for path in paths if path is not None)
