@@ -58,7 +58,10 @@ class SegmentationDataset:
         self.classes = classes
         self.has_labels = labels is not None
         self.skipped: tuple[str, ...] = ()
-        self._class_of_id = class_of_id or {**{i: i for i in range(len(classes))}, VOID_ID: VOID}
+        class_of_id = class_of_id or {**{i: i for i in range(len(classes))}, VOID_ID: VOID}
+        # The class by id; the last entry for ids that are no byte.
+        self._class_of_id = np.full(VOID_ID + 2, _UNKNOWN, dtype=np.int32)
+        self._class_of_id[list(class_of_id)] = list(class_of_id.values())
         self._images, self._labels = images, labels or []
         self._places: Sequence[int] = range(len(images))
 
@@ -102,11 +105,9 @@ class SegmentationDataset:
     def class_ids(self, path: Path) -> np.ndarray:
         """Read a label map's file as ``label`` returns it; raises DataError for an unknown id, too."""
         ids = self.read_ids(path)
-        table = np.full(VOID_ID + 2, _UNKNOWN, dtype=np.int32)  # the last entry for ids that are no byte
-        table[list(self._class_of_id)] = list(self._class_of_id.values())
-        found = table[np.where((ids < 0) | (ids > VOID_ID), VOID_ID + 1, ids)]
+        found = self._class_of_id[np.where((ids < 0) | (ids > VOID_ID), VOID_ID + 1, ids)]
         if (unknown := found == _UNKNOWN).any():
-            first, *others, last = sorted(self._class_of_id)
+            first, *others, last = np.flatnonzero(self._class_of_id != _UNKNOWN)
             known = f"{first} to {max(others, default=first)} and {last}"
             raise DataError(f"{path}: label id {ids[unknown][0]} is out of range: the ids here are {known}")
         return found
