@@ -205,7 +205,8 @@ def check_sweep(schema: type, line: CommandLine) -> set[str]:
         if not whole.get("experiment_name"):
             keys = "_".join(sorted(override.key_or_group for override in swept))
             # The same name each time that the command is typed.
-            digest = hashlib.sha256(repr((line.config_name, line.overrides)).encode()).hexdigest()[:6]
+            options = [word for word in line.options if word not in MULTIRUN]
+            digest = hashlib.sha256(repr((options, line.config_name, line.overrides)).encode()).hexdigest()[:6]
             line.overrides.append(f"experiment_name={short_name(f'sweep_{keys}')}_{digest}")
     for override in swept:
         name = override.key_or_group
