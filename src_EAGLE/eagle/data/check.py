@@ -52,7 +52,7 @@ class Inspection:
         return sum(not sample.pixels[:-1].any() for sample in self.samples.values())
 
     def accepted(self, on_bad_image: str) -> SegmentationDataset:
-        """The dataset; for ``skip``, without the bad images, which are logged.
+        """The dataset; for ``skip``, without the bad images.
 
         Raises:
             DataError: an image is bad, for ``error``, or all are; names the first and counts them.
@@ -63,8 +63,6 @@ class Inspection:
             n_checked = len(self.bad) + len(self.samples)
             more = f" ({len(self.bad)} of the {n_checked} images checked are bad)" if len(self.bad) > 1 else ""
             raise DataError(f"{self.bad[0]}{more}")
-        for line in self.bad:
-            logger.warning("left out: %s", line)
         return self.dataset.part(self.samples, self.bad)
 
 
@@ -96,7 +94,12 @@ def readable_part(dataset: SegmentationDataset, on_bad_image: str, description: 
     Raises:
         DataError: no image can be read.
     """
-    return dataset if on_bad_image == "error" else inspect_dataset(dataset, description).accepted(on_bad_image)
+    if on_bad_image == "error":
+        return dataset
+    part = inspect_dataset(dataset, description).accepted(on_bad_image)
+    for line in part.skipped:
+        logger.warning("left out: %s", line)
+    return part
 
 
 def summary_table(inspections: Mapping[str, Inspection]) -> str:

@@ -53,6 +53,8 @@ class SegmentationDataModule(pl.LightningDataModule):
         val = inspect_dataset(self.val_set, "validation images", most)
         rank_zero_only(logger.info)("%s", summary_table({"train": train, "val": val}))
         self.train_set, self.val_set = train.accepted(on_bad_image), val.accepted(on_bad_image)
+        for line in (*self.train_set.skipped, *self.val_set.skipped):
+            rank_zero_only(logger.warning)("left out: %s", line)
         if self.val_set.has_labels and val.n_void_labels() == len(val.samples):
             raise DataError(
                 "every validation label is void, so nothing can be scored; correct the labels, or remove their folder "
