@@ -20,6 +20,7 @@ from original_archives import (
     camvid_members,
     cityscapes_members,
     cocostuff_members,
+    encoded,
     potsdam_members,
     potsdam_photograph,
     zipped,
@@ -135,9 +136,12 @@ def test_potsdam__label_colours_may_be_a_little_off():
     assert potsdam_crops.fine_ids(colors[None]).tolist() == [[0, 1, 2, 3, 4, 5, 4, 255, 255]]
 
 
-def test_potsdam__missing_label_is_named(tmp_path):
+def test_potsdam__defects_are_named(tmp_path):
     photographs, labels = potsdam_members()
     root = tmp_path / "potsdam"
     del labels["top_potsdam_6_7_label.tif"]
     archives = written(tmp_path / "archives", photographs, labels)
     assert_refused("potsdam", archives, root, "no top_potsdam_6_7_label.tif")
+    labels["top_potsdam_6_7_label.tif"] = encoded(np.zeros((400, 400, 3), np.uint8), "TIFF")
+    archives = written(tmp_path / "archives", photographs, labels)
+    assert_refused("potsdam", archives, root, "top_potsdam_6_7_label.tif: 400×400 pixels, unlike its photograph")

@@ -126,6 +126,7 @@ def test_segment__what_is_no_image_is_named_in_one_line(segmenter, image, messag
         ({"res": 50}, "res: 50 is not a multiple of the patch size 8; use 48 or 56"),
         ({"window": -8}, "window: -8 is not a multiple of the patch size 8; use 8"),
         ({"refine": "auto"}, "unknown refinement 'auto'"),
+        ({"crf_backend": "numba"}, "unknown CRF backend 'numba'"),
         ({"batch_size": 0}, "batch_size: 0 is too small"),
     ],
 )

@@ -24,6 +24,9 @@ def test_cluster_lookup__released_values_and_gradients(data, alpha):
         loss, log_probs = probe(data["x"], alpha, log_probs=True)
         assert torch.allclose(log_probs, data[f"alpha_{alpha}.log_probs"], atol=1e-5)
         assert float(loss.detach()) == pytest.approx(float(data[f"alpha_{alpha}.loss_with_log_probs"]), rel=1e-5)
+    else:
+        with pytest.raises(ValueError, match="log_probs needs an alpha"):
+            probe(data["x"], None, log_probs=True)
 
 
 @pytest.mark.parametrize(("grid", "covered", "shown"), [((1, 1), (14, 14), (9, 11)), ((5, 9), (70, 126), (66, 121))])

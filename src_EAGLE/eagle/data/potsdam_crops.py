@@ -66,11 +66,16 @@ def _write_crops(folder: Path, area: str) -> list[str]:
     """Cut one photograph; return the names of its crops."""
     path, label_path = (folder / f"top_potsdam_{area}_{kind}.tif" for kind in ("RGB", "label"))
     image, side = read_image(path), CROP * REDUCTION
+    if image.width % side or image.height % side:
+        raise DataError(f"{path.name}: {image.width}×{image.height} pixels are no multiple of {side}")
     parts = {"img": np.asarray(image.reduce(REDUCTION))}
     if area not in UNLABELLED:
         if not label_path.is_file():
             raise DataError(f"no {label_path.name}")
-        parts["gt"] = fine_ids(np.asarray(read_image(label_path))[::REDUCTION, ::REDUCTION])
+        label = read_image(label_path)
+        if label.size != image.size:
+            raise DataError(f"{label_path.name}: {label.width}×{label.height} pixels, unlike its photograph")
+        parts["gt"] = fine_ids(np.asarray(label)[::REDUCTION, ::REDUCTION])
     crops = {}
     for row, column in product(range(image.height // side), range(image.width // side)):
         crops[f"{area}_{row}_{column}"] = np.s_[row * CROP : (row + 1) * CROP, column * CROP : (column + 1) * CROP]

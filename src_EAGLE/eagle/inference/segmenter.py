@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eagle.checkpoints import build_segmenter, read_stored
 from eagle.config.refinement import NAMED_REFINEMENTS, RECOMMENDED, UNREFINED, Refinement, refinement_of_name
-from eagle.config.schema import PRECISIONS
+from eagle.config.schema import CRF_BACKENDS, PRECISIONS
 from eagle.config.validation import check_resolution, refuse_unknown
 from eagle.data.datasets.base import name_lines
 from eagle.data.datasets.catalog import known_classes
@@ -272,6 +272,7 @@ class Segmenter:
         n_clusters: int | None = None,
     ) -> PhotographSegmenter:
         """What computes label maps, and the names of their ids; arguments and errors as in ``segment``."""
+        refuse_unknown("CRF backend", [crf_backend], CRF_BACKENDS)
         refuse_unknown("probe", [probe], PROBES)
         model, val_res = self.model, self.cfg.val_res
         for name, size in (("res", res), ("window", window)):

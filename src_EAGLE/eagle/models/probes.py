@@ -52,13 +52,18 @@ class ClusterLookup(nn.Module):
         Args:
             x: B×dim×h×w.
             alpha: probs = softmax(alpha · cos); None for the one-hot nearest centre.
-            log_probs: with an alpha, return log_softmax(alpha · cos) instead of probs.
+            log_probs: return log_softmax(alpha · cos) instead of probs; needs an alpha.
 
         Returns:
             The loss -mean_over_positions(Σ_c probs_c cos_c), a scalar, and the (log-)probabilities, B×n_classes×h×w.
+
+        Raises:
+            ValueError: ``log_probs`` without alpha.
         """
         similarity = self.similarity(x)
         if alpha is None:
+            if log_probs:
+                raise ValueError("log_probs needs an alpha: a hard assignment has no log-probabilities")
             nearest = similarity.argmax(dim=1, keepdim=True)
             probs = torch.zeros_like(similarity).scatter_(1, nearest, 1)
         else:
