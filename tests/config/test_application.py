@@ -54,6 +54,7 @@ if __name__ == "__main__":
         (["key_blocks.a=1"], "unknown key 'key_blocks.a': did you mean 'key_blocks'?"),
         (["fidelity=glob(*)"], "requires --multirun"),
         (["fidelity=papr"], "unknown value of fidelity 'papr': did you mean 'paper'?"),
+        (["fidelity=[1,2]"], "unknown value of fidelity '[1,2]': choose from paper, released, strict"),
         (["--config-name", "train_config_cocostuf"], "train_config_cocostuf"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: "),
     ],

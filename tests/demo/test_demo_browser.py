@@ -116,9 +116,16 @@ def settled(browser, old):
 
 
 def choose(browser, field, text):
-    found(browser, f"#{field} input").click()
+    """Choose from a list, which is opened again where the page has closed it, e.g. to show a message."""
     options = "[...document.querySelectorAll('[role=option]')]"
-    until(browser, f"{options}.find((option) => option.textContent.trim().endsWith('{text}'))").click()
+
+    def option(_):
+        if not value(browser, f"{options}.length"):
+            browser.execute_script("document.activeElement.blur()")
+            found(browser, f"#{field} input").click()
+        return value(browser, f"{options}.find((option) => option.textContent.trim().endsWith('{text}'))")
+
+    WebDriverWait(browser, 30, 0.5).until(option).click()
 
 
 def told(browser, text):

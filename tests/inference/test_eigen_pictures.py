@@ -45,6 +45,7 @@ def colors_of(path):
 
 def test_checkpoint__files_hold_the_labels_in_the_classes_colours(work, tmp_path):
     values = {"images": [str(work / "photos")], "checkpoint": str(work / "last.ckpt"), "panels": True}
+    (tmp_path / ".eagle-unfinished-0a_b1c2d.png").write_bytes(b"as a kill leaves it")
     assert visualize(config(tmp_path, **values)) == f"3 of 4 images, 1 left out: {tmp_path}/grid.png"
     assert {path.name for path in tmp_path.iterdir()} == {"grid.png"} | {
         f"{name}_{kind}.png" for name in "abc" for kind in KINDS

@@ -171,7 +171,7 @@ def _store(schema: type, line: CommandLine) -> None:
     trains, yaml = issubclass(schema, TrainConfig), dict(line.yaml)
     for name, defaults in FIDELITIES.items():
         store.store(name, {"fidelity": name, **defaults}, group="fidelity", package="_global_")
-    fidelity = [{"fidelity": yaml.pop("fidelity", "released")}] if trains else []
+    fidelity = [{"fidelity": f"{yaml.pop('fidelity', 'released')}"}] if trains else []
     # No files of Hydra's own, no change of folder.
     section = {
         "output_subdir": None,
@@ -263,7 +263,7 @@ def _one_line_errors(schema: type) -> Iterator[None]:
         if unknown := re.match(r"Could not override '(\S+?)'", reason):
             names = [item.name for item in dataclasses.fields(schema)]
             raise ConfigError(unknown_name_message("key", unknown[1], names)) from error
-        if unknown := re.search(r"Could not find 'fidelity/(\S*)'", reason):
+        if unknown := re.search(r"Could not find 'fidelity/(.*?)'", reason):
             raise ConfigError(unknown_name_message("value of fidelity", unknown[1], FIDELITIES)) from error
         if sweep := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", reason):
             name, value = sweep.groups()

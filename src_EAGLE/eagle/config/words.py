@@ -95,7 +95,10 @@ def _override(schema: type, name: str, value: str | None, sweeps: bool) -> str:
     name = name.lstrip("-").replace("-", "_")
     readable = "true" if value is None else value
     try:
-        value_type = OverridesParser.create().parse_override(f"{name}={readable}").value_type
+        parsed = OverridesParser.create().parse_override(f"{name}={readable}")
+        value_type = parsed.value_type
+        if name == "fidelity" and isinstance(parsed.value(), list):
+            readable = quoted(readable)  # Hydra takes no list as a group's choice, and says so in a traceback
     except HydraException:
         readable, value_type = quoted(readable), ValueType.ELEMENT
     if value_type == ValueType.SIMPLE_CHOICE_SWEEP and takes(schema, name, list) and not sweeps:

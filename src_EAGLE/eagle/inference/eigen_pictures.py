@@ -29,6 +29,7 @@ from eagle.distributed import chosen_precision
 from eagle.errors import ConfigError, DataError
 from eagle.figures.drawing import write_figure
 from eagle.figures.grids import Panel, class_legend, eigenvector_colors, panel_grid
+from eagle.files import LOCK_NAME, locked, remove_unfinished
 from eagle.inference.photograph import whole_patch_input
 from eagle.inference.segmenter import Segmenter, load_segmenter, machine_of
 from eagle.models.backbone import build_backbone
@@ -179,6 +180,7 @@ def visualize(cfg: DictConfig) -> str:
 
     Raises:
         CheckpointError, ConfigError, DataError, WeightsError: there is nothing to show at all.
+        EagleError: another process writes to the output folder.
     """
     if not cfg.images and not cfg.bundled and cfg.checkpoint is None:
         raise ConfigError("images: name images or folders, set bundled=true, or name a checkpoint with its dataset")
@@ -186,28 +188,30 @@ def visualize(cfg: DictConfig) -> str:
     named = _named_images(cfg, viewer.segmenter)
     n = min(cfg.max_images, len(named))
     folder = Path(cfg.output_dir)
-    rows: dict[str, dict[str, Panel]] = {}
-    shown: list[np.ndarray] = []
-    for index in tqdm(np.linspace(0, len(named) - 1, n).round().astype(int).tolist(), "images", unit="image"):
-        name, read = named[index]
-        try:
-            panels, ids = viewer(read())
-        except DataError as error:
-            logger.warning("left out: %s: %s", name, error)
-            continue
-        rows[name] = {"image": panels["image"]}
-        for kind, panel in panels.items():
-            if cfg.panels:
-                enlarged = panel.resize(panels["image"].size, Image.Resampling.NEAREST)
-                write_image(folder / f"{name}_{kind}.png", enlarged)
-            if kind != "image":
-                rows[name][TITLES.get(kind, kind.replace("_", " "))] = np.asarray(panel.convert("RGB"))
-        shown += [] if ids is None else [ids]
-    if not rows:
-        raise DataError(f"none of {n} images could be read, see above")
-    legend = class_legend(shown, viewer.photographs.legend.classes, NO_CLASS_NAME) if shown else ()
-    figure = panel_grid([*rows.values()], [*rows], legend, bar_below="eigenvector 1")
-    write_figure(folder / "grid.png", figure)
+    with locked(folder / LOCK_NAME, folder):
+        remove_unfinished(folder)  # of a run that was killed
+        rows: dict[str, dict[str, Panel]] = {}
+        shown: list[np.ndarray] = []
+        for index in tqdm(np.linspace(0, len(named) - 1, n).round().astype(int).tolist(), "images", unit="image"):
+            name, read = named[index]
+            try:
+                panels, ids = viewer(read())
+            except DataError as error:
+                logger.warning("left out: %s: %s", name, error)
+                continue
+            rows[name] = {"image": panels["image"]}
+            for kind, panel in panels.items():
+                if cfg.panels:
+                    enlarged = panel.resize(panels["image"].size, Image.Resampling.NEAREST)
+                    write_image(folder / f"{name}_{kind}.png", enlarged)
+                if kind != "image":
+                    rows[name][TITLES.get(kind, kind.replace("_", " "))] = np.asarray(panel.convert("RGB"))
+            shown += [] if ids is None else [ids]
+        if not rows:
+            raise DataError(f"none of {n} images could be read, see above")
+        legend = class_legend(shown, viewer.photographs.legend.classes, NO_CLASS_NAME) if shown else ()
+        figure = panel_grid([*rows.values()], [*rows], legend, bar_below="eigenvector 1")
+        write_figure(folder / "grid.png", figure)
     left_out = f", {n - len(rows)} left out" if n > len(rows) else ""
     return f"{len(rows)} of {len(named)} images{left_out}: {folder / 'grid.png'}"
 
