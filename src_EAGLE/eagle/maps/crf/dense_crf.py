@@ -4,6 +4,7 @@ Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gauss
 Gaussian and a bilateral pairwise term with Potts compatibility, ten mean-field iterations.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -23,6 +24,8 @@ from eagle.maps.crf.reference import (
     require_pydensecrf,
 )
 
+# As released.
+LEAST_LOG_PROBABILITY = math.log(1e-5)
 # From an image's BGR bytes, H×W×3, and the negative unary energies of its maps, C×H×W, to their probabilities, C×H×W.
 Refine = Callable[[Tensor, list[Tensor]], list[Tensor]]
 
@@ -99,10 +102,12 @@ def bgr_bytes(image: Tensor) -> Tensor:
 
 
 def log_unary(log_probs: Tensor, size: Sequence[int]) -> Tensor:
-    """Negative unary energy: log of the upsampled probabilities, floored at 1e-5, B×C×H×W."""
+    """Negative unary energy: log of the upsampled probabilities, floored at log 1e-5, B×C×H×W."""
     finite = log_probs.float().clamp(-1e4, 1e4)  # the log of a one-hot map has −inf, which interpolation turns into NaN
-    upsampled = F.interpolate(finite, size=tuple(size), mode="bilinear", align_corners=False)
-    return upsampled.softmax(1).clamp(1e-5, 1).log()
+    if finite.shape[2:] != tuple(size):
+        finite = F.interpolate(finite, size=tuple(size), mode="bilinear", align_corners=False)
+    # Over the last axis, which is several times faster.
+    return F.log_softmax(finite.movedim(1, -1), dim=-1).movedim(-1, 1).clamp_(min=LEAST_LOG_PROBABILITY)
 
 
 def refine_images(bgr: Tensor, maps: Sequence[Tensor], refine: Refine) -> list[Tensor]:
