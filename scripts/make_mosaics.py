@@ -8,6 +8,7 @@ folder has the layout of a ``directory`` dataset: ``imgs/{train,val}/00000.jpg``
 import json
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,11 +184,16 @@ def _write_split(directory: Path, split: str, count: int, size: int, seed: int) 
     images.mkdir(parents=True)
     labels.mkdir(parents=True)
     textures = load_textures(split)
-    for index in tqdm(range(count), desc=f"mosaics {split}", unit="scene", disable=count == 0):
+
+    def write_scene(index: int) -> None:
         rng = np.random.default_rng((seed, _SPLITS.index(split), index))
         image, label = compose_scene(textures, size, rng)
         Image.fromarray(image).save(images / f"{index:05d}.jpg", quality=95)
         Image.fromarray(label).save(labels / f"{index:05d}.png")
+
+    with ThreadPoolExecutor() as pool:  # NumPy, SciPy and Pillow release the GIL
+        scenes = pool.map(write_scene, range(count))
+        list(tqdm(scenes, f"mosaics {split}", count, unit="scene", disable=count == 0))
 
 
 def load_textures(split: str) -> Textures:
