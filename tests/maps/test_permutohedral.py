@@ -98,13 +98,6 @@ def test_compiled__equals_the_lattice_of_tensors(d, spread, normalise):
     torch.testing.assert_close(Compiled(features, normalise).filter(values), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("normalise", [False, True])
-def test_plus__filters_with_the_weighted_sum_of_both_kernels(normalise):
-    near, far = Compiled(random_features(700, 2, 9.0), normalise), Compiled(random_features(700, 5, 1.0), normalise)
-    values = random_values(700, 5)
-    torch.testing.assert_close(near.plus(far, 3, 4).filter(values), 3 * near.filter(values) + 4 * far.filter(values))
-
-
 def test_softmax__of_padded_and_extreme_energies():
     energies = torch.randn(2, 50, LANES, generator=torch.Generator().manual_seed(0)) * 30
     energies[1, :, 3:] = -torch.inf  # padding

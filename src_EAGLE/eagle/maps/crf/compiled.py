@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from copy import copy
 from itertools import pairwise
 from queue import SimpleQueue
 
@@ -43,30 +42,17 @@ class Lattice:
             self._vertex_of, vertices = _numbered(codes)
             self.n_vertices = len(vertices)
             self.chains = _chains(vertices, steps, threads)
-        # Divide by the blurs' weight from a vertex to itself, so that the kernel is 1 at its centre. The weights count
-        # twice, before and after the blurs.
-        self._weights /= np.float32(math.sqrt(1 + 2.0 ** -features.shape[1]))
+        # Divide by the blurs' weight from a vertex to itself, so that the kernel is 1 at its centre.
+        self._gain = 1 / (1 + 2.0 ** -features.shape[1])
         if normalise:
             ones = np.ones((len(features), LANES), np.float32)
             self._weights *= 1 / np.sqrt(self.filter(ones)[:, :1] + np.float32(1e-20))
 
-    def plus(self, other: "Lattice", own_factor: float, other_factor: float) -> "Lattice":
-        """The lattice of ``own_factor`` · K + ``other_factor`` · K' of the same points.
-
-        It has the vertices of both, so that blocks and weights are read in one pass for both kernels.
-        """
-        both, n = copy(self), self.n_vertices
-        both.n_vertices = n + other.n_vertices
-        both.chains = np.concatenate([np.where(self.chains == n, both.n_vertices, self.chains), other.chains + n])
-        both._vertex_of = np.hstack([self._vertex_of, other._vertex_of + n])
-        factors = np.sqrt(np.array([own_factor, other_factor], np.float32))
-        both._weights = np.hstack([factors[0] * self._weights, factors[1] * other._weights])
-        return both
-
     def filter(self, block: Floats) -> Floats:
         """Filter each channel of P×LANES: row p of the result is Σ_q K[p, q] · block[q]."""
-        out = np.zeros_like(block)
-        self.add_filtered(block, self.new_table(), out, out)
+        table, out = self.new_table(), np.zeros_like(block)
+        self.spread(block, table)
+        self.add_slice(table, 1, out, out)
         return out
 
     def new_table(self) -> Floats:
@@ -75,11 +61,14 @@ class Lattice:
         table: Floats = torch.empty(self.n_vertices + 2, LANES).numpy()
         return table
 
-    def add_filtered(self, block: Floats, table: Floats, base: Floats, out: Floats) -> None:
-        """P×LANES out = base + filtered block, through a table of ``new_table``."""
+    def spread(self, block: Floats, table: Floats) -> None:
+        """Splat a P×LANES block over the vertices, and blur them."""
         kernels.splat(block, self._vertex_of, self._weights, table)
         kernels.blur(table, self.chains)
-        kernels.add_slice(table, self._vertex_of, self._weights, base, out)
+
+    def add_slice(self, table: Floats, factor: float, base: Floats, out: Floats) -> None:
+        """P×LANES out = base + factor · slice of the table."""
+        kernels.add_slice(table, self._vertex_of, self._weights, np.float32(factor * self._gain), base, out)
 
 
 def _enclosing_simplices(features: Floats, threads: Executor) -> tuple[Longs, Floats, list[int]]:
@@ -148,22 +137,24 @@ def _chains(vertices: Longs, steps: list[int], threads: Executor) -> Ints:
 
 def mean_field(log_unaries: Sequence[Tensor], gaussian: Lattice, bilateral: Lattice) -> list[Tensor]:
     """Approximate marginals of the CRF, from its negative unary energies, of the maps of one image, C×H×W each."""
-    pairwise_term = gaussian.plus(bilateral, GAUSSIAN_COMPAT, BILATERAL_COMPAT)
     unaries = [_blocks(log_unary) for log_unary in log_unaries]
     marginals = [unary.clone() for unary in unaries]
     values = [value.numpy() for value in marginals]
     blocks = [
         pair for unary, value in zip(unaries, values, strict=True) for pair in zip(unary.numpy(), value, strict=True)
     ]
-    tables: SimpleQueue[Floats] = SimpleQueue()
+    tables: SimpleQueue[tuple[Floats, Floats]] = SimpleQueue()
     for _ in range(min(torch.get_num_threads(), len(blocks))):
-        tables.put(pairwise_term.new_table())
+        tables.put((gaussian.new_table(), bilateral.new_table()))
 
     def add_messages(block: tuple[Floats, Floats]) -> None:
         unary, value = block
-        table = tables.get()
-        pairwise_term.add_filtered(value, table, unary, value)
-        tables.put(table)
+        smoothness, appearance = free = tables.get()
+        gaussian.spread(value, smoothness)
+        bilateral.spread(value, appearance)
+        gaussian.add_slice(smoothness, GAUSSIAN_COMPAT, unary, value)
+        bilateral.add_slice(appearance, BILATERAL_COMPAT, value, value)
+        tables.put(free)
 
     def softmax(first: int) -> None:
         for value in values:

@@ -331,8 +331,8 @@ def blur(table: Floats, chains: Ints) -> None:
 
 
 @_kernel
-def add_slice(table: Floats, vertex_of: Ints, weights: Floats, base: Floats, out: Floats) -> None:
-    """P×LANES out = base + the weighted sum of the rows of each point's vertices."""
+def add_slice(table: Floats, vertex_of: Ints, weights: Floats, factor: float, base: Floats, out: Floats) -> None:
+    """P×LANES out = base + factor times the weighted sum of the rows of each point's vertices."""
     rows, before, after = table.reshape(-1), base.reshape(-1), out.reshape(-1)
     n_points, n_corners = vertex_of.shape
     for p in range(n_points):
@@ -340,7 +340,7 @@ def add_slice(table: Floats, vertex_of: Ints, weights: Floats, base: Floats, out
         for corner in range(n_corners):
             _prefetch(rows, np.int64(vertex_of[soon, corner]) * LANES)
             row = _load(rows, np.int64(vertex_of[p, corner]) * LANES)
-            value = _plus(value, _times(row, _broadcast(weights[p, corner])))
+            value = _plus(value, _times(row, _broadcast(factor * weights[p, corner])))
         _store(after, p * LANES, value)
 
 
