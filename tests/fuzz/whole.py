@@ -18,8 +18,10 @@ from eagle.checkpoints import convert, read_pickle, read_stored
 from miniatures import picture, save, write_cocostuff, write_halves, write_potsdam
 from original_archives import camvid_members, cityscapes_members, zipped
 
-# Files with times, paths or the history of a run.
-_VARYING = re.compile(r"^cache/|(README\.md|config\.yml|run\.json|_report\.html|sweep_job\.yml|multirun\.yaml)$")
+# Files with times, paths or the history of a run, and unfinished ones, of which check_clean knows.
+_VARYING = re.compile(
+    r"^cache/|\.eagle-unfinished-|(README\.md|config\.yml|run\.json|_report\.html|sweep_job\.yml|multirun\.yaml)$"
+)
 _FOLDERS = tempfile.TemporaryDirectory(prefix="eagle-fuzz-")  # deleted with this process
 _VIT = json.dumps(TINY_VIT).replace('"', "").replace(" ", "")
 _CPU = "accelerator=cpu"
