@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from eagle.config.refinement import PATCH_STEPS, PIXEL_STEPS, UNREFINED, Refinement
 from eagle.models.cluster_tree import ClusterCut
-from eagle.models.probes import ClusterLookup, upsampled
+from eagle.models.probes import ClusterLookup, channel_log_softmax, upsampled
 
 # Sharpness of the cluster probe's softmax, as released.
 CLUSTER_ALPHA = 4.0
@@ -242,8 +242,8 @@ def log_probabilities(
     if steps or isinstance(probe, ClusterCut):
         return _logarithm(resample(patch_probabilities(features, probe, alpha, steps)))
     if isinstance(probe, ClusterLookup):
-        return _log_softmax(alpha * probe.resampled_similarity(features, resample))
-    return _log_softmax(resample(linear_scores(features, probe)))
+        return channel_log_softmax(alpha * probe.resampled_similarity(features, resample))
+    return channel_log_softmax(resample(linear_scores(features, probe)))
 
 
 def refined_on_pixels(
@@ -267,11 +267,6 @@ def refined_on_pixels(
 
 def _function(module: str, name: str) -> Callable[..., Any]:
     return getattr(import_module(module), name)
-
-
-def _log_softmax(scores: Tensor) -> Tensor:
-    """Over the channels, in the memory order of ``upsampled``."""
-    return F.log_softmax(scores.movedim(1, -1), dim=-1).movedim(-1, 1)
 
 
 def _logarithm(probs: Tensor) -> Tensor:

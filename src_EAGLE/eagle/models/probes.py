@@ -81,6 +81,11 @@ def upsampled(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(channels_last, size, mode="bilinear", align_corners=False)
 
 
+def channel_log_softmax(scores: Tensor) -> Tensor:
+    """Log-softmax over the channels of B×C×H×W, in the memory order of ``upsampled``, which is several times faster."""
+    return F.log_softmax(scores.movedim(1, -1), dim=-1).movedim(-1, 1)
+
+
 def resampled_norm(x: Tensor, resample: Callable[[Tensor], Tensor]) -> Tensor:
     """L2 norm over the channels of ``resample(x)``, bilinear samples of B×C×h×w → B×1×H×W.
 

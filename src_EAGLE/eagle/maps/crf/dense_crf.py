@@ -23,6 +23,7 @@ from eagle.maps.crf.reference import (
     pydensecrf_refine,
     require_pydensecrf,
 )
+from eagle.models.probes import channel_log_softmax
 
 # As released.
 LEAST_LOG_PROBABILITY = math.log(1e-5)
@@ -106,8 +107,7 @@ def log_unary(log_probs: Tensor, size: Sequence[int]) -> Tensor:
     finite = log_probs.float().clamp(-1e4, 1e4)  # the log of a one-hot map has −inf, which interpolation turns into NaN
     if finite.shape[2:] != tuple(size):
         finite = F.interpolate(finite, size=tuple(size), mode="bilinear", align_corners=False)
-    # Over the last axis, which is several times faster.
-    return F.log_softmax(finite.movedim(1, -1), dim=-1).movedim(-1, 1).clamp_(min=LEAST_LOG_PROBABILITY)
+    return channel_log_softmax(finite).clamp_(min=LEAST_LOG_PROBABILITY)
 
 
 def refine_images(bgr: Tensor, maps: Sequence[Tensor], refine: Refine) -> list[Tensor]:
