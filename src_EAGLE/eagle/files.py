@@ -82,6 +82,18 @@ def locked(lock: Path, place: Path) -> Iterator[None]:
             return
 
 
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes out of ``folder``, and delete the temporary files that killed ones left there.
+
+    Raises:
+        EagleError: as ``locked``.
+    """
+    with locked(folder / LOCK_NAME, folder):
+        remove_unfinished(folder)
+        yield
+
+
 def _is_there(file: TextIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())

@@ -29,7 +29,7 @@ from eagle.distributed import chosen_precision
 from eagle.errors import ConfigError, DataError
 from eagle.figures.drawing import write_figure
 from eagle.figures.grids import Panel, class_legend, eigenvector_colors, panel_grid
-from eagle.files import LOCK_NAME, locked, remove_unfinished
+from eagle.files import only_writer
 from eagle.inference.photograph import whole_patch_input
 from eagle.inference.segmenter import Segmenter, load_segmenter, machine_of
 from eagle.models.backbone import build_backbone
@@ -188,8 +188,7 @@ def visualize(cfg: DictConfig) -> str:
     named = _named_images(cfg, viewer.segmenter)
     n = min(cfg.max_images, len(named))
     folder = Path(cfg.output_dir)
-    with locked(folder / LOCK_NAME, folder):
-        remove_unfinished(folder)  # of a run that was killed
+    with only_writer(folder):
         rows: dict[str, dict[str, Panel]] = {}
         shown: list[np.ndarray] = []
         for index in tqdm(np.linspace(0, len(named) - 1, n).round().astype(int).tolist(), "images", unit="image"):

@@ -27,7 +27,7 @@ from eagle.distributed import chosen_precision
 from eagle.errors import ConfigError, DataError
 from eagle.figures.charts import frequencies_figure
 from eagle.figures.drawing import write_figure
-from eagle.files import LOCK_NAME, locked, remove_unfinished, sha256_of, write_text_atomically, written_atomically
+from eagle.files import only_writer, sha256_of, write_text_atomically, written_atomically
 from eagle.inference.photograph import PhotographSegmenter, Prepared, ordered
 from eagle.inference.segmentation import Legend, Segmentation, mask_files
 from eagle.inference.segmenter import load_segmenter
@@ -75,8 +75,7 @@ def segment(cfg: DictConfig) -> dict[str, Any]:
         _job(path, name, number, cfg.batch_size, settings)
         for number, (path, name) in enumerate(zip(files, output_names(files), strict=True))
     ]
-    with locked(folder / LOCK_NAME, folder):
-        remove_unfinished(folder)  # of a run that was killed
+    with only_writer(folder):
         entries = _finished(folder, jobs)
         left = [job for job in jobs if job.path not in entries]
         unreadable: dict[str, str] = {}
