@@ -25,7 +25,7 @@ from eagle.data.datamodule import SegmentationDataModule
 from eagle.data.datasets.catalog import dataset_label
 from eagle.distributed import chosen_precision, machine_arguments, named_devices, set_float32_precision
 from eagle.errors import ConfigError, DataError
-from eagle.files import LOCK_NAME, locked, nameless_errors_name, remove_unfinished, write_text_atomically
+from eagle.files import nameless_errors_name, only_writer, write_text_atomically
 from eagle.segmenter import LABEL_FREE_MONITOR, LABELLED_MONITOR, LitUnsupervisedSegmenter
 from eagle.training.caches import open_caches, refuse_full_memory
 from eagle.training.callbacks import (
@@ -92,7 +92,7 @@ def train(cfg: DictConfig) -> Path:
     if cfg.cache_features == "ram":
         sizes = len(data.train_set), len(data.val_set), cfg.max_steps - steps_done, trainer.num_devices
         refuse_full_memory(cfg, segmenter.net.model, *sizes)
-    with locked(run_dir / LOCK_NAME, run_dir) if trainer.is_global_zero else nullcontext():
+    with only_writer(run_dir) if trainer.is_global_zero else nullcontext():
         return _fit(cfg, run_dir, trainer, segmenter, data, resumed_from)
 
 
@@ -106,7 +106,6 @@ def _fit(
 ) -> Path:
     """Describe the run in its folder, train, and return the folder; no other process may write to it."""
     if trainer.is_global_zero:
-        remove_unfinished(run_dir)
         places = absolute_paths(TrainConfig, cfg, Path.cwd()) | {"output_root": str(run_dir.parent.resolve())}
         saved = with_overrides(cfg, **places, experiment_name=run_dir.name, ckpt_path=None)
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
