@@ -36,7 +36,7 @@ from eagle.evaluation.kmeans import MOST_VECTORS, kmeans_probe, sampled_images, 
 from eagle.figures.charts import tree_figure
 from eagle.figures.drawing import write_figure
 from eagle.maps.probe_maps import patch_probabilities
-from eagle.models.cluster_tree import ClusterTree
+from eagle.models.cluster_tree import ClusterCut, ClusterTree
 from eagle.models.key_cache import KeyMemory
 from eagle.models.probes import ClusterLookup
 from eagle.spectral.laplacian import normalized_laplacian
@@ -149,10 +149,11 @@ def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
         leaf = np.zeros(len(means), dtype=np.int64)
         if n_leaves > 1:
             leaf = AgglomerativeClustering(n_leaves, linkage="ward").fit_predict(means)
-    leaves = np.stack([means[leaf == i].mean(axis=0) for i in range(n_leaves)])
+        leaves = torch.from_numpy(np.stack([means[leaf == i].mean(axis=0) for i in range(n_leaves)]).astype(np.float32))
+        embedding = spectral_embedding(leaf_affinity(leaves, codes), n_clusters)
     leaf_areas = np.bincount(leaf, weights=areas, minlength=n_leaves)
-    merges = weighted_ward(spectral_embedding(leaves, n_clusters), np.sqrt(leaf_areas))
-    return ClusterTree(*(torch.from_numpy(part) for part in (leaves.astype(np.float32), leaf_areas, merges)))
+    merges = weighted_ward(embedding, np.sqrt(leaf_areas))
+    return ClusterTree(leaves, torch.from_numpy(leaf_areas), torch.from_numpy(merges))
 
 
 def code_regions(codes: Tensor, n_centres: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -196,12 +197,29 @@ def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
     return (sums / areas[:, None])[large], areas[large]
 
 
-def spectral_embedding(leaves: np.ndarray, n_vectors: int) -> np.ndarray:
-    """Rows of the smallest eigenvectors of the leaves' normalised Laplacian, scaled to length 1, L×dim → L×n_vectors.
+def leaf_affinity(leaves: Tensor, codes: Tensor) -> Tensor:
+    """√(cᵢⱼ mᵢⱼ), L×dim and B×dim×h×w → L×L float64, diagonal 1.
 
-    The affinity is that between the patches of an image in spectral refinement.
+    c is the affinity between patches in spectral refinement, here of the leaves. m says how much more often two leaves
+    share a patch than an image: Σ pᵢpⱼ over all patches, divided by Σ p̄ᵢp̄ⱼ over all images, where p are the leaves'
+    probabilities and p̄ their means over an image; scaled to mᵢᵢ = 1. Parts of one class share patches, whereas two
+    classes with similar codes, such as road and pavement, share images.
     """
-    laplacian, _ = normalized_laplacian(cosine_affinity(torch.from_numpy(leaves).double()[None]))
+    probe = ClusterCut(leaves, range(len(leaves)))
+    in_patch, in_image = torch.zeros(2, len(leaves), len(leaves), dtype=torch.float64)
+    for code in codes.split(1):
+        probs = probe.probabilities(code)[0].flatten(1).double()
+        mean = probs.mean(dim=1)
+        in_patch += probs @ probs.T / probs.shape[1]
+        in_image += torch.outer(mean, mean)
+    shared = in_patch / in_image
+    scale = shared.diagonal().rsqrt()
+    return (cosine_affinity(leaves.double()[None])[0] * shared * torch.outer(scale, scale)).sqrt()
+
+
+def spectral_embedding(affinity: Tensor, n_vectors: int) -> np.ndarray:
+    """Rows of the smallest eigenvectors of the normalised Laplacian, scaled to length 1, L×L → L×n_vectors."""
+    laplacian, _ = normalized_laplacian(affinity[None])
     vectors = torch.linalg.eigh(laplacian[0]).eigenvectors[:, :n_vectors]
     return F.normalize(vectors, dim=1).numpy()
 

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -116,16 +118,31 @@ def settled(browser, old):
 
 
 def choose(browser, field, text):
-    """Choose from a list, which is opened again where the page has closed it, e.g. to show a message."""
+    """Choose from a list, again where the page has closed or redrawn it, e.g. to show a message."""
     options = "[...document.querySelectorAll('[role=option]')]"
 
-    def option(_):
+    def chosen(_):
         if not value(browser, f"{options}.length"):
             browser.execute_script("document.activeElement.blur()")
             found(browser, f"#{field} input").click()
-        return value(browser, f"{options}.find((option) => option.textContent.trim().endsWith('{text}'))")
+        option = value(browser, f"{options}.find((option) => option.textContent.trim().endsWith('{text}'))")
+        if option:
+            option.click()
+        return option
 
-    WebDriverWait(browser, 30, 0.5).until(option).click()
+    WebDriverWait(browser, 30, 0.5, [StaleElementReferenceException]).until(chosen)
+
+
+def downloaded(browser, archive):
+    """Click until the file is there: on a busy machine a click is lost now and then, while the page is updated."""
+
+    def clicked(_):
+        found(browser, "#download").click()
+        with suppress(TimeoutException):
+            return WebDriverWait(browser, 10, 0.05).until(lambda _: archive.is_file())
+
+    WebDriverWait(browser, 30).until(clicked)
+    return archive
 
 
 def told(browser, text):
@@ -147,10 +164,7 @@ def test_page__slides_from_coarse_to_fine_clusters(page, checkpoint, tmp_path):
         until(page, f"{MASKS} !== {json.dumps(before)}")
         expected = segmenter.segment(path, n_clusters=n)
         assert len(value(page, LEGEND)) == len(expected.shares())
-    found(page, "#download").click()
-    archive = tmp_path / "my_photo_masks.zip"
-    WebDriverWait(page, 30, 0.05).until(lambda _: archive.is_file())
-    with zipfile.ZipFile(archive) as masks:
+    with zipfile.ZipFile(downloaded(page, tmp_path / "my_photo_masks.zip")) as masks:
         expected.save(tmp_path, "expected")
         assert masks.read("my_photo_ids.png") == (tmp_path / "expected_ids.png").read_bytes()
 
@@ -173,10 +187,7 @@ def test_page__segments_renames_and_downloads(page, tmp_path):
     page.switch_to.active_element.send_keys("Blue <sky> & ☁", Keys.ENTER)
     until(page, f"{LEGEND}[0].endsWith('  Blue <sky> & ☁')")
 
-    found(page, "#download").click()
-    archive = tmp_path / "my_photo_masks.zip"
-    WebDriverWait(page, 20, 0.05).until(lambda _: archive.exists())
-    with zipfile.ZipFile(archive) as files:
+    with zipfile.ZipFile(downloaded(page, tmp_path / "my_photo_masks.zip")) as files:
         segments = json.loads(files.read("my_photo_segments.json"))["segments"]
         ids = np.array(Image.open(files.open("my_photo_ids.png")))
         overlay = np.array(Image.open(files.open("my_photo_overlay.png"))).astype(int)
