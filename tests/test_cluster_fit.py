@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,7 +193,11 @@ def test_segment__more_clusters_than_leaves_or_none_to_cut_is_one_line(photograp
         segmenter.segment(photograph, n_clusters=2, probe="linear")
 
 
-def test_train__fits_a_tree_at_its_end(make_run):
-    run_dir = train(make_run(max_steps=1, res=64, val_res=64, fit_clusters="tree"))
-    assert load_segmenter(run_dir / "last_tree.ckpt").cluster_tree is not None
+def test_train__fits_at_its_end_the_tree_that_the_command_fits(make_run):
+    keys = {"max_steps": 1, "res": 64, "val_res": 64, "seed": 3, "precision": "bf16-mixed", "batch_size": 3}
+    run_dir = train(make_run(**keys, fit_clusters="tree"))
+    trained = load_segmenter(run_dir / "last_tree.ckpt").cluster_tree
     assert load_segmenter(run_dir / "last.ckpt").cluster_tree is None
+    path = str(run_dir / "last.ckpt")
+    again = load_segmenter(fit_checkpoint(Path(path), validated(FitConfig, {"checkpoint": path, "num_workers": 0})))
+    assert all(torch.equal(part, again.cluster_tree.state_dict()[name]) for name, part in trained.state_dict().items())

@@ -62,11 +62,11 @@ logger = logging.getLogger(__name__)
 def fit_checkpoint(checkpoint: Path, cfg: Any, memory: KeyMemory | None = None) -> Path:
     """Fit a tree to a checkpoint and write ``NAME_tree`` beside it, which every command uses as any checkpoint.
 
-    The same checkpoint and images give the same tree.
+    The same checkpoint, images, ``precision``, ``batch_size`` and ``seed`` give the same tree.
 
     Args:
         checkpoint: released or ours, .ckpt or .safetensors.
-        cfg: a validated FitConfig or TrainConfig.
+        cfg: a validated FitConfig, or a TrainConfig.
         memory: keeps keys for further checkpoints.
 
     Returns:
@@ -86,7 +86,8 @@ def fit_checkpoint(checkpoint: Path, cfg: Any, memory: KeyMemory | None = None) 
         machine = Fabric(**keys, plugins=[LightningEnvironment()])
     machine.to_device(segmenter)
     dataset = open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train")
-    images = sampled_images(dataset, cfg.seed, MOST_IMAGES)
+    seed = segmenter.cfg.seed if cfg.seed is None else cfg.seed
+    images = sampled_images(dataset, seed, MOST_IMAGES)
     views = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), segmenter.cfg.val_res)
     parts = []
     for batch in device_batches(machine, views, cfg.batch_size, cfg.num_workers, "codes of training images"):
@@ -94,7 +95,7 @@ def fit_checkpoint(checkpoint: Path, cfg: Any, memory: KeyMemory | None = None) 
             parts.append(segmenter(batch["img"]).half().cpu())
     codes = torch.cat(parts)
     n_clusters = len(segmenter.cluster_probe.clusters)
-    segmenter.cluster_tree = fit_tree(codes, n_clusters, cfg.seed)
+    segmenter.cluster_tree = fit_tree(codes, n_clusters, seed)
     logger.info("a tree of %d leaves, from %d images", segmenter.cluster_tree.n_leaves, len(views))
     target = checkpoint.with_name(f"{checkpoint.stem}_tree{checkpoint.suffix}")
     write_stored(dataclasses.replace(stored, tensors=segmenter.state_dict(), class_map=None), target)

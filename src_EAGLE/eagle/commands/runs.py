@@ -98,8 +98,11 @@ class FitConfig(BadImageConfig, DeviceConfig):
         "Folder that holds all datasets; none = the checkpoint's, or the default folder if that does not exist",
         path=True,
     )
-    seed: int = option(
-        0, "Seed of the sampled images and of the k-means that finds regions", minimum=0, maximum=MOST_SEED
+    seed: int | None = option(
+        None,
+        "Seed of the sampled images and of the k-means that finds regions; none = the training run's",
+        minimum=0,
+        maximum=MOST_SEED,
     )
     batch_size: int = option(16, "Images per batch", minimum=1)
     num_workers: int = option(4, "Data loader processes", minimum=0)

@@ -133,7 +133,9 @@ def _fit(
         chosen, best = run_dir / BEST_NAME, cast(BestCheckpoint, trainer.checkpoint_callback)
         if cfg.fit_clusters == "tree" and trainer.global_step >= cfg.max_steps:
             try:
-                chosen = fit_checkpoint(run_dir / LAST_NAME, cfg)
+                # The defaults of fit_clusters.py, which thus gives the same tree.
+                options = OmegaConf.merge(cfg, {"precision": "32-true", "batch_size": 16})
+                chosen = fit_checkpoint(run_dir / LAST_NAME, options)
             except DataError as error:  # too few images for a tree end no run that has been trained
                 logger.warning("fit_clusters: no tree: %s", error)
         if best.best_model_score is not None:
