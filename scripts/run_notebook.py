@@ -44,8 +44,12 @@ def executed(path: Path, timeout: int) -> str:
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
+    from nbformat.reader import NotJSONError
 
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except NotJSONError as error:
+        raise DataError(f"{path}: not a notebook") from error
     client = NotebookClient(
         notebook,
         timeout=timeout,

@@ -111,7 +111,9 @@ def test_convert__slim_and_back_keep_every_tensor_the_class_map_and_what_lightni
     convert(tmp_path / "run.ckpt", tmp_path / "slim.safetensors")
     convert(tmp_path / "slim.safetensors", tmp_path / "back.ckpt")
     original = load_segmenter(tmp_path / "run.ckpt")
+    (tmp_path / "file").touch()
     for name in ("slim.safetensors", "back.ckpt"):
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "file").stat().st_mode, "as the umask says"
         loaded = load_segmenter(tmp_path / name)
         assert loaded.cfg == original.cfg
         assert loaded.training_record == RECORDED

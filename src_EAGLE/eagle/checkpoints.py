@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, base, nodes
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from eagle.config.schema import DatasetConfig, TrainConfig, keys_with
@@ -225,7 +225,7 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
         if stored.class_map is not None:
             description["class_map"] = stored.class_map.to_plain()
         with written_atomically(path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in stored.tensors.items()}, temporary)
+            temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in stored.tensors.items()}))
         write_text_atomically(path.with_suffix(".yml"), yaml.safe_dump(description, sort_keys=False))
     elif path.suffix == CKPT:
         hyper_parameters = {"n_classes": stored.n_classes, "cfg": stored.cfg}

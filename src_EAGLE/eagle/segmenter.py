@@ -116,7 +116,7 @@ class LitUnsupervisedSegmenter(pl.LightningModule):
                 f"n_clusters: this checkpoint has {trained} clusters; fit a tree that can be cut at other numbers with "
                 "`python fit_clusters.py checkpoint=FILE`"
             )
-        n_clusters = n_clusters or min(trained, tree.n_leaves)
+        n_clusters = min(trained, tree.n_leaves) if n_clusters is None else n_clusters
         if not 1 <= n_clusters <= tree.n_leaves:
             raise ConfigError(f"n_clusters: {n_clusters} is not from 1 to {tree.n_leaves}, the leaves of this tree")
         return tree.cut(n_clusters)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,16 @@ def test_differences__are_paired_over_common_seeds_with_scipys_interval():
     assert cells(table, "2. cluster+spectral") == [shown, "+2.0 ± 0.0*"], "like for like"
     assert cells(differences_table(collect(TWO)), "2. cluster") == ["-9.5 ± 6.4*"], "10 and 9 lower: 12.7 / √2 · 0.71"
     assert differences_table(collect(sweep((1.0, {"lr": 0.1, "seed": 0})))).count("\n") == 2, "one pair: refinement"
+    unrefined = [replace(run, scores={"cluster": run.scores["cluster"]}) for run in collect(TWO)]
+    assert "unrefined" not in differences_table(unrefined)
+
+
+def test_collect__names_runs_of_one_setting_and_seed(caplog):
+    collect(TWO)
+    assert not caplog.messages
+    collect(sweep((1.0, {"seed": 0}), (2.0, {"seed": 1}), (3.0, {"seed": 0})))
+    assert len(caplog.messages) == 1
+    assert "both count as runs" in caplog.messages[0]
 
 
 def test_stored_evaluation__counts_only_for_the_same_weights_settings_and_files(tmp_path):

@@ -21,7 +21,7 @@ from eagle.inference.photograph import whole_patch_input
 from eagle.inference.segmenter import Segmenter
 from eagle.spectral.affinity import color_affinity, feature_affinity
 from eagle.spectral.laplacian import normalized_laplacian
-from miniatures import picture
+from miniatures import picture, save
 
 NAMED = ClassMap(
     Classes(("sky", "ground"), np.array([[0, 0, 200], [90, 60, 0]], dtype=np.uint8)),
@@ -128,12 +128,40 @@ def test_segment__what_is_no_image_is_named_in_one_line(segmenter, image, messag
         ({"refine": "auto"}, "unknown refinement 'auto'"),
         ({"crf_backend": "numba"}, "unknown CRF backend 'numba'"),
         ({"batch_size": 0}, "batch_size: 0 is too small"),
+        ({"res": "64"}, "res: '64' is no whole number"),
+        ({"n_clusters": 0}, "n_clusters: "),
+        ({"refine": None}, "unknown refinement 'None'"),
+        ({"res": 64, "full_resolution": True}, "res: with full_resolution photographs keep their own size"),
+        ({"probe": "linear", "cluster_names": __file__}, "cluster_names: the linear probe has classes"),
     ],
 )
 def test_segment__invalid_options_are_named(segmenter, options, message):
     with pytest.raises(ConfigError) as error:
         segmenter.segment(picture(0), **options)
     assert message in str(error.value)
+
+
+def test_segment_codes__takes_what_codes_takes_and_refuses_codes_of_anything_else(segmenter, tmp_path):
+    save(tmp_path / "photo.png", picture(0, (75, 48)))
+    code = segmenter.codes(tmp_path / "photo.png")
+    result = segmenter.segment_codes(tmp_path / "photo.png", code)
+    assert np.array_equal(result.ids, segmenter.segment(tmp_path / "photo.png").ids)
+    assert result.name == "photo"
+    for wrong in (code[:, :3], code[:, :, :-1], torch.cat([code, code])):
+        with pytest.raises(DataError, match=r"codes of \(1, 32, .* are needed for this photograph and res"):
+            segmenter.segment_codes(tmp_path / "photo.png", wrong)
+    with pytest.raises(ConfigError, match="unknown refinement 'spectal': did you mean 'spectral'"):
+        segmenter.segment_codes(tmp_path / "photo.png", code, refine="spectal")
+
+
+def test_segmentation__refuses_a_file_as_folder_and_an_impossible_opacity(segmenter, tmp_path):
+    result = segmenter.segment(picture(0))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"folder: .*file is a file"):
+        result.save(tmp_path / "file")
+    for opacity in (-0.1, 2):
+        with pytest.raises(ConfigError, match=r"opacity: .* is not from 0 to 1"):
+            result.overlay(opacity)
 
 
 def test_eigenvectors_and_cue__are_trainings(segmenter):
@@ -188,7 +216,9 @@ def test_codes__of_tensors_and_photographs(segmenter):
         segmenter.codes([photographs[0], picture(0, (48, 60))])
 
 
-@pytest.mark.parametrize("values", [{"device": "gpu9"}, {"precision": "12-true"}, {"precision": "64-true"}])
+@pytest.mark.parametrize(
+    "values", [{"device": "gpu9"}, {"device": "cuda:x"}, {"precision": "12-true"}, {"precision": "64-true"}]
+)
 def test_load_segmenter__missing_device_or_precision_is_one_line(checkpoint, values):
     with pytest.raises(ConfigError) as error:
         load_segmenter(checkpoint, **values)

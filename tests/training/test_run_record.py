@@ -27,6 +27,8 @@ def test_readme__commands_of_a_folder_with_an_odd_name_arrive_as_typed(tmp_path,
     assert list(parse_command_line(EvalConfig, evaluate, None, "model_paths").model_paths) == [best]
     assert parse_command_line(SegmentConfig, segment, None, "images").checkpoint == best
     assert parse_command_line(TrainConfig, resume).seed == 3
+    write_run_readme(run_dir, "mine: 3 images", complete_config({}), has_labels=False)
+    assert "eval_segmentation.py" not in (run_dir / "README.md").read_text()
 
 
 def test_run_record__says_what_a_run_was_made_with(make_run):

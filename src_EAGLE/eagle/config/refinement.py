@@ -8,6 +8,8 @@ several maps, B×C×H×W each, and returns the list of their probabilities.
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from eagle.errors import ConfigError, unknown_name_message
+
 # Steps in the order in which they apply, by the module and the name of their function.
 PATCH_STEPS = {
     "spectral": ("eagle.spectral.refinement", "spectral_refinement"),
@@ -66,7 +68,9 @@ def refinement(cfg: Any, auto: str = "none") -> Refinement:
 
 
 def refinement_of_name(name: str) -> Refinement:
-    """The steps of one of ``NAMED_REFINEMENTS``."""
+    """The steps of one of ``NAMED_REFINEMENTS``; raises ConfigError for another name."""
+    if name not in NAMED_REFINEMENTS:
+        raise ConfigError(unknown_name_message("refinement", str(name), NAMED_REFINEMENTS))
     if name == BOTH:
         return Refinement(("spectral", "crf"))
     return Refinement(() if name == "none" else tuple(name.split("+")))

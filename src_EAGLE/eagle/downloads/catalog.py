@@ -86,13 +86,13 @@ def licence_hint(timm_name: str) -> str:
     """What to do when DINOv3's weights cannot be fetched, as the end of an error message; empty for other models."""
     if "_dinov3" not in timm_name:
         return ""
-    return (
-        f". DINOv3's weights need its licence to be accepted: ask for the file at {DINOV3_URL}, see docs/backbones.md"
-    )
+    return f"; if access is refused, accept the licence at {DINOV3_URL}, see docs/backbones.md"
 
 
 def require_checkpoint(path: Path, key: str | None = None) -> None:
     """Raise CheckpointError that names ``key`` if a checkpoint is missing; for a released one say how to fetch it."""
+    if path.is_dir():
+        raise CheckpointError(f"{f'{key}: ' if key else ''}{path}: is a folder; name a checkpoint in it")
     if not path.is_file():
         released = next((name for name, model in MODELS.items() if model.drive_id and model.stem == path.stem), None)
         command = f"python download_models.py models=[{released}] output_dir={path.parent}"

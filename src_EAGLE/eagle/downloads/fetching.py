@@ -4,7 +4,7 @@ timm and gdown are imported only where they are used: importing them takes time,
 """
 
 import glob
-import logging
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +24,6 @@ TIMEOUT = 30.0
 RETRIES = 3
 # Seconds for the Hugging Face hub to answer at all; its client would retry for minutes.
 HUB_TIMEOUT = 5.0
-
-logger = logging.getLogger(__name__)
 
 
 def fetch_file(url: str, destination: str | Path) -> Path:
@@ -73,7 +71,10 @@ def fetch_file(url: str, destination: str | Path) -> Path:
     except (RequestException, gdown.DownloadError) as error:
         part = next(fetched.parent.glob(f"{glob.escape(fetched.name)}????????.part"), None)
         restart = f", delete {part} to start from the beginning" if part else ""
-        raise DownloadError(f"{url}: {' '.join(str(error).split())}; {by_hand}{restart}") from error
+        reason = " ".join(str(error).split())
+        if failed := re.search(r"\[Errno -?\d+\] ([\w ,]+)", reason):  # within several exceptions' texts
+            reason = f"no connection ({failed[1]})"
+        raise DownloadError(f"{url}: {reason}; {by_hand}{restart}") from error
     except OSError as error:
         raise DownloadError(f"{destination}: cannot be written ({error.strerror or error})") from error
 
@@ -94,7 +95,6 @@ def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> 
         try:
             return fetch_file(url, f"{stem}{'.ckpt' if model.drive_id else '.pth'}")
         except DownloadError as error:
-            logger.info("%s", error)
             reasons.append(str(error))
     if model.timm_name:
         source = f"timm {model.timm_name}"
@@ -102,7 +102,7 @@ def fetch_model(name: str, output_dir: str | Path, base_url: str = DINO_URL) -> 
             return save_weights(timm_state(model.timm_name), Path(f"{stem}.safetensors"), source, source)
         except Exception as error:  # the hub's error types change with its version
             reasons.append(f"{source}: {' '.join(str(error).split())}")
-    raise DownloadError("; ".join(reasons) + licence_hint(model.timm_name or ""))
+    raise DownloadError("; ".join(reason.rstrip(".") for reason in reasons) + licence_hint(model.timm_name or ""))
 
 
 def timm_state(timm_name: str) -> dict[str, "Tensor"]:

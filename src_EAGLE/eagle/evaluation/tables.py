@@ -5,6 +5,7 @@ between the runs' configurations, apart from the seed and from keys that change 
 """
 
 import json
+import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ from eagle.data.datasets.base import Classes
 from eagle.evaluation.metrics import UnsupervisedMetrics
 from eagle.files import sha256_of, write_text_atomically
 from eagle.maps.probe_maps import CUT_SIGN, without_cuts
+
+logger = logging.getLogger(__name__)
 
 # Protocol → whether pixels of unmatched extra clusters count as errors.
 PROTOCOLS = {"published": False, "strict": True}
@@ -167,9 +170,13 @@ def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
         if len({(datasets[path], values[path][name]) for path in contents}) > len({*datasets.values()})
     ]
     runs, baselines = [], {}
+    taken: dict[Any, str] = {}
     for path, content in contents.items():
         setting = {name: values[path][name] for name in differing}
         dataset, seed = datasets[path], configs[path].seed
+        same = taken.setdefault((dataset, *setting.values(), seed), path)
+        if same != path:
+            logger.warning("%s: has the setting and the seed of %s; both count as runs", path, same)
         runs.append(Run(Path(path), dataset, setting, seed, _scores(content["scores"])))
         if "kmeans" in content:
             baselines[dataset, seed] = Run(None, dataset, {KMEANS: ""}, seed, _scores(content["kmeans"]))
@@ -201,6 +208,8 @@ def differences_table(runs: Sequence[Run]) -> str:
             if any(cells):
                 rows.append([f"{number + 1}. {name}", *cells])
     header = [f"{runs[0].dataset}: mIoU of", *(f"− {number}." for number in range(1, len(parts))), "− unrefined"]
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
     return text_table(header, rows) if rows else ""
 
 

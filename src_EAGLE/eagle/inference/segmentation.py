@@ -21,6 +21,7 @@ from eagle.data.labels import (
     write_ids,
     write_image,
 )
+from eagle.errors import ConfigError
 from eagle.models.cluster_tree import ClusterCut
 
 
@@ -142,7 +143,12 @@ class Segmentation:
 
         Args:
             opacity: 0 shows the photograph alone, 1 the colours alone.
+
+        Raises:
+            ConfigError: another opacity.
         """
+        if not 0 <= opacity <= 1:
+            raise ConfigError(f"opacity: {opacity} is not from 0 to 1")
         return Image.fromarray(overlay(self.photograph, self.ids, self.palette, opacity))
 
     def shares(self) -> dict[str, float]:
@@ -159,7 +165,12 @@ class Segmentation:
 
         Returns:
             The files by kind: ids, color, overlay.
+
+        Raises:
+            ConfigError: ``folder`` is a file, or ``opacity`` not from 0 to 1.
         """
+        if Path(folder).is_file():
+            raise ConfigError(f"folder: {folder} is a file; name a folder")
         files = {kind: Path(folder) / file for kind, file in mask_files(name or self.name).items()}
         write_ids(files["ids"], self.ids, len(self.names))
         write_image(files["color"], colored_image(self.ids, self.palette))

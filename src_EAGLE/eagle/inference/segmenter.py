@@ -1,6 +1,8 @@
 """The segmenter that ``eagle.load_segmenter`` returns: photographs in, label maps, codes and eigenvectors out."""
 
+import re
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -13,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from eagle.checkpoints import build_segmenter, read_stored
-from eagle.config.refinement import NAMED_REFINEMENTS, RECOMMENDED, UNREFINED, Refinement, refinement_of_name
+from eagle.config.refinement import RECOMMENDED, UNREFINED, Refinement, refinement_of_name
 from eagle.config.schema import CRF_BACKENDS, PRECISIONS
 from eagle.config.validation import check_resolution, refuse_unknown
 from eagle.data.datasets.base import name_lines
@@ -157,9 +159,9 @@ class Segmenter:
             DataError: an image or the file of names cannot be read, or is of no accepted kind.
         """
         given, several = listed(images), isinstance(images, (list, tuple))
+        _refuse_no_number(batch_size=batch_size)
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is too small; the least is 1")
-        refuse_unknown("refinement", [refine], NAMED_REFINEMENTS)
         steps = refinement_of_name(refine)
         photographs = self.photographs(
             steps, probe, res, full_resolution, window, flip, crf_backend, cluster_names, n_clusters
@@ -174,7 +176,7 @@ class Segmenter:
 
     def segment_codes(
         self,
-        photograph: Image.Image,
+        photograph: GivenImage,
         code: Tensor,
         *,
         res: int | None = None,
@@ -182,12 +184,22 @@ class Segmenter:
         cluster_names: str | Path | None = None,
         n_clusters: int | None = None,
     ) -> Segmentation:
-        """``segment`` for an RGB photograph whose ``codes(photograph, res)`` are known: without the backbone."""
+        """``segment`` for a photograph whose ``codes(photograph, res)`` are known: without the backbone.
+
+        Raises:
+            ConfigError, DataError: as for ``segment``; or the codes are not of such a photograph.
+        """
         photographs = self.photographs(
             refinement_of_name(refine), res=res, cluster_names=cluster_names, n_clusters=n_clusters
         )
-        (clusters,) = photographs.label_maps([photographs.prepare(photograph)], code)
-        return Segmentation(photograph, photographs.legend.ids(clusters), photographs.legend, "image")
+        prepared = photographs.prepare(photograph_of(photograph))
+        patch_size, (width, height) = self.model.net.model.patch_size, prepared.seen.size
+        expected = 1, self.cfg.dim, -(-height // patch_size), -(-width // patch_size)
+        if code.shape != expected:
+            raise DataError(f"codes of {expected} are needed for this photograph and res, not {tuple(code.shape)}")
+        (clusters,) = photographs.label_maps([prepared], self.machine.to_device(code))
+        legend = photographs.legend
+        return Segmentation(prepared.photograph, legend.ids(clusters), legend, _name_of(photograph, None))
 
     def codes(
         self, batch: Tensor | GivenImage | Sequence[GivenImage], res: int | None = None, flip: bool = False
@@ -275,6 +287,9 @@ class Segmenter:
         refuse_unknown("CRF backend", [crf_backend], CRF_BACKENDS)
         refuse_unknown("probe", [probe], PROBES)
         model, val_res = self.model, self.cfg.val_res
+        _refuse_no_number(res=res, window=window, n_clusters=n_clusters)
+        if full_resolution and res is not None:
+            raise ConfigError("res: with full_resolution photographs keep their own size; leave one of both out")
         for name, size in (("res", res), ("window", window)):
             if size is not None:
                 check_resolution(name, size, model.net.model.patch_size)
@@ -282,8 +297,15 @@ class Segmenter:
         names = Path(cluster_names) if cluster_names else None
         if probe == "linear" and n_clusters is not None:
             raise ConfigError("n_clusters: the linear probe has classes, not clusters; leave it out")
-        if names and probe == "cluster" and model.cluster_tree and n_clusters is None:
+        if names and not names.is_file():
+            raise DataError(f"cluster_names: {names}: no such file")
+        if probe == "linear" and names:
+            raise ConfigError("cluster_names: the linear probe has classes, not clusters; leave it out")
+        if names and model.cluster_tree and n_clusters is None:
             n_clusters = len(name_lines(names))
+            if n_clusters > model.cluster_tree.n_leaves:
+                most = model.cluster_tree.n_leaves
+                raise DataError(f"{names}: {n_clusters} lines, but the tree has {most} leaves; write at most {most}")
         module = model.linear_probe if probe == "linear" else model.clusters(n_clusters)
         n = n_scores(module)
         cut = n_clusters is not None and n != len(model.cluster_probe.clusters)
@@ -333,11 +355,20 @@ def load_segmenter(
 def machine_of(device: str, precision: str) -> Fabric:
     """A device and a precision by the names that ``load_segmenter`` takes; raises ConfigError as it does."""
     refuse_unknown("precision", [precision], PRECISIONS)
+    if not re.fullmatch(r"auto|cpu|mps|(gpu|cuda)(:\d+)?", device):
+        raise ConfigError(f"device: '{device}' is none of auto, cpu, mps, cuda and cuda:N")
     accelerator, _, index = device.partition(":")
     try:
         return Fabric(accelerator=accelerator, devices=[int(index)] if index else 1, precision=precision)  # type: ignore[arg-type]
     except (RuntimeError, TypeError, ValueError, MisconfigurationException) as error:
         raise ConfigError(f"device={device} precision={precision}: {one_line(error)}") from error
+
+
+def _refuse_no_number(**values: Any) -> None:
+    """Raise ConfigError for a value that is neither None nor a whole number."""
+    for name, value in values.items():
+        if value is not None and not isinstance(value, Integral):
+            raise ConfigError(f"{name}: {value!r} is no whole number")
 
 
 def _name_of(image: GivenImage, index: int | None) -> str:

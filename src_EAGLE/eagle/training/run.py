@@ -110,7 +110,8 @@ def _fit(
         saved = with_overrides(cfg, **places, experiment_name=run_dir.name, ckpt_path=None)
         write_text_atomically(run_dir / "config.yml", OmegaConf.to_yaml(saved))
         record_run(run_dir, cfg.seed, str(resumed_from) if resumed_from else None)
-        write_run_readme(run_dir, f"{dataset_label(cfg)}: {len(data.train_set)} training images", cfg)
+        data_line = f"{dataset_label(cfg)}: {len(data.train_set)} training images"
+        write_run_readme(run_dir, data_line, cfg, data.val_set.has_labels)
         _warn_about_batch(cfg, trainer.world_size)
     with warnings.catch_warnings():
         # Lightning warns of what is intended: the folder holds config.yml, num_workers is the user's choice, the frozen
@@ -140,7 +141,8 @@ def _fit(
                 logger.warning("fit_clusters: no tree: %s", error)
         if best.best_model_score is not None:
             logger.info("best %s: %.2f", best.monitor, best.best_model_score)
-        logger.info("score the run: %s\nrun folder: %s", evaluation_command(chosen), run_dir)
+        following = evaluation_command(chosen) if data.val_set.has_labels else segmentation_command(chosen)
+        logger.info("%s the run: %s\nrun folder: %s", "score" if data.val_set.has_labels else "use", following, run_dir)
     return run_dir
 
 
@@ -215,18 +217,18 @@ def record_run(run_dir: Path, seed: int, resumed_from: str | None) -> None:
     write_text_atomically(path, json.dumps([*earlier, entry], indent=2) + "\n")
 
 
-def write_run_readme(run_dir: Path, data: str, cfg: Any) -> None:
+def write_run_readme(run_dir: Path, data: str, cfg: Any, has_labels: bool = True) -> None:
     """Write ``README.md``: a model card, and the commands that score, use and resume the run.
 
     Args:
         run_dir: the run's folder.
         data: what the model is trained on.
         cfg: a validated TrainConfig.
+        has_labels: whether the run can be scored.
     """
     checkpoint = run_dir.resolve() / (TREE_NAME if cfg.fit_clusters == "tree" else BEST_NAME)
-    # As two words, the path is taken as it is: = and [ have a meaning in Hydra's key=value.
-    segment = shell_command(_SCRIPTS / "segment_images.py", "IMAGES", "--checkpoint", str(checkpoint))
-    commands = [evaluation_command(checkpoint), segment, resume_command(run_dir)]
+    scoring = [evaluation_command(checkpoint)] if has_labels else []
+    commands = [*scoring, segmentation_command(checkpoint), resume_command(run_dir)]
     card = model_card(cfg, data, "**Scores**: in `metrics.csv` and, after an evaluation, beside the checkpoint")
     lines = [f"# Training run {checkpoint.parent.name}", "", card, "", "```bash", *commands, "```", ""]
     write_text_atomically(run_dir / "README.md", "\n".join(lines))
@@ -235,3 +237,9 @@ def write_run_readme(run_dir: Path, data: str, cfg: Any) -> None:
 def evaluation_command(checkpoint: Path) -> str:
     """Return the shell command that scores a checkpoint."""
     return shell_command(_SCRIPTS / "eval_segmentation.py", str(checkpoint.resolve()))
+
+
+def segmentation_command(checkpoint: Path) -> str:
+    """Return the shell command that segments images with a checkpoint."""
+    # As two words, the path is taken as it is: = and [ have a meaning in Hydra's key=value.
+    return shell_command(_SCRIPTS / "segment_images.py", "IMAGES", "--checkpoint", str(checkpoint.resolve()))
