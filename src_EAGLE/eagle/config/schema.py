@@ -248,8 +248,8 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     )
     lambda_schedule: str = method(
         "released",
-        "Weight λ of the object-centric loss: released = 0 for step_schedulers steps, then momentum_limit; paper = "
-        "linear ramp from 0 to momentum_limit over step_schedulers steps",
+        "Weight λ of the object-centric loss: released = 0 up to and including step step_schedulers, then "
+        "momentum_limit; paper = linear ramp from 0 to momentum_limit over step_schedulers steps",
         choices=("released", "paper"),
     )
 
@@ -286,7 +286,9 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     shift_value: float = method(3.5, "Factor of the shift of negative pairs in the correspondence loss")
     shift_bias: float = method(0.0, "Constant subtracted in the shifts of positive and negative pairs")
     pointwise: bool = method(
-        True, "Centre each point's feature correlations by their mean over the other image's points"
+        True,
+        "Subtract from each point's feature correlations their mean over the other image's points, and add the mean of "
+        "all",
     )
     zero_clamp: bool = method(True, "Clamp code correlations to at least 0")
     stabalize: bool = method(True, "Clamp code correlations to at most 0.8 (published spelling of the key)")
@@ -324,7 +326,9 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
         minimum=1,
     )
     step_schedulers: int = method(
-        200, "Last step with λ = 0 (released) or end of the ramp of λ to momentum_limit (paper)", minimum=0
+        200,
+        "Last step with λ = 0 (released) or end of the ramp of λ to momentum_limit (paper); steps count from 0",
+        minimum=0,
     )
     momentum_limit: float = method(
         0.9, "Weight λ of the object-centric loss after step_schedulers steps", minimum=0, maximum=1
