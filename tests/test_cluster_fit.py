@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 import eagle
 from conftest import run_values
 from eagle.checkpoint_evaluation import evaluate_checkpoint
 from eagle.checkpoints import convert, load_segmenter, read_stored
-from eagle.cluster_fit import LEAST_PATCHES, code_regions, fit_checkpoint, fit_tree
+from eagle.cluster_fit import LEAST_PATCHES, code_regions, fit_checkpoint, fit_tree, leaf_affinity
 from eagle.commands.runs import FitConfig
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
@@ -62,6 +63,19 @@ def test_fit_tree__a_class_whose_codes_drift_from_image_to_image_is_one_cluster(
     for part in range(3):
         _, counts = found[:, label == part].unique(return_counts=True)
         assert counts.max() / counts.sum() > 0.99
+
+
+def test_leaf_affinity__is_high_between_parts_that_share_patches_and_low_between_classes_that_share_images():
+    leaves = F.normalize(torch.eye(3) + 1, dim=1)  # one cosine between all
+    whole, between = leaves[2], F.normalize(leaves[0] + leaves[1], dim=0)
+    codes = torch.stack([whole, between])[torch.arange(24) % 2].T.reshape(1, 3, 4, 6)
+    affinity = leaf_affinity(leaves, codes)
+    assert affinity.diagonal().tolist() == pytest.approx([1, 1, 1])
+    assert affinity[0, 1] > 2 * affinity[0, 2]
+    probs = [(20 * codes[0].flatten(1).T @ leaves.T).softmax(dim=1)]
+    shared = sum(p.T @ p / len(p) for p in probs) / sum(torch.outer(p.mean(0), p.mean(0)) for p in probs)
+    expected = ((leaves @ leaves.T) ** 8 * shared / (shared.diagonal()[:, None] * shared.diagonal()).sqrt()).sqrt()
+    torch.testing.assert_close(affinity, expected.double(), rtol=1e-4, atol=1e-6)
 
 
 def test_fit_tree__is_the_same_for_the_same_codes_and_seed():
