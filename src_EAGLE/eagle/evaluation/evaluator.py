@@ -92,7 +92,7 @@ def evaluate(
         DataError: the dataset has no labels, or only void ones.
     """
     if not views.dataset.has_labels:
-        raise DataError("the dataset has no validation labels to score against (labels/val of your own images)")
+        raise DataError("the dataset has no labels to score against; those of your own images belong in labels/val")
     n_classes = len(views.dataset.classes)
     metrics = {
         name: UnsupervisedMetrics(
