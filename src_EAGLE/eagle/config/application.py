@@ -55,8 +55,8 @@ HEADINGS = {
 }
 # In a run's folder: the configuration of a job that a sweep has finished.
 JOB_NAME = "sweep_job.yml"
-# Name the folders of a sweep's jobs also where they have one value, so that the same sweep can go on with more.
-GROWING = ("dataset_name", "dir_dataset_name", "seed")
+# Names the folders of a sweep's jobs also where it has one value, so that the same sweep can go on with more.
+SEED = "seed"
 _LONGEST_NAME = 150
 
 logger = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ def check_sweep(schema: type, line: CommandLine) -> set[str]:
     The folder of a sweep of training runs without ``experiment_name`` is named by its keys and a hash of its words.
 
     Returns:
-        The keys that do not name the jobs' folders: those with one value, but for ``GROWING``.
+        The keys that do not name the jobs' folders: those with one value, but for the seed.
     """
     parsed = [o for o in OverridesParser.create().parse_overrides(line.overrides) if not o.is_hydra_override()]
     swept = [override for override in parsed if override.is_sweep_override()]
@@ -217,7 +217,7 @@ def check_sweep(schema: type, line: CommandLine) -> set[str]:
         has_values = override.is_discrete_sweep() and override.value_type != ValueType.GLOB_CHOICE_SWEEP
         for value in override.sweep_iterator() if has_values and "." not in name and not override.is_add() else ():
             validated(schema, {**whole, name: value})
-    return {override.key_or_group for override in single} - {*GROWING} | {"experiment_name"}
+    return {override.key_or_group for override in single} - {SEED} | {"experiment_name"}
 
 
 def run_job(schema: type, script: Path, line: CommandLine, fixed: set[str], composed: DictConfig) -> None:
