@@ -72,8 +72,8 @@ def test_leaf_affinity__is_high_between_parts_that_share_patches_and_low_between
     affinity = leaf_affinity(leaves, codes)
     assert affinity.diagonal().tolist() == pytest.approx([1, 1, 1])
     assert affinity[0, 1] > 2 * affinity[0, 2]
-    probs = [(20 * codes[0].flatten(1).T @ leaves.T).softmax(dim=1)]
-    shared = sum(p.T @ p / len(p) for p in probs) / sum(torch.outer(p.mean(0), p.mean(0)) for p in probs)
+    probs = (20 * codes[0].flatten(1).T @ leaves.T).softmax(dim=1)
+    shared = probs.T @ probs / len(probs) / torch.outer(probs.mean(dim=0), probs.mean(dim=0))
     expected = ((leaves @ leaves.T) ** 8 * shared / (shared.diagonal()[:, None] * shared.diagonal()).sqrt()).sqrt()
     torch.testing.assert_close(affinity, expected.double(), rtol=1e-4, atol=1e-6)
 

@@ -19,7 +19,7 @@ from eagle.data.publishers import DATASETS, MIRRORED_DATASETS, fetch_dataset
 from eagle.downloads.catalog import DINO_URL, MODELS, local_weights
 from eagle.downloads.fetching import fetch_model
 from eagle.errors import DataError, DownloadError, EagleError
-from eagle.files import LOCK_NAME, default_folder, locked
+from eagle.files import default_folder, only_writer
 
 
 @dataclass
@@ -154,7 +154,7 @@ def crop_datasets(config: DictConfig) -> None:
     for cfg, split, whole in opened:
         crops = crop_set(cfg)
         dataset = readable_part(whole, config.on_bad_image, f"{split} images")
-        with locked(crops.folder / LOCK_NAME, crops.folder):
+        with only_writer(crops.folder):
             n_written = crop_split(dataset, split, crops, config)
         left_out = f"; bad images left out: {len(dataset.skipped)}" if dataset.skipped else ""
         summary.append(f"{crops.folder} {split}: {CROPS_PER_IMAGE * len(dataset)} crops, {n_written} written{left_out}")

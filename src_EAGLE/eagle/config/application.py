@@ -55,8 +55,6 @@ HEADINGS = {
 }
 # In a run's folder: the configuration of a job that a sweep has finished.
 JOB_NAME = "sweep_job.yml"
-# Names the folders of a sweep's jobs also where it has one value, so that the same sweep can go on with more.
-SEED = "seed"
 _LONGEST_NAME = 150
 
 logger = logging.getLogger(__name__)
@@ -217,7 +215,8 @@ def check_sweep(schema: type, line: CommandLine) -> set[str]:
         has_values = override.is_discrete_sweep() and override.value_type != ValueType.GLOB_CHOICE_SWEEP
         for value in override.sweep_iterator() if has_values and "." not in name and not override.is_add() else ():
             validated(schema, {**whole, name: value})
-    return {override.key_or_group for override in single} - {SEED} | {"experiment_name"}
+    # The seed names folders also where it has one value, so that the same sweep can go on with more.
+    return {override.key_or_group for override in single} - {"seed"} | {"experiment_name"}
 
 
 def run_job(schema: type, script: Path, line: CommandLine, fixed: set[str], composed: DictConfig) -> None:

@@ -295,12 +295,9 @@ class Segmenter:
                 check_resolution(name, size, model.net.model.patch_size)
         seen, window = None if full_resolution else res or val_res, window or (val_res if full_resolution else None)
         names = Path(cluster_names) if cluster_names else None
-        if probe == "linear" and n_clusters is not None:
-            raise ConfigError("n_clusters: the linear probe has classes, not clusters; leave it out")
-        if names and not names.is_file():
-            raise DataError(f"cluster_names: {names}: no such file")
-        if probe == "linear" and names:
-            raise ConfigError("cluster_names: the linear probe has classes, not clusters; leave it out")
+        for name, value in (("n_clusters", n_clusters), ("cluster_names", names)):
+            if probe == "linear" and value is not None:
+                raise ConfigError(f"{name}: the linear probe has classes, not clusters; leave it out")
         if names and model.cluster_tree and n_clusters is None:
             n_clusters = len(name_lines(names))
             if n_clusters > model.cluster_tree.n_leaves:

@@ -141,8 +141,8 @@ def _fit(
                 logger.warning("fit_clusters: no tree: %s", error)
         if best.best_model_score is not None:
             logger.info("best %s: %.2f", best.monitor, best.best_model_score)
-        following = evaluation_command(chosen) if data.val_set.has_labels else segmentation_command(chosen)
-        logger.info("%s the run: %s\nrun folder: %s", "score" if data.val_set.has_labels else "use", following, run_dir)
+        verb, command = ("score", evaluation_command) if data.val_set.has_labels else ("use", segmentation_command)
+        logger.info("%s the run: %s\nrun folder: %s", verb, command(chosen), run_dir)
     return run_dir
 
 

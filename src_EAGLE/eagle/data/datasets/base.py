@@ -166,5 +166,7 @@ def name_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file, stripped; raises DataError if it cannot be read."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from error

@@ -165,8 +165,8 @@ def crop_split(dataset: SegmentationDataset, split: str, crops: CropSet, cfg: An
             "values again"
         )
     write_text_atomically(crops.record_file(split), json.dumps(asdict(record)))
-    for folder in (crops.folder, *(crops.folder / kind / split for kind in _SUFFIXES)):
-        remove_unfinished(folder)
+    for kind in _SUFFIXES:
+        remove_unfinished(crops.folder / kind / split)
 
     def is_outdated(index: int) -> bool:
         """Whether the image or its label map has changed since its last crop; unpacking cannot set back ctime."""
