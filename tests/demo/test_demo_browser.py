@@ -134,7 +134,7 @@ def choose(browser, field, text):
 
 
 def downloaded(browser, archive):
-    """Click until the file is there: on a busy machine a click is lost now and then, while the page is updated."""
+    """Click until the file is there: on a busy machine the answer to a click is lost now and then."""
 
     def clicked(_):
         found(browser, "#download").click()

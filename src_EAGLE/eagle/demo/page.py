@@ -121,7 +121,10 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
             join.input(handlers.renamed, [join, *settings], [*edited, name], **on_model),
         ):
             done.success(handlers.partners, [shown, groups, names], join, **plain)
-        packed = download.click(handlers.packed, [shown, groups, names, opacity], parcel, **plain)
+        # On a busy machine the browser misses an answer now and then. By default it would ignore every further click.
+        packed = download.click(
+            handlers.packed, [shown, groups, names, opacity], parcel, trigger_mode="multiple", **plain
+        )
         packed.success(None, parcel, js=SAVE).then(lambda: None, None, parcel, **plain)
 
         def forget(request: gr.Request) -> None:
