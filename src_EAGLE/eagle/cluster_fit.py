@@ -32,13 +32,12 @@ from eagle.data.views import EvaluationViews, unnormalize
 from eagle.distributed import chosen_precision, named_devices
 from eagle.errors import DataError
 from eagle.evaluation.evaluator import device_batches
-from eagle.evaluation.kmeans import MOST_VECTORS, kmeans_probe, sampled_images, sampled_vectors
+from eagle.evaluation.kmeans import kmeans_probe, sampled_images, sampled_vectors
 from eagle.figures.charts import tree_figure
 from eagle.figures.drawing import write_figure
 from eagle.maps.probe_maps import patch_probabilities
 from eagle.models.cluster_tree import ClusterCut, ClusterTree
 from eagle.models.key_cache import KeyMemory
-from eagle.models.probes import ClusterLookup
 from eagle.spectral.laplacian import normalized_laplacian
 from eagle.spectral.refinement import cosine_affinity, spectral_refinement
 
@@ -47,12 +46,13 @@ MOST_IMAGES = 400
 # Ward's method takes time and memory in the square of the regions.
 MOST_REGIONS = 8_000
 LEAST_PATCHES = 6
-# Leaves and centres of the over-clustering that finds regions, as multiples of the number of clusters.
+# Leaves, and centres of an over-clustering that finds regions, as multiples of the number of clusters.
 LEAVES, CENTRES = 6, 4
-# Over-clusterings whose regions are joined: which of them finds a region depends on its random start.
-DRAWS = 3
+# Over-clusterings, each with leaves of its own: which regions it finds depends on its random start.
+DRAWS = 4
 REGION_ALPHA = 20.0
-KMEANS_ROUNDS = 50
+# Patches that an over-clustering is fitted to, and its rounds of k-means.
+KMEANS_PATCHES, KMEANS_ROUNDS = 20_000, 50
 # Example patches of each leaf in the drawing of the tree, and their size in pixels.
 EXAMPLES, EXAMPLE_SIZE = 8, (48, 48)
 
@@ -104,11 +104,9 @@ def fit_checkpoint(checkpoint: Path, cfg: Any, memory: KeyMemory | None = None) 
 
 
 def _draw(tree: ClusterTree, n_clusters: int, codes: Tensor, views: EvaluationViews, path: Path) -> None:
-    """Draw the tree with the patches nearest to each leaf, at most one of an image, and their surroundings."""
-    leaves = F.normalize(tree.leaves, dim=1)
-    nearest = [
-        torch.einsum("dhw,ld->lhw", F.normalize(code.float(), dim=0), leaves).flatten(1).max(dim=1) for code in codes
-    ]
+    """Draw the tree with the most probable patches of each leaf, at most one of an image, and their surroundings."""
+    probe = tree.leaf_probe()
+    nearest = [probe.probabilities(code[None])[0].flatten(1).max(dim=1) for code in codes]
     best = torch.stack([found.values for found in nearest]).topk(min(EXAMPLES, len(codes)), dim=0).indices.T
     patch = views.res // codes.shape[3]
     examples = np.zeros((tree.n_leaves, best.shape[1], *EXAMPLE_SIZE, 3), dtype=np.uint8)
@@ -137,55 +135,52 @@ def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
         DataError: there are fewer regions than clusters.
     """
     with threadpool_limits(1):  # sums of several threads come in any order
-        means, areas = code_regions(codes, n_clusters * CENTRES, seed)
-        if len(means) < n_clusters:
-            raise DataError(
-                f"{len(means)} regions of at least {LEAST_PATCHES} patches in {len(codes)} training images are too few "
-                f"for {n_clusters} clusters; name a folder with more images"
-            )
-        if len(means) > MOST_REGIONS:
-            kept = np.sort(np.random.default_rng(seed).choice(len(means), MOST_REGIONS, replace=False))
-            means, areas = means[kept], areas[kept]
-        n_leaves = min(n_clusters * LEAVES, len(means))
-        leaf = np.zeros(len(means), dtype=np.int64)
-        if n_leaves > 1:
-            leaf = AgglomerativeClustering(n_leaves, linkage="ward").fit_predict(means)
-        leaves = torch.from_numpy(np.stack([means[leaf == i].mean(axis=0) for i in range(n_leaves)]).astype(np.float32))
-        embedding = spectral_embedding(leaf_affinity(leaves, codes), n_clusters)
-    leaf_areas = np.bincount(leaf, weights=areas, minlength=n_leaves)
-    merges = weighted_ward(embedding, np.sqrt(leaf_areas))
-    return ClusterTree(leaves, torch.from_numpy(leaf_areas), torch.from_numpy(merges))
+        found = [_region_clusters(codes, n_clusters, seed + draw) for draw in range(DRAWS)]
+        centres = torch.from_numpy(np.concatenate([means for means, _ in found]))
+        areas = np.concatenate([areas for _, areas in found]) / DRAWS
+        embedding = spectral_embedding(leaf_affinity(centres, codes), n_clusters)
+    merges = weighted_ward(embedding, np.sqrt(areas))
+    tree = ClusterTree(centres, torch.from_numpy(areas), torch.from_numpy(merges))
+    return tree.pruned(max(len(means) for means, _ in found))
+
+
+def _region_clusters(codes: Tensor, n_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Join the regions of one over-clustering by Ward's method: mean codes, L×dim float32, and patches, L."""
+    means, areas = code_regions(codes, n_clusters * CENTRES, seed)
+    if len(means) < n_clusters:
+        raise DataError(
+            f"{len(means)} regions of at least {LEAST_PATCHES} patches in {len(codes)} training images are too few "
+            f"for {n_clusters} clusters; name a folder with more images"
+        )
+    if len(means) > MOST_REGIONS:
+        kept = np.sort(np.random.default_rng(seed).choice(len(means), MOST_REGIONS, replace=False))
+        means, areas = means[kept], areas[kept]
+    n_leaves = min(n_clusters * LEAVES, len(means))
+    leaf = np.zeros(len(means), dtype=np.int64)
+    if n_leaves > 1:
+        leaf = AgglomerativeClustering(n_leaves, linkage="ward").fit_predict(means)
+    centres = np.stack([means[leaf == i].mean(axis=0) for i in range(n_leaves)]).astype(np.float32)
+    return centres, np.bincount(leaf, weights=areas, minlength=n_leaves)
 
 
 def code_regions(codes: Tensor, n_centres: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Connected regions of images in ``DRAWS`` over-clusterings of the codes, after spectral refinement.
+    """Connected regions of images in an over-clustering of the codes by k-means, after spectral refinement.
 
     Returns:
-        The unit-length mean code of each region of at least ``LEAST_PATCHES`` patches, R×dim; and its patches
-        times the share of the draws that found it, R.
+        The unit-length mean code of each region of at least ``LEAST_PATCHES`` patches, R×dim; and its patches, R.
     """
-    probes = [_over_clustering(codes, n_centres, seed + draw) for draw in range(DRAWS)]
+    sample = sampled_vectors(codes, range(len(codes)), max(1, KMEANS_PATCHES // len(codes)), seed)
+    n_centres = min(n_centres, sum(len(drawn) for _, drawn in sample))
+    probe = kmeans_probe(sample, n_centres, seed, n_init=1, max_iter=KMEANS_ROUNDS)
     means, areas = [], []
     for code in tqdm(codes.split(1), desc="regions", unit="image"):
         with torch.no_grad():
-            probs = [patch_probabilities(code, probe, REGION_ALPHA) for probe in probes]
-            refined = spectral_refinement(torch.cat(probs, dim=1), code).split([p.shape[1] for p in probs], dim=1)
-        unit = F.normalize(code[0].float(), dim=0).numpy()
-        found = [_region_means(unit, draw.argmax(dim=1)[0].numpy()) for draw in refined]
-        # A region that several draws found has the same mean code in each.
-        image_means, same = np.unique(np.concatenate([m for m, _ in found]), axis=0, return_inverse=True)
+            labels = spectral_refinement(patch_probabilities(code, probe, REGION_ALPHA), code).argmax(dim=1)
+        image_means, image_areas = _region_means(F.normalize(code[0].float(), dim=0).numpy(), labels[0].numpy())
         means.append(image_means)
-        areas.append(np.bincount(same, weights=np.concatenate([a for _, a in found]), minlength=len(image_means)))
+        areas.append(image_areas)
     regions = np.concatenate(means)
-    return regions / np.linalg.norm(regions, axis=1, keepdims=True), np.concatenate(areas) / DRAWS
-
-
-def _over_clustering(codes: Tensor, n_centres: int, seed: int) -> ClusterLookup:
-    """k-means of codes drawn from all images."""
-    per_image = max(1, MOST_VECTORS // DRAWS // len(codes))
-    sample = sampled_vectors(codes, range(len(codes)), per_image, seed)
-    n_centres = min(n_centres, sum(len(drawn) for _, drawn in sample))
-    return kmeans_probe(sample, n_centres, seed, n_init=1, max_iter=KMEANS_ROUNDS)
+    return regions / np.linalg.norm(regions, axis=1, keepdims=True), np.concatenate(areas)
 
 
 def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -232,18 +227,24 @@ def weighted_ward(centres: np.ndarray, weights: np.ndarray) -> np.ndarray:
     wᵢwⱼ/(wᵢ + wⱼ) ‖μᵢ − μⱼ‖².
     """
     means, weights = centres.astype(np.float64), weights.astype(np.float64)
-    nodes: np.ndarray = np.arange(len(centres))
+    n = len(means)
+    nodes, costs = np.arange(n), np.full((n, n), np.inf)
+    for i in range(n):
+        costs[i, i + 1 :] = _merge_costs(means, weights, i)[i + 1 :]
     merges = []
-    for node in range(len(centres), 2 * len(centres) - 1):
-        squares = np.einsum("id,id->i", means, means)
-        distances = squares[:, None] + squares - 2 * means @ means.T
-        costs = distances * (weights[:, None] * weights) / (weights[:, None] + weights)
-        costs[np.tril_indices(len(nodes))] = np.inf
-        i, j = np.unravel_index(costs.argmin(), costs.shape)
+    for node in range(n, 2 * n - 1):
+        i, j = divmod(int(costs.argmin()), n)
         merges.append((nodes[i], nodes[j]))
         total = weights[i] + weights[j]
         means[i] = (weights[i] * means[i] + weights[j] * means[j]) / total
-        weights[i], nodes[i] = total, node
-        means, weights = np.delete(means, j, axis=0), np.delete(weights, j)
-        nodes = np.delete(nodes, j)
+        weights[i], nodes[i], nodes[j] = total, node, -1
+        costs[j], costs[:, j] = np.inf, np.inf
+        row = np.where(nodes < 0, np.inf, _merge_costs(means, weights, i))
+        costs[i, i + 1 :], costs[:i, i] = row[i + 1 :], row[:i]
     return np.array(merges, dtype=np.int64).reshape(-1, 2)
+
+
+def _merge_costs(means: np.ndarray, weights: np.ndarray, i: int) -> np.ndarray:
+    """What joining cluster i to each one adds to the weighted sum of squared distances."""
+    squares: np.ndarray = np.square(means - means[i]).sum(axis=1)
+    return squares * weights * weights[i] / (weights + weights[i])

@@ -129,8 +129,11 @@ class Handlers:
         fitted = n_clusters == self.clusters[0]
         where: dict[str, Any] = {"cluster_names": self.cluster_names} if fitted else {"n_clusters": n_clusters}
         cut = self.segmenter.photographs(refinement_of_name(RECOMMENDED), **where)
-        clusters = cut.probe.groups.cpu().numpy() if isinstance(cut.probe, ClusterCut) else np.arange(n_clusters)
-        return Groups(cut.legend.classes, cut.legend.ids(clusters).tolist())
+        clusters: list[int] = list(range(n_clusters))
+        if self.tree and isinstance(cut.probe, ClusterCut):
+            of_leaf = dict(zip(self.tree.leaf_of_centre.tolist(), cut.probe.groups.tolist(), strict=True))
+            clusters = [of_leaf[leaf] for leaf in range(self.tree.n_leaves)]
+        return Groups(cut.legend.classes, cut.legend.ids(np.array(clusters)).tolist())
 
     def segmented(self, shown: Shown | None, groups: Groups, names: Names, res: int, refine: str) -> tuple[Any, Any]:
         """The photograph with its segmentation, and the picture of it; its codes are computed once at a resolution."""
@@ -144,7 +147,7 @@ class Handlers:
             if self.tree:
                 class_map = ClassMap(groups.classes, {"cluster": groups.joined(names)})
                 legend = Legend(class_map, "cluster", len(groups.of_leaf), None)
-                cut, legend = legend.joining(ClusterCut(self.tree.leaves, range(self.tree.n_leaves)))
+                cut, legend = legend.joining(self.tree.leaf_probe())
                 photographs = PhotographSegmenter(model, cut, legend, res, photographs.settings, machine)
             if shown.res != res:
                 whole_patch_input(shown.image, res, model.net.model.patch_size)  # refuses what has too many patches

@@ -1,7 +1,7 @@
-"""A tree of clusters: leaf centres, and the merges that join them to ever fewer, larger clusters.
+"""A tree of clusters: leaves with their centres, and the merges that join them to ever fewer, larger clusters.
 
 ``fit_clusters.py`` fits a tree to the codes of a trained segmenter. It can be cut at any number of clusters without
-another fit. A cluster's probability is the sum of its leaves', so a cluster may have several centres.
+another fit. A leaf or cluster may have several centres: its probability is the sum of theirs.
 """
 
 from collections.abc import Collection, Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Sharpness of the softmax over the leaves' cosine similarities.
+# Sharpness of the softmax over the centres' cosine similarities.
 LEAF_ALPHA = 20.0
 
 
@@ -18,13 +18,14 @@ class ClusterTree(nn.Module):
     """Leaves and merges of a hierarchical clustering.
 
     Args:
-        leaves: centres of the leaves, L×dim.
+        leaves: centres of the leaves, K×dim.
         areas: number of patches of each leaf, L.
         merges: the pairs of nodes joined one after another, (L − 1)×2 int64. Nodes 0 to L − 1 are leaves; merge i makes
             node L + i, as in ``scipy.cluster.hierarchy``.
+        leaf_of_centre: the leaf that each centre belongs to, K int64; None: each leaf has one centre.
 
     Raises:
-        ValueError: shapes differ, or the merges do not join all leaves in one tree.
+        ValueError: shapes differ, a leaf has no centre, or the merges do not join all leaves in one tree.
 
     Example:
         >>> import torch
@@ -40,21 +41,26 @@ class ClusterTree(nn.Module):
     leaves: Tensor
     areas: Tensor
     merges: Tensor
+    leaf_of_centre: Tensor
 
-    def __init__(self, leaves: Tensor, areas: Tensor, merges: Tensor) -> None:
+    def __init__(self, leaves: Tensor, areas: Tensor, merges: Tensor, leaf_of_centre: Tensor | None = None) -> None:
         super().__init__()
-        n = len(leaves)
-        joined = sorted(merges.flatten().tolist())
-        if areas.shape != (n,) or merges.shape != (n - 1, 2) or joined != list(range(2 * n - 2)):
-            raise ValueError(f"{tuple(leaves.shape)} leaves, {tuple(areas.shape)} areas and {merges.tolist()} no tree")
+        n = len(areas)
+        of_centre = torch.arange(len(leaves)) if leaf_of_centre is None else leaf_of_centre
+        found, joined = of_centre.unique().tolist(), sorted(merges.flatten().tolist())
+        if of_centre.shape != leaves.shape[:1] or found != list(range(n)):
+            raise ValueError(f"{of_centre.tolist()} are no leaves of {len(leaves)} centres, {n} areas")
+        if merges.shape != (n - 1, 2) or joined != list(range(2 * n - 2)):
+            raise ValueError(f"{n} leaves and {merges.tolist()} no tree")
         self.register_buffer("leaves", leaves.float())
         self.register_buffer("areas", areas.float())
         self.register_buffer("merges", merges.long())
+        self.register_buffer("leaf_of_centre", of_centre.long())
 
     @property
     def n_leaves(self) -> int:
         """The largest number of clusters."""
-        return len(self.leaves)
+        return len(self.areas)
 
     def cluster_of_leaf(self, n_clusters: int) -> list[int]:
         """The cluster of each leaf where the tree is cut at ``n_clusters``, 1 to ``n_leaves``.
@@ -80,7 +86,25 @@ class ClusterTree(nn.Module):
 
     def cut(self, n_clusters: int) -> "ClusterCut":
         """The probe of ``n_clusters`` clusters."""
-        return ClusterCut(self.leaves, self.cluster_of_leaf(n_clusters))
+        clusters = self.cluster_of_leaf(n_clusters)
+        return ClusterCut(self.leaves, [clusters[leaf] for leaf in self.leaf_of_centre.tolist()])
+
+    def leaf_probe(self) -> "ClusterCut":
+        """The probe of all leaves, in their order."""
+        return ClusterCut(self.leaves, self.leaf_of_centre.tolist())
+
+    def pruned(self, n_leaves: int) -> "ClusterTree":
+        """The same tree above its cut at ``n_leaves`` clusters, each of them a leaf with all the centres below it."""
+        leaf, n, merges = self.cluster_of_leaf(n_leaves), self.n_leaves, self.merges.tolist()
+        # Nodes below the cut have the leaf of what is under them.
+        new = leaf.copy()
+        for first, _ in merges[: n - n_leaves]:
+            new.append(new[first])
+        new += range(n_leaves, 2 * n_leaves - 1)
+        areas = self.areas.new_zeros(n_leaves).index_add_(0, torch.tensor(leaf), self.areas)
+        merges = [[new[first], new[second]] for first, second in merges[n - n_leaves :]]
+        of_centre = torch.tensor([leaf[i] for i in self.leaf_of_centre.tolist()])
+        return ClusterTree(self.leaves, areas, torch.tensor(merges).reshape(-1, 2), of_centre)
 
     def parts(self, leaves: Collection[int]) -> tuple[set[int], set[int]]:
         """Split a group of leaves where the tree does: what lies under each child of the lowest node above them all.
@@ -102,30 +126,30 @@ class ClusterTree(nn.Module):
 
 
 class ClusterCut(nn.Module):
-    """A cluster probe whose clusters are groups of leaves.
+    """A cluster probe whose clusters are groups of centres.
 
     Args:
-        leaves: centres, L×dim.
-        cluster_of_leaf: the cluster of each leaf.
+        centres: K×dim.
+        cluster_of_centre: the cluster of each centre.
     """
 
-    leaves: Tensor
+    centres: Tensor
     groups: Tensor
 
-    def __init__(self, leaves: Tensor, cluster_of_leaf: Sequence[int]) -> None:
+    def __init__(self, centres: Tensor, cluster_of_centre: Sequence[int]) -> None:
         super().__init__()
-        self.n_clusters = max(cluster_of_leaf) + 1
-        self.register_buffer("leaves", F.normalize(leaves.float(), dim=1), persistent=False)
-        self.register_buffer("groups", torch.tensor(cluster_of_leaf, device=leaves.device), persistent=False)
+        self.n_clusters = max(cluster_of_centre) + 1
+        self.register_buffer("centres", F.normalize(centres.float(), dim=1), persistent=False)
+        self.register_buffer("groups", torch.tensor(cluster_of_centre, device=centres.device), persistent=False)
 
     def joined(self, new_ids: Sequence[int]) -> "ClusterCut":
         """The probe in which clusters with the same new id are one cluster."""
-        return ClusterCut(self.leaves, [new_ids[cluster] for cluster in self.groups.tolist()])
+        return ClusterCut(self.centres, [new_ids[cluster] for cluster in self.groups.tolist()])
 
     def probabilities(self, features: Tensor) -> Tensor:
-        """Sums of the leaves' probabilities, B×dim×h×w → B×n_clusters×h×w float32."""
+        """Sums of the centres' probabilities, B×dim×h×w → B×n_clusters×h×w float32."""
         with torch.autocast(features.device.type, enabled=False):
-            similarity = torch.einsum("bdhw,ld->blhw", F.normalize(features.float(), dim=1), self.leaves)
+            similarity = torch.einsum("bdhw,ld->blhw", F.normalize(features.float(), dim=1), self.centres)
             probs = (LEAF_ALPHA * similarity).softmax(dim=1)
         size = (len(probs), self.n_clusters, *probs.shape[2:])
         return probs.new_zeros(size).index_add_(1, self.groups, probs)
