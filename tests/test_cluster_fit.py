@@ -41,7 +41,10 @@ def scenes(n_images=12, n_classes=4, size=16, dim=8, noise=0.05):
 
 def test_fit_tree__finds_large_and_small_classes():
     codes, labels = scenes()
-    found = fit_tree(codes, 4).cut(4).probabilities(codes).argmax(dim=1)
+    tree = fit_tree(codes, 4)
+    assert tree.n_leaves == 24
+    assert len(tree.leaves) == 4 * 24, "of each over-clustering"
+    found = tree.cut(4).probabilities(codes).argmax(dim=1)
     for label in range(4):
         _, counts = found[labels == label].unique(return_counts=True)
         assert counts.max() / counts.sum() > 0.99, f"class {label} is one cluster"
@@ -159,6 +162,18 @@ def test_n_clusters__cuts_the_tree_and_needs_one(fitted):
         evaluate_checkpoint(target, validated(EvalConfig, cfg | {"n_clusters": 999}))
     with pytest.raises(ConfigError, match=r"fit a tree .*fit_clusters.py"):
         evaluate_checkpoint(path, validated(EvalConfig, cfg | {"n_clusters": 3}))
+
+
+def test_tree_of_one_centre_a_leaf__as_earlier_files_have_it__is_cut_as_before(fitted):
+    _, target = fitted
+    content = torch.load(target, weights_only=True)
+    state = content["state_dict"]
+    state["cluster_tree.leaves"] = state["cluster_tree.leaves"][: len(state["cluster_tree.areas"])]
+    del state["cluster_tree.leaf_of_centre"]
+    torch.save(content, target)
+    tree = load_segmenter(target).cluster_tree
+    assert tree.leaf_of_centre.tolist() == list(range(tree.n_leaves))
+    assert tree.cut(2).probabilities(torch.rand(1, tree.leaves.shape[1], 2, 2)).shape == (1, 2, 2, 2)
 
 
 def test_damaged_tree__is_refused(fitted):

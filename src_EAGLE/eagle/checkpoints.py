@@ -126,7 +126,10 @@ def build_segmenter(stored: StoredSegmenter, path: Path) -> LitUnsupervisedSegme
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not describe a model: {error}") from error
     tensors = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith(PUBLISHED_LEFTOVERS)}
-    segmenter.cluster_tree = _stored_tree(tensors, path)
+    if tree := _stored_tree(tensors, path):
+        segmenter.cluster_tree = tree
+        # Not in a file from when a leaf had one centre.
+        tensors.setdefault(f"{_TREE}leaf_of_centre", tree.leaf_of_centre)
     if mismatches := tensor_mismatches(tensors, segmenter.state_dict()):
         raise CheckpointError(f"{path}: does not fit the model in its configuration: {mismatches}")
     segmenter.load_state_dict(tensors)

@@ -124,12 +124,12 @@ def test_privacy__refuses_routes_and_tells_the_browser_to_ask_no_other_address()
 
 
 def write_checkpoint(path):
-    """With a tree of 32 random leaves."""
+    """With a tree of 32 random leaves, some of several centres."""
     torch.manual_seed(0)
     cfg = {"pretrained_weights": "random", "backbone_kwargs": TINY_VIT, "dim": 32, "val_res": 64}
-    trained, leaves = LitUnsupervisedSegmenter(6, cfg), torch.randn(32, 32)
-    areas, merges = torch.arange(1.0, 33), torch.from_numpy(weighted_ward(leaves.numpy(), np.ones(32)))
-    trained.cluster_tree = ClusterTree(leaves, areas, merges)
+    trained, centres = LitUnsupervisedSegmenter(6, cfg), torch.randn(40, 32)
+    areas, merges = torch.arange(1.0, 41), torch.from_numpy(weighted_ward(centres.numpy(), np.ones(40)))
+    trained.cluster_tree = ClusterTree(centres, areas, merges).pruned(32)
     torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
     return path
 

@@ -65,6 +65,18 @@ def test_cut__probabilities_are_sums_of_the_leaves():
         torch.testing.assert_close(probs[:, cluster], leaf_probs[:, leaves].sum(dim=1))
 
 
+def test_pruned__is_the_same_tree_above_the_cut():
+    tree, features = tree_of(), torch.randn(2, 5, 3, 4)
+    pruned = tree.pruned(7)
+    assert pruned.n_leaves == 7
+    assert pruned.cluster_of_leaf(7) == list(range(7)), "leaves have the ids of the cut"
+    for n in range(1, 8):
+        torch.testing.assert_close(pruned.cut(n).probabilities(features), tree.cut(n).probabilities(features))
+    assert torch.equal(pruned.leaf_probe().probabilities(features), pruned.cut(7).probabilities(features))
+    again = tree.pruned(9).pruned(7).state_dict()
+    assert all(torch.equal(part, again[name]) for name, part in pruned.state_dict().items())
+
+
 @pytest.mark.parametrize("n", [0, 13])
 def test_cut__outside_the_tree_is_refused(n):
     with pytest.raises(ValueError, match="12 leaves cannot be cut"):
@@ -81,3 +93,9 @@ def test_tree__of_one_leaf():
 def test_tree__merges_that_join_no_tree_are_refused(merges):
     with pytest.raises(ValueError, match="no tree"):
         ClusterTree(torch.ones(3, 2), torch.ones(3), torch.tensor(merges))
+
+
+@pytest.mark.parametrize("leaves", [[0, 1, 1], [0, 1], [0, 0, 2]])
+def test_tree__of_centres_that_do_not_fill_the_leaves_is_refused(leaves):
+    with pytest.raises(ValueError, match="no leaves of 3 centres, 3 areas"):
+        ClusterTree(torch.ones(3, 2), torch.ones(3), torch.tensor([[0, 1], [2, 3]]), torch.tensor(leaves))
