@@ -1,10 +1,10 @@
 """Fit a tree of clusters to the codes of a trained segmenter, without labels.
 
 The cluster probe learns while the codes still change, from random centres. After training, more is found in the same
-codes: Ward's method joins image regions, each one mean code, to leaves; and then the leaves to ever fewer clusters, in
-the space of the smallest eigenvectors of the leaves' own graph Laplacian (Ng, Jordan and Weiss, "On Spectral
-Clustering", NeurIPS 2001). A leaf counts by the square root of its area: by area itself, small classes would vanish in
-large ones; without it, large classes would be cut into many clusters.
+codes: Ward's method joins image regions, each one mean code, to centres; and then the centres to leaves and ever fewer
+clusters, in the space of the smallest eigenvectors of their own graph Laplacian (Ng, Jordan and Weiss, "On Spectral
+Clustering", NeurIPS 2001). A centre counts by the square root of its area: by area itself, small classes would vanish
+in large ones; without it, large classes would be cut into many clusters.
 """
 
 import dataclasses
@@ -193,16 +193,16 @@ def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
     return (sums / areas[:, None])[large], areas[large]
 
 
-def leaf_affinity(leaves: Tensor, codes: Tensor) -> Tensor:
-    """√(cᵢⱼ mᵢⱼ), L×dim and B×dim×h×w → L×L float64, diagonal 1.
+def leaf_affinity(centres: Tensor, codes: Tensor) -> Tensor:
+    """√(cᵢⱼ mᵢⱼ), K×dim and B×dim×h×w → K×K float64, diagonal 1.
 
-    c is the affinity between patches in spectral refinement, here of the leaves. m says how much more often two leaves
-    share a patch than an image: Σ pᵢpⱼ over all patches, divided by Σ p̄ᵢp̄ⱼ over all images, where p are the leaves'
-    probabilities and p̄ their means over an image; scaled to mᵢᵢ = 1. Parts of one class share patches, whereas two
-    classes with similar codes, such as road and pavement, share images.
+    c is the affinity between patches in spectral refinement, here of the centres. m says how much more often two
+    centres share a patch than an image: Σ pᵢpⱼ over all patches, divided by Σ p̄ᵢp̄ⱼ over all images, where p are the
+    centres' probabilities and p̄ their means over an image; scaled to mᵢᵢ = 1. Parts of one class share patches, whereas
+    two classes with similar codes, such as road and pavement, share images.
     """
-    probe = ClusterCut(leaves, range(len(leaves)))
-    in_patch, in_image = torch.zeros(2, len(leaves), len(leaves), dtype=torch.float64)
+    probe = ClusterCut(centres, range(len(centres)))
+    in_patch, in_image = torch.zeros(2, len(centres), len(centres), dtype=torch.float64)
     for code in codes.split(1):
         probs = probe.probabilities(code)[0].flatten(1).double()
         mean = probs.mean(dim=1)
@@ -210,11 +210,11 @@ def leaf_affinity(leaves: Tensor, codes: Tensor) -> Tensor:
         in_image += torch.outer(mean, mean)
     shared = in_patch / in_image
     scale = shared.diagonal().rsqrt()
-    return (cosine_affinity(leaves.double()[None])[0] * shared * torch.outer(scale, scale)).sqrt()
+    return (cosine_affinity(centres.double()[None])[0] * shared * torch.outer(scale, scale)).sqrt()
 
 
 def spectral_embedding(affinity: Tensor, n_vectors: int) -> np.ndarray:
-    """Rows of the smallest eigenvectors of the normalised Laplacian, scaled to length 1, L×L → L×n_vectors."""
+    """Rows of the smallest eigenvectors of the normalised Laplacian, scaled to length 1, K×K → K×n_vectors."""
     laplacian, _ = normalized_laplacian(affinity[None])
     vectors = torch.linalg.eigh(laplacian[0]).eigenvectors[:, :n_vectors]
     return F.normalize(vectors, dim=1).numpy()
