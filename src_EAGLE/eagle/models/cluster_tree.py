@@ -95,16 +95,16 @@ class ClusterTree(nn.Module):
 
     def pruned(self, n_leaves: int) -> "ClusterTree":
         """The same tree above its cut at ``n_leaves`` clusters, each of them a leaf with all the centres below it."""
-        leaf, n, merges = self.cluster_of_leaf(n_leaves), self.n_leaves, self.merges.tolist()
+        merges, n_joined = self.merges.tolist(), self.n_leaves - n_leaves
         # Nodes below the cut have the leaf of what is under them.
-        new = leaf.copy()
-        for first, _ in merges[: n - n_leaves]:
+        new = self.cluster_of_leaf(n_leaves)
+        leaf = torch.tensor(new, device=self.areas.device)
+        for first, _ in merges[:n_joined]:
             new.append(new[first])
         new += range(n_leaves, 2 * n_leaves - 1)
-        areas = self.areas.new_zeros(n_leaves).index_add_(0, torch.tensor(leaf), self.areas)
-        merges = [[new[first], new[second]] for first, second in merges[n - n_leaves :]]
-        of_centre = torch.tensor([leaf[i] for i in self.leaf_of_centre.tolist()])
-        return ClusterTree(self.leaves, areas, torch.tensor(merges).reshape(-1, 2), of_centre)
+        kept = [[new[first], new[second]] for first, second in merges[n_joined:]]
+        areas = self.areas.new_zeros(n_leaves).index_add_(0, leaf, self.areas)
+        return ClusterTree(self.leaves, areas, self.merges.new_tensor(kept).reshape(-1, 2), leaf[self.leaf_of_centre])
 
     def parts(self, leaves: Collection[int]) -> tuple[set[int], set[int]]:
         """Split a group of leaves where the tree does: what lies under each child of the lowest node above them all.
