@@ -48,7 +48,7 @@ MOST_REGIONS = 8_000
 LEAST_PATCHES = 6
 # Leaves, and centres of an over-clustering that finds regions, as multiples of the number of clusters.
 LEAVES, CENTRES = 6, 4
-# Over-clusterings, each with leaves of its own: which regions it finds depends on its random start.
+# Over-clusterings, each with centres of its own: which regions it finds depends on its random start.
 DRAWS = 4
 REGION_ALPHA = 20.0
 # Patches that an over-clustering is fitted to, and its rounds of k-means.
@@ -118,8 +118,8 @@ def _draw(tree: ClusterTree, n_clusters: int, codes: Tensor, views: EvaluationVi
             box = (left, top, left + 3 * patch, top + 3 * patch)
             examples[leaf, column] = np.asarray(pixels.crop(box).resize(EXAMPLE_SIZE))
     cluster_of_leaf = tree.cluster_of_leaf(min(n_clusters, tree.n_leaves))
-    id_of_leaf, palette = tree.cluster_of_leaf(tree.n_leaves), distinct_palette(max(cluster_of_leaf) + 1)
-    write_figure(path, tree_figure(tree.merges.numpy(), cluster_of_leaf, id_of_leaf, examples, palette))
+    palette = distinct_palette(max(cluster_of_leaf) + 1)
+    write_figure(path, tree_figure(tree.merges.numpy(), cluster_of_leaf, examples, palette))
 
 
 def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:

@@ -140,18 +140,13 @@ ROW, TREE_WIDTH = 0.34, 3.2
 
 
 def tree_figure(
-    merges: np.ndarray,
-    cluster_of_leaf: Sequence[int],
-    id_of_leaf: Sequence[int],
-    examples: np.ndarray,
-    palette: np.ndarray,
+    merges: np.ndarray, cluster_of_leaf: Sequence[int], examples: np.ndarray, palette: np.ndarray
 ) -> Figure:
     """Draw the merges, in the order in which they join clusters, and a row of example patches for each leaf.
 
     Args:
-        merges: (L − 1)×2, see ``ClusterTree``.
+        merges: (L − 1)×2, see ``ClusterTree``; leaves have their ids at the finest cut, as after ``pruned``.
         cluster_of_leaf: the cluster of each leaf at the cut that the colours show.
-        id_of_leaf: the id of each leaf at the finest cut, where each is a cluster of its own.
         examples: pictures of patches of each leaf, L×n×side×side×3 uint8.
         palette: a colour for each cluster, n×3 uint8.
     """
@@ -175,7 +170,7 @@ def tree_figure(
             )
         order = drawn["leaves"]
     for row, leaf in enumerate(order):
-        text = f"{cluster_of_leaf[leaf]} · {id_of_leaf[leaf]}"
+        text = f"{cluster_of_leaf[leaf]} · {leaf}"
         axes.text(0, 10 * row + 5, text, fontsize=6, color="0.25", va="bottom", ha="right", clip_on=False)
     axes.set_axis_off()
     pictures = figure.add_axes((1 - ROW * n_examples / width - 0.01, bottom, ROW * n_examples / width, height))

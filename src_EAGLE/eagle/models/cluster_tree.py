@@ -94,7 +94,7 @@ class ClusterTree(nn.Module):
         return ClusterCut(self.leaves, self.leaf_of_centre.tolist())
 
     def pruned(self, n_leaves: int) -> "ClusterTree":
-        """The same tree above its cut at ``n_leaves`` clusters, each of them a leaf with all the centres below it."""
+        """The same tree above its cut at ``n_leaves`` clusters: each is a leaf, with its id and all its centres."""
         merges, n_joined = self.merges.tolist(), self.n_leaves - n_leaves
         # Nodes below the cut have the leaf of what is under them.
         new = self.cluster_of_leaf(n_leaves)
