@@ -99,10 +99,28 @@ def test_regions__are_connected_and_large_enough():
     code[0, :, :2, :3] = torch.tensor([0.0, 1.0])[:, None, None]  # two corners of six patches
     code[0, :, -2:, -3:] = torch.tensor([0.01, 1.0])[:, None, None]
     code[0, :, 4, 4] = torch.tensor([0.0, 1.0])  # one patch
-    means, areas = code_regions(code, 2, seed=0)
+    [(means, areas)] = code_regions(code, 2, seeds=[0])
     assert sorted(areas)[:2] == [LEAST_PATCHES, LEAST_PATCHES]
     assert len(areas) == 3, "the two corners are two regions, and one patch is none"
     np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1, atol=1e-6)
+
+
+def test_regions__of_a_grid_too_large_to_refine_are_found_on_the_coarser_one(monkeypatch):
+    monkeypatch.setattr("eagle.spectral.refinement.MOST_PATCHES", 36)
+    code = torch.zeros(1, 2, 12, 12)
+    code[0, 0, :, :4] = code[0, 1, :, 4:] = 1
+    [(means, areas)] = code_regions(code, 2, seeds=[0])
+    assert sorted(areas) == [12, 24]
+    np.testing.assert_allclose(sorted(means.tolist()), [[0, 1], [1, 0]], atol=1e-6)
+
+
+def test_regions__of_several_draws_are_those_of_each_alone():
+    codes = scenes()[0]
+    together = code_regions(codes, 8, seeds=[0, 1])
+    for found, seed in zip(together, [0, 1], strict=True):
+        [alone] = code_regions(codes, 8, seeds=[seed])
+        for ours, expected in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(ours, expected)
 
 
 def test_fit_tree__too_few_regions_is_one_line():

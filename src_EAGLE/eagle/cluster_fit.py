@@ -9,6 +9,7 @@ in large ones; without it, large classes would be cut into many clusters.
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from eagle.figures.drawing import write_figure
 from eagle.maps.probe_maps import patch_probabilities
 from eagle.models.cluster_tree import ClusterCut, ClusterTree
 from eagle.models.key_cache import KeyMemory
+from eagle.models.probes import ClusterLookup
 from eagle.spectral.laplacian import normalized_laplacian
 from eagle.spectral.refinement import cosine_affinity, spectral_refinement
 
@@ -135,7 +137,14 @@ def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
         DataError: there are fewer regions than clusters.
     """
     with threadpool_limits(1):  # sums of several threads come in any order
-        found = [_region_clusters(codes, n_clusters, seed + draw) for draw in range(DRAWS)]
+        regions = code_regions(codes, n_clusters * CENTRES, [seed + draw for draw in range(DRAWS)])
+        fewest = min(len(means) for means, _ in regions)
+        if fewest < n_clusters:
+            raise DataError(
+                f"{fewest} regions of at least {LEAST_PATCHES} patches in {len(codes)} training images are too few "
+                f"for {n_clusters} clusters; name a folder with more images"
+            )
+        found = [_region_clusters(*of_draw, n_clusters, seed + draw) for draw, of_draw in enumerate(regions)]
         centres = torch.from_numpy(np.concatenate([means for means, _ in found]))
         areas = np.concatenate([areas for _, areas in found]) / DRAWS
         embedding = spectral_embedding(leaf_affinity(centres, codes), n_clusters)
@@ -144,14 +153,8 @@ def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
     return tree.pruned(max(len(means) for means, _ in found))
 
 
-def _region_clusters(codes: Tensor, n_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _region_clusters(means: np.ndarray, areas: np.ndarray, n_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Join the regions of one over-clustering by Ward's method: mean codes, L×dim float32, and patches, L."""
-    means, areas = code_regions(codes, n_clusters * CENTRES, seed)
-    if len(means) < n_clusters:
-        raise DataError(
-            f"{len(means)} regions of at least {LEAST_PATCHES} patches in {len(codes)} training images are too few "
-            f"for {n_clusters} clusters; name a folder with more images"
-        )
     if len(means) > MOST_REGIONS:
         kept = np.sort(np.random.default_rng(seed).choice(len(means), MOST_REGIONS, replace=False))
         means, areas = means[kept], areas[kept]
@@ -163,24 +166,34 @@ def _region_clusters(codes: Tensor, n_clusters: int, seed: int) -> tuple[np.ndar
     return centres, np.bincount(leaf, weights=areas, minlength=n_leaves)
 
 
-def code_regions(codes: Tensor, n_centres: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Connected regions of images in an over-clustering of the codes by k-means, after spectral refinement.
+def code_regions(codes: Tensor, n_centres: int, seeds: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Connected regions of images in over-clusterings of the codes by k-means, after spectral refinement.
 
     Returns:
-        The unit-length mean code of each region of at least ``LEAST_PATCHES`` patches, R×dim; and its patches, R.
+        For each seed the unit-length mean code of each region of at least ``LEAST_PATCHES`` patches of the refined
+        grid, R×dim; and its patches, R.
     """
-    sample = sampled_vectors(codes, range(len(codes)), max(1, KMEANS_PATCHES // len(codes)), seed)
-    n_centres = min(n_centres, sum(len(drawn) for _, drawn in sample))
-    probe = kmeans_probe(sample, n_centres, seed, n_init=1, max_iter=KMEANS_ROUNDS)
-    means, areas = [], []
+    probes = [_over_clustering(codes, n_centres, seed) for seed in seeds]
+    regions = []
     for code in tqdm(codes.split(1), desc="regions", unit="image"):
         with torch.no_grad():
-            labels = spectral_refinement(patch_probabilities(code, probe, REGION_ALPHA), code).argmax(dim=1)
-        image_means, image_areas = _region_means(F.normalize(code[0].float(), dim=0).numpy(), labels[0].numpy())
-        means.append(image_means)
-        areas.append(image_areas)
-    regions = np.concatenate(means)
-    return regions / np.linalg.norm(regions, axis=1, keepdims=True), np.concatenate(areas)
+            # One graph an image serves all over-clusterings.
+            probs = torch.cat([patch_probabilities(code, probe, REGION_ALPHA) for probe in probes], dim=1)
+            refined = spectral_refinement(probs, code)[0].unflatten(0, (len(probes), -1))
+        unit = F.adaptive_avg_pool2d(F.normalize(code[0].float(), dim=0), refined.shape[2:]).numpy()
+        regions.append([_region_means(unit, labels) for labels in refined.argmax(dim=1).numpy()])
+    found = []
+    for of_draw in zip(*regions, strict=True):
+        means, areas = (np.concatenate(parts) for parts in zip(*of_draw, strict=True))
+        found.append((means / np.linalg.norm(means, axis=1, keepdims=True), areas))
+    return found
+
+
+def _over_clustering(codes: Tensor, n_centres: int, seed: int) -> ClusterLookup:
+    """k-means of patches drawn evenly from all images; fewer centres where there are fewer patches."""
+    sample = sampled_vectors(codes, range(len(codes)), max(1, KMEANS_PATCHES // len(codes)), seed)
+    n_centres = min(n_centres, sum(len(drawn) for _, drawn in sample))
+    return kmeans_probe(sample, n_centres, seed, n_init=1, max_iter=KMEANS_ROUNDS)
 
 
 def _region_means(code: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
