@@ -11,6 +11,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+import eagle
 from conftest import ROOT
 from eagle.commands import provisions
 from eagle.config import words
@@ -140,6 +141,17 @@ def test_fidelity__sets_defaults_that_keys_override():
     assert (paper.color_affinity, paper.lambda_schedule, paper.photometric) == ("paper", "paper", "released")
 
 
+def test_fidelity__typed_counts_more_than_the_keys_of_a_file(tmp_path, monkeypatch):
+    """A run's config.yml has all keys; in Python as on the command line."""
+    whole = OmegaConf.to_yaml(validated(TrainConfig, {"fidelity": "strict", "lr": 0.1}))
+    (tmp_path / "config.yml").write_text(whole + "hydra: {job: {name: mine}}\n")
+    file = ["--config-name", str(tmp_path / "config.yml")]
+    monkeypatch.setattr("eagle.training.run.train", lambda cfg: cfg)
+    typed = parse_command_line(TrainConfig, [*file, "fidelity=paper"])
+    assert typed == eagle.train(file[1], fidelity="paper") == validated(TrainConfig, {"fidelity": "paper", "lr": 0.1})
+    assert eagle.train(file[1]).eigen_signs == parse_command_line(TrainConfig, file).eigen_signs == "released"
+
+
 @pytest.mark.parametrize("schema", [TrainConfig, EvalConfig])
 def test_help__explains_every_key(schema, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
@@ -185,6 +197,12 @@ def test_multirun__runs_every_combination_once_in_folders_of_their_own(said, tmp
     assert "seed=1: already finished" in errors
     lines, _ = said("-m", "--res=72", "output_root=out", *words)[1:]
     assert len(jobs(lines)) == 4, "those of another configuration are"
+
+
+def test_multirun__values_may_be_quoted(said):
+    words = ["-m", "output_root=out", "dir_dataset_name='a b','c'"]
+    status, lines, _ = said(*words, "experiment_name=s", "res=64")
+    assert (status, len(jobs(lines))) == (0, 2)
 
 
 def test_multirun__a_sweep_of_one_seed_goes_on_with_two(said):

@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from eagle.config.application import parse_command_line, run_command
+from eagle.config.application import keys_of_file, run_command
 from eagle.config.schema import MOST_SEED, BadImageConfig, DeviceConfig, EvalConfig, TrainConfig, option
-from eagle.config.validation import plain, validated
+from eagle.config.validation import validated
+from eagle.config.words import read_command_line
 from eagle.downloads.catalog import require_checkpoint
 from eagle.errors import ConfigError
 from eagle.files import default_folder
@@ -50,8 +51,10 @@ def train(config_name: str = "train_config_directory", **keys: Any) -> Path:
     """
     from eagle.training.run import train as run
 
-    cfg = parse_command_line(TrainConfig, ["--config-name", config_name])
-    return run(validated(TrainConfig, plain(cfg) | keys))
+    line = read_command_line(TrainConfig, ["--config-name", config_name])
+    given = keys_of_file(line, "fidelity" in keys) | keys
+    given.pop("hydra", None)
+    return run(validated(TrainConfig, given))
 
 
 train_segmentation_main = partial(run_command, TrainConfig, train_segmentation, default_config="train_config_cocostuff")

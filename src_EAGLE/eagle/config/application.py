@@ -18,13 +18,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import QuotedString, ValueType
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -168,7 +170,8 @@ def _store(schema: type, line: CommandLine) -> None:
     """
     store = ConfigStore.instance()
     store.store(SCHEMA, OmegaConf.to_container(OmegaConf.structured(schema)))
-    trains, yaml = issubclass(schema, TrainConfig), dict(line.yaml)
+    trains = issubclass(schema, TrainConfig)
+    yaml = keys_of_file(line, any(word.startswith("fidelity=") for word in line.overrides))
     for name, defaults in FIDELITIES.items():
         store.store(name, {"fidelity": name, **defaults}, group="fidelity", package="_global_")
     fidelity = [{"fidelity": f"{yaml.pop('fidelity', 'released')}"}] if trains else []
@@ -184,6 +187,12 @@ def _store(schema: type, line: CommandLine) -> None:
     }
     quiet = [{f"override hydra/{kind}_logging": "none"} for kind in ("job", "hydra")]
     store.store(PRIMARY, OmegaConf.merge({"hydra": section}, yaml, {"defaults": [SCHEMA, *fidelity, "_self_", *quiet]}))
+
+
+def keys_of_file(line: CommandLine, typed_fidelity: bool) -> dict[str, Any]:
+    """The YAML file's content; without the keys of ``fidelity`` where that is typed, since what is typed counts."""
+    decided = {"fidelity", *chain.from_iterable(FIDELITIES.values())} if typed_fidelity else ()
+    return {name: value for name, value in line.yaml.items() if name not in decided}
 
 
 def check_sweep(schema: type, line: CommandLine) -> set[str]:
@@ -214,7 +223,7 @@ def check_sweep(schema: type, line: CommandLine) -> set[str]:
             raise ConfigError(f"{name}: names the folder of the whole sweep, so give one value")
         has_values = override.is_discrete_sweep() and override.value_type != ValueType.GLOB_CHOICE_SWEEP
         for value in override.sweep_iterator() if has_values and "." not in name and not override.is_add() else ():
-            validated(schema, {**whole, name: value})
+            validated(schema, {**whole, name: value.text if isinstance(value, QuotedString) else value})
     # The seed names folders also where it has one value, so that the same sweep can go on with more.
     return {override.key_or_group for override in single} - {"seed"} | {"experiment_name"}
 
