@@ -2,6 +2,8 @@
 
 import csv
 import json
+import logging
+import os
 import re
 from functools import partial
 
@@ -218,6 +220,19 @@ def test_evaluate__without_flip_scores_as_validation_does(run_dir):
         scores = content["scores"][probe]["published"]
         assert scores["mIoU"] == pytest.approx(float(validated[f"test/{probe}/mIoU"]), abs=1e-3)
         assert scores["accuracy"] == pytest.approx(float(validated[f"test/{probe}/Accuracy"]), abs=1e-3)
+
+
+def test_evaluate__several_again_after_a_label_was_edited(run_dir, validation_folder, caplog):
+    paths = [run_dir / "best.ckpt", run_dir / "last.ckpt"]
+    cfg = eval_config(run_crf=False, pytorch_data_dir=str(validation_folder.parent))
+    with caplog.at_level(logging.INFO):
+        evaluate_checkpoints(paths, cfg)
+        evaluate_checkpoints(paths, cfg)
+        assert caplog.text.count("scored before") == 2
+        label = next((validation_folder / "labels/val").iterdir())
+        os.utime(label, ns=(0, 0))
+        evaluate_checkpoints(paths, cfg)
+    assert caplog.text.count("scored before") == 2
 
 
 def test_evaluate__predictions_are_the_scored_maps(run_dir, trained):

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from eagle.checkpoints import dataset_config, evaluation_file, load_segmenter, probe_entry
 from eagle.config.refinement import refinement
-from eagle.config.validation import check_resolution, plain
+from eagle.config.validation import check_resolution, complete_config, plain
 from eagle.console import code_version
 from eagle.data.check import readable_part
 from eagle.data.datasets.catalog import dataset_label, open_dataset
@@ -22,17 +22,16 @@ from eagle.data.labels import ClassMap
 from eagle.data.views import EvaluationViews
 from eagle.distributed import machine_arguments, named_devices, set_float32_precision
 from eagle.downloads.catalog import require_checkpoint
-from eagle.errors import ConfigError
+from eagle.errors import ConfigError, EagleError
 from eagle.evaluation import tables
-from eagle.evaluation.evaluator import Evaluation, evaluate, most_refined, write_predictions
+from eagle.evaluation.evaluator import Evaluation, class_of_clusters, evaluate, most_refined, write_predictions
 from eagle.evaluation.kmeans import kmeans_centres, sampled_images
-from eagle.evaluation.metrics import name_by_majority
 from eagle.evaluation.report import write_report
 from eagle.figures.charts import confusion_figure, runs_figure, trees_figure
 from eagle.figures.drawing import write_figure
 from eagle.figures.grids import Picture, segmentation_grid
 from eagle.files import write_csv_atomically
-from eagle.maps.probe_maps import CUT_SIGN, MapSettings, ProbeMaps, without_cuts
+from eagle.maps.probe_maps import MapSettings, ProbeMaps, without_cuts
 from eagle.models.key_cache import KeyMemory, weights_digest
 from eagle.segmenter import LitUnsupervisedSegmenter
 from eagle.training.caches import available_memory
@@ -64,6 +63,8 @@ def evaluate_checkpoints(paths: Sequence[Path], cfg: DictConfig) -> None:
     for number, path in enumerate(paths, 1):
         place = folder / path.resolve().relative_to(shared) if cfg.output_dir else path
         stored = tables.stored_evaluation(path, cfg, place)
+        if stored and stored.get("data") != _data_digest(stored, cfg):
+            stored = None
         done = f", scored before: delete {evaluation_file(place)} to score it again" if stored else ""
         rank_zero_only(logger.info)("%d of %d: %s%s", number, len(paths), path, done)
         contents[str(path)] = stored or evaluate_checkpoint(path, cfg, place, memory, kmeans)
@@ -81,7 +82,7 @@ def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
     runs = tables.collect(contents)
     keys = list(dict.fromkeys(key for run in runs for key in run.setting))
     rows = [
-        [run.dataset, *(run.setting.get(key, "") for key in keys), str(run.seed), name]
+        [run.dataset, *(run.setting[key] or "yes" if key in run.setting else "" for key in keys), str(run.seed), name]
         + ["" if value is None else repr(value) for value in scores.values()]
         for run in runs
         for name, scores in run.scores.items()
@@ -97,6 +98,15 @@ def runs_report(contents: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
     parts = [[run for run in runs if run.dataset == dataset] for dataset in dict.fromkeys(run.dataset for run in runs)]
     printed = [table(part) for part in parts for table in (tables.scores_table, tables.differences_table)]
     return "\n\n".join([*filter(None, printed), "\n".join(map(str, files))])
+
+
+def _data_digest(stored: Mapping[str, Any], cfg: DictConfig) -> str | None:
+    """The digest of the validation files that an evaluation would read; the stored one where there are none."""
+    try:
+        source = dataset_config(complete_config(stored["config"]), cfg.pytorch_data_dir)
+        return open_dataset(source, "val").files_digest()
+    except (EagleError, OSError):
+        return stored.get("data")
 
 
 def require_writable(folder: Path) -> None:
@@ -144,12 +154,15 @@ def evaluate_checkpoint(
     shown = np.linspace(0, len(views) - 1, min(cfg.n_images, len(views))).astype(int).tolist()
     kept = [*maps.n_clusters] if cfg.run_prediction else [most_refined([*maps.n_clusters])] if cfg.report else []
     machine = evaluation_machine(cfg)
+    baseline: dict[str, Any] = {}
+    if cfg.kmeans:  # first, because it needs training images, which may not be there
+        baseline = _kmeans_scores(machine, segmenter, views, cfg, {} if kmeans is None else kmeans)
     evaluation = evaluate(machine, maps, views, cfg.batch_size, cfg.num_workers, shown, kept)
     content = evaluation_content(path, segmenter, views, evaluation, cfg)
     if cfg.kmeans:
-        content["kmeans"] = _kmeans_scores(machine, segmenter, views, cfg, {} if kmeans is None else kmeans)
+        content["kmeans"] = baseline
     scores = content["scores"]
-    baseline = {name.replace("cluster", tables.KMEANS): entry for name, entry in content.get("kmeans", {}).items()}
+    baseline = {name.replace("cluster", tables.KMEANS): entry for name, entry in baseline.items()}
     extent = f"{views.res}×{views.res}" if views.crop else f"short side {views.res}, whole"
     left_out = f" ({len(dataset.skipped)} bad ones left out)" if dataset.skipped else ""
     lines = [f"\n{path}: {content['dataset']}, {len(dataset)} images{left_out}, {extent}\n"]
@@ -180,20 +193,17 @@ def evaluation_content(
 ) -> dict[str, Any]:
     """Content of ``<name>_eval.json``: scores, evaluation settings and the class of each cluster."""
     metrics, classes = evaluation.metrics, views.dataset.classes
-    assignments = {
-        name: (
-            name_by_majority(metric.confusion.cpu().numpy()) if CUT_SIGN in name else metric.class_of_cluster()
-        ).tolist()
-        for name, metric in metrics.items()
-    }
+    assignments = {name: class_of_clusters(name, metric).tolist() for name, metric in metrics.items()}
     return {
         "checkpoint": str(path),
         **probe_entry(segmenter.state_dict()),
         **tables.evaluation_record(path, cfg),
+        "files": tables.asked_files(cfg),
         "config": plain(segmenter.cfg),
         "training": segmenter.training_record,
         "dataset": dataset_label(segmenter.cfg),
         "images": len(views),
+        "data": views.dataset.files_digest(),
         "skipped_images": list(views.dataset.skipped),
         "res": views.res,
         "crop": views.crop,
@@ -234,7 +244,7 @@ def validation_views(segmenter: LitUnsupervisedSegmenter, cfg: Any) -> Evaluatio
     res = cfg.res or segmenter.cfg.val_res
     for name, size in (("res", res), ("window", cfg.window or res)):
         check_resolution(name, size, segmenter.net.model.patch_size)
-    source = dataset_config(segmenter, cfg.pytorch_data_dir)
+    source = dataset_config(segmenter.cfg, cfg.pytorch_data_dir)
     dataset = open_dataset(source, "val")
     if len(dataset.classes) != segmenter.n_classes:
         raise ConfigError(
@@ -274,7 +284,7 @@ def _kmeans_scores(
     known: dict[Any, dict[str, Any]],
 ) -> dict[str, Any]:
     """Scores of k-means on the training images' keys, with as many centres as the cluster probe has."""
-    source, backbone = dataset_config(segmenter, cfg.pytorch_data_dir), segmenter.net.model
+    source, backbone = dataset_config(segmenter.cfg, cfg.pytorch_data_dir), segmenter.net.model
     n_clusters, seed, res = len(segmenter.cluster_probe.clusters), source.seed, source.res
     inputs = dataset_label(source), source.pytorch_data_dir, source.crop_type, source.crop_ratio
     key = *inputs, n_clusters, seed, res, views.res, weights_digest(backbone)

@@ -146,15 +146,15 @@ def _stored_tree(tensors: Mapping[str, Tensor], path: Path) -> ClusterTree | Non
         raise CheckpointError(f"{path}: its tree of clusters is damaged ({error}); fit it again") from error
 
 
-def dataset_config(segmenter: LitUnsupervisedSegmenter, data_dir: str | None) -> DictConfig:
-    """The segmenter's configuration with the folder of its data sets on this machine.
+def dataset_config(trained: DictConfig, data_dir: str | None) -> DictConfig:
+    """A segmenter's configuration with the folder of its data sets on this machine.
 
     A folder that is given comes first, then the training folder if it exists, then the default folder. Released
     checkpoints name a folder on the authors' machine.
     """
-    if data_dir is None and not Path(segmenter.cfg.pytorch_data_dir).is_dir():
+    if data_dir is None and not Path(trained.pytorch_data_dir).is_dir():
         data_dir = DatasetConfig.pytorch_data_dir
-    return segmenter.cfg if data_dir is None else with_overrides(segmenter.cfg, pytorch_data_dir=data_dir)
+    return trained if data_dir is None else with_overrides(trained, pytorch_data_dir=data_dir)
 
 
 def convert(source: Path, target: Path) -> None:
@@ -235,7 +235,8 @@ def write_stored(stored: StoredSegmenter, path: Path) -> None:
         with written_atomically(path) as temporary:
             content = {"state_dict": dict(stored.tensors), "hyper_parameters": hyper_parameters, **stored.training}
             torch.save(content, temporary)
-        if stored.class_map is not None:
+        # An evaluation of these clusters, which has more than their classes, stays.
+        if stored.class_map is not None and _evaluated_class_map(path, stored.tensors) is None:
             evaluation = {**probe_entry(stored.tensors), "class_map": stored.class_map.to_plain()}
             write_text_atomically(evaluation_file(path), json.dumps(evaluation, indent=2) + "\n")
     else:

@@ -9,6 +9,7 @@ in large ones; without it, large classes would be cut into many clusters.
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,14 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
-from eagle.checkpoints import build_segmenter, dataset_config, read_stored, write_stored
+from eagle.checkpoints import CKPT, SLIM, build_segmenter, dataset_config, read_stored, write_stored
+from eagle.config.schema import MOST_SEED
 from eagle.data.check import readable_part
 from eagle.data.datasets.catalog import open_dataset
 from eagle.data.labels import distinct_palette
 from eagle.data.views import EvaluationViews, unnormalize
-from eagle.distributed import chosen_precision, named_devices
-from eagle.errors import DataError
+from eagle.distributed import chosen_precision, named_devices, set_float32_precision
+from eagle.errors import CheckpointError, DataError
 from eagle.evaluation.evaluator import device_batches
 from eagle.evaluation.kmeans import kmeans_probe, sampled_images, sampled_vectors
 from eagle.figures.charts import tree_figure
@@ -75,19 +77,27 @@ def fit_checkpoint(checkpoint: Path, cfg: Any, memory: KeyMemory | None = None) 
         The new checkpoint, without the optimiser's state; ``NAME_tree.png`` draws the tree.
 
     Raises:
-        CheckpointError: the checkpoint cannot be loaded.
+        CheckpointError: the checkpoint cannot be loaded, or its folder not be written to.
         DataError: training images are missing or bad, or too few for that many leaves.
     """
+    target = checkpoint.with_name(f"{checkpoint.stem}_tree{checkpoint.suffix}")
+    if target.suffix not in (CKPT, SLIM):
+        raise CheckpointError(f"{checkpoint}: a checkpoint's name ends in {CKPT} or {SLIM}")
+    if not os.access(checkpoint.parent, os.W_OK):
+        raise CheckpointError(
+            f"{checkpoint.parent} is not writable, but the tree belongs beside its checkpoint: copy it"
+        )
     stored = read_stored(checkpoint)
     segmenter = build_segmenter(stored, checkpoint).eval()
     if memory:
         memory.attach(segmenter.net.model)
+    set_float32_precision("highest")  # also at the end of a training run with another
     # One process, whatever started this one.
     with named_devices(cfg):
         keys = {"accelerator": cfg.accelerator, "devices": 1, "precision": chosen_precision(cfg)}
         machine = Fabric(**keys, plugins=[LightningEnvironment()])
     machine.to_device(segmenter)
-    dataset = open_dataset(dataset_config(segmenter, cfg.pytorch_data_dir), "train")
+    dataset = open_dataset(dataset_config(segmenter.cfg, cfg.pytorch_data_dir), "train")
     seed = segmenter.cfg.seed if cfg.seed is None else cfg.seed
     images = sampled_images(dataset, seed, MOST_IMAGES)
     views = EvaluationViews(readable_part(images, cfg.on_bad_image, "training images"), segmenter.cfg.val_res)
@@ -96,10 +106,11 @@ def fit_checkpoint(checkpoint: Path, cfg: Any, memory: KeyMemory | None = None) 
         with torch.no_grad(), machine.autocast():
             parts.append(segmenter(batch["img"]).half().cpu())
     codes = torch.cat(parts)
+    if not codes.isfinite().all():
+        raise CheckpointError(f"{checkpoint}: its codes are not finite in half precision")
     n_clusters = len(segmenter.cluster_probe.clusters)
     segmenter.cluster_tree = fit_tree(codes, n_clusters, seed)
     logger.info("a tree of %d leaves, from %d images", segmenter.cluster_tree.n_leaves, len(views))
-    target = checkpoint.with_name(f"{checkpoint.stem}_tree{checkpoint.suffix}")
     write_stored(dataclasses.replace(stored, tensors=segmenter.state_dict(), class_map=None), target)
     _draw(segmenter.cluster_tree, n_clusters, codes, views, target.with_suffix(".png"))
     return target
@@ -137,17 +148,19 @@ def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
         DataError: there are fewer regions than clusters.
     """
     with threadpool_limits(1):  # sums of several threads come in any order
-        regions = code_regions(codes, n_clusters * CENTRES, [seed + draw for draw in range(DRAWS)])
+        seeds = [(seed + draw) % (MOST_SEED + 1) for draw in range(DRAWS)]
+        regions = code_regions(codes, n_clusters * CENTRES, seeds)
         fewest = min(len(means) for means, _ in regions)
         if fewest < n_clusters:
             raise DataError(
                 f"{fewest} regions of at least {LEAST_PATCHES} patches in {len(codes)} training images are too few "
                 f"for {n_clusters} clusters; name a folder with more images"
             )
-        found = [_region_clusters(*of_draw, n_clusters, seed + draw) for draw, of_draw in enumerate(regions)]
+        found = [_region_clusters(*of_draw, n_clusters, own) for of_draw, own in zip(regions, seeds, strict=True)]
         centres = torch.from_numpy(np.concatenate([means for means, _ in found]))
         areas = np.concatenate([areas for _, areas in found]) / DRAWS
-        embedding = spectral_embedding(leaf_affinity(centres, codes), n_clusters)
+        # The first eigenvector alone is the same for all.
+        embedding = spectral_embedding(leaf_affinity(centres, codes), max(2, n_clusters))
     merges = weighted_ward(embedding, np.sqrt(areas))
     tree = ClusterTree(centres, torch.from_numpy(areas), torch.from_numpy(merges))
     return tree.pruned(max(len(means) for means, _ in found))
@@ -185,7 +198,8 @@ def code_regions(codes: Tensor, n_centres: int, seeds: Sequence[int]) -> list[tu
     found = []
     for of_draw in zip(*regions, strict=True):
         means, areas = (np.concatenate(parts) for parts in zip(*of_draw, strict=True))
-        found.append((means / np.linalg.norm(means, axis=1, keepdims=True), areas))
+        lengths = np.linalg.norm(means, axis=1, keepdims=True).clip(np.finfo(np.float32).tiny)
+        found.append((means / lengths, areas))
     return found
 
 

@@ -151,6 +151,24 @@ def test_run__all_void_validation_labels_raise_before_training(make_run, bad):
         SegmentationDataModule(make_run()).check()
 
 
+def test_run__validation_labels_outside_the_central_square_only_raise_before_training(make_run, bad):
+    """The rest is not scored, so there would be no score to choose best.ckpt by."""
+    label = np.full((48, 60), 255, dtype=np.uint8)
+    label[:, :2] = 0
+    for path in (bad / "labels/val").iterdir():
+        save(path, label)
+    with pytest.raises(DataError, match="every validation label is void in the central square"):
+        SegmentationDataModule(make_run()).check()
+
+
+def test_run__one_label_among_many_void_ones_is_enough(make_run, bad, monkeypatch):
+    """Also where it is not among the images of the quick check."""
+    monkeypatch.setattr("eagle.data.datamodule._QUICK_CHECK", 1)
+    for number, path in enumerate(sorted((bad / "labels/val").iterdir())):
+        save(path, np.full((48, 60), 255 if number == 0 else 1, dtype=np.uint8))
+    SegmentationDataModule(make_run(on_bad_image="error")).check()
+
+
 def test_crops__of_the_readable_images_only(bad, capsys, make_run):
     words = [f"pytorch_data_dir={bad.parent}", "dataset_name=directory", "dir_dataset_name=mine", "splits=train"]
     words += ["num_processes=1", "on_bad_image=skip"]

@@ -154,6 +154,18 @@ def test_stored_evaluation__counts_only_for_the_same_weights_settings_and_files(
     assert stored_evaluation(path, cfg()) is None
 
 
+def test_stored_evaluation__has_written_the_files_itself(tmp_path):
+    """A report of an earlier evaluation is not this one's."""
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"weights")
+    cfg = validated(EvalConfig, {"report": True, "n_images": 0})
+    (tmp_path / "last_report.html").touch()
+    for files, counts in ((["report"], True), ([], False)):
+        stored = content(3.0) | evaluation_record(path, cfg) | {"files": files}
+        (tmp_path / "last_eval.json").write_text(json.dumps(stored))
+        assert (stored_evaluation(path, cfg) is not None) is counts
+
+
 @pytest.mark.slow
 def test_sweep__killed_in_the_middle_goes_on_and_is_evaluated_once(tmp_path):
     write_halves(tmp_path / "data" / "halves")
@@ -190,3 +202,29 @@ def test_kmeans__of_the_keys_is_a_setting_of_its_own_once_a_seed():
     runs = collect(sweep((30.0, {"lr": 0.1, "kmeans": 20.0}), (31.0, {"lr": 0.2, "kmeans": 20.0})))
     assert [run.name for run in runs] == [KMEANS, "lr=0.1", "lr=0.2"]
     assert cells(differences_table(runs), "2. cluster") == ["+10.0"]
+
+
+def test_kmeans__of_other_keys_is_another_setting(tmp_path):
+    rows = ((30.0, {"key_blocks": [1], "kmeans": 20.0}), (31.0, {"key_blocks": [2], "kmeans": 25.0}))
+    contents = sweep(*rows)
+    runs = collect(contents)
+    assert [run.name for run in runs[:2]] == [f"{KMEANS}, key_blocks=[1]", f"{KMEANS}, key_blocks=[2]"]
+    assert [run.miou("cluster") for run in runs[:2]] == [20.0, 25.0]
+    runs_report(contents, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8")))
+    assert [row[KMEANS] for row in rows if row["map"] == "cluster"] == ["yes", "yes", "", ""]
+
+
+def test_tables__of_trees_and_probes_with_extra_clusters_are_strict():
+    """A tree's extra clusters always count as errors; the published protocol ignores those of a probe."""
+
+    def with_extra(published, strict, checkpoint):
+        protocols = {"published": published, "strict": strict}
+        entry = {name: {"mIoU": value, "accuracy": value, "IoU": {"a": value}} for name, value in protocols.items()}
+        found = content(0.0) | {"scores": {"cluster": {**entry, "clusters": 2}}}
+        return {f"run/{checkpoint}.ckpt": found}
+
+    probe, tree = with_extra(40.0, 30.0, "last"), with_extra(35.0, 35.0, "last_tree")
+    assert cells(differences_table(collect(probe | tree)), "2. cluster") == ["+5.0"]
+    assert "strict mIoU" in scores_table(collect(probe | tree))
+    assert cells(scores_table(collect(probe)), "1. all") == ["1", "40.00 / 40.00"]

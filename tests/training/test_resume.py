@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,28 @@ def test_resume__in_another_folder_keeps_the_best_checkpoint(make_config, monkey
     train(make_config(experiment_name="there", ckpt_path="last"))
     assert next(scores, None) is None
     assert checkpoint(there, "best.ckpt")["global_step"] == VAL_FREQ
+
+
+def test_resume__without_its_best_checkpoint_the_next_validation_is_the_best(make_config, monkeypatch):
+    falling = count(100, -1)
+    original = LitUnsupervisedSegmenter.on_validation_epoch_end
+
+    def scored(module):
+        original(module)
+        module.trainer.callback_metrics["test/cluster/mIoU"] = torch.tensor(float(next(falling)))
+
+    monkeypatch.setattr(LitUnsupervisedSegmenter, "on_validation_epoch_end", scored)
+    run_dir = train(make_config(experiment_name="lost", max_steps=7))
+    (run_dir / "best.ckpt").unlink()
+    train(make_config(experiment_name="lost", ckpt_path="last"))
+    assert checkpoint(run_dir, "best.ckpt")["global_step"] > 7
+
+
+def test_resume__inside_the_run_folder_names_the_run(make_config, monkeypatch):
+    run_dir = train(make_config(experiment_name="inside", max_steps=7))
+    monkeypatch.chdir(run_dir)
+    assert train(make_config(ckpt_path="last.ckpt")) == run_dir
+    assert f"experiment_name: {run_dir.name}" in (run_dir / "config.yml").read_text()
 
 
 def test_resume__tensorboard_has_each_batch_once(make_config):

@@ -12,8 +12,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from eagle.data.check import inspect_dataset, summary_table
+from eagle.data.datasets.base import VOID
 from eagle.data.datasets.catalog import open_dataset
-from eagle.data.views import Draw, EvaluationViews, TrainingViews
+from eagle.data.views import Draw, EvaluationViews, TrainingViews, label_tensor
 from eagle.errors import ConfigError, DataError
 from eagle.processes import load_for_parent
 
@@ -55,11 +56,16 @@ class SegmentationDataModule(pl.LightningDataModule):
         self.train_set, self.val_set = train.accepted(on_bad_image), val.accepted(on_bad_image)
         for line in (*self.train_set.skipped, *self.val_set.skipped):
             rank_zero_only(logger.warning)("left out: %s", line)
-        if self.val_set.has_labels and val.n_void_labels() == len(val.samples):
+        if self.val_set.has_labels and not self._any_label():
             raise DataError(
-                "every validation label is void, so nothing can be scored; correct the labels, or remove their folder "
-                "to train without labels"
+                "every validation label is void in the central square of its image, so nothing can be scored; correct "
+                "the labels, or remove their folder to train without labels"
             )
+
+    def _any_label(self) -> bool:
+        """Whether any pixel of the validation views is labelled; reads labels up to the first that is."""
+        labels = (label_tensor(self.val_set.label(i), self.cfg.val_res) for i in range(len(self.val_set)))
+        return any(bool((label != VOID).any()) for label in labels)
 
     def state_dict(self) -> dict[str, Any]:
         """Number and hash of the names of the training images, which decide their order; Lightning saves it."""

@@ -18,8 +18,8 @@ from eagle.data.labels import colored, write_ids, write_image
 from eagle.data.views import EvaluationViews
 from eagle.distributed import all_gather_objects
 from eagle.errors import DataError
-from eagle.evaluation.metrics import UnsupervisedMetrics
-from eagle.maps.probe_maps import ProbeMaps, without_cuts
+from eagle.evaluation.metrics import UnsupervisedMetrics, name_by_majority
+from eagle.maps.probe_maps import CUT_SIGN, ProbeMaps, without_cuts
 from eagle.models.cluster_tree import ClusterCut
 
 
@@ -148,6 +148,13 @@ def device_batches(
         yield machine.to_device(batch)
 
 
+def class_of_clusters(map_name: str, metric: UnsupervisedMetrics) -> np.ndarray:
+    """The class of each cluster of a map, −1 for none: matched one to one or, in a further cut, named by majority."""
+    if CUT_SIGN in map_name:
+        return name_by_majority(metric.confusion.cpu().numpy())
+    return metric.class_of_cluster()
+
+
 @rank_zero_only
 def write_predictions(folder: Path, evaluation: Evaluation, dataset: SegmentationDataset) -> None:
     """Write ``<folder>/<map>/ids/NAME.png`` (class ids; see ``write_ids``) and ``<folder>/<map>/color/NAME.png``.
@@ -159,7 +166,7 @@ def write_predictions(folder: Path, evaluation: Evaluation, dataset: Segmentatio
     """
     palette = dataset.classes.palette
     for map_name, metric in evaluation.metrics.items():
-        class_of_cluster = metric.class_of_cluster()
+        class_of_cluster = class_of_clusters(map_name, metric)
         for image in evaluation.images:
             ids, file = class_of_cluster[image.ids(map_name)], f"{dataset.name(image.index)}.png"
             write_ids(folder / map_name / "ids" / file, ids, len(palette))

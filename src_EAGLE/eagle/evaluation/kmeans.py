@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from eagle.data.datasets.base import SegmentationDataset
 from eagle.data.views import EvaluationViews
 from eagle.distributed import all_gather_objects
+from eagle.errors import DataError
 from eagle.evaluation.evaluator import device_batches
 from eagle.models.backbone import KeyBackbone
 from eagle.models.probes import ClusterLookup
@@ -68,8 +69,10 @@ def kmeans_centres(
 
 
 def kmeans_probe(sample: Sample, n_clusters: int, seed: int, **options: Any) -> ClusterLookup:
-    """The centres of k-means as a probe; options as of scikit-learn's KMeans."""
+    """The centres of k-means as a probe; options as of scikit-learn's KMeans. DataError: too few vectors."""
     vectors = np.concatenate([drawn for _, drawn in sample])
+    if len(vectors) < n_clusters:
+        raise DataError(f"{len(vectors)} patches of training images are too few for {n_clusters} clusters of k-means")
     centres = KMeans(n_clusters, random_state=seed, **options).fit(vectors).cluster_centers_
     probe = ClusterLookup(vectors.shape[1], n_clusters)
     probe.load_state_dict({"clusters": torch.from_numpy(np.asarray(centres, dtype=np.float32))})

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 # Protocol → whether pixels of unmatched extra clusters count as errors.
 PROTOCOLS = {"published": False, "strict": True}
 SEED, CHECKPOINT, KMEANS = "seed", "checkpoint", "k-means on K"
+KMEANS_KEYS = ("pretrained_weights", "res", "val_res", "extra_clusters")
+# Keys of an evaluation and what they write, after the checkpoint's name.
+FILES = {"n_images": "grid.png", "report": "report.html", "run_prediction": "predictions"}
 COLUMNS = {
     "mIoU": ("published", "mIoU"),
     "accuracy": ("published", "accuracy"),
@@ -134,6 +137,7 @@ class Run:
         setting: the keys that differ between the runs of this command, with their values.
         seed: its seed.
         scores: by map and column, in percent; None is undefined.
+        protocol: before the names of the columns that tables and figures show: "strict " or nothing.
     """
 
     checkpoint: Path | None
@@ -141,6 +145,7 @@ class Run:
     setting: dict[str, str]
     seed: int
     scores: dict[str, dict[str, float | None]]
+    protocol: str = ""
 
     @property
     def name(self) -> str:
@@ -149,12 +154,12 @@ class Run:
 
     def miou(self, map_name: str) -> float:
         """The mIoU of a map; NaN if it is undefined, or the run has no such map."""
-        value = self.scores.get(map_name, {}).get("mIoU")
+        value = self.scores.get(map_name, {}).get(f"{self.protocol}mIoU")
         return np.nan if value is None else value
 
 
 def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
-    """The runs with their settings, in the order given; k-means of a data set and seed is a run of its own."""
+    """The runs with their settings, in the order given; k-means of the same data, keys and seed is a run of its own."""
     names = keys_with(TrainConfig, "method", "model", "backbone", "data", "adjustable", "numerics")
     configs = {path: complete_config(content["config"]) for path, content in contents.items()}
     values: dict[str, dict[str, str]] = {}
@@ -169,6 +174,9 @@ def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
         for name in (*names, CHECKPOINT)
         if len({(datasets[path], values[path][name]) for path in contents}) > len({*datasets.values()})
     ]
+    # Keys that k-means depends on as well.
+    of_kmeans = {*keys_with(TrainConfig, "backbone", "data"), *KMEANS_KEYS}.intersection(differing)
+    protocol = "strict " if _mixes_protocols(contents) else ""
     runs, baselines = [], {}
     taken: dict[Any, str] = {}
     for path, content in contents.items():
@@ -177,10 +185,20 @@ def collect(contents: Mapping[str, Mapping[str, Any]]) -> list[Run]:
         same = taken.setdefault((dataset, *setting.values(), seed), path)
         if same != path:
             logger.warning("%s: has the setting and the seed of %s; both count as runs", path, same)
-        runs.append(Run(Path(path), dataset, setting, seed, _scores(content["scores"])))
+        runs.append(Run(Path(path), dataset, setting, seed, _scores(content["scores"]), protocol))
         if "kmeans" in content:
-            baselines[dataset, seed] = Run(None, dataset, {KMEANS: ""}, seed, _scores(content["kmeans"]))
+            own = {name: value for name, value in setting.items() if name in of_kmeans}
+            baseline = Run(None, dataset, {KMEANS: "", **own}, seed, _scores(content["kmeans"]), protocol)
+            baselines[dataset, seed, *own.values()] = baseline
     return [*baselines.values(), *runs]
+
+
+def _mixes_protocols(contents: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether some maps ignore pixels of clusters beyond the classes, as published, and others, of trees, never do."""
+    reports = [content["scores"] for content in contents.values()]
+    entries = [report[name] for report in reports for name in without_cuts(report)]
+    with_extra = [e for e in entries if "clusters" in e and e["clusters"] > len(e["published"]["IoU"])]
+    return len({entry["published"] == entry["strict"] for entry in with_extra}) > 1
 
 
 def scores_table(runs: Sequence[Run]) -> str:
@@ -188,7 +206,7 @@ def scores_table(runs: Sequence[Run]) -> str:
     maps, rows = table_maps(runs), []
     for number, (setting, part) in enumerate(by_setting(runs).items(), 1):
         rows.append([f"{number}. {setting}", str(len(part)), *(_scores_cell(part, name) for name in maps)])
-    return text_table([f"{runs[0].dataset}: mIoU / accuracy", "runs", *maps], rows)
+    return text_table([f"{runs[0].dataset}: {runs[0].protocol}mIoU / accuracy", "runs", *maps], rows)
 
 
 def differences_table(runs: Sequence[Run]) -> str:
@@ -207,7 +225,8 @@ def differences_table(runs: Sequence[Run]) -> str:
             cells.append(_difference(ours, _by_seed(part, unrefined)) if name != unrefined else "")
             if any(cells):
                 rows.append([f"{number + 1}. {name}", *cells])
-    header = [f"{runs[0].dataset}: mIoU of", *(f"− {number}." for number in range(1, len(parts))), "− unrefined"]
+    others = [f"− {number}." for number in range(1, len(parts))]
+    header = [f"{runs[0].dataset}: {runs[0].protocol}mIoU of", *others, "− unrefined"]
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
     return text_table(header, rows) if rows else ""
@@ -246,7 +265,7 @@ def _scores_cell(runs: Sequence[Run], name: str) -> str:
     """MIoU / accuracy of a map: ``mean ± sample standard deviation`` over runs; – if they do not have it."""
     cells = []
     for column in ("mIoU", "accuracy"):
-        found = [run.scores[name][column] for run in runs if name in run.scores]
+        found = [run.scores[name][f"{run.protocol}{column}"] for run in runs if name in run.scores]
         known = [value for value in found if value is not None]
         deviation = f" ± {np.std(known, ddof=1):.2f}" if len(known) > 1 else ""
         cells.append((f"{np.mean(known):.2f}{deviation}" if known else "–") + _of_all(known, found))
@@ -280,6 +299,11 @@ def evaluation_record(path: Path, cfg: DictConfig) -> dict[str, Any]:
     return {"sha256": sha256_of(path), "evaluation": {name: plain(cfg)[name] for name in names}}
 
 
+def asked_files(cfg: DictConfig) -> list[str]:
+    """The keys that ask for files beside the JSON."""
+    return [key for key in FILES if cfg[key]]
+
+
 def stored_evaluation(path: Path, cfg: DictConfig, place: Path | None = None) -> dict[str, Any] | None:
     """The content of a checkpoint's evaluation if that has the same weights and settings, and all files asked for.
 
@@ -293,8 +317,10 @@ def stored_evaluation(path: Path, cfg: DictConfig, place: Path | None = None) ->
         content = dict(json.loads(place.with_name(f"{path.stem}_eval.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
-    asked = {"n_images": "grid.png", "report": "report.html", "run_prediction": "predictions"}
-    written = all(place.with_name(f"{path.stem}_{name}").exists() for key, name in asked.items() if cfg[key])
+    asked = asked_files(cfg)
+    # A file that this evaluation has not written is of an earlier one.
+    written = {*asked} <= {*content.get("files", asked)}
+    written = written and all(place.with_name(f"{path.stem}_{FILES[key]}").exists() for key in asked)
     if not written or "config" not in content or not evaluation_record(path, cfg).items() <= content.items():
         return None
     return content

@@ -205,7 +205,7 @@ def visualize(cfg: DictConfig) -> str:
                     write_image(folder / f"{name}_{kind}.png", enlarged)
                 if kind != "image":
                     rows[name][TITLES.get(kind, kind.replace("_", " "))] = np.asarray(panel.convert("RGB"))
-            shown += [] if ids is None else [ids]
+            shown += [] if ids is None else [np.unique(ids)]
         if not rows:
             raise DataError(f"none of {n} images could be read, see above")
         legend = class_legend(shown, viewer.photographs.legend.classes, NO_CLASS_NAME) if shown else ()
@@ -220,5 +220,5 @@ def _named_images(cfg: DictConfig, segmenter: Segmenter | None) -> list[tuple[st
     files = named_files(cfg.images) + (bundled_photographs() if cfg.bundled else [])
     if files or segmenter is None:
         return [(name, partial(read_photograph, path)) for path, name in zip(files, output_names(files), strict=True)]
-    dataset = open_dataset(dataset_config(segmenter.model, cfg.pytorch_data_dir), cfg.split)
+    dataset = open_dataset(dataset_config(segmenter.model.cfg, cfg.pytorch_data_dir), cfg.split)
     return [(dataset.name(index), partial(dataset.image, index)) for index in range(len(dataset))]

@@ -175,13 +175,13 @@ class BestCheckpoint(ModelCheckpoint):
         """Restore the best score if its checkpoint exists; otherwise the next validation counts as the best."""
         here = f"{self.dirpath}/{self.filename}.ckpt"
         if Path(here).is_file() and state_dict["best_model_score"] is not None:
-            state_dict = state_dict | {
+            place = {
                 "dirpath": self.dirpath,
                 "best_model_path": here,
                 "kth_best_model_path": here,
                 "best_k_models": {here: state_dict["best_model_score"]},
             }
-        super().load_state_dict(state_dict)
+            super().load_state_dict(state_dict | place)
 
 
 class LastCheckpoint(Checkpoint):

@@ -46,7 +46,7 @@ def run_folder(cfg: DictConfig) -> Path:
     clocks of processes differ, rank zero's name counts, because it alone writes.
     """
     if cfg.ckpt_path not in (None, LAST):
-        return Path(cfg.ckpt_path).parent
+        return Path(cfg.ckpt_path).resolve().parent
     if cfg.ckpt_path == LAST and cfg.experiment_name is None:
         raise ConfigError(f"ckpt_path: {LAST} needs experiment_name, the name of the run to resume")
     when = f"job_{job_id()}" if SLURMEnvironment.detect() else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

@@ -139,6 +139,7 @@ def _fit(
                 chosen = fit_checkpoint(run_dir / LAST_NAME, options)
             except DataError as error:  # too few images for a tree end no run that has been trained
                 logger.warning("fit_clusters: no tree: %s", error)
+                write_run_readme(run_dir, data_line, with_overrides(cfg, fit_clusters="off"), data.val_set.has_labels)
         if best.best_model_score is not None:
             logger.info("best %s: %.2f", best.monitor, best.best_model_score)
         verb, command = ("score", evaluation_command) if data.val_set.has_labels else ("use", segmentation_command)

@@ -53,6 +53,7 @@ def test_directory__number_of_classes_without_names(root):
         (lambda root: (root / "labels/train/2.png").unlink(), r"2\.jpg: no label .*1 of 4"),
         (lambda root: Image.new("RGB", (4, 4)).save(root / "imgs/train/1.png"), r"same name as"),
         (lambda root: (root / "classes.txt").write_text("sky\nsky\n"), r"classes\.txt: names 'sky' more than once"),
+        (lambda root: (root / "classes.txt").write_text("sky\n\nroad\n\n"), r"classes\.txt: line 2 is empty"),
     ],
 )
 def test_directory__what_is_inconsistent_is_named(root, break_it, message):

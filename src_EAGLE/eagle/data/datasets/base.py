@@ -91,6 +91,11 @@ class SegmentationDataset:
         names = "\n".join(map(self.name, range(len(self))))
         return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
 
+    def files_digest(self) -> str:
+        """A hash of names, sizes and times of all image and label files, left out ones too."""
+        states = [(file.name, *_size_and_time(file)) for file in (*self._images, *self._labels) if file]
+        return hashlib.sha256(repr(states).encode(errors="surrogateescape")).hexdigest()[:16]
+
     def image(self, index: int) -> Image.Image:
         """The RGB image; raises DataError that names the file."""
         return read_image(self.image_path(index))
@@ -160,6 +165,11 @@ def read_listing(root: Path, listing: Path) -> list[str]:
     if names := [line for line in name_lines(listing) if line]:
         return names
     raise incomplete(root, f"{listing}: contains no image names")
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    state = file.stat()
+    return state.st_size, state.st_mtime_ns
 
 
 def name_lines(path: Path) -> list[str]:

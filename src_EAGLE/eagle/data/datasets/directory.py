@@ -45,7 +45,13 @@ def directory_classes(root: Path, n_classes: int | None) -> Classes:
     """Classes named in ``classes.txt``, or else numbered; raises ConfigError like DirectoryDataset."""
     listing = root / "classes.txt"
     if listing.is_file():
-        names = [name for name in name_lines(listing) if name]
+        names = name_lines(listing)
+        while names and not names[-1]:
+            names.pop()
+        if "" in names:
+            raise ConfigError(
+                f"{listing}: line {names.index('') + 1} is empty; a line's number is its class id, so name it"
+            )
     else:
         names = [f"class {i}" for i in range(n_classes or 0)]
     if not names:
