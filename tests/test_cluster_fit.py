@@ -1,6 +1,7 @@
 """fit_clusters.py: a tree from the codes of a trained model, and what the other commands do with it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from eagle.commands.runs import FitConfig
 from eagle.config.schema import EvalConfig, TrainConfig
 from eagle.config.validation import validated
 from eagle.errors import CheckpointError, ConfigError, DataError
+from eagle.inference.export import export_checkpoint
 from eagle.training.run import train
 from miniatures import picture, write_halves
 
@@ -123,6 +125,14 @@ def test_regions__of_several_draws_are_those_of_each_alone():
             np.testing.assert_array_equal(ours, expected)
 
 
+def test_fit_tree__for_one_cluster_or_with_the_largest_seed():
+    codes, labels = scenes()
+    tree = fit_tree(codes, 1, seed=2**32 - 1)
+    ids = torch.cat([tree.cut(4).probabilities(code[None]).argmax(dim=1) for code in codes])
+    purity = sum(np.bincount(labels.ravel()[(ids == i).ravel()]).max() for i in ids.unique()) / labels.numel()
+    assert purity > 0.75
+
+
 def test_fit_tree__too_few_regions_is_one_line():
     with pytest.raises(DataError, match="2 regions of at least 6 patches in 2 training images are too few for 3"):
         fit_tree(torch.ones(2, 4, 2, 4), 3)
@@ -180,6 +190,45 @@ def test_n_clusters__cuts_the_tree_and_needs_one(fitted):
         evaluate_checkpoint(target, validated(EvalConfig, cfg | {"n_clusters": 999}))
     with pytest.raises(ConfigError, match=r"fit a tree .*fit_clusters.py"):
         evaluate_checkpoint(path, validated(EvalConfig, cfg | {"n_clusters": 3}))
+
+
+def test_n_clusters__of_an_evaluation_names_that_cut_only(fitted):
+    """An evaluation calls every cut that it is asked for "cluster"."""
+    _, target = fitted
+    cfg = {"num_workers": 0, "n_images": 0, "run_crf": False, "report": False, "accelerator": "cpu"}
+    photograph = np.asarray(picture(3, (96, 64)))
+    for n, other in ((3, 2), (2, 3)):
+        evaluate_checkpoint(target, validated(EvalConfig, cfg | {"n_clusters": n}))
+        segmenter = eagle.load_segmenter(target, device="cpu")
+        assert segmenter.segment(photograph, n_clusters=n).names == ("class 0", "class 1")
+        assert segmenter.segment(photograph, n_clusters=other).names == tuple(f"cluster {i}" for i in range(other))
+
+
+def test_predictions__of_further_cuts_are_named_by_majority_as_in_the_json(fitted):
+    _, target = fitted
+    values = {"num_workers": 0, "n_images": 0, "run_crf": False, "accelerator": "cpu", "run_prediction": True}
+    content = evaluate_checkpoint(target, validated(EvalConfig, values | {"report": False}))
+    (cut, *_) = [name for name in content["scores"] if "@" in name]
+    folder = target.with_name("last_tree_predictions") / cut / "ids"
+    found = {int(i) for path in folder.iterdir() for i in np.unique(np.asarray(Image.open(path)))}
+    assert found <= set(content["class_map"]["assignments"][cut])
+
+
+def test_fit_checkpoint__what_cannot_be_written_is_refused_before_the_work(fitted, monkeypatch):
+    path, _ = fitted
+    cfg = validated(FitConfig, {"checkpoint": str(path), "num_workers": 0})
+    with pytest.raises(CheckpointError, match=r"last\.pth: a checkpoint's name ends in"):
+        fit_checkpoint(path.rename(path.with_suffix(".pth")), cfg)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(CheckpointError, match="is not writable"):
+        fit_checkpoint(path, cfg)
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_export__of_a_tree(fitted, suffix):
+    if suffix == ".onnx":
+        pytest.importorskip("onnxscript", reason="needs the extra [export]")
+    assert export_checkpoint(fitted[1], fitted[1].with_suffix(suffix), 4.0) < 1e-3
 
 
 def test_tree_of_one_centre_a_leaf__as_earlier_files_have_it__is_cut_as_before(fitted):

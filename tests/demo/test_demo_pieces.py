@@ -212,6 +212,42 @@ def test_by_hand__a_split_is_the_trees_and_a_join_takes_the_others_id_name_and_c
     ).all()
 
 
+def test_slider__keeps_the_names_of_clusters_that_both_cuts_have(checkpoint, image, tmp_path):
+    visitor = Visitor(Handlers(load_segmenter(checkpoint, device="cpu"), None, tmp_path), image)
+    handlers, n = visitor.handlers, visitor.handlers.clusters[0]
+    visitor.rename(0, "sky")
+    visitor.split(visitor.groups.of_leaf[0])
+    part = len(visitor.groups.classes) - 1
+    visitor.rename(part, "bicycle")
+    assert visitor.names == {0: "sky", part: "bicycle"}
+    for n_clusters in (n + 1, n - 1):
+        groups, names = handlers.moved(handlers.cut(n_clusters), visitor.groups, visitor.names)
+        assert (groups.n_cut, names) == (n_clusters, {0: "sky"}), "the part's number is another cluster's elsewhere"
+    (tmp_path / "names.txt").write_text("".join(f"thing {i}\n" for i in range(n)))
+    handlers = Handlers(handlers.segmenter, tmp_path / "names.txt", tmp_path)
+    assert handlers.moved(handlers.cut(n + 1), handlers.cut(n), {0: "sky"})[1] == {}, "ids of classes, of clusters"
+
+
+def test_clusters_without_a_class__stay_apart_and_hide_no_class(checkpoint, image, tmp_path):
+    """In the page as in Python; one name for all of them joins them."""
+    segmenter = load_segmenter(checkpoint, device="cpu")
+    plain = segmenter.segment(image, refine="none").ids
+    largest, n_clusters = int(np.bincount(plain.ravel()).argmax()), len(segmenter.model.cluster_probe.clusters)
+    lines = ["thing" if i == largest else "" for i in range(n_clusters)]
+    (tmp_path / "names.txt").write_text("\n".join(lines) + "\n")
+    ids = segmenter.segment(image, refine="none", cluster_names=tmp_path / "names.txt").ids
+    np.testing.assert_array_equal(ids, np.where(plain == largest, 0, -1))
+    visitor = Visitor(Handlers(segmenter, tmp_path / "names.txt", tmp_path), image)
+    np.testing.assert_array_equal(visitor.result.ids, ids)
+    visitor.rename(-1, "rest")
+    (tmp_path / "rest.txt").write_text("\n".join(line or "rest" for line in lines) + "\n")
+    joined = segmenter.segment(image, refine="none", cluster_names=tmp_path / "rest.txt")
+    assert (visitor.named_pixels() == np.array(joined.names)[joined.ids]).all()
+    visitor.split(-1)
+    visitor.rename(-1, "thing")
+    assert set(visitor.named_pixels().ravel()) <= {"thing", "cluster 1"}
+
+
 def test_by_hand__the_downloaded_names_file_gives_the_same_masks_in_the_command(checkpoint, image, tmp_path):
     visitor = Visitor(Handlers(load_segmenter(checkpoint, device="cpu"), None, tmp_path), image)
     of_leaf = visitor.groups.of_leaf

@@ -99,3 +99,9 @@ def test_tree__merges_that_join_no_tree_are_refused(merges):
 def test_tree__of_centres_that_do_not_fill_the_leaves_is_refused(leaves):
     with pytest.raises(ValueError, match="no leaves of 3 centres, 3 areas"):
         ClusterTree(torch.ones(3, 2), torch.ones(3), torch.tensor([[0, 1], [2, 3]]), torch.tensor(leaves))
+
+
+def test_tree__a_merge_of_a_later_node_is_refused():
+    merges = torch.tensor([[3, 5], [9, 2], [6, 1], [7, 8], [0, 4]])
+    with pytest.raises(ValueError, match="no tree"):
+        ClusterTree(torch.randn(6, 2), torch.ones(6), merges)

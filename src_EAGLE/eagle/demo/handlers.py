@@ -52,21 +52,34 @@ class Shown:
 
 @dataclass(frozen=True)
 class Groups:
-    """A visitor's clusters: classes, the class id of each leaf (without a tree: of each cluster), the id clicked."""
+    """A visitor's clusters.
+
+    Attributes:
+        classes: names and colours.
+        of_leaf: the class id of each leaf (without a tree: of each cluster); clusters without a class have negative ids
+            of their own, and to the visitor all are ``NO_CLASS``.
+        chosen: the id clicked.
+        n_cut: number of clusters of the cut that was last made.
+    """
 
     classes: Classes
     of_leaf: list[int]
     chosen: int | None = None
+    n_cut: int = 0
 
     def name(self, names: Names, i: int) -> str:
         """What the visitor calls a class."""
-        return one_line_name(names.get(i) or (NO_CLASS_NAME if i == NO_CLASS else self.classes.names[i]))
+        return one_line_name(names.get(max(i, NO_CLASS)) or (NO_CLASS_NAME if i < 0 else self.classes.names[i]))
 
     def joined(self, names: Names, moved: int | None = None) -> list[int]:
         """``of_leaf`` with one id for each name, as files of names have: the lowest, or not ``moved``."""
         ids = sorted(set(self.of_leaf), key=lambda i: (i != moved, -i))
         kept = {self.name(names, i): i for i in ids}
-        return [kept[self.name(names, i)] for i in self.of_leaf]
+        return [i if i < 0 and NO_CLASS not in names else kept[self.name(names, i)] for i in self.of_leaf]
+
+    def chosen_leaves(self, names: Names) -> list[int]:
+        """The leaves of the class that was clicked."""
+        return [leaf for leaf, i in enumerate(self.joined(names)) if max(i, NO_CLASS) == self.chosen]
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,16 @@ class Handlers:
         if self.tree and isinstance(cut.probe, ClusterCut):
             of_leaf = dict(zip(self.tree.leaf_of_centre.tolist(), cut.probe.groups.tolist(), strict=True))
             clusters = [of_leaf[leaf] for leaf in range(self.tree.n_leaves)]
-        return Groups(cut.legend.classes, cut.legend.ids(np.array(clusters)).tolist())
+        ids = cut.legend.ids(np.array(clusters)).tolist()
+        of_classes = [NO_CLASS - cluster if i == NO_CLASS else i for i, cluster in zip(ids, clusters, strict=True)]
+        return Groups(cut.legend.classes, of_classes, n_cut=n_clusters)
+
+    def moved(self, new: Groups, groups: Groups, names: Names) -> tuple[Groups, Names]:
+        """A new cut, and the names that hold there: those of clusters that the last cut has as well."""
+        both = min(groups.n_cut, new.n_cut)
+        # Ids of an evaluation's classes are not those of clusters.
+        same = groups.classes.names[:both] == new.classes.names[:both]
+        return new, {i: name for i, name in names.items() if same and i < groups.n_cut}
 
     def segmented(self, shown: Shown | None, groups: Groups, names: Names, res: int, refine: str) -> tuple[Any, Any]:
         """The photograph with its segmentation, and the picture of it; its codes are computed once at a resolution."""
@@ -145,9 +167,10 @@ class Handlers:
             options: dict[str, Any] = {"res": res, "cluster_names": self.cluster_names}
             photographs = self.segmenter.photographs(refinement_of_name(refine), **options)
             if self.tree:
-                class_map = ClassMap(groups.classes, {"cluster": groups.joined(names)})
-                legend = Legend(class_map, "cluster", len(groups.of_leaf), None)
-                cut, legend = legend.joining(self.tree.leaf_probe())
+                ids, group = np.unique(groups.joined(names), return_inverse=True)
+                class_map = ClassMap(groups.classes, {"cluster": np.maximum(ids, NO_CLASS).tolist()})
+                legend = Legend(class_map, "cluster", len(ids), None)
+                cut, legend = legend.joining(self.tree.leaf_probe().joined(group.tolist()))
                 photographs = PhotographSegmenter(model, cut, legend, res, photographs.settings, machine)
             if shown.res != res:
                 whole_patch_input(shown.image, res, model.net.model.patch_size)  # refuses what has too many patches
@@ -187,7 +210,7 @@ class Handlers:
         """
         assert self.tree, "without a tree, the page has no such button"
         of_leaf, new = groups.joined(names), len(groups.classes)
-        leaves = [leaf for leaf, i in enumerate(of_leaf) if i == groups.chosen]
+        leaves = groups.chosen_leaves(names)
         if len(leaves) < 2:
             gr.Info("This cluster is a leaf of the tree: it has no parts." if leaves else NONE_CHOSEN)
             return (gr.skip(),) * 4
@@ -197,7 +220,7 @@ class Handlers:
         name = next(name for n in count(new) if (name := f"cluster {n}") not in taken)
         palette = np.vstack([groups.classes.palette, distinct_palette(new + 1)[new:]])
         parts = [new if leaf in smaller else i for leaf, i in enumerate(of_leaf)]
-        groups = Groups(Classes((*groups.classes.names, name), palette), parts, groups.chosen)
+        groups = replace(groups, classes=Classes((*groups.classes.names, name), palette), of_leaf=parts)
         return groups, names, *self.segmented(shown, groups, names, res, refine)
 
     def renamed(
@@ -213,11 +236,13 @@ class Handlers:
             gr.Info(NONE_CHOSEN)
             return (gr.skip(),) * 5
         named = {**names, chosen: text}
-        before, joined = groups.joined(names), groups.joined(named, chosen)
-        if joined == before or not self.tree:
+        joined = groups.joined(named, chosen)
+        if joined == groups.joined(names) or not self.tree:
             return groups, named, gr.skip(), _stage(_result(shown), named), gr.skip()
-        del named[chosen]
-        groups = Groups(groups.classes, joined, joined[before.index(chosen)])
+        of_chosen = joined[groups.chosen_leaves(names)[0]]
+        if of_chosen >= 0:
+            del named[chosen]
+        groups = replace(groups, of_leaf=joined, chosen=max(of_chosen, NO_CLASS))
         return groups, named, *self.segmented(shown, groups, named, res, refine), text
 
     def packed(self, shown: Shown | None, groups: Groups, names: Names, opacity: float) -> dict[str, str]:

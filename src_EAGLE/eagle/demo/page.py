@@ -52,7 +52,7 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=kept) as page:
         shown, names = gr.State(None, time_to_live=REMEMBERED), gr.State({})
         fitted, most = handlers.clusters
-        groups, tree = gr.State(handlers.cut(fitted)), handlers.tree is not None
+        groups, fresh, tree = gr.State(handlers.cut(fitted)), gr.State(None), handlers.tree is not None
         gr.Markdown(f"# EAGLE segments photographs without labels\nModel: `{checkpoint}`. {KEPT}", elem_id="heading")
         with gr.Row(elem_id="picker"):
             picker = gr.File(show_label=False, file_types=["image"], height=112, elem_id="upload", scale=2)
@@ -107,10 +107,8 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
         for drawn in (arrived.success(**draw), clicked.success(**draw), res.change(**draw_last)):
             drawn.success(handlers.decomposed, [shown, res], [vectors, cue], **on_model)
         refine.change(**draw_last)
-        moved = n_clusters.change(
-            handlers.cut, n_clusters, groups, trigger_mode="always_last", preprocess=False, **plain
-        )
-        moved.success(**draw)
+        cut = n_clusters.change(handlers.cut, n_clusters, fresh, trigger_mode="always_last", preprocess=False, **plain)
+        cut.success(handlers.moved, [fresh, groups, names], [groups, names], **plain).success(**draw)
         opacity.change(None, opacity, js=SET_OPACITY)
         pointed = stage.select(handlers.pointed, [shown, groups, names], [groups, name], **plain)
         pointed.success(None, js=FOCUS_NAME)

@@ -113,6 +113,8 @@ def curves_figure(runs: Mapping[str, Curves]) -> Figure:
     styles = dict(zip(runs, cycle(RUN_STYLES), strict=False))
     starts = {name: step for name, run in runs.items() if (step := object_start(run)) is not None}
     titles = _titles(runs)
+    if not titles:
+        raise DataError(f"{', '.join(runs)}: every logged value is 0, so there is no curve to draw")
     n_columns = min(N_COLUMNS, len(titles))
     n_rows = math.ceil(len(titles) / n_columns)
     figure = Figure(figsize=(3.1 * n_columns, 2.1 * n_rows + 0.8), layout="constrained")

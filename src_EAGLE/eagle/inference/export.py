@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eagle.checkpoints import StoredSegmenter, build_segmenter, evaluation_file, model_card, read_stored
+from eagle.checkpoints import StoredSegmenter, build_segmenter, evaluation_file, model_card, probe_entry, read_stored
 from eagle.data.datasets.catalog import dataset_label
 from eagle.data.views import IMAGENET_MEAN, IMAGENET_STD
 from eagle.errors import CheckpointError, ConfigError
@@ -94,8 +94,10 @@ def _scores(source: Path, stored: StoredSegmenter) -> str:
     """Scores of the checkpoint's evaluation, if there is one of these clusters, of the maps that the graph has."""
     if stored.class_map is None or not evaluation_file(source).is_file():
         return "no evaluation beside the checkpoint"
-    found = json.loads(evaluation_file(source).read_text(encoding="utf-8"))["scores"]
-    scores = {name: found[name]["published"] for name in OUTPUTS}
+    evaluation = json.loads(evaluation_file(source).read_text(encoding="utf-8"))
+    if "scores" not in evaluation or not probe_entry(stored.tensors).items() <= evaluation.items():
+        return "no evaluation of these clusters beside the checkpoint"
+    scores = {name: evaluation["scores"][name]["published"] for name in OUTPUTS}
     return "; ".join(f"{name} {s['mIoU']:.1f} mIoU, {s['accuracy']:.1f} % accuracy" for name, s in scores.items())
 
 

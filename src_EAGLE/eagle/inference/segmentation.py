@@ -22,6 +22,7 @@ from eagle.data.labels import (
     write_image,
 )
 from eagle.errors import ConfigError
+from eagle.maps.probe_maps import CUT_SIGN
 from eagle.models.cluster_tree import ClusterCut
 
 
@@ -31,14 +32,14 @@ class Legend:
     Args:
         class_map: the checkpoint's; if it is None or lacks this probe, clusters are named by their numbers.
         map_name: the map whose assignments apply, e.g. "cluster+crf", or "cluster@63" for a tree cut at 63; if it was
-            not scored, the same probe's unrefined map applies, or another one of its maps.
+            not scored, the same probe's unrefined map applies, or another one of its maps of as many clusters.
         n_clusters: number of clusters of the probe.
         classes: the training dataset's classes, which name the linear probe's ids without a class map; None if unknown.
     """
 
     def __init__(self, class_map: ClassMap | None, map_name: str, n_clusters: int, classes: Classes | None) -> None:
         known = class_map.classes if class_map else classes
-        assignment = _assignment(class_map, map_name) if class_map else None
+        assignment = _assignment(class_map, map_name, n_clusters) if class_map else None
         has_names = assignment is not None or map_name.startswith("linear")
         self.classes = known if known and has_names else numbered_clusters(n_clusters)
         self.table = np.array(range(n_clusters) if assignment is None else assignment)
@@ -47,12 +48,12 @@ class Legend:
         """The probe in which clusters of one class are one cluster, and its legend.
 
         Probabilities of clusters with one name add up, so that a class that was cut in two wins where its parts would
-        lose one by one.
+        lose one by one. Those without a class stay apart: together they would win over any class.
         """
-        n_classes = len(self.classes)
+        n_classes, without = len(self.classes), self.table == NO_CLASS
         joined = copy(self)
-        joined.table = np.append(np.arange(n_classes), NO_CLASS)
-        return cut.joined(np.where(self.table == NO_CLASS, n_classes, self.table).tolist()), joined
+        joined.table = np.append(np.arange(n_classes), np.full(without.sum(), NO_CLASS))
+        return cut.joined(np.where(without, n_classes - 1 + np.cumsum(without), self.table).tolist()), joined
 
     def ids(self, clusters: np.ndarray) -> np.ndarray:
         """Map H×W clusters to class ids; −1 is no class."""
@@ -72,14 +73,16 @@ class Legend:
         return NO_CLASS_NAME if class_id == NO_CLASS else self.classes.names[class_id]
 
 
-def _assignment(class_map: ClassMap, map_name: str) -> list[int] | None:
-    """The class of each cluster; None if the probe was not scored."""
+def _assignment(class_map: ClassMap, map_name: str, n_clusters: int) -> list[int] | None:
+    """The class of each cluster; None if the probe was not scored with as many."""
     probe = map_name.split("+")[0]
-    # Refinement moves borders but keeps cluster numbers, so the assignments hold with and without it.
-    of_probe = [name for name in class_map.assignments if name.split("+")[0] == probe]
-    for name in (map_name, probe, *of_probe):
-        if name in class_map.assignments:
-            return class_map.assignments[name]
+    # Refinement moves borders but keeps cluster numbers, so the assignments hold with and without it. An evaluation
+    # with n_clusters scores that cut as "cluster".
+    kind = probe.split(CUT_SIGN)[0]
+    for known in (map_name, probe, *(name for name in class_map.assignments if name.startswith(kind))):
+        assignment = class_map.assignments.get(known, [])
+        if len(assignment) == n_clusters:
+            return assignment
     return None
 
 

@@ -50,7 +50,9 @@ class ClusterTree(nn.Module):
         found, joined = of_centre.unique().tolist(), sorted(merges.flatten().tolist())
         if of_centre.shape != leaves.shape[:1] or found != list(range(n)):
             raise ValueError(f"{of_centre.tolist()} are no leaves of {len(leaves)} centres, {n} areas")
-        if merges.shape != (n - 1, 2) or joined != list(range(2 * n - 2)):
+        # Each merge joins nodes that are there already.
+        in_order = merges.dim() == 2 and all(max(pair) < n + i for i, pair in enumerate(merges.tolist()))
+        if merges.shape != (n - 1, 2) or joined != list(range(2 * n - 2)) or not in_order:
             raise ValueError(f"{n} leaves and {merges.tolist()} no tree")
         self.register_buffer("leaves", leaves.float())
         self.register_buffer("areas", areas.float())
@@ -151,5 +153,5 @@ class ClusterCut(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             similarity = torch.einsum("bdhw,ld->blhw", F.normalize(features.float(), dim=1), self.centres)
             probs = (LEAF_ALPHA * similarity).softmax(dim=1)
-        size = (len(probs), self.n_clusters, *probs.shape[2:])
+        size = (probs.shape[0], self.n_clusters, *probs.shape[2:])  # len would fix the batch size of an exported graph
         return probs.new_zeros(size).index_add_(1, self.groups, probs)
