@@ -221,8 +221,8 @@ class TrainConfig(MachineConfig, DatasetConfig, BackboneConfig, BadImageConfig):
     fidelity: str = method(
         "released",
         "Default of color_affinity, aug_color_image, photometric and lambda_schedule, in which released code and paper "
-        "differ. strict = released, and eigen_signs and matmul_precision as released too, which makes the result "
-        "depend on the machine",
+        "differ; typed, it counts more than these keys in a YAML file. strict = released, and eigen_signs and "
+        "matmul_precision as released too, which makes the result depend on the machine",
         choices=("released", "paper", "strict"),
     )
     color_affinity: str = method(
