@@ -152,6 +152,6 @@ class ClusterCut(nn.Module):
         """Sums of the centres' probabilities, B×dim×h×w → B×n_clusters×h×w float32."""
         with torch.autocast(features.device.type, enabled=False):
             similarity = torch.einsum("bdhw,ld->blhw", F.normalize(features.float(), dim=1), self.centres)
-            probs = (LEAF_ALPHA * similarity).softmax(dim=1)
+            probs = similarity.mul_(LEAF_ALPHA).softmax(dim=1)
         size = (probs.shape[0], self.n_clusters, *probs.shape[2:])  # len would fix the batch size of an exported graph
         return probs.new_zeros(size).index_add_(1, self.groups, probs)
