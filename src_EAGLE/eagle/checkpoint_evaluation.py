@@ -286,7 +286,8 @@ def _kmeans_scores(
     """Scores of k-means on the training images' keys, with as many centres as the cluster probe has."""
     source, backbone = dataset_config(segmenter.cfg, cfg.pytorch_data_dir), segmenter.net.model
     n_clusters, seed, res = len(segmenter.cluster_probe.clusters), source.seed, source.res
-    inputs = dataset_label(source), source.pytorch_data_dir, source.crop_type, source.crop_ratio
+    crops = source.crop_type, source.crop_ratio
+    inputs = dataset_label(source), source.pytorch_data_dir, *crops, source.potsdam_unlabelled
     key = *inputs, n_clusters, seed, res, views.res, weights_digest(backbone)
     if key not in known:
         images = sampled_images(open_dataset(source, "train"), seed)

@@ -149,6 +149,9 @@ def test_fidelity__typed_counts_more_than_the_keys_of_a_file(tmp_path, monkeypat
     monkeypatch.setattr("eagle.training.run.train", lambda cfg: cfg)
     typed = parse_command_line(TrainConfig, [*file, "fidelity=paper"])
     assert typed == eagle.train(file[1], fidelity="paper") == validated(TrainConfig, {"fidelity": "paper", "lr": 0.1})
+    (tmp_path / "own.yml").write_text("eigen_signs: released\nphotometric: paper\n")
+    own = parse_command_line(TrainConfig, ["--config-name", str(tmp_path / "own.yml"), "fidelity=released"])
+    assert (own.eigen_signs, own.photometric) == ("released", "released"), "it does not set the signs"
     assert eagle.train(file[1]).eigen_signs == parse_command_line(TrainConfig, file).eigen_signs == "released"
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from eagle.data.views import normalize
@@ -63,3 +64,11 @@ def test_feature_affinity__bfloat16_codes_are_multiplied_in_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(feature_affinity(code), feature_affinity(code.float()))
         assert feature_affinity(code).dtype == torch.float32
+
+
+@pytest.mark.parametrize("mode", ["released", "paper"])
+def test_color_affinity__is_in_float32_under_autocast(mode):
+    img = torch.randn(1, 3, 32, 32)
+    expected = color_affinity(img, (4, 4), mode)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(color_affinity(img, (4, 4), mode), expected)

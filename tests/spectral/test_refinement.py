@@ -63,6 +63,17 @@ def test_refinement__images_do_not_depend_on_their_batch(monkeypatch):
     torch.testing.assert_close(spectral_refinement(probs, features), together)
 
 
+def test_refinement__is_in_full_float32_whatever_is_set_outside():
+    probs, features = random_case()
+    expected = spectral_refinement(probs, features)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(spectral_refinement(probs, features), expected, rtol=0, atol=0)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_refinement__large_grids_are_refined_on_a_coarser_one(monkeypatch):
     monkeypatch.setattr(refinement, "MOST_PATCHES", 16)
     probs, features = random_case(grid=(4, 16))

@@ -52,7 +52,7 @@ def train(config_name: str = "train_config_directory", **keys: Any) -> Path:
     from eagle.training.run import train as run
 
     line = read_command_line(TrainConfig, ["--config-name", config_name])
-    given = keys_of_file(line, "fidelity" in keys) | keys
+    given = keys_of_file(line, [keys["fidelity"]] if "fidelity" in keys else []) | keys
     given.pop("hydra", None)
     return run(validated(TrainConfig, given))
 

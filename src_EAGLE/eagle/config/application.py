@@ -171,7 +171,8 @@ def _store(schema: type, line: CommandLine) -> None:
     store = ConfigStore.instance()
     store.store(SCHEMA, OmegaConf.to_container(OmegaConf.structured(schema)))
     trains = issubclass(schema, TrainConfig)
-    yaml = keys_of_file(line, any(word.startswith("fidelity=") for word in line.overrides))
+    typed = [word.partition("=")[2].strip("'") for word in line.overrides if word.startswith("fidelity=")]
+    yaml = keys_of_file(line, ",".join(typed).split(","))
     for name, defaults in FIDELITIES.items():
         store.store(name, {"fidelity": name, **defaults}, group="fidelity", package="_global_")
     fidelity = [{"fidelity": f"{yaml.pop('fidelity', 'released')}"}] if trains else []
@@ -189,9 +190,10 @@ def _store(schema: type, line: CommandLine) -> None:
     store.store(PRIMARY, OmegaConf.merge({"hydra": section}, yaml, {"defaults": [SCHEMA, *fidelity, "_self_", *quiet]}))
 
 
-def keys_of_file(line: CommandLine, typed_fidelity: bool) -> dict[str, Any]:
-    """The YAML file's content; without the keys of ``fidelity`` where that is typed, since what is typed counts."""
-    decided = {"fidelity", *chain.from_iterable(FIDELITIES.values())} if typed_fidelity else ()
+def keys_of_file(line: CommandLine, typed: Sequence[str]) -> dict[str, Any]:
+    """The YAML file's content; where values of ``fidelity`` are typed, without the keys of these and of its own."""
+    fidelities = [FIDELITIES.get(str(name), {}) for name in (*typed, line.yaml.get("fidelity"))] if any(typed) else []
+    decided = {"fidelity", *chain.from_iterable(fidelities)} if fidelities else ()
     return {name: value for name, value in line.yaml.items() if name not in decided}
 
 

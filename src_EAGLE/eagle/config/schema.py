@@ -84,7 +84,7 @@ class DeviceConfig:
     accelerator: str = machine("auto", "Lightning accelerator: auto, cpu, gpu, mps …")
     precision: str = numerics(
         "32-true",
-        "Lightning precision of backbone and head; the spectral part and all losses stay in float32. auto = "
+        "Lightning precision of backbone and head; the spectral part and the losses stay in float32. auto = "
         "bf16-mixed on devices that compute bfloat16 natively, else 32-true",
         choices=("auto", *PRECISIONS),
     )
@@ -155,7 +155,7 @@ class BackboneConfig:
         "model_type",
         path=True,
     )
-    backbone_kwargs: dict[str, Any] = backbone({}, "Further arguments of timm.create_model, e.g. {img_size: 112}")
+    backbone_kwargs: dict[str, Any] = backbone({}, "Further arguments of timm.create_model, e.g. {num_heads: 3}")
     key_blocks: list[int] | None = backbone(
         None,
         "Indices of the ViT blocks whose attention keys are concatenated to K, ascending; negative indices count from "

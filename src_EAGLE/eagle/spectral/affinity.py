@@ -50,13 +50,14 @@ def color_affinity(img: Tensor, grid: tuple[int, int], mode: str = "released") -
         >>> color_affinity(torch.zeros(1, 3, 32, 32), grid=(4, 4)).shape
         torch.Size([1, 16, 16])
     """
-    small = F.interpolate(img.float(), size=grid, mode="bilinear", align_corners=False)
-    pixels = (unnormalize(small) if mode == "paper" else small / 255).flatten(2).transpose(1, 2)
-    # Distances come from inner products; centring the pixels first avoids cancellation.
-    pixels = (pixels - pixels.mean(dim=1, keepdim=True)) / COLOR_SIGMA
-    half_square = pixels.square().sum(dim=2, keepdim=True) / 2
-    exponent = torch.bmm(pixels, pixels.transpose(1, 2)).sub_(half_square).sub_(half_square.transpose(1, 2))
-    return _divided_by_maximum(exponent.clamp_(max=0).exp_())
+    with torch.autocast(img.device.type, enabled=False):
+        small = F.interpolate(img.float(), size=grid, mode="bilinear", align_corners=False)
+        pixels = (unnormalize(small) if mode == "paper" else small / 255).flatten(2).transpose(1, 2)
+        # Distances come from inner products; centring the pixels first avoids cancellation.
+        pixels = (pixels - pixels.mean(dim=1, keepdim=True)) / COLOR_SIGMA
+        half_square = pixels.square().sum(dim=2, keepdim=True) / 2
+        exponent = torch.bmm(pixels, pixels.transpose(1, 2)).sub_(half_square).sub_(half_square.transpose(1, 2))
+        return _divided_by_maximum(exponent.clamp_(max=0).exp_())
 
 
 def _divided_by_maximum(affinity: Tensor) -> Tensor:

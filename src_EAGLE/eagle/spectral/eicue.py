@@ -1,15 +1,12 @@
 """EiCue: object cues from the eigenvectors of an image's graph Laplacian (docs/method.md §4; paper section 3.2)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
 from eagle.models.probes import ClusterLookup
 from eagle.spectral.affinity import color_affinity, feature_affinity
 from eagle.spectral.eigensolver import smallest_eigenpairs
-from eagle.spectral.laplacian import normalized_laplacian
+from eagle.spectral.laplacian import full_float32, normalized_laplacian
 
 
 @torch.no_grad()
@@ -52,18 +49,6 @@ def laplacian_eigenvectors(
         _, vectors = smallest_eigenpairs(laplacian, degree, k, "eigh" if signs == "released" else method)
     vectors = released_signs(vectors) if signs == "released" else fix_signs(vectors)
     return torch.nn.functional.pad(vectors, (0, k - vectors.shape[2]))
-
-
-@contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
-    """Compute in full float32, whatever autocast and ``torch.set_float32_matmul_precision`` say outside."""
-    outside = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(outside)
 
 
 def fix_signs(vectors: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """Symmetric normalised graph Laplacian (docs/method.md §4; paper equation 5)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -32,3 +35,15 @@ def normalized_laplacian(affinity: Tensor) -> tuple[Tensor, Tensor]:
     laplacian = (affinity * -scale[:, :, None]).mul_(scale[:, None, :])
     laplacian.diagonal(dim1=1, dim2=2).add_(degree * scale.square())
     return laplacian, degree
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Compute in full float32, whatever autocast and ``torch.set_float32_matmul_precision`` say outside."""
+    outside = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(outside)

@@ -4,6 +4,7 @@
 """
 
 import io
+import logging
 import math
 import os
 import signal
@@ -19,6 +20,7 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from eagle.distributed import all_gather_objects
@@ -27,6 +29,8 @@ from eagle.files import written_atomically
 from eagle.processes import REQUEUE_SIGNAL
 from eagle.segmenter import LABELLED_MONITOR
 from eagle.training.resume import RANDOM_STATES, requeue_job
+
+logger = logging.getLogger(__name__)
 
 GRADIENT = "gradient norm"
 
@@ -272,7 +276,7 @@ class RandomStates(pl.Callback):
     """Saves torch's random states in every process and restores them right before the first resumed step.
 
     So a resumed run draws the same numbers as an uninterrupted one. States saved with another number of processes are
-    ignored.
+    ignored, with a warning.
     """
 
     def __init__(self) -> None:
@@ -291,6 +295,12 @@ class RandomStates(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore this process's random states."""
+        if self._loaded and len(self._loaded) != trainer.world_size:
+            rank_zero_only(logger.warning)(
+                "devices: resumed with %d in place of %d; batch_size is for each, so steps have more or fewer images",
+                trainer.world_size,
+                len(self._loaded),
+            )
         if len(self._loaded) == trainer.world_size:
             state = self._loaded[trainer.global_rank]
             torch.set_rng_state(state["torch"].cpu())
