@@ -32,6 +32,15 @@ def test_backbone__computes_nothing_after_the_last_keys(golden_backbone):
     golden_backbone(torch.zeros(1, 3, 16, 16))
 
 
+def test_position_embedding__of_a_name_without_tag_follows_the_weights_that_it_means():
+    img = torch.randn(1, 3, 32, 48)
+    backbones = [
+        build_backbone(f"vit_small_patch8_224{tag}", pretrained_weights="random", **TINY_VIT) for tag in ("", ".dino")
+    ]
+    backbones[1].load_state_dict(backbones[0].state_dict())
+    assert torch.equal(*(backbone.eval()(img) for backbone in backbones))
+
+
 def test_position_embedding__dinov2_is_a_plain_resize():
     name, kwargs = "vit_small_patch14_dinov2", {"embed_dim": 48, "depth": 1, "num_heads": 3, "img_size": 56}
     backbone = build_backbone(name, pretrained_weights="random", key_blocks=[0], **kwargs)

@@ -197,7 +197,9 @@ def build_backbone(
         load_backbone_weights(vit, name, pretrained_weights, weights_name)
     statistics = tuple(vit.pretrained_cfg["mean"]), tuple(vit.pretrained_cfg["std"])
     normalization = nn.Identity() if statistics == (IMAGENET_MEAN, IMAGENET_STD) else Renormalize(*statistics)
-    return KeyBackbone(vit, key_blocks, position_rule(name), normalization)
+    # A name without a tag means timm's default weights, which may be DINO's.
+    rule = position_rule(f"{name.partition('.')[0]}.{vit.pretrained_cfg['tag']}")
+    return KeyBackbone(vit, key_blocks, rule, normalization)
 
 
 def timm_name(model_type: str, patch_size: int) -> tuple[str, str | None]:
