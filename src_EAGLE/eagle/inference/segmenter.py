@@ -263,10 +263,8 @@ class Segmenter:
         grid = img.shape[2] // patch_size, img.shape[3] // patch_size
         # At least as many as in training, so that the vectors do not depend on n.
         k = max(n + 1, cfg.eigen_cluster)
-        if n < 1:
-            raise ConfigError(f"n: {n} eigenvectors; choose at least 1")
-        if k > grid[0] * grid[1]:
-            raise DataError(f"{grid[0]}×{grid[1]} patches have fewer eigenvectors than {k}; raise res")
+        if n < 1 or k > grid[0] * grid[1]:
+            raise ConfigError(f"n: {n} eigenvectors of {grid[0]}×{grid[1]} patches; choose at least 1, or raise res")
         options = (cfg.color_affinity, cfg.eigensolver, cfg.eigen_signs, cfg.eicue_affinity)
         with self.machine.autocast():
             vectors = laplacian_eigenvectors(self.model(img), img, k, *options)
