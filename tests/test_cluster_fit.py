@@ -297,3 +297,11 @@ def test_train__fits_at_its_end_the_tree_that_the_command_fits(make_run):
     path = str(run_dir / "last.ckpt")
     again = load_segmenter(fit_checkpoint(Path(path), validated(FitConfig, {"checkpoint": path, "num_workers": 0})))
     assert all(torch.equal(part, again.cluster_tree.state_dict()[name]) for name, part in trained.state_dict().items())
+    tree = run_dir / "last_tree.ckpt"
+    fitted = tree.stat().st_mtime_ns
+    resumed = {**keys, "fit_clusters": "tree", "experiment_name": run_dir.name, "ckpt_path": "last"}
+    train(make_run(**resumed))
+    assert tree.stat().st_mtime_ns == fitted, "the command of a finished run does not fit again"
+    os.utime(tree, (0, 0))
+    train(make_run(**resumed))
+    assert tree.stat().st_mtime_ns > 0, "an older one is not of this checkpoint"

@@ -354,5 +354,6 @@ def _reason(error: Exception) -> str:
         refused = [line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line]
         if refused:
             return " ".join(refused[0].split())[:160]
+        return "another kind of file, or a damaged one"  # torch says how to read it without safety
     text = one_line(error)[:120]
     return "empty, truncated or damaged" + (f": {text}" if text else "")

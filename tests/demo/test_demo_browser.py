@@ -180,8 +180,22 @@ def test_page__segments_renames_and_downloads(page, tmp_path):
     assert found(page, "#stage .image-container").get_attribute("title") == under
     assert under in legend
 
+    colors = value(
+        page, "[...document.querySelectorAll('#stage .legend-item')].map((r) => getComputedStyle(r).backgroundColor)"
+    )
+    assert all(color.startswith("rgb(") for color in colors), "opaque, as in the picture"
+
     found(page, "#opacity input[type=range]").send_keys(Keys.HOME)
     until(page, "getComputedStyle(document.querySelector('#stage .mask')).opacity === '0'")
+    assert not found(page, "#split").is_enabled()
+    found(page, "#stage .legend-item").click()
+    until(
+        page, "document.querySelector('#join input').disabled === false && !document.querySelector('#split').disabled"
+    )
+    found(page, "#join input").click()
+    until(page, "document.querySelectorAll('[role=option]').length")
+    found(page, "#heading").click()  # leaves the list without a choice
+    until(page, "!document.querySelectorAll('[role=option]').length")
     found(page, "#stage .legend-item").click()
     until(page, "document.activeElement.matches('#name input')")
     page.switch_to.active_element.send_keys("Blue <sky> & ☁", Keys.ENTER)
@@ -194,6 +208,7 @@ def test_page__segments_renames_and_downloads(page, tmp_path):
     assert [segment["name"] for segment in segments] == ["Blue <sky> & ☁", *(row.split("  ")[1] for row in legend[1:])]
     assert segments[0]["share"] == pytest.approx((ids == segments[0]["id"]).mean(), abs=1e-6)
     assert ids.shape == (60, 90)
+    assert value(page, MESSAGES) == ""
     unchanged = (overlay == np.array(Image.open(path))).all(axis=2)
     colors = {tuple(int(segment["color"][i : i + 2], 16) for i in (1, 3, 5)) for segment in segments}
     assert {tuple(pixel) for pixel in overlay[~unchanged].tolist()} <= colors, "opacity 0: outlines alone"

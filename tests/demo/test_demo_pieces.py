@@ -26,6 +26,8 @@ from typed import typed
 
 pytest.importorskip("gradio")
 
+from gradio import skip
+
 from eagle.demo.handlers import MOST_BYTES, MOST_PIXELS, Handlers, Shown, read_upload
 from eagle.demo.page import build_page
 from eagle.demo.pictures import file_name, segments
@@ -223,9 +225,20 @@ def test_slider__keeps_the_names_of_clusters_that_both_cuts_have(checkpoint, ima
     for n_clusters in (n + 1, n - 1):
         groups, names = handlers.moved(handlers.cut(n_clusters), visitor.groups, visitor.names)
         assert (groups.n_cut, names) == (n_clusters, {0: "sky"}), "the part's number is another cluster's elsewhere"
+    fine, coarse, named = handlers.cut(n + 3), handlers.cut(n), {0: "sky", n + 2: "hoof"}
+    assert handlers.moved(fine, *handlers.moved(coarse, fine, named))[1] == named, "the name returns with its cluster"
     (tmp_path / "names.txt").write_text("".join(f"thing {i}\n" for i in range(n)))
     handlers = Handlers(handlers.segmenter, tmp_path / "names.txt", tmp_path)
-    assert handlers.moved(handlers.cut(n + 1), handlers.cut(n), {0: "sky"})[1] == {}, "ids of classes, of clusters"
+    moved, names = handlers.moved(handlers.cut(n + 1), handlers.cut(n), {0: "sky"})
+    assert names == {}, "ids of classes, of clusters"
+    assert handlers.moved(handlers.cut(n), moved, {1: "sea"})[1] == {0: "sky"}
+
+
+def test_join__left_without_a_choice_changes_nothing(checkpoint, image, tmp_path):
+    visitor = Visitor(Handlers(load_segmenter(checkpoint, device="cpu"), None, tmp_path), image)
+    visitor.choose(0)
+    changes = visitor.handlers.renamed(None, *visitor.settings)
+    assert changes == (skip(),) * 5
 
 
 def test_clusters_without_a_class__stay_apart_and_hide_no_class(checkpoint, image, tmp_path):

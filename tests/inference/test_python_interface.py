@@ -57,6 +57,7 @@ def test_segment__lists_of_any_form_equal_the_command(checkpoint, segmenter, tmp
         assert result.ids.shape == array.shape[:2]
         assert np.array_equal(np.where(result.ids < 0, 255, result.ids), ids)
         assert result.shares() == content["images"][str(path)]["shares"]
+    assert segmenter.segment(Image.open(paths[1])).name == "photo é 1", "else one would replace the other's masks"
 
 
 def test_segmentation__names_colours_overlay_and_files(segmenter, tmp_path):

@@ -174,15 +174,15 @@ def check_data(cfg: DictConfig) -> None:
             problems += found[split].bad
         except DataError as error:
             problems.append(str(error))
+    # A split that is missing or empty cannot be trained on, whatever is skipped.
+    remedy = "repair them, or train with on_bad_image=skip" if len(found) == len(SPLITS) else "repair them"
     if found:
         print(summary_table(found))
         print(f"\n{class_shares_table(found)}")
     for problem in problems:
         print(f"bad: {problem}")
     if problems:
-        raise DataError(
-            f"bad files or splits: {len(problems)}, listed above; repair them, or train with on_bad_image=skip"
-        )
+        raise DataError(f"bad files or splits: {len(problems)}, listed above; {remedy}")
 
 
 check_data_main = partial(run_command, DatasetConfig, check_data)

@@ -27,7 +27,8 @@ def named_files(paths: Sequence[str], extra_suffixes: tuple[str, ...] = ()) -> l
         if path.is_dir():
             found = image_files(path, extra_suffixes)
             if not found:
-                raise DataError(f"{path}: contains none of {', '.join((*IMAGE_SUFFIXES, *extra_suffixes))}")
+                suffixes = ", ".join((*IMAGE_SUFFIXES, *extra_suffixes))
+                raise DataError(f"{path}: contains none of {suffixes} itself; subfolders are not searched")
             files += found
         elif path.is_file():
             files.append(path)

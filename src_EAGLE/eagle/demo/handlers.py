@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -59,13 +59,15 @@ class Groups:
         of_leaf: the class id of each leaf (without a tree: of each cluster); clusters without a class have negative ids
             of their own, and to the visitor all are ``NO_CLASS``.
         chosen: the id clicked.
-        n_cut: number of clusters of the cut that was last made.
+        n_cut: number of classes of the cut that was last made; further ones were made by hand.
+        aside: the visitor's names by ids of the other kind: of an evaluation's classes, or of clusters.
     """
 
     classes: Classes
     of_leaf: list[int]
     chosen: int | None = None
     n_cut: int = 0
+    aside: Names = field(default_factory=dict)
 
     def name(self, names: Names, i: int) -> str:
         """What the visitor calls a class."""
@@ -148,14 +150,17 @@ class Handlers:
             clusters = [of_leaf[leaf] for leaf in range(self.tree.n_leaves)]
         ids = cut.legend.ids(np.array(clusters)).tolist()
         of_classes = [NO_CLASS - cluster if i == NO_CLASS else i for i, cluster in zip(ids, clusters, strict=True)]
-        return Groups(cut.legend.classes, of_classes, n_cut=n_clusters)
+        return Groups(cut.legend.classes, of_classes, n_cut=len(cut.legend.classes))
 
     def moved(self, new: Groups, groups: Groups, names: Names) -> tuple[Groups, Names]:
-        """A new cut, and the names that hold there: those of clusters that the last cut has as well."""
+        """A new cut, and the visitor's names for it; those that do not hold there return with the cut they hold at."""
         both = min(groups.n_cut, new.n_cut)
+        made_by_hand = range(groups.n_cut, len(groups.classes))
+        names = {i: name for i, name in names.items() if i not in made_by_hand}
         # Ids of an evaluation's classes are not those of clusters.
-        same = groups.classes.names[:both] == new.classes.names[:both]
-        return new, {i: name for i, name in names.items() if same and i < groups.n_cut}
+        if groups.classes.names[:both] == new.classes.names[:both]:
+            return replace(new, aside=groups.aside), names
+        return replace(new, aside=names), groups.aside
 
     def segmented(self, shown: Shown | None, groups: Groups, names: Names, res: int, refine: str) -> tuple[Any, Any]:
         """The photograph with its segmentation, and the picture of it; its codes are computed once at a resolution."""
@@ -163,7 +168,7 @@ class Handlers:
             gr.Info("Applies to the photograph that you choose next.")
             return gr.skip(), gr.skip()
         model, machine = self.segmenter.model, self.segmenter.machine
-        with _messages():
+        with _messages(f"{shown.name}: "):
             options: dict[str, Any] = {"res": res, "cluster_names": self.cluster_names}
             photographs = self.segmenter.photographs(refinement_of_name(refine), **options)
             if self.tree:
@@ -185,7 +190,7 @@ class Handlers:
         """Galleries of the eigenvectors and of EiCue, as ``visualize_eigen.py`` draws them."""
         if shown is None:
             return gr.skip(), gr.skip()
-        with _messages():
+        with _messages(f"{shown.name}: "):
             vectors, cue = self.segmenter.eigenvectors_and_cue(shown.image, res=res)
         photograph, (labels, ids) = ("Photograph", shown.image), np.unique(cue, return_inverse=True)
         pixels = Image.fromarray(colored(ids.reshape(cue.shape), distinct_palette(len(labels))))
@@ -224,13 +229,15 @@ class Handlers:
         return groups, names, *self.segmented(shown, groups, names, res, refine)
 
     def renamed(
-        self, text: str, shown: Shown | None, groups: Groups, names: Names, res: int, refine: str
+        self, text: str | None, shown: Shown | None, groups: Groups, names: Names, res: int, refine: str
     ) -> tuple[Any, ...]:
         """Rename the chosen cluster; with another one's name, it joins that one, and with none it has its old name.
 
         Returns:
             What ``split`` returns, and the chosen cluster's name.
         """
+        if text is None:  # a list was left without a choice
+            return (gr.skip(),) * 5
         chosen, text = groups.chosen, one_line_name(text)
         if chosen is None:
             gr.Info(NONE_CHOSEN)
@@ -296,10 +303,10 @@ def _stage(result: Segmentation, names: Names) -> dict[str, Any]:
 
 
 @contextmanager
-def _messages() -> Iterator[None]:
+def _messages(start: str = "") -> Iterator[None]:
     """Show what a visitor can mend as a message."""
     try:
         yield
     except EagleError as error:
         # Gradio renders messages as HTML, and this one has the visitor's file name.
-        raise gr.Error(html.escape(one_line(error)), print_exception=False) from error
+        raise gr.Error(html.escape(start + one_line(error)), print_exception=False) from error

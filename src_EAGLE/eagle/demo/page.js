@@ -10,7 +10,7 @@
       pixel.drawImage(mask, Math.floor(x), Math.floor(y), 1, 1, 0, 0, 1, 1);
       return pixel.getImageData(0, 0, 1, 1).data[3] > 0;
     });
-    rows.forEach((row, i) => row.classList.toggle("under", i === under));
+    rows.forEach((row, i) => { row.classList.toggle("under", i === under); row.title = row.textContent.trim(); });
     if (box) box.title = under < 0 ? "" : rows[under].textContent.trim();
   });
 }

@@ -68,9 +68,8 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
             )  # fmt: skip
             refine = gr.Dropdown(REFINEMENTS, value=RECOMMENDED, label="Refinement", filterable=False, elem_id="refine")
             n_clusters = gr.Slider(
-                min(2, most), most, fitted, step=1, label="Clusters, from coarse to fine", visible=tree,
-                elem_id="clusters", buttons=[],
-            )  # fmt: skip
+                min(2, most), most, fitted, step=1, label="Clusters", visible=tree, elem_id="clusters", buttons=[]
+            )
             download = gr.Button("Download masks", variant="primary", elem_id="download")
         with gr.Row(elem_id="editing", equal_height=True):
             name = gr.Textbox(
@@ -80,10 +79,10 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
             join = gr.Dropdown(
                 [], label="Join it with", filterable=False, interactive=False, visible=tree, elem_id="join"
             )
-            split = gr.Button("Split it", visible=tree, elem_id="split")
+            split = gr.Button("Split it", interactive=False, visible=tree, elem_id="split")
         with gr.Tabs(elem_id="views"):
             with gr.Tab("Clusters"):
-                stage = gr.AnnotatedImage(show_label=False, buttons=["fullscreen"], elem_id="stage")
+                stage = gr.AnnotatedImage(show_label=False, buttons=[], elem_id="stage")
             with gr.Tab("Eigenvectors"):
                 gr.Markdown(VECTORS_NOTE)
                 vectors = _patches("vectors")
@@ -112,6 +111,7 @@ def build_page(handlers: Handlers, checkpoint: str) -> gr.Blocks:
         opacity.change(None, opacity, js=SET_OPACITY)
         pointed = stage.select(handlers.pointed, [shown, groups, names], [groups, name], **plain)
         pointed.success(None, js=FOCUS_NAME)
+        pointed.success(lambda: gr.update(interactive=True), None, split, **plain)
         for done in (
             pointed,
             split.click(handlers.split, settings, edited, **on_model),

@@ -44,16 +44,17 @@ def segments(result: Segmentation, names: Mapping[int, str]) -> list[dict[str, A
 def annotated(result: Segmentation, names: Mapping[int, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Value and colours by label of an AnnotatedImage: the photograph with outlines, and a mask per class.
 
-    Its longest side is at most SHOWN_SIDE. Labels are ``SHARE NAME`` with shares of equal width.
+    Its longest side is SHOWN_SIDE. Labels are ``SHARE NAME`` with shares of equal width.
     """
-    photograph = _shrunk(result.photograph, SHOWN_SIDE)
+    photograph = ImageOps.contain(result.photograph, (SHOWN_SIDE, SHOWN_SIDE))
     ids = Image.fromarray(result.ids.astype(np.int32)).resize(photograph.size, Image.Resampling.NEAREST)
     small = replace(result, photograph=photograph, ids=np.asarray(ids))
     annotations, colors = [], {}
     for segment in segments(result, names):
         share = "<0.1%" if segment["share"] < 0.001 else f"{segment['share']:.1%}"
         label = f"{share.rjust(5, FIGURE_SPACE)}  {segment['name']}"
-        colors[label] = segment["color"]
+        # Gradio appends an opacity, which would make the colour of the list paler than the picture's.
+        colors[label] = f"{segment['color']}; --unused: #"
         mask = _mask(small.ids == segment["id"], segment["color"])
         annotations.append({"image": {"path": "", "url": mask}, "label": label})
     return {"image": {"path": "", "url": data_url(small.overlay(0), "jpeg")}, "annotations": annotations}, colors

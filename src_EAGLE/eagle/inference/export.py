@@ -1,6 +1,7 @@
 """Export backbone, head and both probes as one torch.export or ONNX graph for any batch and image size."""
 
 import json
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from eagle.data.datasets.catalog import dataset_label
 from eagle.data.views import IMAGENET_MEAN, IMAGENET_STD
 from eagle.errors import CheckpointError, ConfigError
 from eagle.files import write_text_atomically, written_atomically
-from eagle.maps.probe_maps import MapSettings, ProbeMaps
+from eagle.maps.probe_maps import MapSettings, ProbeMaps, n_scores
 
 TORCH, ONNX = ".pt2", ".onnx"
 OUTPUTS = ("linear", "cluster")
@@ -25,7 +26,8 @@ _CARD = """\
 # {name}
 
 - **Input**: `img`, B×3×H×W float32, RGB in 0 to 1 minus {mean}, divided by {std}; H and W are multiples of {patch}.
-- **Outputs**: `linear_log_probs` and `cluster_log_probs`, B×C×H×W. `class_map` in the file names clusters, if known.
+- **Outputs**: `linear_log_probs`, B×{linear}×H×W, and `cluster_log_probs`, B×{cluster}×H×W. `class_map` in the file
+  names clusters, if known.
 {card}
 """
 
@@ -85,7 +87,9 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
         if difference > TOLERANCE:
             raise CheckpointError(f"{target}: not written: its maps differ from eager mode by {difference:.1e}")
     card = model_card(segmenter.cfg, dataset_label(segmenter.cfg), f"**Scores**: {_scores(source, stored)}")
-    graph = _CARD.format(name=target.stem, patch=backbone.patch_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, card=card)
+    channels = {"linear": n_scores(segmenter.linear_probe), "cluster": n_scores(segmenter.clusters())}
+    normalized = {"patch": backbone.patch_size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    graph = _CARD.format(name=target.stem, card=card, **normalized, **channels)
     write_text_atomically(target.with_name(f"{target.stem}_card.md"), graph)
     return difference
 
@@ -124,7 +128,9 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, class_map: st
 
     # The outputs need a suffix: exported graphs name nodes after operators, and "linear" is an operator.
     names = [f"{name}_log_probs" for name in OUTPUTS]
-    onnx_program: Any = torch.onnx.export(program, dynamo=True, output_names=names, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's exporter calls what torch itself has replaced
+        onnx_program: Any = torch.onnx.export(program, dynamo=True, output_names=names, verbose=False)
     if class_map:
         onnx_program.model.metadata_props["class_map"] = class_map
     onnx_program.save(path)

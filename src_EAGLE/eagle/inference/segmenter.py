@@ -370,6 +370,7 @@ def _refuse_no_number(**values: Any) -> None:
 
 def _name_of(image: GivenImage, index: int | None) -> str:
     """Name of an image's files."""
-    if isinstance(image, (str, Path)):
-        return short_stem(Path(image))
+    file = image if isinstance(image, (str, Path)) else getattr(image, "filename", None)  # of Image.open
+    if file:
+        return short_stem(Path(file))
     return "image" if index is None else f"image_{index}"

@@ -93,7 +93,7 @@ def train(cfg: DictConfig) -> Path:
         sizes = len(data.train_set), len(data.val_set), cfg.max_steps - steps_done, trainer.num_devices
         refuse_full_memory(cfg, segmenter.net.model, *sizes)
     with only_writer(run_dir) if trainer.is_global_zero else nullcontext():
-        return _fit(cfg, run_dir, trainer, segmenter, data, resumed_from)
+        return _fit(cfg, run_dir, trainer, segmenter, data, resumed_from, steps_done)
 
 
 def _fit(
@@ -103,6 +103,7 @@ def _fit(
     segmenter: LitUnsupervisedSegmenter,
     data: SegmentationDataModule,
     resumed_from: Path | None,
+    steps_done: int,
 ) -> Path:
     """Describe the run in its folder, train, and return the folder; no other process may write to it."""
     if trainer.is_global_zero:
@@ -132,11 +133,14 @@ def _fit(
     run_dir = rank_zeros_folder(trainer)
     if trainer.is_global_zero:
         chosen, best = run_dir / BEST_NAME, cast(BestCheckpoint, trainer.checkpoint_callback)
+        if is_finished := steps_done >= cfg.max_steps:
+            logger.info("max_steps: all %d steps are done; raise it to go on", cfg.max_steps)
         if cfg.fit_clusters == "tree" and trainer.global_step >= cfg.max_steps:
             try:
                 # The defaults of fit_clusters.py, which thus gives the same tree.
                 options = OmegaConf.merge(cfg, {"precision": "32-true", "batch_size": 16})
-                chosen = fit_checkpoint(run_dir / LAST_NAME, options)
+                fitted = is_finished and _is_newer(run_dir / TREE_NAME, run_dir / LAST_NAME)
+                chosen = run_dir / TREE_NAME if fitted else fit_checkpoint(run_dir / LAST_NAME, options)
             except DataError as error:  # too few images for a tree end no run that has been trained
                 logger.warning("fit_clusters: no tree: %s", error)
                 write_run_readme(run_dir, data_line, with_overrides(cfg, fit_clusters="off"), data.val_set.has_labels)
@@ -145,6 +149,10 @@ def _fit(
         verb, command = ("score", evaluation_command) if data.val_set.has_labels else ("use", segmentation_command)
         logger.info("%s the run: %s\nrun folder: %s", verb, command(chosen), run_dir)
     return run_dir
+
+
+def _is_newer(file: Path, other: Path) -> bool:
+    return file.is_file() and file.stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
 def _trainer(cfg: DictConfig, run_dir: Path, data: SegmentationDataModule) -> pl.Trainer:
