@@ -5,9 +5,10 @@ BIN := .venv/bin
 # A process for each core, each with one thread: more of them wait for one another. Each takes half of the tests, so that
 # files stay together with their shared fixtures, and then what is left of the other's.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
-# uv where it could be installed, else pip.
-INSTALL = $(BIN)/python -m $$($(BIN)/python -c "import uv" 2>/dev/null && echo uv) pip install --quiet \
-	--constraint constraints.txt --editable
+# uv where it could be installed, else pip, which compiles to bytecode by default. Where Python may not write bytecode, as in
+# many containers, every command would compile the packages again, for ten seconds.
+INSTALL = $(BIN)/python -m $$($(BIN)/python -c "import uv" 2>/dev/null && echo "uv pip install --compile-bytecode" \
+	|| echo "pip install") --quiet --constraint constraints.txt --editable
 
 .PHONY: help quickstart test test-slow fuzz lint
 
