@@ -1,14 +1,15 @@
 # Every target sets itself up: a virtual environment in .venv with the locked versions of constraints.txt. The quickstart needs
 # the library, and onnx to read its weights; tests and checks need every extra too, of which pydensecrf is compiled.
 PYTHON ?= python3
+# Where Python may not write bytecode, as in many containers, each command would compile its packages again, for ten seconds.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 # A process for each core, each with one thread: more of them wait for one another. Each takes half of the tests, so that
 # files stay together with their shared fixtures, and then what is left of the other's.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
-# uv where it could be installed, else pip, which compiles to bytecode by default. Where Python may not write bytecode, as in
-# many containers, every command would compile the packages again, for ten seconds.
-INSTALL = $(BIN)/python -m $$($(BIN)/python -c "import uv" 2>/dev/null && echo "uv pip install --compile-bytecode" \
-	|| echo "pip install") --quiet --constraint constraints.txt --editable
+# uv where it could be installed, else pip.
+INSTALL = $(BIN)/python -m $$($(BIN)/python -c "import uv" 2>/dev/null && echo uv) pip install --quiet \
+	--constraint constraints.txt --editable
 
 .PHONY: help quickstart test test-slow fuzz lint
 
