@@ -133,6 +133,12 @@ def test_fit_tree__for_one_cluster_or_with_the_largest_seed():
     assert purity > 0.75
 
 
+def test_fit_tree__one_over_clustering_with_enough_regions_is_enough(monkeypatch):
+    regions = [(np.eye(3, 4, dtype=np.float32)[:n], np.full(n, 8)) for n in (2, 0, 3, 1)]
+    monkeypatch.setattr("eagle.cluster_fit.code_regions", lambda *_: regions)
+    assert fit_tree(torch.rand(2, 4, 3, 3), 3).n_leaves == 3
+
+
 def test_fit_tree__too_few_regions_is_one_line():
     with pytest.raises(DataError, match="2 regions of at least 6 patches in 2 training images are too few for 3"):
         fit_tree(torch.ones(2, 4, 2, 4), 3)

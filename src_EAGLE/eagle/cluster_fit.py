@@ -145,18 +145,19 @@ def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
         seed: of the k-means that finds the regions, and of the draw where there are too many.
 
     Raises:
-        DataError: there are fewer regions than clusters.
+        DataError: every over-clustering has fewer regions than clusters.
     """
     with threadpool_limits(1):  # sums of several threads come in any order
         seeds = [(seed + draw) % (MOST_SEED + 1) for draw in range(DRAWS)]
         regions = code_regions(codes, n_clusters * CENTRES, seeds)
-        fewest = min(len(means) for means, _ in regions)
-        if fewest < n_clusters:
+        most = max(len(means) for means, _ in regions)
+        if most < n_clusters:
             raise DataError(
-                f"{fewest} regions of at least {LEAST_PATCHES} patches in {len(codes)} training images are too few "
+                f"{most} regions of at least {LEAST_PATCHES} patches in {len(codes)} training images are too few "
                 f"for {n_clusters} clusters; name a folder with more images"
             )
-        found = [_region_clusters(*of_draw, n_clusters, own) for of_draw, own in zip(regions, seeds, strict=True)]
+        drawn = [(*of_draw, n_clusters, own) for of_draw, own in zip(regions, seeds, strict=True) if len(of_draw[0])]
+        found = [_region_clusters(*of_draw) for of_draw in drawn]
         centres = torch.from_numpy(np.concatenate([means for means, _ in found]))
         areas = np.concatenate([areas for _, areas in found]) / DRAWS
         # The first eigenvector alone is the same for all.
