@@ -1,5 +1,6 @@
 """The segmenter that ``eagle.load_segmenter`` returns: photographs in, label maps, codes and eigenvectors out."""
 
+import os
 import re
 from collections.abc import Sequence
 from numbers import Integral
@@ -372,5 +373,5 @@ def _name_of(image: GivenImage, index: int | None) -> str:
     """Name of an image's files."""
     file = image if isinstance(image, (str, Path)) else getattr(image, "filename", None)  # of Image.open
     if file:
-        return short_stem(Path(file))
+        return short_stem(Path(os.fsdecode(file)))  # Pillow takes names in bytes
     return "image" if index is None else f"image_{index}"
