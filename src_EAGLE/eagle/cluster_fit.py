@@ -111,8 +111,9 @@ def fit_checkpoint(checkpoint: Path, cfg: Any, memory: KeyMemory | None = None) 
     n_clusters = len(segmenter.cluster_probe.clusters)
     segmenter.cluster_tree = fit_tree(codes, n_clusters, seed)
     logger.info("a tree of %d leaves, from %d images", segmenter.cluster_tree.n_leaves, len(views))
-    write_stored(dataclasses.replace(stored, tensors=segmenter.state_dict(), class_map=None), target)
     _draw(segmenter.cluster_tree, n_clusters, codes, views, target.with_suffix(".png"))
+    # Last: where it is there, a resumed run does not fit it again.
+    write_stored(dataclasses.replace(stored, tensors=segmenter.state_dict(), class_map=None), target)
     return target
 
 
