@@ -311,3 +311,17 @@ def test_train__fits_at_its_end_the_tree_that_the_command_fits(make_run):
     os.utime(tree, (0, 0))
     train(make_run(**resumed))
     assert tree.stat().st_mtime_ns > 0, "an older one is not of this checkpoint"
+
+
+def test_fit_checkpoint__killed_while_it_draws_leaves_no_tree(fitted, monkeypatch):
+    """Where the tree is there, a resumed run takes it as finished."""
+    checkpoint, tree = fitted
+    tree.unlink()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eagle.cluster_fit._draw", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit_checkpoint(checkpoint, validated(FitConfig, {"checkpoint": str(checkpoint), "num_workers": 0}))
+    assert not tree.exists()
