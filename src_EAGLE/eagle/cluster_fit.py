@@ -157,8 +157,11 @@ def fit_tree(codes: Tensor, n_clusters: int, seed: int = 0) -> ClusterTree:
                 f"{most} regions of at least {LEAST_PATCHES} patches in {len(codes)} training images are too few "
                 f"for {n_clusters} clusters; name a folder with more images"
             )
-        drawn = [(*of_draw, n_clusters, own) for of_draw, own in zip(regions, seeds, strict=True) if len(of_draw[0])]
-        found = [_region_clusters(*of_draw) for of_draw in drawn]
+        found = [
+            _region_clusters(means, areas, n_clusters, own)
+            for (means, areas), own in zip(regions, seeds, strict=True)
+            if len(means)
+        ]
         centres = torch.from_numpy(np.concatenate([means for means, _ in found]))
         areas = np.concatenate([areas for _, areas in found]) / DRAWS
         # The first eigenvector alone is the same for all.

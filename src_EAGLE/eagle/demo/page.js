@@ -10,7 +10,9 @@
       pixel.drawImage(mask, Math.floor(x), Math.floor(y), 1, 1, 0, 0, 1, 1);
       return pixel.getImageData(0, 0, 1, 1).data[3] > 0;
     });
-    rows.forEach((row, i) => { row.classList.toggle("under", i === under); row.title = row.textContent.trim(); });
+    rows.forEach((row, i) => row.classList.toggle("under", i === under));
     if (box) box.title = under < 0 ? "" : rows[under].textContent.trim();
+    const pointed = target.closest("#stage .legend-item");
+    if (pointed) pointed.title = pointed.textContent.trim(); // a long name is cut off
   });
 }

@@ -16,7 +16,7 @@ from eagle.data.datasets.catalog import dataset_label
 from eagle.data.views import IMAGENET_MEAN, IMAGENET_STD
 from eagle.errors import CheckpointError, ConfigError
 from eagle.files import write_text_atomically, written_atomically
-from eagle.maps.probe_maps import MapSettings, ProbeMaps, n_scores
+from eagle.maps.probe_maps import MapSettings, ProbeMaps
 
 TORCH, ONNX = ".pt2", ".onnx"
 OUTPUTS = ("linear", "cluster")
@@ -87,9 +87,8 @@ def export_checkpoint(source: Path, target: Path, alpha: float) -> float:
         if difference > TOLERANCE:
             raise CheckpointError(f"{target}: not written: its maps differ from eager mode by {difference:.1e}")
     card = model_card(segmenter.cfg, dataset_label(segmenter.cfg), f"**Scores**: {_scores(source, stored)}")
-    channels = {"linear": n_scores(segmenter.linear_probe), "cluster": n_scores(segmenter.clusters())}
-    normalized = {"patch": backbone.patch_size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-    graph = _CARD.format(name=target.stem, card=card, **normalized, **channels)
+    values = {"patch": backbone.patch_size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, **maps.probes.n_clusters}
+    graph = _CARD.format(name=target.stem, card=card, **values)
     write_text_atomically(target.with_name(f"{target.stem}_card.md"), graph)
     return difference
 

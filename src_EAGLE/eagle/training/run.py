@@ -93,7 +93,7 @@ def train(cfg: DictConfig) -> Path:
         sizes = len(data.train_set), len(data.val_set), cfg.max_steps - steps_done, trainer.num_devices
         refuse_full_memory(cfg, segmenter.net.model, *sizes)
     with only_writer(run_dir) if trainer.is_global_zero else nullcontext():
-        return _fit(cfg, run_dir, trainer, segmenter, data, resumed_from, steps_done)
+        return _fit(cfg, run_dir, trainer, segmenter, data, resumed_from)
 
 
 def _fit(
@@ -103,7 +103,6 @@ def _fit(
     segmenter: LitUnsupervisedSegmenter,
     data: SegmentationDataModule,
     resumed_from: Path | None,
-    steps_done: int,
 ) -> Path:
     """Describe the run in its folder, train, and return the folder; no other process may write to it."""
     if trainer.is_global_zero:
@@ -133,7 +132,7 @@ def _fit(
     run_dir = rank_zeros_folder(trainer)
     if trainer.is_global_zero:
         chosen, best = run_dir / BEST_NAME, cast(BestCheckpoint, trainer.checkpoint_callback)
-        if is_finished := steps_done >= cfg.max_steps:
+        if is_finished := data.batches_done >= cfg.max_steps:
             logger.info("max_steps: all %d steps are done; raise it to go on", cfg.max_steps)
         if cfg.fit_clusters == "tree" and trainer.global_step >= cfg.max_steps:
             try:
